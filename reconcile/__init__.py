@@ -1,0 +1,48 @@
+"""Level-triggered rules for Django: what every record must have, whichever path wrote it.
+
+The public names are handed out on demand, because Django imports this package before its models can be.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reconcile.drift import EXTRA, MISSING, STALE
+    from reconcile.effects import AtLeast, AtMost, Exactly, HaveRow, HaveValues
+    from reconcile.errors import ReconcileError
+    from reconcile.remedies import Insert, Report, Update
+    from reconcile.rules import Rule, Settle
+
+__all__ = [
+    "EXTRA",
+    "MISSING",
+    "STALE",
+    "AtLeast",
+    "AtMost",
+    "Exactly",
+    "HaveRow",
+    "HaveValues",
+    "Insert",
+    "ReconcileError",
+    "Report",
+    "Rule",
+    "Settle",
+    "Update",
+]
+
+_HOMES = {
+    "reconcile.drift": ("EXTRA", "MISSING", "STALE"),
+    "reconcile.effects": ("AtLeast", "AtMost", "Exactly", "HaveRow", "HaveValues"),
+    "reconcile.errors": ("ReconcileError",),
+    "reconcile.remedies": ("Insert", "Report", "Update"),
+    "reconcile.rules": ("Rule", "Settle"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'reconcile' has no attribute {name!r}")

@@ -1,0 +1,100 @@
+"""How rules and effects are declared: frozen values whose unknown options are kept until they are reported.
+
+A misspelled option must not be ignored, and must not hide the faults of the other rules either, as a
+TypeError while a rule file is imported would. So it is kept, and reported together with everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from django.core.exceptions import FieldDoesNotExist, FieldError
+from django.db.models import Expression, F, Field, Model, Q, Value
+
+from reconcile.errors import Fault, nearest
+from reconcile.sql.lookups import stored_field
+
+__all__ = ["Declaration", "as_expression", "column_faults", "field_named", "field_names", "resolution_fault"]
+
+T = TypeVar("T")
+
+
+class _Declared(type):
+    def __call__(cls: type[T], *args: Any, **options: Any) -> T:
+        known = {each.name for each in fields(cls) if each.init}  # type: ignore[arg-type]
+        unknown = tuple(name for name in options if name not in known)
+        given = {name: value for name, value in options.items() if name in known}
+        declared = type.__call__(cls, *args, **given)
+        object.__setattr__(declared, "unknown_options", unknown)
+        return declared  # type: ignore[no-any-return]
+
+
+class Declaration(metaclass=_Declared):
+    """Base of the frozen dataclasses that rule files are written with."""
+
+    unknown_options: tuple[str, ...]
+
+    def option_faults(self) -> Iterator[Fault]:
+        """A fault for each option that the class does not have."""
+        kind = type(self).__name__
+        known = [each.name for each in fields(self)]  # type: ignore[arg-type]
+        for name in self.unknown_options:
+            hint = nearest(name, known).strip() or f"{kind} takes {', '.join(known)}."
+            yield Fault("reconcile.E010", f"{kind} has no option {name!r}.", hint)
+
+
+def field_names(model: type[Model]) -> list[str]:
+    """Names of the model's columns, as a rule may spell them."""
+    return [field.name for field in model._meta.concrete_fields]
+
+
+def field_named(model: type[Model], name: str) -> Field[Any, Any] | None:
+    """The model's column of this name or attname; None where there is none."""
+    try:
+        field = model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return next((each for each in model._meta.concrete_fields if each.attname == name), None)
+    return field if isinstance(field, Field) and field.concrete else None
+
+
+def column_faults(model: type[Model], option: str, names: Iterator[str]) -> Iterator[Fault]:
+    """A fault for each name that is no column of `model`, or one that can't be written."""
+    for name in names:
+        field = field_named(model, name)
+        label = model._meta.label
+        if field is None:
+            hint = (
+                nearest(name, field_names(model)).strip() or f"Its columns: {', '.join(field_names(model))}."
+            )
+            yield Fault("reconcile.E013", f"{option}: {label} has no column {name!r}.", hint)
+        elif field.many_to_many:
+            hint = f"Write a rule over {label}.{name}.through instead."
+            yield Fault("reconcile.E013", f"{option}: {label}.{name} is many-to-many.", hint)
+        elif getattr(field, "generated", False):
+            hint = "The database computes it; write the rule over the columns that it is computed from."
+            yield Fault("reconcile.E013", f"{option}: {label}.{name} is a generated column.", hint)
+        elif field not in model._meta.local_concrete_fields and not model._meta.proxy:
+            hint = f"Write the rule over {field.model._meta.label}."
+            yield Fault("reconcile.E015", f"{option}: {label}.{name} is stored in a parent's table.", hint)
+
+
+def as_expression(value: Any, field: Field[Any, Any]) -> Any:
+    """`value` as an expression: expressions as they are, anything else as a constant of `field`'s type."""
+    if isinstance(value, Expression | F | Q) or hasattr(value, "resolve_expression"):
+        return value
+    if isinstance(value, Model):
+        value = value.pk
+    return Value(value, output_field=stored_field(field))
+
+
+def resolution_fault(error: FieldError | FieldDoesNotExist, where: str) -> Fault:
+    """What Django says of a path that leads nowhere, with the nearest path that leads somewhere."""
+    message = str(error).split("\n")[0]
+    name = message.split("'")[1] if message.count("'") > 1 else ""
+    choices = message.partition("Choices are: ")[2].rstrip(".").split(", ")
+    known = [choice for choice in choices if not choice.startswith("_")]
+    said = message.partition(" Choices are: ")[0]
+    hint = nearest(name, known).strip() or (f"Known: {', '.join(known)}." if any(known) else "")
+    return Fault("reconcile.E013", f"{where}: {said.rstrip('.')}.", hint)

@@ -1,0 +1,88 @@
+"""The values that travel between the layers: kinds of drift, counts, samples, statuses.
+
+Nothing here knows a model, a database or a rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+__all__ = ["EXTRA", "MISSING", "STALE", "Drift", "Guarantee", "Sample", "Status", "Tally", "Written"]
+
+Guarantee = Literal["A", "B", "C", "D"]
+"""How far a repair is safe beside live writers, from A (a unique constraint) to D (best effort)."""
+
+
+class Drift(StrEnum):
+    """In which way a record differs from what its rule says."""
+
+    MISSING = "missing"
+    """The record owes a row that isn't there."""
+    STALE = "stale"
+    """The row is there, with other values."""
+    EXTRA = "extra"
+    """A row is there that nothing owes."""
+
+
+MISSING, STALE, EXTRA = Drift
+
+
+class Status(StrEnum):
+    """Outcome of one rule in one run."""
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+    ERROR = "error"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Key of one drifted row: of the source for MISSING and STALE, of the linked row for EXTRA."""
+
+    drift: Drift
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Rows counted by a check, never capped. `settling` records are too young to be judged."""
+
+    checked: int = 0
+    settling: int = 0
+    drifted: dict[Drift, int] = field(default_factory=dict)
+
+    def __getitem__(self, drift: Drift) -> int:
+        return self.drifted.get(drift, 0)
+
+    @property
+    def total(self) -> int:
+        """Drifted rows of all kinds."""
+        return sum(self.drifted.values())
+
+
+@dataclass(slots=True)
+class Written:
+    """Rows that a repair wrote, by verb, as the design's `written` object names them."""
+
+    insert: int = 0
+    update: int = 0
+    delete: int = 0
+    called: int = 0
+    enqueued: int = 0
+
+    @property
+    def total(self) -> int:
+        """Rows written by all verbs."""
+        return self.insert + self.update + self.delete + self.called + self.enqueued
+
+    def add(self, verb: str, rows: int) -> None:
+        """Count `rows` more under `verb`."""
+        setattr(self, verb, getattr(self, verb) + rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts by verb."""
+        return {name: getattr(self, name) for name in ("insert", "update", "delete", "called", "enqueued")}

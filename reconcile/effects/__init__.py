@@ -1,0 +1,7 @@
+"""What a record can owe: one file per `must=`. An effect is data; it compiles to finders."""
+
+from reconcile.effects._base import Effect
+from reconcile.effects.have_row import AtLeast, AtMost, Exactly, HaveRow
+from reconcile.effects.have_values import HaveValues
+
+__all__ = ["AtLeast", "AtMost", "Effect", "Exactly", "HaveRow", "HaveValues"]

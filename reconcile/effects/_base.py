@@ -1,0 +1,39 @@
+"""What an effect is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from django.db.models import Model
+
+from reconcile.drift import Guarantee
+from reconcile.errors import Fault
+from reconcile.finders import Finder, Source
+from reconcile.sql.expressions import Column
+
+__all__ = ["Effect"]
+
+
+class Effect(Protocol):
+    """One kind of `must=`. A new kind is one new file with these five functions."""
+
+    def faults(self, model: type[Model]) -> Iterator[Fault]:
+        """Everything that is wrong with the declaration, for records of `model`. Costs no statement."""
+        ...
+
+    def sentence(self, model: type[Model]) -> str:
+        """What the records must do, to stand after `every … must`."""
+        ...
+
+    def finders(self, source: Source) -> tuple[Finder, ...]:
+        """The querysets of what is wrong, for one database at one moment. Costs no statement."""
+        ...
+
+    def guarantee(self, model: type[Model], using: str) -> Guarantee:
+        """How safe a repair is beside live writers, by the models' constraints."""
+        ...
+
+    def writes(self, model: type[Model]) -> frozenset[Column]:
+        """The columns that a repair may write."""
+        ...

@@ -1,0 +1,83 @@
+"""Which value each column of an inserted row gets, and whether the database or Python makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from django.db.models import DateField, DateTimeField, Field, Model, TimeField, Value
+from django.db.models.fields import NOT_PROVIDED
+from django.utils import timezone
+
+__all__ = ["NoValueError", "PerRow", "supplied"]
+
+_CLOCKS: tuple[Callable[[], Any], ...] = (timezone.now, datetime.now, date.today)
+_EMPTY: tuple[Callable[[], Any], ...] = (dict, list, str, int, float, bool, tuple, set)
+
+
+class NoValueError(LookupError):
+    """A column that may not be NULL gets no value from anywhere. Its argument is the column's name."""
+
+
+@dataclass(frozen=True)
+class PerRow:
+    """A value that must be made in Python, once for each row: a token, a uuid."""
+
+    make: Callable[[], Any]
+
+
+def supplied(
+    model: type[Model], given: Mapping[Field[Any, Any], Any], *, now: datetime | None
+) -> dict[Field[Any, Any], Any]:
+    """Expression or PerRow for each column of a new row that the database doesn't fill by itself.
+
+    `given` are the rule's; for the rest the field's default counts. Clocks give `now`, pinned for the run.
+    Raises NoValueError.
+    """
+    values: dict[Field[Any, Any], Any] = {}
+    for field in model._meta.concrete_fields:
+        if field in given:
+            values[field] = given[field]
+        elif not _filled_by_database(field):
+            values[field] = _default(field, now)
+    return values
+
+
+def _filled_by_database(field: Field[Any, Any]) -> bool:
+    if getattr(field, "generated", False) or getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED:
+        return True
+    automatic = field.get_internal_type() in {"AutoField", "BigAutoField", "SmallAutoField"}
+    return automatic or (not field.has_default() and field.null and not _makes_its_own(field))
+
+
+def _default(field: Field[Any, Any], now: datetime | None) -> Any:
+    clock = isinstance(field, DateField | TimeField) and (field.auto_now or field.auto_now_add)
+    if clock or field.default in _CLOCKS:
+        return _clock(field, now or timezone.now())
+    if _makes_its_own(field):
+        return PerRow(lambda: field.pre_save(field.model(), True))
+    if callable(field.default) and field.default not in _EMPTY and field.has_default():
+        return PerRow(field.default)
+    value = field.get_default()
+    if value is None and not field.null:
+        raise NoValueError(field.name)
+    return Value(value, output_field=field)
+
+
+def _clock(field: Field[Any, Any], now: datetime) -> Value:
+    if isinstance(field, DateTimeField):
+        return Value(now, output_field=field)
+    local = timezone.localtime(now) if timezone.is_aware(now) else now
+    return Value(local.time() if isinstance(field, TimeField) else local.date(), output_field=field)
+
+
+def _makes_its_own(field: Field[Any, Any]) -> bool:
+    """True where the field class computes its value as a row is saved, as slug and token fields do."""
+    own = type(field).pre_save
+    return (
+        own is not Field.pre_save
+        and not isinstance(field, DateField | TimeField)
+        and not hasattr(field, "upload_to")
+    )

@@ -1,0 +1,82 @@
+"""Exceptions of the package. Each message says what is wrong, the value, and what to do.
+
+No exception is raised here, and no exit code is decided here: the command line maps the three
+branches below to its codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+__all__ = [
+    "ChunkConflictError",
+    "EvaluationError",
+    "Fault",
+    "HeldError",
+    "InvalidRulesError",
+    "NotMendedError",
+    "ReconcileError",
+    "TakenOverError",
+    "UnknownNameError",
+    "UsageError",
+    "nearest",
+]
+
+
+class ReconcileError(Exception):
+    """Base of every error that the package raises."""
+
+
+class UsageError(ReconcileError):
+    """What was asked for can't be done as asked: settings, names, options. Nothing was run."""
+
+
+class UnknownNameError(UsageError):
+    """A rule, tag, option or field that does not exist; the message names the nearest known one."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, instead: str = "") -> None:
+        super().__init__(f"There is no {kind} {name!r}.{nearest(name, known) or instead}")
+
+
+class InvalidRulesError(UsageError):
+    """One or more rules can't be used. All faults of all rules are in the message, one a line."""
+
+
+class EvaluationError(ReconcileError):
+    """The database could not answer: unreachable, not migrated, or a statement failed."""
+
+
+class HeldError(ReconcileError):
+    """Another run repairs the rule at this moment."""
+
+
+class TakenOverError(ReconcileError):
+    """The fence found the shard in other hands: this worker must stop and write nothing more."""
+
+
+class ChunkConflictError(ReconcileError):
+    """Another session wrote the same rows during the chunk; rolled back, worth another try."""
+
+
+class NotMendedError(ReconcileError):
+    """After the remedy's write, records of the chunk had still drifted; the chunk was rolled back."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence ` Did you mean 'x'?` with the nearest of `known`, or nothing when none is near."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a declaration: a stable id, what is wrong, and the way out."""
+
+    id: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()

@@ -1,0 +1,115 @@
+"""What a rule compiles to: at most three querysets of what is wrong, and what each remedy needs.
+
+Nothing past this point knows what a rule means. A Finder is made by an effect for one database and one
+moment, and lives as long as a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Field, Model, Q, QuerySet
+
+from reconcile.drift import Drift
+from reconcile.sql.expressions import pinned_queryset
+from reconcile.windows import Scope
+
+__all__ = ["Correction", "Finder", "Insertion", "Rows", "Source"]
+
+Rows = QuerySet[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The records that `every=` names, on one database, at one pinned moment."""
+
+    every: Rows
+    using: str
+    now: datetime
+    settled: Q = field(default_factory=Q)
+
+    @property
+    def model(self) -> type[Model]:
+        """The records' model."""
+        return self.every.model
+
+    def records(self, scope: Scope) -> Rows:
+        """The records in scope that are old enough to be judged."""
+        return self.owing(scope).filter(self.settled)
+
+    def owing(self, scope: Scope) -> Rows:
+        """The records in scope, young ones too: what they owe is rightly there, however young they are."""
+        every = pinned_queryset(self.every, self.now).using(self.using).order_by()
+        if not _joins_to_many(every):
+            return every.filter(scope.on("pk"))
+        # A filter that joins to many rows yields a record once for each; a membership test, only once.
+        keys = every.filter(scope.on("pk")).values("pk")
+        return self.model._base_manager.using(self.using).filter(scope.on("pk")).filter(pk__in=keys)
+
+
+def _joins_to_many(queryset: Rows) -> bool:
+    if queryset.query.distinct:
+        return True
+    for join in queryset.query.alias_map.values():
+        through = getattr(join, "join_field", None)
+        if through is not None and not (through.many_to_one or through.one_to_one):
+            return True
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Insertion:
+    """What `Insert` needs: the rows that are owed, as a SELECT, and how to find them once written.
+
+    `selected` are columns that the SELECT yields, under their attnames; `made` are columns of which a
+    value is made in Python, once for each row. `passes` is how often a record may need one more row.
+    """
+
+    model: type[Model]
+    selected: tuple[Field[Any, Any], ...]
+    made: Mapping[str, Callable[[], Any]]
+    owed: Callable[[Scope], Rows]
+    present: Callable[[Scope], Rows]
+    passes: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """What `Update` needs: the stale rows with their expected values, as a SELECT in `update_from`'s form.
+
+    `own` says that the rows are the records themselves, which the chunk has locked already.
+    """
+
+    model: type[Model]
+    fields: tuple[Field[Any, Any], ...]
+    wanted: Callable[[Scope], Rows]
+    own: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finder:
+    """One kind of drift of one rule: a queryset of the drifted rows in any scope.
+
+    `model` is the model of the rows whose keys are found. `carried` says that the scope reaches the linked
+    side too; where it doesn't, windows would each read the linked table whole, so one statement without
+    a window is the faster way.
+    """
+
+    drift: Drift
+    model: type[Model]
+    carried: bool
+    find: Callable[[Scope], Rows]
+    counted: Callable[[Scope], int] | None = None
+    insertion: Insertion | None = None
+    correction: Correction | None = None
+
+    def count(self, scope: Scope) -> int:
+        """Drifted rows in scope. One statement, two where surplus rows are counted by group."""
+        return self.counted(scope) if self.counted else self.find(scope).count()
+
+    def keys(self, scope: Scope) -> Rows:
+        """Keys of the drifted rows in scope, in key order."""
+        return self.find(scope).order_by("pk").values_list("pk", flat=True)

@@ -1,0 +1,144 @@
+"""What a run leaves in the database: Run, Outcome, Shard, Change.
+
+They live in the database that they speak of, because a chunk's data, journal and cursor commit together.
+How a state follows another is decided in `runs`; here stands only what is stored.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.utils import timezone
+
+__all__ = ["Change", "Outcome", "Run", "Shard"]
+
+
+class Run(models.Model):
+    """A persisted execution: the nightly job, or a repair that somebody started."""
+
+    class Kind(models.TextChoices):
+        REPAIR = "repair"
+        NIGHTLY = "nightly"
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        # running -> finished occurs when each of its rules has an outcome.
+        FINISHED = "finished"
+        # running -> stopped occurs when an error ends it, or when another worker takes over its shard.
+        # stopped -> running and running -> running occur when the run is resumed; the latter after a kill.
+        STOPPED = "stopped"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
+    now = models.DateTimeField(help_text="The clock that every rule of the run sees.")
+    started_at = models.DateTimeField(default=timezone.now)
+    finished_at = models.DateTimeField(null=True)
+    why_stopped = models.TextField(default="", blank=True)
+
+    class Meta:
+        ordering = ("-started_at",)
+
+    def __str__(self) -> str:
+        return str(self.id)[:8]
+
+
+class Outcome(models.Model):
+    """What one run found and did for one rule."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting"
+        # waiting -> repairing occurs when the run reaches the rule and it may be repaired.
+        REPAIRING = "repairing"
+        # waiting, repairing -> done occurs when the rule was checked, and repaired and verified where due.
+        DONE = "done"
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="outcomes")
+    rule = models.CharField(max_length=200)
+    position = models.PositiveIntegerField(help_text="Place in the order in which the run takes its rules.")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
+    held = models.CharField(
+        max_length=200, null=True, unique=True, help_text="The rule's name while this run repairs it."
+    )
+    may_repair = models.BooleanField(default=False)
+    max_repairs = models.CharField(max_length=20, default="", blank=True)
+    status = models.CharField(max_length=10, default="", blank=True)
+    guarantee = models.CharField(max_length=1, default="", blank=True)
+    checked = models.PositiveBigIntegerField(default=0)
+    missing = models.PositiveBigIntegerField(default=0, help_text="Found before the repair.")
+    stale = models.PositiveBigIntegerField(default=0, help_text="Found before the repair.")
+    extra = models.PositiveBigIntegerField(default=0, help_text="Found before the repair.")
+    samples = models.JSONField(default=list)
+    inserted = models.PositiveBigIntegerField(default=0)
+    updated = models.PositiveBigIntegerField(default=0)
+    left = models.PositiveBigIntegerField(
+        default=0, help_text="Drifted rows found when the repair was verified."
+    )
+    skipped = models.PositiveBigIntegerField(
+        default=0, help_text="Keys locked by others to the end, or failing."
+    )
+    why_stopped = models.TextField(default="", blank=True)
+    error = models.TextField(default="", blank=True)
+    seconds = models.FloatField(default=0)
+
+    class Meta:
+        ordering = ("run", "position")
+        constraints = (models.UniqueConstraint(fields=("run", "rule"), name="reconcile_outcome_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.rule} in run {self.run_id}"
+
+
+class Shard(models.Model):
+    """Key range that one worker repairs, and how far it is: one for each drift of a rule.
+
+    `cursor` and the counts are written in the chunk's own transaction, so they are never ahead of the data
+    nor behind it.
+    """
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        # running -> done occurs when the cursor has passed the last key.
+        DONE = "done"
+
+    outcome = models.ForeignKey(Outcome, on_delete=models.CASCADE, related_name="shards")
+    drift = models.CharField(max_length=10)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
+    token = models.UUIDField(help_text="Owner of the shard; a worker with another token must stop.")
+    heartbeat = models.DateTimeField(default=timezone.now)
+    cursor = models.TextField(null=True, help_text="Largest key that was repaired or set aside.")
+    chunks = models.PositiveBigIntegerField(default=0)
+    written = models.PositiveBigIntegerField(default=0)
+    set_aside = models.PositiveBigIntegerField(default=0, help_text="Keys to be tried again at the end.")
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("outcome", "drift"), name="reconcile_shard_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.drift} of {self.outcome_id}"
+
+
+class Change(models.Model):
+    """Journal row: one row's image before and after it was written by a chunk.
+
+    `before` is null for an inserted row. Images hold the written columns by name; for an inserted row all.
+    The reference to the shard has no constraint in the database: checking it for each journal row cost
+    as much as writing the row.
+    """
+
+    class Verb(models.TextChoices):
+        INSERT = "insert"
+        UPDATE = "update"
+
+    id = models.BigAutoField(primary_key=True)
+    shard = models.ForeignKey(Shard, on_delete=models.CASCADE, related_name="changes", db_constraint=False)
+    chunk = models.PositiveBigIntegerField()
+    verb = models.CharField(max_length=6, choices=Verb.choices)
+    model = models.CharField(max_length=200, help_text="Label of the written model.")
+    key = models.TextField(help_text="Primary key of the written row, as text.")
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.model} {self.key}"

@@ -1,0 +1,52 @@
+"""What a remedy is, and what it is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+from django.db.models import Field, Model, QuerySet
+
+from reconcile.drift import Drift
+from reconcile.errors import Fault
+from reconcile.finders import Finder
+from reconcile.windows import Keys
+
+__all__ = ["Journal", "Remedy"]
+
+
+class Journal(Protocol):
+    """Where a remedy notes the images of the rows that it writes."""
+
+    def inserted(self, model: type[Model], rows: QuerySet[Any, Any]) -> int:
+        """Note `rows`, which this chunk has inserted, as they stand now; their number. One statement."""
+        ...
+
+    def updating(
+        self, model: type[Model], fields: Sequence[Field[Any, Any]], wanted: QuerySet[Any, Any]
+    ) -> int:
+        """Note the rows that `wanted` selects, as they are and as they will be; their number. One statement."""
+        ...
+
+    def confirmed(self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys) -> int:
+        """How many noted rows of this chunk now equal the image that was noted for them. One statement."""
+        ...
+
+
+class Remedy(Protocol):
+    """One way to mend one kind of drift."""
+
+    verb: ClassVar[str]
+    """Under which count of the outcome its rows go; empty for a remedy that writes nothing."""
+
+    def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
+        """What keeps the remedy from being used for this drift."""
+        ...
+
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> int:
+        """Mend the records of `keys`, which are locked; the number of rows written.
+
+        The whole drift condition is put on the statement again: what another session has mended since
+        the keys were found is left alone. Raises ChunkConflictError where what was written isn't what was noted.
+        """
+        ...

@@ -1,0 +1,82 @@
+"""`Insert`: write the rows that are owed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from django.db import connections
+
+from reconcile.declaring import Declaration
+from reconcile.drift import MISSING, Drift
+from reconcile.errors import ChunkConflictError, Fault
+from reconcile.finders import Finder, Insertion, Rows
+from reconcile.remedies._base import Journal
+from reconcile.sql.statements import insert_select
+from reconcile.windows import Keys
+
+__all__ = ["Insert"]
+
+
+@dataclass(frozen=True)
+class Insert(Declaration):
+    """`INSERT … SELECT`, so values are computed by the database; the default for MISSING.
+
+    Where a column's value must be made once a row in Python (a token, a uuid), the rows are made in
+    Python instead. Written rows are found by their link, never by what an insert returned. Two statements
+    for a record that owes one row; for one that owes n, up to n + 2.
+    """
+
+    verb: ClassVar[str] = "insert"
+
+    def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
+        """Only what is missing can be inserted."""
+        if drift is MISSING and (finder is None or finder.insertion is not None):
+            return ()
+        return (Fault("reconcile.E012", f"Insert() does not mend {drift} drift.", "Use Report()."),)
+
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> int:
+        """Insert and journal the rows that the records of `keys` owe."""
+        insertion = finder.insertion
+        if insertion is None:
+            raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to insert.")
+        before = _present_before(insertion, keys)
+        written = sum(_insert(insertion, keys) for _ in range(insertion.passes))
+        noted = journal.inserted(insertion.model, insertion.present(keys).exclude(before.on("pk")))
+        if noted != written:
+            raise ChunkConflictError(
+                f"{insertion.model._meta.label}: {written} rows were inserted and {noted} found by their link; "
+                "another session inserts the same rows."
+            )
+        return written
+
+
+def _present_before(insertion: Insertion, keys: Keys) -> Keys:
+    """Rows that are linked already. Where one row is owed, a record that misses it has none."""
+    if insertion.passes == 1:
+        return Keys(())
+    return Keys(list(insertion.present(keys).values_list("pk", flat=True)))
+
+
+def _insert(insertion: Insertion, keys: Keys) -> int:
+    owed = insertion.owed(keys)
+    if not insertion.made:
+        return insert_select(insertion.model, insertion.selected, owed)
+    rows = [_made(insertion, values) for values in owed]
+    manager = insertion.model._base_manager.using(owed.db)
+    # Passing over conflicts would be INSERT IGNORE on MySQL, which hides other faults too.
+    passes_over = connections[owed.db].vendor != "mysql"
+    before = _linked(insertion, keys)
+    manager.bulk_create(rows, batch_size=1000, ignore_conflicts=passes_over)
+    return _linked(insertion, keys) - before
+
+
+def _linked(insertion: Insertion, keys: Keys) -> int:
+    present: Rows = insertion.present(keys)
+    return present.count()
+
+
+def _made(insertion: Insertion, values: Sequence[Any]) -> Any:
+    attributes = {field.attname: value for field, value in zip(insertion.selected, values, strict=True)}
+    return insertion.model(**attributes, **{name: make() for name, make in insertion.made.items()})

@@ -1,0 +1,253 @@
+"""`Rule`: *every X must Y*. A frozen value; building one touches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.exceptions import FieldError
+from django.db.models import CompositePrimaryKey, Model, Q, QuerySet
+from django.utils import timezone
+
+from reconcile.declaring import Declaration, field_named, resolution_fault
+from reconcile.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Status, Tally
+from reconcile.effects import Effect
+from reconcile.errors import Fault
+from reconcile.finders import Finder, Source
+from reconcile.remedies import Insert, Remedy, Report, Update
+from reconcile.sql.wording import queryset_in_words
+
+__all__ = ["CompiledRule", "Rule", "Settle", "share"]
+
+_DEFAULT_REMEDIES: Mapping[Drift, Remedy] = {MISSING: Insert(), STALE: Update(), EXTRA: Report()}
+_EFFECT_API = ("faults", "sentence", "finders", "guarantee", "writes")
+_REMEDY_API = ("faults", "write", "verb")
+
+
+@dataclass(frozen=True)
+class Settle(Declaration):
+    """Leave records alone until `column` is this long past: their effects may still be in flight.
+
+    `column` is a path to a date and time; a record where it is NULL counts as settled.
+    """
+
+    column: str
+    minutes: float = 0
+    hours: float = 0
+    days: float = 0
+
+    @property
+    def age(self) -> timedelta:
+        """How old a record must be."""
+        return timedelta(days=self.days, hours=self.hours, minutes=self.minutes)
+
+    def condition(self, model: type[Model], now: datetime) -> Q:
+        """True of the records of `model` that are old enough."""
+        old_enough = Q(**{f"{self.column}__lte": now - self.age})
+        field = field_named(model, self.column)
+        if field is not None and not field.null:
+            return old_enough
+        return old_enough | Q(**{f"{self.column}__isnull": True})
+
+
+def share(limit: int | str, of: int) -> float:
+    """The number of rows that a limit means: a count as it is, a percent such as '0.5%' of `of` rows."""
+    if isinstance(limit, str):
+        return float(limit.removesuffix("%")) / 100 * of
+    return limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule(Declaration):
+    """Every record of `every` must `must`.
+
+    every: a model, or a queryset without order, limit, values or locks.
+    must: an effect, such as HaveRow or HaveValues.
+    settle: leave young records alone.
+    warn_if, error_if: how much drift is tolerated, as a count of rows or a percent of the checked records
+        ('0.5%'). More than `warn_if` is a warning, more than `error_if` a failure; unless given, any drift fails.
+    max_repairs: a repair that would write more rows than this (count or percent) stops before its first write.
+    unattended: the nightly job may repair the rule.
+    remedies: other than the default remedy for a kind of drift.
+    covers: the receivers that the rule stands in for.
+    owner, tags, reason: for people, and for `--select`.
+    name: identity of the rule's history; its module and variable unless given.
+    """
+
+    every: Any = None
+    must: Any = None
+    settle: Settle | None = None
+    warn_if: int | str | None = None
+    error_if: int | str | None = None
+    max_repairs: int | str | None = None
+    unattended: bool = False
+    remedies: Mapping[Drift, Remedy] = field(default_factory=dict)
+    covers: Sequence[Callable[..., Any]] = ()
+    owner: str = ""
+    tags: Sequence[str] = ()
+    reason: str = ""
+    name: str = ""
+
+    @property
+    def queryset(self) -> QuerySet[Any]:
+        """The records, as `every=` names them; for a model all, whatever its default manager hides."""
+        if isinstance(self.every, QuerySet):
+            return self.every
+        return self.every._base_manager.all()  # type: ignore[no-any-return]
+
+    @property
+    def model(self) -> type[Model]:
+        """The records' model."""
+        return self.queryset.model
+
+    @property
+    def sentence(self) -> str:
+        """`Every order (not (status = 'draft')) must have exactly 1 Invoice with order = pk`."""
+        which = queryset_in_words(self.queryset)
+        subject = f"{self.model._meta.verbose_name}{f' with {which}' if which else ''}"
+        effect: Effect = self.must
+        return f"Every {subject} must {effect.sentence(self.model)}."
+
+    def remedy(self, drift: Drift) -> Remedy:
+        """What a repair does about this kind of drift."""
+        return self.remedies.get(drift, _DEFAULT_REMEDIES[drift])
+
+    def guarantee(self, using: str) -> Guarantee:
+        """How safe a repair is beside live writers."""
+        effect: Effect = self.must
+        return effect.guarantee(self.model, using)
+
+    def status(self, tally: Tally) -> Status:
+        """Whether this much drift passes, warns or fails."""
+        if not tally.total:
+            return Status.PASS
+        if self.error_if is not None and tally.total <= share(self.error_if, tally.checked):
+            warned = self.warn_if is None or tally.total > share(self.warn_if, tally.checked)
+            return Status.WARN if warned else Status.PASS
+        if self.error_if is None and self.warn_if is not None:
+            return Status.WARN if tally.total > share(self.warn_if, tally.checked) else Status.PASS
+        return Status.FAIL
+
+    def compile(self, *, using: str, now: datetime) -> CompiledRule:
+        """The rule's finders for one database at one pinned moment. Costs no statement."""
+        settled = self.settle.condition(self.model, now) if self.settle else Q()
+        source = Source(every=self.queryset, using=using, now=now, settled=settled)
+        effect: Effect = self.must
+        return CompiledRule(rule=self, source=source, finders=effect.finders(source))
+
+    def faults(self) -> Iterator[Fault]:
+        """Everything that is wrong with the declaration, each fault with the way out. Costs no statement."""
+        for fault in self._faults():
+            yield Fault(fault.id, f"Rule {self.name!r}: {fault.message}", fault.hint)
+
+    def _faults(self) -> Iterator[Fault]:
+        yield from self.option_faults()
+        yield from self._type_faults()
+        unusable = list(_every_faults(self.every))
+        yield from unusable
+        if not _has(self.must, _EFFECT_API):
+            hint = "Give an effect: must=HaveRow(…) or must=HaveValues(…)."
+            yield Fault("reconcile.E012", f"must= is {self.must!r}.", hint)
+        elif not unusable:
+            yield from self.must.faults(self.model)
+            yield from self._settle_faults()
+        for drift, remedy in self.remedies.items() if isinstance(self.remedies, Mapping) else ():
+            if drift not in set(Drift) or not _has(remedy, _REMEDY_API):
+                hint = "Map MISSING, STALE or EXTRA to a remedy."
+                yield Fault("reconcile.E012", f"remedies= has {drift!r}: {remedy!r}.", hint)
+            else:
+                yield from remedy.faults(drift, None)
+
+    def _type_faults(self) -> Iterator[Fault]:
+        if not (self.settle is None or isinstance(self.settle, Settle)):
+            yield Fault(
+                "reconcile.E012", f"settle= is {self.settle!r}.", 'Give Settle("created_at", minutes=15).'
+            )
+        if not isinstance(self.remedies, Mapping):
+            yield Fault(
+                "reconcile.E012", f"remedies= is {self.remedies!r}.", "Give a dictionary by kind of drift."
+            )
+        for option in ("warn_if", "error_if", "max_repairs"):
+            if not is_limit(getattr(self, option)):
+                hint = "Give a count of rows such as 10, or a percent such as '0.5%'."
+                yield Fault("reconcile.E012", f"{option}= is {getattr(self, option)!r}.", hint)
+        for option, kind in (("owner", str), ("reason", str), ("name", str), ("unattended", bool)):
+            if not isinstance(getattr(self, option), kind):
+                hint = f"Give a {kind.__name__}."
+                yield Fault("reconcile.E012", f"{option}= is {getattr(self, option)!r}.", hint)
+        for option in ("tags", "covers"):
+            if isinstance(getattr(self, option), str) or not isinstance(getattr(self, option), Sequence):
+                yield Fault("reconcile.E012", f"{option}= is {getattr(self, option)!r}.", "Give a list.")
+
+    def _settle_faults(self) -> Iterator[Fault]:
+        if not isinstance(self.settle, Settle):
+            return
+        yield from self.settle.option_faults()
+        if not self.settle.age:
+            yield Fault(
+                "reconcile.E012", "settle= gives no time.", 'Give one: Settle("created_at", minutes=15).'
+            )
+        try:
+            self.queryset.filter(self.settle.condition(self.model, timezone.now()))
+        except FieldError as error:
+            yield resolution_fault(error, "settle")
+
+
+def is_limit(value: Any) -> bool:
+    """True for None, a count of rows, or a percent such as '0.5%'."""
+    if isinstance(value, str):
+        number = value.removesuffix("%")
+        return value.endswith("%") and number.replace(".", "", 1).isdigit()
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+def _has(value: Any, names: Sequence[str]) -> bool:
+    return not isinstance(value, type) and all(hasattr(value, name) for name in names)
+
+
+def _every_faults(every: Any) -> Iterator[Fault]:
+    if isinstance(every, type) and issubclass(every, Model):
+        model = every
+    elif isinstance(every, QuerySet):
+        model = every.model
+        yield from _queryset_faults(every)
+    else:
+        known = ", ".join(each.name for each in fields(Rule))
+        hint = "Give a model or a queryset." if every is not None else f"Rule takes {known}."
+        yield Fault("reconcile.E011", f"every= is {every!r}.", hint)
+        return
+    if model._meta.abstract or model._meta.swapped:
+        hint = "Give a model that has a table of its own."
+        yield Fault("reconcile.E011", f"every= is {model.__name__}, which has no table.", hint)
+    elif isinstance(model._meta.pk, CompositePrimaryKey):
+        hint = "Keys of several columns are not served yet."
+        yield Fault("reconcile.E015", f"every= is {model._meta.label}, whose primary key is composite.", hint)
+
+
+def _queryset_faults(every: QuerySet[Any]) -> Iterator[Fault]:
+    query = every.query
+    walks = "a check walks all records in key order."
+    refusals = (
+        (query.is_sliced, "sliced", f"Remove the slice; {walks}"),
+        (bool(query.order_by or query.extra_order_by), "ordered", f"Remove order_by(); {walks}"),
+        (bool(query.combinator), "a union, intersection or difference", "Filter with Q objects instead."),
+        (bool(query.distinct_fields), "distinct on fields", "Filter for the records that you mean."),
+        (bool(query.select_for_update), "locking", "Remove select_for_update(); a repair locks by itself."),
+        (every._fields is not None, "a values() queryset", "Remove values(); a check needs records."),
+        (query.group_by is not None, "aggregated", "Filter with Exists(…) instead."),
+        (bool(query.extra), "extended by extra()", "Use expressions instead."),
+    )
+    for refused, what, hint in refusals:
+        if refused:
+            yield Fault("reconcile.E011", f"every= is {what}.", hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledRule:
+    """A rule with its finders, for one database at one moment."""
+
+    rule: Rule
+    source: Source
+    finders: tuple[Finder, ...]

@@ -1,0 +1,67 @@
+"""What every dialect answers. The protocol's reasons stand beside each database's own answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from django.db import Error, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import QuerySet
+
+from reconcile.errors import ChunkConflictError
+
+__all__ = ["LOCK_TIMEOUT_MS", "STATEMENT_TIMEOUT_MS", "Dialect"]
+
+LOCK_TIMEOUT_MS = 300
+"""Below every server's deadlock timeout (PostgreSQL: 1 s), so that the repair yields and never the live handler."""
+
+STATEMENT_TIMEOUT_MS = 60_000
+"""A chunk's statement that takes longer is given up, and the chunk halved."""
+
+
+class Dialect:
+    """How one database begins a chunk, locks, and words what the ORM can't."""
+
+    on_conflict: ClassVar[str] = "ON CONFLICT DO NOTHING"
+    """Clause after an `INSERT … SELECT` that passes over rows another session has inserted meanwhile."""
+
+    aggregates_by_join: ClassVar[bool] = False
+    """Whether an aggregate over a relation is fastest as a join with the range in it (else: a subquery)."""
+
+    foreign_keys_lock_parents: ClassVar[bool] = False
+    """Whether a lock on the parent keeps another session from inserting a child."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self.connection = connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """The transaction of one chunk: never nested in another, isolation asserted, time-outs set."""
+        with transaction.atomic(using=self.connection.alias, durable=True):
+            self.guard()
+            yield
+
+    def guard(self) -> None:
+        """Assert the isolation level and set the chunk's time-outs. At most two statements."""
+
+    def locked(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
+        """`rows`, with locks taken on those that no other session holds; locked ones are skipped."""
+        return rows
+
+    def is_transient(self, error: BaseException) -> bool:
+        """True where the same chunk may succeed when it is tried again."""
+        if isinstance(error, ChunkConflictError):
+            return True
+        return isinstance(error, Error) and self._is_transient(error)
+
+    def _is_transient(self, error: Error) -> bool:
+        raise NotImplementedError
+
+    def update_from(
+        self, *, table: str, key: str, wanted_key: str, assignments: list[tuple[str, str]], select: str
+    ) -> str:
+        """An UPDATE of `table` from the SELECT whose alias is `e`. All names are quoted already."""
+        settings = ", ".join(f"{column} = {value}" for column, value in assignments)
+        return f"UPDATE {table} SET {settings} FROM ({select}) AS e WHERE {table}.{key} = {wanted_key}"

@@ -1,0 +1,58 @@
+"""MariaDB and MySQL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import Error
+from django.db.models import QuerySet
+
+from reconcile.errors import EvaluationError
+from reconcile.sql.dialects._base import Dialect
+
+__all__ = ["MySQL"]
+
+_TRANSIENT = frozenset({1062, 1205, 1213})
+"""Duplicate key (another session was first; see `on_conflict`), lock wait time-out, deadlock."""
+
+
+class MySQL(Dialect):
+    """InnoDB checks foreign keys at once, so a lock on the parent keeps children from being inserted."""
+
+    on_conflict = ""
+    """None: `INSERT IGNORE` hides foreign-key violations and cuts texts, and under Django's FOUND_ROWS flag
+    `ON DUPLICATE KEY UPDATE` counts a row that was passed over as written. A duplicate rolls the chunk
+    back instead, and the next try no longer selects it."""
+
+    foreign_keys_lock_parents = True
+
+    def guard(self) -> None:
+        """Two statements. One second is the shortest lock wait that InnoDB knows."""
+        with self.connection.cursor() as cursor:
+            name = "tx_isolation" if self._knows_old_name() else "transaction_isolation"
+            cursor.execute(f"SELECT @@session.{name}")
+            isolation = cursor.fetchone()[0]
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = 1")
+        if isolation != "READ-COMMITTED":
+            raise EvaluationError(
+                f"Database {self.connection.alias!r} runs transactions in {isolation.replace('-', ' ')}. A repair "
+                "needs READ COMMITTED: set OPTIONS['isolation_level'] to 'read committed' for this alias."
+            )
+
+    def _knows_old_name(self) -> bool:
+        connection: Any = self.connection
+        return bool(connection.mysql_is_mariadb and connection.mysql_version < (11, 1))
+
+    def locked(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
+        return rows.select_for_update(skip_locked=True)
+
+    def _is_transient(self, error: Error) -> bool:
+        return bool(error.args) and error.args[0] in _TRANSIENT
+
+    def update_from(
+        self, *, table: str, key: str, wanted_key: str, assignments: list[tuple[str, str]], select: str
+    ) -> str:
+        """The DISTINCT makes the server materialise the SELECT, which may read the updated table (error 1093)."""
+        settings = ", ".join(f"{table}.{column} = {value}" for column, value in assignments)
+        materialised = f"SELECT DISTINCT * FROM ({select}) AS inner_e"
+        return f"UPDATE {table} JOIN ({materialised}) AS e ON {table}.{key} = {wanted_key} SET {settings}"

@@ -1,0 +1,47 @@
+"""PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import Error
+from django.db.models import QuerySet
+
+from reconcile.errors import EvaluationError
+from reconcile.sql.dialects._base import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, Dialect
+
+__all__ = ["PostgreSQL"]
+
+_TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014"})
+"""Serialization failure, deadlock, lock not available, statement cancelled by its time-out."""
+
+_GUARD = """
+SELECT current_setting('transaction_isolation'),
+       set_config('lock_timeout', %s, true),
+       set_config('statement_timeout', %s, true),
+       set_config('idle_in_transaction_session_timeout', %s, true)
+"""
+
+
+class PostgreSQL(Dialect):
+    """`FOR NO KEY UPDATE` leaves live handlers that insert children alone; `FOR UPDATE` deadlocked with them."""
+
+    aggregates_by_join = True
+
+    def guard(self) -> None:
+        """One statement. In REPEATABLE READ a check after the lock would read a snapshot older than the wait."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(_GUARD, [f"{LOCK_TIMEOUT_MS}ms", *[f"{STATEMENT_TIMEOUT_MS}ms"] * 2])
+            isolation = cursor.fetchone()[0]
+        if isolation != "read committed":
+            raise EvaluationError(
+                f"Database {self.connection.alias!r} runs transactions in {isolation.upper()}. A repair needs "
+                "READ COMMITTED: set OPTIONS['isolation_level'] to it for this alias."
+            )
+
+    def locked(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
+        return rows.select_for_update(skip_locked=True, no_key=True)
+
+    def _is_transient(self, error: Error) -> bool:
+        cause = error.__cause__
+        return (getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)) in _TRANSIENT

@@ -1,0 +1,35 @@
+"""SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import Error
+
+from reconcile.sql.dialects._base import Dialect
+
+__all__ = ["SQLite"]
+
+
+class SQLite(Dialect):
+    """One writer at a time: the transaction itself is the lock, if it says at once that it will write."""
+
+    foreign_keys_lock_parents = True
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """`BEGIN IMMEDIATE`: one that begins by reading fails at once when it upgrades, whatever its time-out."""
+        connection: Any = self.connection
+        before = connection.transaction_mode
+        connection.transaction_mode = "IMMEDIATE"
+        try:
+            with super().transaction():
+                yield
+        finally:
+            connection.transaction_mode = before
+
+    def _is_transient(self, error: Error) -> bool:
+        message = str(error).lower()
+        return "locked" in message or "busy" in message

@@ -1,0 +1,149 @@
+"""Rewriting the expressions of a rule: other prefix, pinned clock; and reading which columns they use."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Aggregate, DateTimeField, F, Field, Model, OuterRef, Q, QuerySet, Value
+from django.db.models.constants import LOOKUP_SEP
+from django.db.models.expressions import Col
+from django.db.models.functions import Now
+from django.db.models.sql.query import Query
+
+__all__ = ["Column", "aggregates_in", "columns_read", "names_in", "pinned", "pinned_queryset", "rebased"]
+
+Column = tuple[type[Model], str]
+"""A column as (model, attname)."""
+
+
+def _mapped(node: Any, leaf: Callable[[Any], Any]) -> Any:
+    """A copy of the expression tree `node` in which each node went through `leaf`, top first.
+
+    `leaf` returns a replacement, or the node itself to have its children visited.
+    """
+    replaced = leaf(node)
+    if replaced is not node:
+        return replaced
+    if isinstance(node, Q):
+        clone = copy.copy(node)
+        clone.children = [_mapped(child, leaf) for child in node.children]
+        return clone
+    if isinstance(node, Query):
+        return _mapped_query(node, leaf)
+    if isinstance(node, tuple) and len(node) == 2:  # noqa: PLR2004
+        return (node[0], _mapped(node[1], leaf))
+    if not hasattr(node, "get_source_expressions"):
+        return node
+    sources = node.get_source_expressions()
+    if not sources:
+        return node
+    clone = node.copy() if hasattr(node, "copy") else copy.copy(node)
+    clone.set_source_expressions([None if each is None else _mapped(each, leaf) for each in sources])
+    return clone
+
+
+def _mapped_query(query: Query, leaf: Callable[[Any], Any]) -> Query:
+    clone = query.clone()
+    clone.where = _mapped(clone.where, leaf)
+    clone.annotations = {name: _mapped(value, leaf) for name, value in clone.annotations.items()}
+    return clone
+
+
+def rebased(expression: Any, *, prefix: str, onto: str) -> Any:
+    """`expression` with the paths below `prefix` moved to `onto`; an empty `onto` means the model itself.
+
+    `Sum(F("items__price"))` from `items` onto `_items` becomes `Sum(F("_items__price"))`, and onto
+    nothing `Sum(F("price"))`. Paths elsewhere stay as they are.
+    """
+
+    def moved(path: str) -> str:
+        head, _, rest = path.partition(LOOKUP_SEP)
+        if head != prefix:
+            return path
+        return LOOKUP_SEP.join(part for part in (onto, rest) if part) or "pk"
+
+    def leaf(node: Any) -> Any:
+        if isinstance(node, F) and not isinstance(node, OuterRef):
+            return F(moved(node.name))
+        if isinstance(node, tuple) and isinstance(node[0], str):
+            return (moved(node[0]), _mapped(node[1], leaf))
+        return node
+
+    return _mapped(expression, leaf)
+
+
+def pinned(expression: Any, now: datetime) -> Any:
+    """`expression` with every `Now()` in it replaced by `now`, so that one run sees one clock."""
+    return _mapped(
+        expression, lambda node: Value(now, output_field=DateTimeField()) if isinstance(node, Now) else node
+    )
+
+
+def pinned_queryset(queryset: QuerySet[Any], now: datetime) -> QuerySet[Any]:
+    """`queryset` with every `Now()` in its filters and annotations replaced by `now`."""
+    clone = queryset.all()
+    clone.query = pinned(clone.query, now)
+    return clone
+
+
+def names_in(expression: Any) -> Iterator[str]:
+    """The field paths that the expression names, as `F` and `Q` spell them."""
+    if isinstance(expression, F):
+        yield expression.name
+    elif isinstance(expression, tuple) and isinstance(expression[0], str):
+        yield expression[0]
+        yield from names_in(expression[1])
+    elif isinstance(expression, Q):
+        for child in expression.children:
+            yield from names_in(child)
+    elif hasattr(expression, "get_source_expressions"):
+        for each in expression.get_source_expressions():
+            yield from names_in(each)
+
+
+def aggregates_in(expression: Any) -> Iterator[Aggregate]:
+    """The aggregates of an unresolved expression, outermost first."""
+    if isinstance(expression, Aggregate):
+        yield expression
+    elif hasattr(expression, "get_source_expressions"):
+        for each in expression.get_source_expressions():
+            yield from aggregates_in(each)
+
+
+def columns_read(queryset: QuerySet[Any]) -> frozenset[Column]:
+    """The columns that a queryset's conditions, annotations and joins read, subqueries included."""
+    return frozenset(_columns(queryset.query))
+
+
+def _columns(node: Any) -> Iterator[Column]:
+    if isinstance(node, Col):
+        yield _column(node.target)
+    elif isinstance(node, Query):
+        yield from _columns_of_query(node)
+    elif hasattr(node, "get_source_expressions"):
+        yield from _columns_of_all(node.get_source_expressions())
+
+
+def _columns_of_query(query: Query) -> Iterator[Column]:
+    yield from _columns(query.where)
+    yield from _columns_of_all(query.annotations.values())
+    for join in query.alias_map.values():
+        columns = getattr(join, "join_fields", None)
+        for pair in columns or ():
+            for field in pair:
+                if isinstance(field, Field):
+                    yield _column(field)
+    for related in getattr(query, "_filtered_relations", {}).values():
+        yield from _columns(getattr(related, "resolved_condition", None))
+
+
+def _columns_of_all(nodes: Iterable[Any]) -> Iterator[Column]:
+    for node in nodes:
+        yield from _columns(node)
+
+
+def _column(field: Field[Any, Any]) -> Column:
+    return (field.model._meta.concrete_model or field.model, field.attname)

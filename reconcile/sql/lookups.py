@@ -1,0 +1,165 @@
+"""Expressions that compare values as the column stores them, on each database.
+
+They are used as expressions (`filter(Differs(…))`), never registered: a lookup registered on `Field`
+is not found on foreign keys.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar, cast
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import DateField, Expression, Field, Func, TextField, Value
+from django.db.models.expressions import Col
+from django.db.models.functions import Cast, Round
+from django.db.models.lookups import In, Lookup
+from django.db.models.sql.compiler import SQLCompiler
+
+__all__ = ["Among", "AsStored", "Differs", "Same", "is_text", "stored_field"]
+
+_SQL = tuple[str, list[Any] | tuple[Any, ...]]
+
+_INTEGERS = frozenset(
+    {
+        "AutoField", "BigAutoField", "SmallAutoField", "IntegerField", "BigIntegerField", "SmallIntegerField",
+        "PositiveIntegerField", "PositiveBigIntegerField", "PositiveSmallIntegerField",
+    }
+)  # fmt: skip
+_TEXTS = frozenset(
+    {"CharField", "TextField", "SlugField", "EmailField", "URLField", "FileField", "FilePathField"}
+)
+
+
+def stored_field(field: Field[Any, Any]) -> Field[Any, Any]:
+    """The field whose type the column has: for a foreign key the (last) field that it points at."""
+    while field.remote_field is not None and hasattr(field, "target_field"):
+        field = field.target_field
+    return field
+
+
+def is_text(field: Field[Any, Any]) -> bool:
+    """True where the column holds characters, which a collation might fold."""
+    return stored_field(field).get_internal_type() in _TEXTS
+
+
+class AsStored(Func):
+    """`expression`, converted to what `field`'s column would store.
+
+    Comparing and writing both go through this, so a repaired row is never found again: decimals are
+    rounded to the column's places, hashes kept as text become text. Characters are never cut: a text
+    too long for the column fails when it is written, rather than being shortened silently.
+    """
+
+    def __init__(self, expression: Any, *, field: Field[Any, Any]) -> None:
+        super().__init__(expression, output_field=cast("Any", stored_field(field)))
+
+    def as_sql(  # type: ignore[override]
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
+    ) -> _SQL:
+        return compiler.compile(self._converted(connection))
+
+    def _converted(self, connection: BaseDatabaseWrapper) -> Expression:
+        source = self.get_source_expressions()[0]
+        field = cast("Field[Any, Any]", self.output_field)
+        if isinstance(source, Value):
+            # PostgreSQL takes an untyped constant for text; elsewhere the parameter is converted already.
+            return _typed(source, field) if connection.vendor == "postgresql" else source
+        if _same_storage(source, field, connection):
+            return source
+        if field.get_internal_type() in _TEXTS:
+            return Cast(source, TextField())
+        if field.get_internal_type() == "DecimalField" and connection.vendor == "sqlite":
+            # Note [Decimals on SQLite]: they are kept as floats, so the cast rounds nothing.
+            places = field.decimal_places  # type: ignore[attr-defined]
+            return Round(source, places, output_field=field)
+        if connection.vendor == "sqlite" and isinstance(field, DateField):
+            return source
+        return Cast(source, field)
+
+
+def _typed(value: Value, field: Field[Any, Any]) -> Cast:
+    return Cast(value, TextField() if field.get_internal_type() in _TEXTS else field)
+
+
+def _same_storage(expression: Expression, target: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
+    source = stored_field(expression.output_field)
+    kinds = {source.get_internal_type(), target.get_internal_type()}
+    if kinds <= _INTEGERS or kinds <= _TEXTS:
+        return True
+    if kinds == {"DecimalField"}:
+        exact = connection.vendor != "sqlite" or isinstance(expression, Col)
+        return exact and source.decimal_places == target.decimal_places  # type: ignore[attr-defined]
+    return len(kinds) == 1
+
+
+class _Comparison(Lookup):  # type: ignore[type-arg]
+    """A comparison of two expressions, as a lookup: MySQL compares anything else with TRUE, past its indexes."""
+
+    prepare_rhs = False
+    operator: ClassVar[str]
+
+    def __init__(self, lhs: Any, rhs: Any, *, field: Field[Any, Any]) -> None:
+        super().__init__(lhs, rhs)
+        self.text = is_text(field)
+
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+        return self._compared(compiler, connection, f"%s {self.operator} %s")
+
+    def _compared(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, template: str) -> _SQL:
+        lhs, lhs_params = self.process_lhs(compiler, connection)
+        rhs, rhs_params = self.process_rhs(compiler, connection)
+        return template % (lhs, rhs), [*lhs_params, *rhs_params]
+
+
+class Differs(_Comparison):
+    """True where the left side (a column) is not what the right side says; NULL equals NULL. Text compares exactly."""
+
+    operator = "IS DISTINCT FROM"
+
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+        return self._compared(compiler, connection, "%s COLLATE BINARY IS NOT %s" if self.text else "%s IS NOT %s")
+
+    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+        template = "NOT (BINARY %s <=> BINARY %s)" if self.text else "NOT (%s <=> %s)"
+        return self._compared(compiler, connection, template)
+
+
+class Same(_Comparison):
+    """True where a link column equals a value, by an index where there is one; text compares exactly.
+
+    NULL equals nothing: a row without a link belongs to no record.
+    """
+
+    operator = "="
+
+    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+        folded, params = self.as_sql(compiler, connection)
+        if not self.text:
+            return folded, params
+        exact, again = self._compared(compiler, connection, "BINARY %s = BINARY %s")
+        # The folded comparison can use the index; the exact one has the last word.
+        return f"({folded} AND {exact})", [*params, *again]
+
+
+class Among(In):
+    """`column IN (keys)`, with all keys in one parameter where the database can.
+
+    5,000 placeholders cost more to write, send and parse than the lookup itself; SQLite also limits
+    how many a statement may have.
+    """
+
+    def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+        lhs, lhs_params, keys = self._sides(compiler, connection)
+        return f"{lhs} = ANY(%s)", [*lhs_params, keys]
+
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+        lhs, lhs_params, keys = self._sides(compiler, connection)
+        return f"{lhs} IN (SELECT value FROM json_each(%s))", [*lhs_params, json.dumps(keys, default=str)]
+
+    def _sides(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
+    ) -> tuple[str, list[Any], list[Any]]:
+        lhs, lhs_params = self.process_lhs(compiler, connection)
+        _, keys = self.batch_process_rhs(compiler, connection)
+        return lhs, list(lhs_params), list(keys)

@@ -1,0 +1,84 @@
+"""The two statement headers that the ORM can't write. What is below a header is the ORM's own SELECT.
+
+Identifiers go through `quote_name`; values are always parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.exceptions import EmptyResultSet
+from django.db import connections
+from django.db.models import Field, Model, QuerySet
+
+from reconcile.sql.dialects import dialect_of
+
+__all__ = ["KEY", "WANTED", "execute_select_into", "insert_select", "select_sql", "update_from"]
+
+KEY = "_key"
+"""Alias of the key column in the SELECT that `update_from` reads."""
+
+WANTED = "_want_{}"
+"""Alias, by attname, of an expected value in the SELECT that `update_from` reads."""
+
+
+def select_sql(queryset: QuerySet[Any, Any]) -> tuple[str, tuple[Any, ...]] | None:
+    """The queryset's SELECT and its parameters; None where Django knows that it has no rows."""
+    try:
+        sql, params = queryset.query.get_compiler(queryset.db).as_sql()
+    except EmptyResultSet:
+        return None
+    return sql, tuple(params)
+
+
+def insert_select(model: type[Model], fields: Sequence[Field[Any, Any]], rows: QuerySet[Any, Any]) -> int:
+    """Insert what `rows` selects into `fields` of `model`; the number of rows inserted.
+
+    A row that breaks a unique constraint is passed over on PostgreSQL and SQLite and raises
+    IntegrityError on MariaDB, where passing over can't be told from inserting. One statement.
+    """
+    conflict = dialect_of(rows.db).on_conflict
+    return execute_select_into(model, fields, rows, suffix=f" {conflict}" if conflict else "")
+
+
+def execute_select_into(
+    model: type[Model], fields: Sequence[Field[Any, Any]], rows: QuerySet[Any, Any], *, suffix: str = ""
+) -> int:
+    """`INSERT INTO model (fields) SELECT …`; the number of rows inserted. One statement."""
+    select = select_sql(rows)
+    if select is None:
+        return 0
+    connection = connections[rows.db]
+    quote = connection.ops.quote_name
+    columns = ", ".join(quote(str(field.column)) for field in fields)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {quote(model._meta.db_table)} ({columns}) {select[0]}{suffix}", select[1]
+        )
+        return int(cursor.rowcount)
+
+
+def update_from(model: type[Model], fields: Sequence[Field[Any, Any]], wanted: QuerySet[Any, Any]) -> int:
+    """Set `fields` of `model` to what `wanted` selects (`KEY`, then `WANTED` for each); rows updated.
+
+    The same SELECT form serves the check, which counts it, and the repair: joins and aggregates that
+    `QuerySet.update` refuses are allowed here, and both agree on empty sets. One statement.
+    """
+    select = select_sql(wanted)
+    if select is None:
+        return 0
+    connection = connections[wanted.db]
+    quote = connection.ops.quote_name
+    statement = dialect_of(wanted.db).update_from(
+        table=quote(model._meta.db_table),
+        key=quote(str(model._meta.pk.column)),
+        wanted_key=f"e.{quote(KEY)}",
+        assignments=[
+            (quote(str(field.column)), f"e.{quote(WANTED.format(field.attname))}") for field in fields
+        ],
+        select=select[0],
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, select[1])
+        return int(cursor.rowcount)

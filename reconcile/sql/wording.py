@@ -1,0 +1,94 @@
+"""Expressions and conditions in words, for sentences; and the condition that any of several columns differs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from django.db.models import Expression, F, Field, Func, OuterRef, Q, QuerySet, Value
+from django.db.models.expressions import Col, CombinedExpression
+from django.db.models.lookups import Lookup
+from django.db.models.sql.query import Query
+from django.db.models.sql.where import WhereNode
+
+from reconcile.sql.lookups import Differs
+
+__all__ = ["any_differs", "condition_in_words", "in_words", "queryset_in_words"]
+
+_SYMBOLS = {"exact": "=", "gt": ">", "gte": "≥", "lt": "<", "lte": "≤", "iexact": "=", "in": "in"}
+
+
+def any_differs(fields: Sequence[Field[Any, Any]], expected: Callable[[Field[Any, Any]], Any]) -> Q:
+    """True where at least one of the columns is not what `expected` gives for it."""
+    return reduce(or_, (Q(Differs(F(field.attname), expected(field), field=field)) for field in fields))
+
+
+def in_words(values: Mapping[str, Any]) -> str:
+    """`amount = total and status = 'open'`."""
+    return " and ".join(f"{name} = {_term(value)}" for name, value in values.items())
+
+
+def condition_in_words(condition: Q) -> str:
+    """A `Q` as words: `kind = 'created' and not (amount < 0)`."""
+    parts = [
+        condition_in_words(child)
+        if isinstance(child, Q)
+        else _lookup(*child)
+        if isinstance(child, tuple)
+        else _term(child)
+        for child in condition.children
+    ]
+    joined = f" {condition.connector.lower()} ".join(parts)
+    return f"not ({joined})" if condition.negated else joined
+
+
+def queryset_in_words(queryset: QuerySet[Any]) -> str:
+    """The queryset's filter as words, empty where it has none."""
+    return _node(queryset.query.where)
+
+
+def _lookup(path: str, value: Any) -> str:
+    name, _, lookup = path.rpartition("__")
+    if lookup not in _SYMBOLS and lookup not in {"isnull", "contains", "startswith", "endswith", "range"}:
+        name, lookup = path, "exact"
+    return f"{(name or path).replace('__', '.')} {_compared(lookup, value)}"
+
+
+def _compared(lookup: str, value: Any) -> str:
+    if lookup == "isnull":
+        return "is missing" if value else "is there"
+    return f"{_SYMBOLS.get(lookup, lookup)} {_term(value)}"
+
+
+def _node(node: Any) -> str:
+    if isinstance(node, WhereNode):
+        children = [text for text in map(_node, node.children) if text]
+        joined = f" {node.connector.lower()} ".join(children)
+        return f"not ({joined})" if node.negated and joined else joined
+    if isinstance(node, Lookup):
+        return f"{_term(node.lhs)} {_compared(node.lookup_name or '', node.rhs)}"
+    return _term(node)
+
+
+def _term(value: Any) -> str:  # noqa: PLR0911
+    if isinstance(value, OuterRef | F):
+        return value.name.replace("__", ".")
+    if isinstance(value, Value):
+        return _term(value.value)
+    if isinstance(value, Col):
+        return str(value.target.name)
+    if isinstance(value, CombinedExpression):
+        return f"{_term(value.lhs)} {value.connector} {_term(value.rhs)}"
+    if isinstance(value, Query):
+        return f"a subquery of {value.model._meta.verbose_name_plural}" if value.model else "a subquery"
+    if isinstance(value, Q):
+        return condition_in_words(value)
+    if isinstance(value, Func | Expression):
+        inner = ", ".join(_term(each) for each in value.get_source_expressions() if each is not None)
+        return f"{type(value).__name__}({inner})"
+    if isinstance(value, str):
+        return repr(str(value))
+    return re.sub(r"^<|>$", "", str(value) if not hasattr(value, "pk") else repr(value))

@@ -1,0 +1,1 @@
+"""What every record of the sample shop must have: one subject a file."""

@@ -1,0 +1,1 @@
+"""Orders, items, articles and groups, with side effects hung on signals."""

@@ -1,0 +1,89 @@
+"""The shop's receivers: thin wrappers, each around one function of `services`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
+from django.dispatch import receiver
+
+from sample_project.shop import services
+from sample_project.shop.models import Article, Group, Item, Order
+
+__all__ = [
+    "handle_article_saving",
+    "handle_item_archived",
+    "handle_item_changed",
+    "handle_item_deleted",
+    "handle_members_changed",
+    "handle_order_created",
+    "handle_order_saved",
+    "handle_order_saving",
+]
+
+
+@receiver(pre_save, sender=Order)
+def handle_order_saving(*, instance: Order, **_: Any) -> None:
+    """Copy the customer's name onto the order."""
+    instance.customer_name = instance.customer.name if instance.customer else ""
+
+
+@receiver(post_save, sender=Order)
+def handle_order_created(*, instance: Order, raw: bool = False, **_: Any) -> None:
+    """Invoice and notify, unless the order is a draft or is being loaded from a fixture."""
+    if not raw and instance.status != Order.Status.DRAFT:
+        services.invoice_order(instance)
+        services.notify_order(instance)
+
+
+@receiver([post_save, post_delete], sender=Order)
+def handle_order_saved(*, instance: Order, **_: Any) -> None:
+    """Count the customer's orders."""
+    if instance.customer_id:
+        services.count_orders(instance.customer_id)
+
+
+@receiver(post_save, sender=Item)
+def handle_item_changed(*, instance: Item, **_: Any) -> None:
+    """Sum the order's items."""
+    if instance.order_id:
+        services.sum_items(instance.order_id)
+
+
+@receiver(post_delete, sender=Item)
+def handle_item_deleted(*, instance: Item, **_: Any) -> None:
+    """Sum what is left of the order's items."""
+    if instance.order_id:
+        services.sum_items(instance.order_id)
+
+
+@receiver(post_save, sender=Item)
+def handle_item_archived(*, instance: Item, **_: Any) -> None:
+    """Archive whatever hangs on an item that was set to archived."""
+    if instance.status == Item.Status.ARCHIVED:
+        services.archive_items([instance])
+
+
+@receiver(pre_save, sender=Article)
+def handle_article_saving(*, instance: Article, **_: Any) -> None:
+    """Derive the slug."""
+    services.normalise_slug(instance)
+
+
+@receiver(m2m_changed, sender=Group.members.through)
+def handle_members_changed(
+    *, instance: Any, action: str, reverse: bool, pk_set: set[int] | None, **_: Any
+) -> None:
+    """Grant and revoke access, and count the members, from either side of the relation."""
+    if action not in {"post_add", "post_remove", "post_clear"}:
+        return
+    groups = Group.objects.filter(pk__in=pk_set or ()) if reverse else [instance]
+    for group in groups:
+        users = [instance.pk] if reverse else pk_set
+        if action == "post_add":
+            services.grant_access(group, users or ())
+        elif users is None:
+            group.accesses.all().delete()
+        else:
+            services.revoke_access(group, users)
+        services.count_members(group)
