@@ -16,7 +16,7 @@ from django.db import DatabaseError, Error, connections
 from django.db.models import Count, Q
 
 from reconcile.drift import Drift, Sample, Status, Tally
-from reconcile.errors import EvaluationError
+from reconcile.errors import EvaluationError, ReconcileError
 from reconcile.finders import Finder, Source
 from reconcile.rules import CompiledRule, Rule
 from reconcile.windows import EVERYTHING, Window, walk
@@ -86,7 +86,7 @@ class evaluated:  # noqa: N801 - reads as a clause: with evaluated(using)
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Exception) or isinstance(error, EvaluationError):
+        if not isinstance(error, Exception) or isinstance(error, ReconcileError):
             return
         raise EvaluationError(_explained(error, self.using)) from error
 

@@ -14,6 +14,7 @@ __all__ = [
     "ChunkConflictError",
     "EvaluationError",
     "Fault",
+    "GivenUpError",
     "HeldError",
     "InvalidRulesError",
     "NotMendedError",
@@ -58,6 +59,10 @@ class TakenOverError(ReconcileError):
 
 class ChunkConflictError(ReconcileError):
     """Another session wrote the same rows during the chunk; rolled back, worth another try."""
+
+
+class GivenUpError(ReconcileError):
+    """Too many records of a rule could not be repaired; the rest were left alone."""
 
 
 class NotMendedError(ReconcileError):

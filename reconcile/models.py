@@ -132,13 +132,16 @@ class Change(models.Model):
         UPDATE = "update"
 
     id = models.BigAutoField(primary_key=True)
-    shard = models.ForeignKey(Shard, on_delete=models.CASCADE, related_name="changes", db_constraint=False)
+    shard = models.ForeignKey(Shard, on_delete=models.CASCADE, related_name="changes", db_constraint=False, db_index=False)
     chunk = models.PositiveBigIntegerField()
     verb = models.CharField(max_length=6, choices=Verb.choices)
     model = models.CharField(max_length=200, help_text="Label of the written model.")
     key = models.TextField(help_text="Primary key of the written row, as text.")
     before = models.JSONField(null=True)
     after = models.JSONField(null=True)
+
+    class Meta:
+        indexes = (models.Index(fields=("shard", "chunk"), name="reconcile_change_chunk"),)
 
     def __str__(self) -> str:
         return f"{self.verb} {self.model} {self.key}"

@@ -322,7 +322,7 @@ class HaveRow(Declaration):
                 return self._rows(source, scope).filter(owners)
             # Without a range to go by, the first link column leads to the rows through its index.
             column = self._columns(self.link)[0]
-            links = self._linking(source, source.records(scope)).values(_LINK.format(column.attname))
+            links = _selecting(self._linking(source, source.records(scope)), _LINK.format(column.attname))
             return self._rows(source, EVERYTHING).filter(**{f"{column.attname}__in": links}).filter(owners)
 
         insertion = Insertion(
@@ -361,7 +361,7 @@ class HaveRow(Declaration):
             rows = self._rows(source, scope)
             owners = self._owners(source, source.records(scope))
             expected = {
-                WANTED.format(column.attname): Subquery(owners.values(_VALUE.format(column.attname))[:1])
+                WANTED.format(column.attname): Subquery(_selecting(owners, _VALUE.format(column.attname))[:1])
                 for column in columns
             }
             rows = rows.filter(Exists(owners)).annotate(**{KEY: F("pk")}, **expected)
@@ -429,6 +429,11 @@ def _key_types(key: Field[Any, Any]) -> set[str]:
         "PositiveSmallIntegerField",
     }
     return integers if kind in integers else {kind}
+
+
+def _selecting(rows: Rows, alias: str) -> Rows:
+    """`rows`, of which only the expression that stands under `alias` is selected."""
+    return rows.annotate(_selected=F(alias)).values("_selected")
 
 
 def _number(rows: Rows) -> Coalesce:

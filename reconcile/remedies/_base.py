@@ -22,14 +22,12 @@ class Journal(Protocol):
         """Note `rows`, which this chunk has inserted, as they stand now; their number. One statement."""
         ...
 
-    def updating(
-        self, model: type[Model], fields: Sequence[Field[Any, Any]], wanted: QuerySet[Any, Any]
-    ) -> int:
-        """Note the rows that `wanted` selects, as they are and as they will be; their number. One statement."""
+    def before(self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys) -> int:
+        """Note the rows of `keys`, which are locked, as they are before they are updated. One statement."""
         ...
 
-    def confirmed(self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys) -> int:
-        """How many noted rows of this chunk now equal the image that was noted for them. One statement."""
+    def after(self, model: type[Model], fields: Sequence[Field[Any, Any]]) -> int:
+        """Add to the rows that this chunk has noted how they are now; their number. One statement."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from reconcile.declaring import Declaration
 from reconcile.drift import STALE, Drift
 from reconcile.errors import ChunkConflictError, Fault
-from reconcile.finders import Correction, Finder, Rows
+from reconcile.finders import Correction, Finder
 from reconcile.remedies._base import Journal
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.statements import KEY, update_from
@@ -22,8 +22,8 @@ __all__ = ["Update"]
 class Update(Declaration):
     """Write only the rule's columns, only where they differ, never through `save()`. The default for STALE.
 
-    Three statements: the images, the update, and a count of the rows that now equal their image. Two more
-    where the stale rows are not the records themselves and have to be locked first.
+    Four statements: the stale keys, their images, the update, the images after it. One more where the
+    stale rows are not the records themselves and have to be locked first.
     """
 
     verb: ClassVar[str] = "update"
@@ -39,23 +39,21 @@ class Update(Declaration):
         correction = finder.correction
         if correction is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to update.")
-        rows = keys if correction.own else _locked_rows(correction, keys)
         wanted = correction.wanted(keys)
+        stale = Keys(list(wanted.values_list(KEY, flat=True)))
         if not correction.own:
-            wanted = wanted.filter(rows.on("pk"))
-        noted = journal.updating(correction.model, correction.fields, wanted)
-        written = update_from(correction.model, correction.fields, wanted)
-        confirmed = journal.confirmed(correction.model, correction.fields, rows)
-        if not noted == written == confirmed:
+            stale = _locked(correction, stale, using=wanted.db)
+        noted = journal.before(correction.model, correction.fields, stale)
+        written = update_from(correction.model, correction.fields, wanted.filter(stale.on("pk")))
+        completed = journal.after(correction.model, correction.fields)
+        if not noted == written == completed:
             raise ChunkConflictError(
-                f"{correction.model._meta.label}: {noted} stale rows were noted, {written} updated, and "
-                f"{confirmed} then had the expected values; another session writes what they are computed from."
+                f"{correction.model._meta.label}: of {noted} stale rows {written} were updated; another session "
+                "writes what they are computed from."
             )
         return written
 
 
-def _locked_rows(correction: Correction, keys: Keys) -> Keys:
-    stale: Rows = correction.wanted(keys).values_list(KEY, flat=True)
-    found = Keys(list(stale))
-    rows = correction.model._base_manager.using(stale.db).filter(found.on("pk")).order_by("pk")
-    return Keys(list(dialect_of(stale.db).locked(rows).values_list("pk", flat=True)))
+def _locked(correction: Correction, stale: Keys, *, using: str) -> Keys:
+    rows = correction.model._base_manager.using(using).filter(stale.on("pk")).order_by("pk")
+    return Keys(list(dialect_of(using).locked(rows).values_list("pk", flat=True)))

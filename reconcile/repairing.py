@@ -1,0 +1,206 @@
+"""The act of repairing: one chunk is one transaction; data, journal and cursor commit together.
+
+The steps are those of the repair protocol. What a run does with many chunks is in `runs`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError, connections
+from django.db.models import F
+from django.utils import timezone
+
+from reconcile.checking import evaluated
+from reconcile.errors import ChunkConflictError, GivenUpError, NotMendedError, TakenOverError
+from reconcile.finders import Finder, Source
+from reconcile.journal import ChunkJournal
+from reconcile.models import Outcome, Shard
+from reconcile.remedies import Remedy
+from reconcile.sql.dialects import dialect_of
+from reconcile.windows import EVERYTHING, Keys, Window, walk
+
+__all__ = ["CHUNK", "Chunks", "repair_shard"]
+
+log = structlog.get_logger()
+
+CHUNK = 5_000
+"""Keys that one transaction repairs."""
+
+BLOCK = 50_000
+"""Keys that are read at once where the scope isn't carried to the linked side: each read is a whole-table statement."""
+
+HOPELESS = 50
+"""Failed records from which on a rule is given up, if more failed than were mended."""
+
+BEAT = 5.0
+"""Seconds between heartbeats while the walk finds nothing to repair."""
+
+TRIES = 5
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+"""Seconds between tries, full jitter."""
+
+
+@dataclass(kw_only=True)
+class Chunks:
+    """Repairs chunks of keys for one finder and remedy, as the owner of one shard."""
+
+    rule: str
+    finder: Finder
+    remedy: Remedy
+    shard: Shard
+    using: str
+    token: Any
+    aside: list[Any] = field(default_factory=list)
+    failures: dict[Any, str] = field(default_factory=dict)
+    mended: int = 0
+    beaten: float = field(default_factory=time.monotonic)
+    pause: Callable[[float], None] = time.sleep
+
+    def beat(self) -> None:
+        """Say that the worker lives, where the last chunk or beat was a while ago."""
+        if time.monotonic() - self.beaten > BEAT:
+            self._fence()
+
+    def repair(self, keys: Sequence[Any]) -> int:
+        """Repair `keys`, in as many transactions as it takes; rows written.
+
+        A transient failure is tried again, then the chunk is halved, down to one record, which is set aside
+        with its error. Keys that others hold are set aside to be tried again. Raises TakenOverError.
+        """
+        for attempt in range(TRIES):
+            try:
+                return self._transact(keys)
+            except (Error, ChunkConflictError, NotMendedError) as error:
+                failure = self._examined(error)
+                if not dialect_of(self.using).is_transient(error):
+                    break
+                log.warning("chunk_retried", rule=self.rule, keys=len(keys), attempt=attempt + 1, error=str(error))
+                self.pause(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)))  # noqa: S311
+        if len(keys) > 1:
+            middle = len(keys) // 2
+            return self.repair(keys[:middle]) + self.repair(keys[middle:])
+        self._set_aside(keys[0], failure)
+        return 0
+
+    def _examined(self, error: Exception) -> Exception:
+        """The error, if it may concern single records; raises EvaluationError where it concerns them all."""
+        lost = connections[self.using].connection is None or not connections[self.using].is_usable()
+        if lost or isinstance(error, ProgrammingError | InterfaceError | NotSupportedError):
+            with evaluated(self.using):
+                raise error
+        return error
+
+    def _set_aside(self, key: Any, failure: Exception) -> None:
+        """Note one record that can't be repaired; raises GivenUpError when that has become the normal case."""
+        said = str(failure).strip().split("\n")[0]
+        self.failures[key] = said
+        log.error("record_set_aside", rule=self.rule, key=str(key), error=said)
+        if len(self.failures) >= HOPELESS and len(self.failures) > self.mended:
+            raise GivenUpError(
+                f"{len(self.failures)} records failed and {self.mended} were mended; the rest were left alone. "
+                f"The last one, {key}: {said}"
+            )
+
+    def _transact(self, keys: Sequence[Any]) -> int:
+        with dialect_of(self.using).transaction():
+            self._fence()
+            locked = self._lock(keys)
+            written = self.remedy.write(self.finder, Keys(locked), self._journal()) if locked else 0
+            self._verify(locked)
+            skipped = set(keys) - set(locked)
+            self._advance(keys[-1], written, len(skipped))
+        self.shard.chunks += 1
+        self.shard.cursor = str(keys[-1])
+        self.mended += len(locked)
+        self.aside.extend(key for key in keys if key in skipped)
+        log.info(
+            "chunk_repaired", rule=self.rule, run=str(self.shard.outcome.run_id), drift=str(self.finder.drift),
+            after=str(keys[0]), upto=str(keys[-1]), written=written, skipped=len(skipped),
+        )  # fmt: skip
+        return written
+
+    def _fence(self) -> None:
+        """Step 0: an owner that was taken over finds no shard with its token, and must stop."""
+        mine = self._own_shard().filter(state=Shard.State.RUNNING)
+        if not mine.update(heartbeat=timezone.now()):
+            raise TakenOverError(
+                f"Another worker has taken over the repair of {self.rule}; this one has stopped."
+            )
+        self.beaten = time.monotonic()
+
+    def _lock(self, keys: Sequence[Any]) -> list[Any]:
+        """Step 2: lock the records in key order, skipping those that others hold."""
+        rows = self.finder.model._base_manager.using(self.using).filter(Keys(keys).on("pk")).order_by("pk")
+        return list(dialect_of(self.using).locked(rows).values_list("pk", flat=True))
+
+    def _journal(self) -> ChunkJournal:
+        return ChunkJournal(shard=self.shard, chunk=self.shard.chunks + 1, using=self.using)
+
+    def _verify(self, keys: Sequence[Any]) -> None:
+        """Step 5: after the write, none of the locked records may have drifted."""
+        left = list(self.finder.keys(Keys(keys))[:1])
+        if left:
+            raise NotMendedError(
+                f"{self.finder.model._meta.label} {left[0]} is still {self.finder.drift} after the repair; "
+                "does something in the database change what is written, or does where= exclude it?"
+            )
+
+    def _advance(self, key: Any, written: int, skipped: int) -> None:
+        """Step 6: the cursor and the counts, in the data's own transaction."""
+        self._own_shard().update(
+            cursor=str(key),
+            chunks=self.shard.chunks + 1,
+            written=F("written") + written,
+            set_aside=F("set_aside") + skipped,
+        )
+        counted = f"{'inserted' if self.remedy.verb == 'insert' else 'updated'}"
+        outcome = Outcome._base_manager.using(self.using).filter(pk=self.shard.outcome_id)
+        outcome.update(**{counted: F(counted) + written})
+
+    def _own_shard(self) -> Any:
+        return Shard._base_manager.using(self.using).filter(pk=self.shard.pk, token=self.token)
+
+
+def repair_shard(chunks: Chunks, source: Source, *, records: int, progress: Callable[[int], None]) -> int:
+    """Repair a shard from its cursor to its end, then once more what was set aside; rows written."""
+    written = 0
+    for keys in _drifted(chunks, source, records):
+        written += chunks.repair(keys)
+        progress(len(keys))
+    again, chunks.aside = chunks.aside, []
+    for start in range(0, len(again), CHUNK):
+        written += chunks.repair(again[start : start + CHUNK])
+    return written
+
+
+def _drifted(chunks: Chunks, source: Source, records: int) -> Iterator[list[Any]]:
+    """The drifted keys after the shard's cursor, in chunks. Read in short statements, outside any transaction."""
+    cursor = chunks.shard.cursor
+    after = None if cursor is None else chunks.finder.model._meta.pk.to_python(cursor)
+    if chunks.finder.carried:
+        for window in walk(source.model, using=source.using, records=records, after=after):
+            chunks.beat()
+            with evaluated(source.using):
+                keys = list(chunks.finder.keys(window))
+            yield from _pieces(keys)
+        return
+    while True:
+        chunks.beat()
+        with evaluated(source.using):
+            ahead = chunks.finder.keys(EVERYTHING).filter(Window(after).on("pk"))
+            keys = list(ahead[:BLOCK])
+        if not keys:
+            return
+        yield from _pieces(keys)
+        after = keys[-1]
+
+
+def _pieces(keys: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(keys), CHUNK):
+        yield keys[start : start + CHUNK]

@@ -1,0 +1,148 @@
+"""One rule of a run: check, plan, repair shard by shard, verify, and note the outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from reconcile.checking import RuleCheck, check, evaluated
+from reconcile.drift import EXTRA, MISSING, STALE, Drift, Status
+from reconcile.errors import EvaluationError, GivenUpError, HeldError
+from reconcile.finders import Finder
+from reconcile.models import Outcome, Run, Shard
+from reconcile.planning import RulePlan, plan
+from reconcile.repairing import Chunks, repair_shard
+from reconcile.rules import Rule
+from reconcile.runs._holding import hold, release
+from reconcile.runs._results import Progress, RuleRepair, recorded
+from reconcile.windows import Keys
+
+__all__ = ["take", "too_risky"]
+
+log = structlog.get_logger()
+
+
+@dataclass(kw_only=True)
+class _Repaired:
+    """What the shards of one rule came to."""
+
+    skipped: int = 0
+    failures: dict[Any, str] = field(default_factory=dict)
+    why_stopped: str = ""
+    held: bool = False
+
+
+def too_risky(rule: Rule, using: str) -> str:
+    """Why nobody but a person should start this rule's repair; empty where the nightly job may."""
+    guarantee = rule.guarantee(using)
+    if guarantee in {"A", "B"} or (guarantee == "C" and rule.settle):
+        return ""
+    return f"Its guarantee is {guarantee}, so the nightly job only reports. A unique constraint would lift it to A."
+
+
+def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progress) -> RuleRepair:
+    """Bring one rule of a run to its outcome. Raises TakenOverError where another worker has the rule now."""
+    started = time.monotonic()
+    found = check(rule, using=using, now=run.now)
+    begun = outcome.state == Outcome.State.REPAIRING
+    if not begun:
+        _note_found(outcome, found, using)
+    made = plan(found, max_repairs=_limit(outcome.max_repairs))
+    repaired = _Repaired(why_stopped="" if begun else _refusal(outcome, made, using))
+    if found.status is not Status.ERROR and not repaired.why_stopped and (made.planned.total or begun):
+        repaired = _repair(outcome, made, run, using=using, progress=progress)
+        found = check(rule, using=using, now=run.now)
+        log.info("rule_verified", rule=rule.name, run=str(run.pk), left=found.tally.total)
+    outcome.refresh_from_db(using=using)
+    outcome.seconds += time.monotonic() - started
+    _note_left(outcome, rule, found, repaired)
+    outcome.save(using=using)
+    return recorded(outcome, planned=made.planned, held=repaired.held)
+
+
+def _limit(text: str) -> int | str | None:
+    return (text if text.endswith("%") else int(text)) if text else None
+
+
+def _refusal(outcome: Outcome, made: RulePlan, using: str) -> str:
+    """Why the rule is not repaired; empty where it is, or where there is nothing to repair."""
+    if not made.planned.total:
+        return ""
+    if outcome.may_repair:
+        return made.why_stopped
+    reason = too_risky(made.rule, using) if made.rule.unattended else ""
+    return reason or "It is not unattended, so the nightly job only reports."
+
+
+def _repair(outcome: Outcome, made: RulePlan, run: Run, *, using: str, progress: Progress) -> _Repaired:
+    """Hold the rule and repair its shards. An error of the rule is noted, one of this worker's hold is raised."""
+    rule = made.rule
+    compiled = rule.compile(using=using, now=run.now)
+    finders = {finder.drift: finder for finder in compiled.finders if rule.remedy(finder.drift).verb}
+    repaired = _Repaired()
+    try:
+        shards = hold(outcome, finders, using=using)
+    except HeldError as error:
+        return _Repaired(why_stopped=str(error), held=True)
+    try:
+        for drift, finder in finders.items():
+            if shards[drift].state == Shard.State.RUNNING:
+                chunks = _chunks(rule, finder, shards[drift], using)
+                with evaluated(using):
+                    repair_shard(
+                        chunks,
+                        compiled.source,
+                        records=made.check.tally.checked,
+                        progress=lambda keys: progress(rule.name, keys),
+                    )
+                _close(chunks, repaired)
+    except (GivenUpError, EvaluationError) as error:
+        repaired.why_stopped = str(error)
+    release(outcome, using=using)
+    return repaired
+
+
+def _chunks(rule: Rule, finder: Finder, shard: Shard, using: str) -> Chunks:
+    remedy = rule.remedy(finder.drift)
+    return Chunks(rule=rule.name, finder=finder, remedy=remedy, shard=shard, using=using, token=shard.token)
+
+
+def _close(chunks: Chunks, repaired: _Repaired) -> None:
+    """The shard has passed its last key; what stayed aside and still drifts was skipped."""
+    left = chunks.finder.keys(Keys(chunks.aside)).count() if chunks.aside else 0
+    repaired.skipped += left + len(chunks.failures)
+    repaired.failures |= chunks.failures
+    Shard._base_manager.using(chunks.using).filter(pk=chunks.shard.pk, token=chunks.token).update(
+        state=Shard.State.DONE, set_aside=left + len(chunks.failures)
+    )
+
+
+def _note_found(outcome: Outcome, found: RuleCheck, using: str) -> None:
+    outcome.checked = found.tally.checked
+    outcome.missing, outcome.stale, outcome.extra = (found.tally[drift] for drift in (MISSING, STALE, EXTRA))
+    outcome.samples = [{"drift": str(each.drift), "key": each.key} for each in found.samples]
+    outcome.guarantee = found.guarantee
+    outcome.status = str(found.status)
+    outcome.save(using=using)
+
+
+def _note_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: _Repaired) -> None:
+    outcome.state = Outcome.State.DONE
+    outcome.status = str(found.status)
+    outcome.error = found.error or ""
+    outcome.left = sum(found.tally[drift] for drift in Drift if rule.remedy(drift).verb)
+    outcome.skipped = repaired.skipped
+    outcome.why_stopped = repaired.why_stopped or _why_left(outcome, repaired.failures)
+
+
+def _why_left(outcome: Outcome, failures: Mapping[Any, str]) -> str:
+    if failures:
+        key, why = next(iter(failures.items()))
+        return f"{len(failures)} records could not be repaired; the first, {key}: {why}"
+    if outcome.left and outcome.may_repair and not outcome.error:
+        return "Drift is left: other sessions hold these records, or write them meanwhile. Repair again."
+    return ""
