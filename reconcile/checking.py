@@ -6,8 +6,8 @@ Counts are never capped; samples are. What goes wrong is an error of the rule, n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,18 +15,30 @@ import structlog
 from django.db import DatabaseError, Error, connections
 from django.db.models import Count, Q
 
-from reconcile.drift import Drift, Sample, Status, Tally
+from reconcile.drift import EXTRA, MISSING, STALE, Drift, Sample, Status, Tally
 from reconcile.errors import EvaluationError, ReconcileError
 from reconcile.finders import Finder, Source
-from reconcile.rules import CompiledRule, Rule
+from reconcile.rules import Rule
 from reconcile.windows import EVERYTHING, Window, walk
 
-__all__ = ["RuleCheck", "check", "evaluated"]
+__all__ = ["Kept", "RuleCheck", "check", "evaluated"]
 
 log = structlog.get_logger()
 
 Progress = Callable[[int], None]
 """Told how many records a window has brought."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Drifted keys that a check has kept, in key order, so that a repair need not look for them again.
+
+    They are all up to `upto`; beyond it, unless `complete`, there may be more.
+    """
+
+    keys: tuple[Any, ...] = ()
+    upto: Any = None
+    complete: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +49,26 @@ class RuleCheck:
     status: Status
     tally: Tally = field(default_factory=Tally)
     samples: tuple[Sample, ...] = ()
+    kept: Mapping[Drift, Kept] = field(default_factory=dict)
     seconds: float = 0
     guarantee: str = ""
     error: str | None = None
 
 
 def check(
-    rule: Rule, *, using: str, now: datetime, samples: int = 5, progress: Progress | None = None
+    rule: Rule,
+    *,
+    using: str,
+    now: datetime,
+    samples: int = 5,
+    keep: int = 0,
+    known: Tally | None = None,
+    progress: Progress | None = None,
 ) -> RuleCheck:
     """Count a rule's drift on the database `using`, and collect up to `samples` keys of each kind of drift.
+
+    `keep` is how many drifted keys of each kind to keep for a repair; with `known`, an earlier tally, the records
+    themselves are not counted again.
 
     One statement for the records, two for the range of keys, then one a window for each kind of drift
     (surplus rows: two), and one more for its samples. Nothing is locked or written. Never raises for what
@@ -55,22 +78,28 @@ def check(
     try:
         with evaluated(using):
             compiled = rule.compile(using=using, now=now)
-            tally, found = _count(compiled, samples, progress or (lambda _: None))
+            counted = known or _records(compiled.source)
+            sightings = [_Sighting(finder, samples, keep) for finder in compiled.finders]
+            _walk(compiled.source, sightings, counted, progress or (lambda _: None))
     except EvaluationError as error:
         seconds = time.monotonic() - started
         log.error("rule_failed", rule=rule.name, database=using, error=str(error))
         return RuleCheck(rule=rule, status=Status.ERROR, seconds=seconds, error=str(error))
+    tally = replace(counted, drifted={each.finder.drift: each.number for each in sightings})
     result = RuleCheck(
         rule=rule,
         status=rule.status(tally),
         tally=tally,
-        samples=found,
+        samples=tuple(Sample(each.finder.drift, str(key)) for each in sightings for key in each.sampled),
+        kept={
+            each.finder.drift: Kept(tuple(each.kept), each.upto, not each.full) for each in sightings if keep
+        },
         seconds=time.monotonic() - started,
         guarantee=rule.guarantee(using),
     )
     log.info(
         "rule_checked", rule=rule.name, database=using, status=str(result.status), checked=tally.checked,
-        missing=tally[Drift.MISSING], stale=tally[Drift.STALE], extra=tally[Drift.EXTRA],
+        missing=tally[MISSING], stale=tally[STALE], extra=tally[EXTRA],
         settling=tally.settling, seconds=round(result.seconds, 3),
     )  # fmt: skip
     return result
@@ -113,48 +142,73 @@ def _is_missing_table(error: Error) -> bool:
     return "no such table" in str(error) or "no such column" in str(error)
 
 
-def _count(compiled: CompiledRule, samples: int, progress: Progress) -> tuple[Tally, tuple[Sample, ...]]:
-    source = compiled.source
-    checked, settling = _records(source)
-    drifted = dict.fromkeys((finder.drift for finder in compiled.finders), 0)
-    found: dict[Drift, list[Sample]] = {drift: [] for drift in drifted}
-    windows = [finder for finder in compiled.finders if finder.carried]
-    for finder in compiled.finders:
-        if not finder.carried:
-            _look(finder, EVERYTHING, drifted, found, samples)
-    if windows:
-        for window, last in _windows(source, checked + settling):
-            for finder in windows:
-                scope = Window(window.after, None) if last and finder.drift is Drift.EXTRA else window
-                _look(finder, scope, drifted, found, samples)
-            progress(window.upto if isinstance(window.upto, int) else 0)
-    listed = tuple(sample for each in found.values() for sample in each)
-    return Tally(checked=checked, settling=settling, drifted=drifted), listed
+@dataclass
+class _Sighting:
+    """What the walk has seen so far of one kind of drift."""
+
+    finder: Finder
+    samples: int
+    keep: int
+    number: int = 0
+    sampled: list[Any] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
+    upto: Any = None
+    full: bool = False
+
+    def look(self, window: Window) -> None:
+        """Count the drift in the window; keep its keys while there is room for all of them."""
+        if self.keep and not self.full and self._keep(window):
+            return
+        number = self.finder.count(window)
+        self.number += number
+        wanted = self.samples - len(self.sampled)
+        if number and wanted > 0:
+            self.sampled += self.finder.keys(window)[:wanted]
+
+    def _keep(self, window: Window) -> bool:
+        room = self.keep - len(self.kept)
+        keys = list(self.finder.keys(window)[: room + 1])
+        self.full = len(keys) > room
+        if self.full:
+            return False
+        self.number += len(keys)
+        self.sampled += keys[: self.samples - len(self.sampled)]
+        self.kept += keys
+        self.upto = window.upto
+        return True
 
 
-def _records(source: Source) -> tuple[int, int]:
+def _walk(source: Source, sightings: list[_Sighting], counted: Tally, progress: Progress) -> None:
+    for each in sightings:
+        if not each.finder.carried:
+            each.look(EVERYTHING)
+    carried = [each for each in sightings if each.finder.carried]
+    if not carried:
+        return
+    for window, last in _windows(source, counted.checked + counted.settling):
+        for each in carried:
+            open_ended = last and each.finder.drift is EXTRA
+            each.look(Window(window.after, None) if open_ended else window)
+        progress(counted.checked)
+
+
+def _records(source: Source) -> Tally:
     """How many records are old enough to be judged, and how many aren't yet. One statement."""
     every = source.owing(EVERYTHING)
     if not source.settled:
-        return every.count(), 0
+        return Tally(checked=every.count())
     counted = every.aggregate(_all=Count("pk"), _due=Count("pk", filter=Q(source.settled)))
-    return counted["_due"], counted["_all"] - counted["_due"]
+    return Tally(checked=counted["_due"], settling=counted["_all"] - counted["_due"])
 
 
-def _windows(source: Source, records: int) -> list[tuple[Window, bool]]:
+def _windows(source: Source, records: int) -> Iterator[tuple[Window, bool]]:
     """The walk, each window with whether it is the last.
 
     Rows that nothing owes may lie beyond the records' largest key, and are there even where no record is.
     """
-    windows = list(walk(source.model, using=source.using, records=records)) or [EVERYTHING]
-    return [(window, window is windows[-1]) for window in windows]
-
-
-def _look(
-    finder: Finder, scope: Window, drifted: dict[Drift, int], found: dict[Drift, list[Sample]], samples: int
-) -> None:
-    number = finder.count(scope)
-    drifted[finder.drift] += number
-    wanted = samples - len(found[finder.drift])
-    if number and wanted > 0:
-        found[finder.drift] += [Sample(finder.drift, str(key)) for key in finder.keys(scope)[:wanted]]
+    before = None
+    for window in walk(source.model, using=source.using, records=records):
+        if before is not None:
+            yield before, False
+        before = window
+    yield before or EVERYTHING, True

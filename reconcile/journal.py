@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import BinaryField, CharField, F, Field, Func, JSONField, Model, OuterRef, Subquery, TextField, Value
+from django.db.models import (
+    BinaryField,
+    CharField,
+    F,
+    Field,
+    Func,
+    JSONField,
+    Model,
+    OuterRef,
+    Subquery,
+    TextField,
+    Value,
+)
 from django.db.models.functions import Cast, JSONObject
 
 from reconcile.finders import Rows

@@ -132,7 +132,9 @@ class Change(models.Model):
         UPDATE = "update"
 
     id = models.BigAutoField(primary_key=True)
-    shard = models.ForeignKey(Shard, on_delete=models.CASCADE, related_name="changes", db_constraint=False, db_index=False)
+    shard = models.ForeignKey(
+        Shard, on_delete=models.CASCADE, related_name="changes", db_constraint=False, db_index=False
+    )
     chunk = models.PositiveBigIntegerField()
     verb = models.CharField(max_length=6, choices=Verb.choices)
     model = models.CharField(max_length=200, help_text="Label of the written model.")

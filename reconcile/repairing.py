@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import structlog
@@ -16,7 +17,7 @@ from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError
 from django.db.models import F
 from django.utils import timezone
 
-from reconcile.checking import evaluated
+from reconcile.checking import Kept, evaluated
 from reconcile.errors import ChunkConflictError, GivenUpError, NotMendedError, TakenOverError
 from reconcile.finders import Finder, Source
 from reconcile.journal import ChunkJournal
@@ -25,12 +26,15 @@ from reconcile.remedies import Remedy
 from reconcile.sql.dialects import dialect_of
 from reconcile.windows import EVERYTHING, Keys, Window, walk
 
-__all__ = ["CHUNK", "Chunks", "repair_shard"]
+__all__ = ["CHUNK", "KEEP", "Chunks", "repair_shard"]
 
 log = structlog.get_logger()
 
 CHUNK = 5_000
 """Keys that one transaction repairs."""
+
+KEEP = 100_000
+"""Drifted keys that a check keeps for the repair that follows it; a few MiB."""
 
 BLOCK = 50_000
 """Keys that are read at once where the scope isn't carried to the linked side: each read is a whole-table statement."""
@@ -80,7 +84,9 @@ class Chunks:
                 failure = self._examined(error)
                 if not dialect_of(self.using).is_transient(error):
                     break
-                log.warning("chunk_retried", rule=self.rule, keys=len(keys), attempt=attempt + 1, error=str(error))
+                log.warning(
+                    "chunk_retried", rule=self.rule, keys=len(keys), attempt=attempt + 1, error=str(error)
+                )
                 self.pause(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)))  # noqa: S311
         if len(keys) > 1:
             middle = len(keys) // 2
@@ -144,10 +150,11 @@ class Chunks:
 
     def _verify(self, keys: Sequence[Any]) -> None:
         """Step 5: after the write, none of the locked records may have drifted."""
-        left = list(self.finder.keys(Keys(keys))[:1])
-        if left:
+        drifted = self.finder.find(Keys(keys))
+        if drifted.exists():
+            left = drifted.values_list("pk", flat=True)[:1]
             raise NotMendedError(
-                f"{self.finder.model._meta.label} {left[0]} is still {self.finder.drift} after the repair; "
+                f"{self.finder.model._meta.label} {left.get()} is still {self.finder.drift} after the repair; "
                 "does something in the database change what is written, or does where= exclude it?"
             )
 
@@ -167,40 +174,43 @@ class Chunks:
         return Shard._base_manager.using(self.using).filter(pk=self.shard.pk, token=self.token)
 
 
-def repair_shard(chunks: Chunks, source: Source, *, records: int, progress: Callable[[int], None]) -> int:
-    """Repair a shard from its cursor to its end, then once more what was set aside; rows written."""
-    written = 0
-    for keys in _drifted(chunks, source, records):
-        written += chunks.repair(keys)
+def repair_shard(
+    chunks: Chunks, source: Source, *, records: int, kept: Kept, progress: Callable[[int], None]
+) -> None:
+    """Repair a shard from its cursor to its end, then once more what was set aside.
+
+    `kept` are keys that a check has found just now; `records` is how many it counted. A shard that was begun
+    before has a cursor, and looks for itself.
+    """
+    begun = chunks.shard.cursor is not None
+    after = chunks.finder.model._meta.pk.to_python(chunks.shard.cursor) if begun else kept.upto
+    known = [] if begun else kept.keys
+    unknown = () if kept.complete and not begun else _drifted(chunks, source, records, after)
+    for keys in _in_chunks(chain(known, unknown)):
+        chunks.repair(keys)
         progress(len(keys))
     again, chunks.aside = chunks.aside, []
-    for start in range(0, len(again), CHUNK):
-        written += chunks.repair(again[start : start + CHUNK])
-    return written
+    for keys in _in_chunks(again):
+        chunks.repair(keys)
 
 
-def _drifted(chunks: Chunks, source: Source, records: int) -> Iterator[list[Any]]:
-    """The drifted keys after the shard's cursor, in chunks. Read in short statements, outside any transaction."""
-    cursor = chunks.shard.cursor
-    after = None if cursor is None else chunks.finder.model._meta.pk.to_python(cursor)
+def _drifted(chunks: Chunks, source: Source, records: int, after: Any) -> Iterator[Any]:
+    """The drifted keys beyond `after`. Read in short statements, outside any transaction."""
     if chunks.finder.carried:
         for window in walk(source.model, using=source.using, records=records, after=after):
             chunks.beat()
-            with evaluated(source.using):
-                keys = list(chunks.finder.keys(window))
-            yield from _pieces(keys)
+            yield from list(chunks.finder.keys(window))
         return
     while True:
         chunks.beat()
-        with evaluated(source.using):
-            ahead = chunks.finder.keys(EVERYTHING).filter(Window(after).on("pk"))
-            keys = list(ahead[:BLOCK])
-        if not keys:
+        keys = list(chunks.finder.keys(EVERYTHING).filter(Window(after).on("pk"))[:BLOCK])
+        yield from keys
+        if len(keys) < BLOCK:
             return
-        yield from _pieces(keys)
         after = keys[-1]
 
 
-def _pieces(keys: list[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(keys), CHUNK):
-        yield keys[start : start + CHUNK]
+def _in_chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
+    ahead = iter(keys)
+    while chunk := list(islice(ahead, CHUNK)):
+        yield chunk

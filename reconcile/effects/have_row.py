@@ -314,9 +314,11 @@ class HaveRow(Declaration):
                 _NEW.format(each.attname): AsStored(pinned(value, source.now), field=each)
                 for each, value in selected.items()
             }
-            return find(scope).order_by("pk").annotate(**new).values_list(*new)
+            return find(scope).annotate(**new).values_list(*new)
 
         def present(scope: Scope) -> Rows:
+            if self._is_carried(source) and len(self.link) == 1:
+                return self._rows(source, scope)
             owners = Exists(self._owners(source, source.records(scope)))
             if self._is_carried(source):
                 return self._rows(source, scope).filter(owners)

@@ -117,8 +117,12 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
             if outcome.state == Outcome.State.DONE:
                 results.append(recorded(outcome))
                 continue
-            result = take(outcome, rules[outcome.rule], run, using=using, progress=progress or (lambda *_: None))
-            log.info("rule_done", run=str(run.pk), rule=result.rule, status=str(result.status), left=result.left)
+            result = take(
+                outcome, rules[outcome.rule], run, using=using, progress=progress or (lambda *_: None)
+            )
+            log.info(
+                "rule_done", run=str(run.pk), rule=result.rule, status=str(result.status), left=result.left
+            )
             results.append(result)
     except BaseException as error:
         _stop(run, using, f"{type(error).__name__}: {error}")

@@ -36,7 +36,9 @@ def hold(outcome: Outcome, drifts: Iterable[Drift], *, using: str) -> dict[Drift
             mine.update(held=outcome.rule, state=Outcome.State.REPAIRING)
             return {drift: _shard(outcome, drift, token, using) for drift in drifts}
     except IntegrityError as error:
-        raise HeldError(f"Another run has begun to repair {outcome.rule} at this moment. Try again later.") from error
+        raise HeldError(
+            f"Another run has begun to repair {outcome.rule} at this moment. Try again later."
+        ) from error
 
 
 def release(outcome: Outcome, *, using: str) -> None:
@@ -69,7 +71,11 @@ def _evict(outcome: Outcome, *, using: str) -> None:
             )
         Shard._base_manager.using(using).filter(outcome=holder).update(token=uuid.uuid4())
         release(holder, using=using)
-        why = f"Its worker gave no sign of life for {quiet.seconds} s; run {str(outcome.run_id)[:8]} took over."
+        why = (
+            f"Its worker gave no sign of life for {quiet.seconds} s; run {str(outcome.run_id)[:8]} took over."
+        )
         stopped = {"state": Run.State.STOPPED, "finished_at": timezone.now(), "why_stopped": why}
         Run._base_manager.using(using).filter(pk=holder.run_id, state=Run.State.RUNNING).update(**stopped)
-        log.warning("rule_taken_over", rule=outcome.rule, run=str(outcome.run_id), from_run=str(holder.run_id))
+        log.warning(
+            "rule_taken_over", rule=outcome.rule, run=str(outcome.run_id), from_run=str(holder.run_id)
+        )

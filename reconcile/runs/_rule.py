@@ -15,7 +15,7 @@ from reconcile.errors import EvaluationError, GivenUpError, HeldError
 from reconcile.finders import Finder
 from reconcile.models import Outcome, Run, Shard
 from reconcile.planning import RulePlan, plan
-from reconcile.repairing import Chunks, repair_shard
+from reconcile.repairing import KEEP, Chunks, repair_shard
 from reconcile.rules import Rule
 from reconcile.runs._holding import hold, release
 from reconcile.runs._results import Progress, RuleRepair, recorded
@@ -47,7 +47,7 @@ def too_risky(rule: Rule, using: str) -> str:
 def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progress) -> RuleRepair:
     """Bring one rule of a run to its outcome. Raises TakenOverError where another worker has the rule now."""
     started = time.monotonic()
-    found = check(rule, using=using, now=run.now)
+    found = check(rule, using=using, now=run.now, keep=KEEP if outcome.may_repair else 0)
     begun = outcome.state == Outcome.State.REPAIRING
     if not begun:
         _note_found(outcome, found, using)
@@ -55,7 +55,7 @@ def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progre
     repaired = _Repaired(why_stopped="" if begun else _refusal(outcome, made, using))
     if found.status is not Status.ERROR and not repaired.why_stopped and (made.planned.total or begun):
         repaired = _repair(outcome, made, run, using=using, progress=progress)
-        found = check(rule, using=using, now=run.now)
+        found = check(rule, using=using, now=run.now, known=found.tally)
         log.info("rule_verified", rule=rule.name, run=str(run.pk), left=found.tally.total)
     outcome.refresh_from_db(using=using)
     outcome.seconds += time.monotonic() - started
@@ -97,6 +97,7 @@ def _repair(outcome: Outcome, made: RulePlan, run: Run, *, using: str, progress:
                         chunks,
                         compiled.source,
                         records=made.check.tally.checked,
+                        kept=made.check.kept[drift],
                         progress=lambda keys: progress(rule.name, keys),
                     )
                 _close(chunks, repaired)

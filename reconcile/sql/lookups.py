@@ -118,7 +118,9 @@ class Differs(_Comparison):
     operator = "IS DISTINCT FROM"
 
     def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
-        return self._compared(compiler, connection, "%s COLLATE BINARY IS NOT %s" if self.text else "%s IS NOT %s")
+        return self._compared(
+            compiler, connection, "%s COLLATE BINARY IS NOT %s" if self.text else "%s IS NOT %s"
+        )
 
     def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
         template = "NOT (BINARY %s <=> BINARY %s)" if self.text else "NOT (%s <=> %s)"
@@ -146,20 +148,35 @@ class Among(In):
     """`column IN (keys)`, with all keys in one parameter where the database can.
 
     5,000 placeholders cost more to write, send and parse than the lookup itself; SQLite also limits
-    how many a statement may have.
+    how many a statement may have. The keys are Python values as the key's field reads them.
     """
 
+    def get_prep_lookup(self) -> Any:
+        return list(self.rhs)
+
     def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
-        lhs, lhs_params, keys = self._sides(compiler, connection)
-        return f"{lhs} = ANY(%s)", [*lhs_params, keys]
+        lhs, params = self.process_lhs(compiler, connection)
+        if self._integers:
+            # As text it is one parameter to adapt, and not one for each key.
+            return f"{lhs} = ANY(%s::bigint[])", [*params, f"{{{','.join(map(str, self.rhs))}}}"]
+        return f"{lhs} = ANY(%s)", [*params, self._prepared(connection)]
 
     def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
-        lhs, lhs_params, keys = self._sides(compiler, connection)
-        return f"{lhs} IN (SELECT value FROM json_each(%s))", [*lhs_params, json.dumps(keys, default=str)]
+        lhs, params = self.process_lhs(compiler, connection)
+        keys = json.dumps(self._prepared(connection), default=str)
+        return f"{lhs} IN (SELECT value FROM json_each(%s))", [*params, keys]
 
-    def _sides(
-        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
-    ) -> tuple[str, list[Any], list[Any]]:
-        lhs, lhs_params = self.process_lhs(compiler, connection)
-        _, keys = self.batch_process_rhs(compiler, connection)
-        return lhs, list(lhs_params), list(keys)
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+        lhs, params = self.process_lhs(compiler, connection)
+        placeholders = ", ".join(["%s"] * len(self.rhs))
+        return f"{lhs} IN ({placeholders})", [*params, *self._prepared(connection)]
+
+    @property
+    def _integers(self) -> bool:
+        return stored_field(self.lhs.output_field).get_internal_type() in _INTEGERS
+
+    def _prepared(self, connection: BaseDatabaseWrapper) -> list[Any]:
+        if self._integers:
+            return list(self.rhs)
+        field = stored_field(self.lhs.output_field)
+        return [field.get_db_prep_value(key, connection) for key in self.rhs]

@@ -1,0 +1,213 @@
+"""Check and repair of orders without an invoice, beside hand-written SQL and beside the per-record loop.
+
+All figures are ratios of medians measured in this one run, on the database behind DATABASE_URL. It builds a database of
+its own there, next to the configured one, and drops it afterwards.
+
+    DATABASE_URL=postgresql://… python benchmarks/orders.py --orders 1000000
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import django
+import structlog
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sample_project.settings")
+django.setup()
+
+from django.core.management import call_command  # noqa: E402
+from django.db import connection  # noqa: E402
+from django.db.models import F  # noqa: E402
+from django.utils import timezone  # noqa: E402
+
+from reconcile import AtLeast, HaveRow, Rule, runs  # noqa: E402
+from reconcile.checking import check  # noqa: E402
+from reconcile.models import Change, Run  # noqa: E402
+from sample_project.shop.models import Invoice, Order  # noqa: E402
+from sample_project.shop.services import invoice_order  # noqa: E402
+
+RECORDS = Order.objects.exclude(status="draft")
+OWED = Rule(
+    name="owed",
+    every=RECORDS,
+    must=HaveRow(Invoice, link={"order": F("pk")}, create_only={"amount": F("total")}, count=AtLeast(1)),
+)
+WHOLE = Rule(
+    name="whole", every=RECORDS, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")})
+)
+
+SEED = """
+INSERT INTO shop_order (customer_name, status, total, item_count, created_at)
+SELECT '', CASE WHEN g % 20 = 0 THEN 'draft' ELSE 'paid' END, g % 1000, 0, now() - interval '1 day'
+FROM generate_series(1, {orders}) AS g
+"""
+INVOICES = """
+INSERT INTO shop_invoice (order_id, amount, created_at)
+SELECT id, total, now() FROM shop_order WHERE status <> 'draft' AND id % 100 <> 7
+"""
+MISSING = """
+FROM shop_order o WHERE NOT o.status = 'draft'
+AND NOT EXISTS (SELECT 1 FROM shop_invoice i WHERE i.order_id = o.id)
+"""
+STALE = """
+FROM shop_order o JOIN shop_invoice i ON i.order_id = o.id
+WHERE NOT o.status = 'draft' AND i.amount IS DISTINCT FROM o.total
+"""
+EXTRA = """
+FROM shop_invoice i WHERE NOT EXISTS (SELECT 1 FROM shop_order o WHERE o.id = i.order_id AND NOT o.status = 'draft')
+"""
+LOOPED = 2_000
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("--orders", type=int, default=1_000_000)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--peak", choices=["check", "repair"], help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    if options.peak:
+        _print_peak(options.peak)
+        return
+    with _own_database():
+        print(f"{options.orders:,} orders, 1 % without an invoice, on {connection.vendor}\n")
+        _seed(options.orders)
+        _compare_checks(options.rounds)
+        _compare_repairs(options.rounds)
+        _compare_loop()
+        _compare_memory(options.orders)
+
+
+@contextmanager
+def _own_database() -> Iterator[None]:
+    if connection.vendor != "postgresql":
+        sys.exit("The seed of this benchmark is written for PostgreSQL: set DATABASE_URL.")
+    name = connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    try:
+        yield
+    finally:
+        connection.creation.destroy_test_db(name, verbosity=0)
+
+
+def _execute(sql: str) -> list[tuple[object, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+def _seed(orders: int) -> None:
+    _execute("TRUNCATE shop_order, shop_invoice RESTART IDENTITY CASCADE")
+    _execute(SEED.format(orders=orders))
+    _execute(INVOICES)
+    _execute("VACUUM ANALYZE shop_order")
+    _execute("VACUUM ANALYZE shop_invoice")
+
+
+def _compare_checks(rounds: int) -> None:
+    def ours(rule: Rule) -> None:
+        result = check(rule, using="default", now=timezone.now(), samples=0)
+        assert result.error is None, result.error
+
+    _row("check, missing only", lambda: ours(OWED), lambda: _execute(f"SELECT count(*) {MISSING}"), rounds)
+    _row(
+        "check, missing, stale and extra",
+        lambda: ours(WHOLE),
+        lambda: [_execute(f"SELECT count(*) {each}") for each in (MISSING, STALE, EXTRA)],
+        rounds,
+    )
+
+
+def _compare_repairs(rounds: int) -> None:
+    by_hand = f"INSERT INTO shop_invoice (order_id, amount, created_at) SELECT o.id, o.total, now() {MISSING}"
+
+    def ours() -> None:
+        _, results = runs.repair({OWED.name: OWED}, using="default")
+        assert results[0].left == 0, results[0]
+
+    _row("repair, journalled and verified", ours, lambda: _execute(by_hand), rounds, before=_drift)
+
+
+def _drift() -> None:
+    _execute("DELETE FROM shop_invoice WHERE order_id % 100 = 7")
+    _execute("TRUNCATE reconcile_change")
+    Run.objects.all().delete()
+    _execute("VACUUM ANALYZE shop_invoice")
+
+
+def _compare_loop() -> None:
+    _drift()
+    keys = list(Order.objects.exclude(status="draft").values_list("pk", flat=True)[:LOOPED])
+    started = time.perf_counter()
+    for order in Order.objects.filter(pk__in=keys).iterator():
+        if not Invoice.objects.filter(order=order).exists():
+            invoice_order(order)
+    looped = (time.perf_counter() - started) / len(keys) * RECORDS.count()
+    _drift()
+    started = time.perf_counter()
+    runs.repair({OWED.name: OWED}, using="default")
+    _line(f"repair beside a loop over the records ({LOOPED:,} timed)", time.perf_counter() - started, looped)
+
+
+def _compare_memory(orders: int) -> None:
+    for act in ("check", "repair"):
+        small, large = _peak(act, orders // 10), _peak(act, orders)
+        print(
+            f"peak memory of a {act}: {small:.0f} MiB at {orders // 10:,} orders, {large:.0f} MiB at {orders:,}"
+        )
+    print(f"changes in the journal after the last repair: {Change.objects.count():,}")
+
+
+def _peak(act: str, orders: int) -> float:
+    _seed(orders)
+    _drift()
+    environment = {**os.environ, "BENCHMARK_DATABASE": connection.settings_dict["NAME"]}
+    command = [sys.executable, __file__, "--peak", act]
+    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
+def _print_peak(act: str) -> None:
+    connection.settings_dict["NAME"] = os.environ["BENCHMARK_DATABASE"]
+    if act == "check":
+        check(WHOLE, using="default", now=timezone.now())
+    else:
+        runs.repair({OWED.name: OWED}, using="default")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _row(
+    what: str,
+    ours: Callable[[], object],
+    by_hand: Callable[[], object],
+    rounds: int,
+    before: Callable[[], object] = lambda: None,
+) -> None:
+    times: dict[str, list[float]] = {"ours": [], "by hand": []}
+    for _ in range(rounds):
+        for name, act in (("by hand", by_hand), ("ours", ours)):
+            before()
+            started = time.perf_counter()
+            act()
+            times[name].append(time.perf_counter() - started)
+    _line(what, statistics.median(times["ours"]), statistics.median(times["by hand"]))
+
+
+def _line(what: str, ours: float, other: float) -> None:
+    print(f"{what:<60} {ours * 1000:>9,.0f} ms {other * 1000:>12,.0f} ms   ratio {ours / other:.4g}")
+
+
+if __name__ == "__main__":
+    main()
