@@ -19,8 +19,7 @@ archived_charges = Rule(
     ),
     must=HaveValues(status=PendingCharge.Status.CANCELLED, scheduled_at=None),
     owner="billing",
-    tags=["money", "nightly"],
-    unattended=True,
+    tags=["money"],
     covers=[signals.handle_item_archived],
-    reason="A charge that has gone through is history; only open ones are cancelled.",
+    reason="It is about money, so a person starts the repair. A charge that has gone through is history.",
 )

@@ -8,7 +8,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from django.db.models import Expression, F, Field, Func, OuterRef, Q, QuerySet, Value
+from django.db.models import Expression, F, Field, Func, Model, OuterRef, Q, QuerySet, Value
 from django.db.models.expressions import Col, CombinedExpression
 from django.db.models.lookups import Lookup
 from django.db.models.sql.query import Query
@@ -47,7 +47,7 @@ def condition_in_words(condition: Q) -> str:
 
 def queryset_in_words(queryset: QuerySet[Any]) -> str:
     """The queryset's filter as words, empty where it has none."""
-    return _node(queryset.query.where)
+    return _node(queryset.query.where, queryset.model)
 
 
 def _lookup(path: str, value: Any) -> str:
@@ -63,13 +63,16 @@ def _compared(lookup: str, value: Any) -> str:
     return f"{_SYMBOLS.get(lookup, lookup)} {_term(value)}"
 
 
-def _node(node: Any) -> str:
+def _node(node: Any, model: type[Model]) -> str:
     if isinstance(node, WhereNode):
-        children = [text for text in map(_node, node.children) if text]
+        children = [text for child in node.children if (text := _node(child, model))]
         joined = f" {node.connector.lower()} ".join(children)
         return f"not ({joined})" if node.negated and joined else joined
     if isinstance(node, Lookup):
-        return f"{_term(node.lhs)} {_compared(node.lookup_name or '', node.rhs)}"
+        path = _term(node.lhs)
+        if isinstance(node.lhs, Col) and node.lhs.target.model is not model:
+            path = f"{node.lhs.target.model._meta.model_name}.{path}"
+        return f"{path} {_compared(node.lookup_name or '', node.rhs)}"
     return _term(node)
 
 

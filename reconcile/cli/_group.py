@@ -1,0 +1,106 @@
+"""The group: Django's set-up, logging, and the exit codes of errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import redirect_stdout
+from typing import IO, Any
+
+import django
+import rich_click as click
+import structlog
+from django.apps import apps
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from reconcile.errors import EvaluationError, HeldError, ReconcileError, TakenOverError, UsageError
+
+__all__ = ["EXIT_DRIFT", "EXIT_ERROR", "EXIT_INCOMPLETE", "EXIT_HELD", "reconcile", "standard_output"]
+
+EXIT_DRIFT, EXIT_USAGE, EXIT_ERROR, EXIT_INCOMPLETE, EXIT_HELD = 1, 2, 3, 4, 75
+
+_CODES: tuple[tuple[type[ReconcileError], int], ...] = (
+    (UsageError, EXIT_USAGE),
+    (EvaluationError, EXIT_ERROR),
+    (HeldError, EXIT_HELD),
+    (TakenOverError, EXIT_HELD),
+    (ReconcileError, EXIT_ERROR),
+)
+
+
+class Group(click.RichGroup):
+    """A group whose commands may raise the package's errors; each is said on standard error, with its code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether only help is wanted, which needs no Django."""
+        ctx.meta["help"] = bool({"-h", "--help"} & set(args))
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what it prints by chance goes to standard error."""
+        ctx.meta["standard_output"] = sys.stdout
+        try:
+            with redirect_stdout(sys.stderr):
+                return super().invoke(ctx)
+        except ReconcileError as error:
+            code = next(code for kind, code in _CODES if isinstance(error, kind))
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(code)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--settings", metavar="MODULE", help="Django settings module, instead of DJANGO_SETTINGS_MODULE."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log each step to standard error.")
+@click.version_option(package_name="django-reconcile", prog_name="reconcile")
+@click.pass_context
+def reconcile(ctx: click.Context, settings: str | None, *, verbose: bool) -> None:
+    """Find the records whose side effects are missing, and repair them with set-based SQL.
+
+    Exit codes: 0 clean or warnings only, 1 drift, 2 usage or invalid rules, 3 a rule could not be evaluated,
+    4 repair incomplete or stopped by a cap, 75 another run holds the rule.
+    """
+    if settings:
+        os.environ["DJANGO_SETTINGS_MODULE"] = settings
+    _log(ctx, verbose=verbose)
+    if not ctx.meta["help"]:
+        _set_up()
+
+
+def standard_output(ctx: click.Context) -> IO[str]:
+    """The real standard output, which only a report may be written to."""
+    output: IO[str] = ctx.meta["standard_output"]
+    return output
+
+
+def _set_up() -> None:
+    """Set Django up, unless manage.py has; raises UsageError where the settings can't be used."""
+    if apps.ready:
+        return
+    name = os.environ.get("DJANGO_SETTINGS_MODULE")
+    if not name and not settings.configured:
+        raise UsageError("DJANGO_SETTINGS_MODULE is not set. Set it, or give --settings myproject.settings.")
+    try:
+        django.setup()
+    except ImproperlyConfigured as error:
+        raise UsageError(f"Settings {name!r} can't be used: {error}") from error
+    except Exception as error:
+        raise UsageError(f"Settings {name!r} can't be read: {type(error).__name__}: {error}") from error
+    if not apps.is_installed("reconcile"):
+        raise UsageError(
+            f"Settings {name!r} don't have 'reconcile' in INSTALLED_APPS. Add it, and run migrate."
+        )
+
+
+def _log(ctx: click.Context, *, verbose: bool) -> None:
+    """Send events to standard error, unless the project has its own structlog configuration."""
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO if verbose else logging.CRITICAL),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    ctx.call_on_close(structlog.reset_defaults)

@@ -1,0 +1,1 @@
+"""What people and machines read: one file per format. Reports are values in, text out; they print nothing."""

@@ -1,0 +1,61 @@
+"""What all formats say of a whole check or repair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from reconcile.checking import RuleCheck
+from reconcile.drift import Status
+
+if TYPE_CHECKING:
+    from reconcile.runs import RuleRepair
+
+__all__ = ["CheckReport", "Overall", "RepairReport", "overall"]
+
+Overall = Literal["clean", "warn", "drift", "error"]
+
+
+def overall(statuses: Sequence[Status]) -> Overall:
+    """The worst of the rules' statuses: a rule that could not be evaluated outranks drift."""
+    if Status.ERROR in statuses:
+        return "error"
+    if Status.FAIL in statuses:
+        return "drift"
+    return "warn" if Status.WARN in statuses else "clean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """One check of several rules. `run` names this execution in the logs; a check is not persisted."""
+
+    run: str
+    database: str
+    checks: Sequence[RuleCheck]
+    seconds: float
+
+    @property
+    def status(self) -> Overall:
+        """The worst of the rules."""
+        return overall([each.status for each in self.checks])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairReport:
+    """One repair, or its preview, of several rules. `run` is the persisted run; none for a preview."""
+
+    run: str | None
+    database: str
+    repairs: Sequence[RuleRepair]
+    seconds: float
+
+    @property
+    def applied(self) -> bool:
+        """Whether anything may have been written."""
+        return self.run is not None
+
+    @property
+    def status(self) -> Overall:
+        """The worst of the rules."""
+        return overall([each.status for each in self.repairs])

@@ -1,0 +1,123 @@
+"""The `json` format, version 1: a stable object for machines, on one line a rule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from reconcile.checking import RuleCheck
+from reconcile.drift import EXTRA, MISSING, STALE
+from reconcile.reports._summary import CheckReport, RepairReport
+from reconcile.rules import Rule
+
+if TYPE_CHECKING:
+    from reconcile.models import Run
+    from reconcile.runs import RuleRepair
+
+__all__ = ["check_report", "repair_report", "rules_report", "run_report", "runs_report"]
+
+
+def check_report(report: CheckReport) -> str:
+    """The object that the documentation gives for `check --format json`."""
+    return _dumped(
+        {
+            "version": 1,
+            "run": report.run,
+            "database": report.database,
+            "status": report.status,
+            "seconds": round(report.seconds, 3),
+            "rules": [_check(each) for each in report.checks],
+        }
+    )
+
+
+def _check(check: RuleCheck) -> dict[str, Any]:
+    return {
+        "rule": check.rule.name,
+        "status": str(check.status),
+        "checked": check.tally.checked,
+        "missing": check.tally[MISSING],
+        "stale": check.tally[STALE],
+        "extra": check.tally[EXTRA],
+        "guarantee": check.guarantee or None,
+        "seconds": round(check.seconds, 3),
+        "samples": [{"drift": str(sample.drift), "key": sample.key} for sample in check.samples],
+        "error": check.error,
+    }
+
+
+def repair_report(report: RepairReport) -> str:
+    """The object that the documentation gives for `repair --format json`."""
+    return _dumped(
+        {
+            "version": 1,
+            "run": report.run,
+            "database": report.database,
+            "status": report.status,
+            "applied": report.applied,
+            "seconds": round(report.seconds, 3),
+            "rules": [_repair(each) for each in report.repairs],
+        }
+    )
+
+
+def _repair(repair: RuleRepair) -> dict[str, Any]:
+    return {
+        "rule": repair.rule,
+        "status": str(repair.status),
+        "planned": repair.planned.as_dict(),
+        "written": repair.written.as_dict(),
+        "left": repair.left,
+        "skipped": repair.skipped,
+        "why_stopped": repair.why_stopped or None,
+        "seconds": round(repair.seconds, 3),
+        "error": repair.error,
+    }
+
+
+def rules_report(rules: Sequence[Rule], *, using: str) -> str:
+    """The catalogue of rules."""
+    return _dumped(
+        {
+            "version": 1,
+            "rules": [
+                {
+                    "rule": rule.name,
+                    "sentence": rule.sentence,
+                    "model": rule.model._meta.label,
+                    "owner": rule.owner,
+                    "tags": list(rule.tags),
+                    "reason": rule.reason,
+                    "unattended": rule.unattended,
+                    "guarantee": rule.guarantee(using),
+                }
+                for rule in rules
+            ],
+        }
+    )
+
+
+def runs_report(runs: Sequence[Run]) -> str:
+    """The persisted runs, without their rules."""
+    return _dumped({"version": 1, "runs": [_run(run) for run in runs]})
+
+
+def run_report(run: Run, repairs: Sequence[RuleRepair]) -> str:
+    """One persisted run with what became of its rules."""
+    return _dumped({"version": 1, **_run(run), "rules": [_repair(each) for each in repairs]})
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "run": str(run.pk),
+        "kind": run.kind,
+        "state": run.state,
+        "started_at": run.started_at.isoformat(),
+        "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+        "why_stopped": run.why_stopped or None,
+    }
+
+
+def _dumped(report: dict[str, Any]) -> str:
+    return json.dumps(report, indent=2, ensure_ascii=False)

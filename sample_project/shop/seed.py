@@ -1,0 +1,92 @@
+"""Filling the shop: half through signals, half through the paths that skip them."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from sample_project.shop import bulk, services
+from sample_project.shop.models import Article, Customer, Group, Item, Order, PendingCharge
+
+__all__ = ["fill", "fill_past_signals", "fill_through_signals"]
+
+CUSTOMERS = ("Ada", "Bruno", "Chloé", "Dmitri", "Emi", "Farah", "Gus", "Hana")
+WARES = (("teapot", "24.90"), ("lamp", "79.00"), ("notebook", "6.50"), ("chair", "149.00"), ("mug", "9.95"))
+
+
+def fill(orders: int = 2_000, *, seed: int = 7) -> None:
+    """`orders` orders with all that hangs on them, half of them with drift."""
+    chance = random.Random(seed)
+    fill_through_signals(orders // 2, chance)
+    fill_past_signals(orders - orders // 2, chance)
+
+
+@transaction.atomic
+def fill_through_signals(orders: int, chance: random.Random) -> None:
+    """Orders, articles and a group as the web site makes them; nothing of it drifts."""
+    customers = [Customer.objects.create(name=name) for name in CUSTOMERS]
+    for number in range(orders):
+        status = Order.Status.DRAFT if number % 20 == 0 else Order.Status.PAID
+        services.create_order(customer=chance.choice(customers), items=_items(chance), status=status)
+    for number in range(orders // 20):
+        Article.objects.create(title=f"How we choose our {chance.choice(WARES)[0]}s, part {number}")
+    group = Group.objects.create(name="Friends of the shop")
+    group.members.add(*[User.objects.create(username=f"friend-{number}") for number in range(orders // 50)])
+    Order.objects.update(created_at=_long_ago())
+
+
+@transaction.atomic
+def fill_past_signals(orders: int, chance: random.Random) -> None:
+    """The same by an import, an admin action, a fixture and raw SQL: everything that signals do is owed."""
+    customers = list(Customer.objects.all())
+    imported = [
+        Order(customer=chance.choice(customers), status=Order.Status.PAID, created_at=_long_ago())
+        for _ in range(orders)
+    ]
+    bulk.import_orders(imported)
+    keys = list(Order.objects.filter(item_count=0, customer_name="").values_list("pk", flat=True))
+    lines = [(key, item) for key in keys for item in _items(chance)]
+    for key, item in lines:
+        item.order_id = key
+    Item.objects.bulk_create([item for _, item in lines])
+    bulk.insert_order_by_sql(Decimal("19.90"), customers[0])
+    bulk.load_fixture([Order(pk=10_000_000, status=Order.Status.PAID, created_at=_long_ago())])
+    _drift_what_was_right(orders, chance)
+
+
+def _drift_what_was_right(orders: int, chance: random.Random) -> None:
+    invoiced = list(Order.objects.filter(invoice__isnull=False).values_list("pk", flat=True))
+    bulk.lose_invoices(chance.sample(invoiced, orders // 50))
+    bulk.reprice_orders(chance.sample(invoiced, orders // 40), Decimal("1.00"))
+    items = list(Item.objects.filter(order__in=invoiced).values_list("pk", flat=True))
+    PendingCharge.objects.bulk_create(
+        [
+            PendingCharge(item_id=key, amount=Decimal(5), scheduled_at=timezone.now())
+            for key in items[: orders // 10]
+        ]
+    )
+    bulk.archive_by_update(items[: orders // 20])
+    bulk.reprice_items(items[-orders // 30 :], Decimal("3.33"))
+    bulk.delete_items_raw(items[orders // 2 : orders // 2 + orders // 40])
+    bulk.import_articles([f"A letter from customer {number}" for number in range(orders // 50)])
+    bulk.rename_articles(list(Article.objects.all()[:5]), " (revised)")
+    newcomers = User.objects.bulk_create(
+        [User(username=f"newcomer-{number}") for number in range(orders // 50)]
+    )
+    bulk.add_members(
+        Group.objects.get(), User.objects.filter(username__in=[user.username for user in newcomers])
+    )
+
+
+def _items(chance: random.Random) -> list[Item]:
+    wares = chance.sample(WARES, chance.randint(1, 3))
+    return [Item(name=name, price=Decimal(price), quantity=chance.randint(1, 4)) for name, price in wares]
+
+
+def _long_ago() -> datetime:
+    return timezone.now() - timedelta(hours=2)
