@@ -14,7 +14,7 @@ from django.core.exceptions import FieldDoesNotExist, FieldError
 from django.db.models import Expression, F, Field, Model, Q, Value
 
 from reconcile.errors import Fault, nearest
-from reconcile.sql.lookups import stored_field
+from reconcile.sql.lookups import AsStored, stored_field
 
 __all__ = ["Declaration", "as_expression", "column_faults", "field_named", "field_names", "resolution_fault"]
 
@@ -87,6 +87,16 @@ def as_expression(value: Any, field: Field[Any, Any]) -> Any:
     if isinstance(value, Model):
         value = value.pk
     return Value(value, output_field=stored_field(field))
+
+
+def expression_faults(model: type[Model], value: Any, field: Field[Any, Any], where: str) -> Iterator[Fault]:
+    """A fault where the expression for `field` can't be resolved over records of `model`, or has no type."""
+    expression = as_expression(value, field)
+    try:
+        resolved = model._base_manager.annotate(_expected=AsStored(expression, field=field)).query
+        _ = resolved.annotations["_expected"].get_source_expressions()[0].output_field
+    except FieldError as error:
+        yield resolution_fault(error, where)
 
 
 def resolution_fault(error: FieldError | FieldDoesNotExist, where: str) -> Fault:

@@ -85,7 +85,8 @@ def _shown(title: str, *arguments: str, expected: int = 0) -> None:
 
 def _next(seconds: float) -> None:
     console.print(Line("[bold]Try next"))
-    console.print(f"""
+    console.print(
+        f"""
 That took {seconds:.0f} s. The database stands. From this folder, with
 
     export DJANGO_SETTINGS_MODULE=sample_project.settings
@@ -97,7 +98,9 @@ That took {seconds:.0f} s. The database stands. From this folder, with
   .venv/bin/reconcile rules                      every rule, as a sentence
 
 The rules are in rules/, one subject a file.
-""", soft_wrap=True)
+""",
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 from django.db.models import DateField, DateTimeField, Field, Model, TimeField, Value
 from django.db.models.fields import NOT_PROVIDED
 from django.utils import timezone
 
-__all__ = ["NoValueError", "PerRow", "supplied"]
+__all__ = ["NoValueError", "PerRow", "shared_out", "supplied"]
 
 _CLOCKS: tuple[Callable[[], Any], ...] = (timezone.now, datetime.now, date.today)
 _EMPTY: tuple[Callable[[], Any], ...] = (dict, list, str, int, float, bool, tuple, set)
@@ -43,6 +44,22 @@ def supplied(
         elif not _filled_by_database(field):
             values[field] = _default(field, now)
     return values
+
+
+def shared_out(
+    values: Mapping[Field[Any, Any], Any],
+) -> tuple[dict[Field[Any, Any], Any], dict[str, Callable[[], Any]]]:
+    """The columns that the database computes, and those that Python makes once a row.
+
+    Where Python makes any, it brings the constants along, rather than sending them there and back.
+    """
+    by_python = any(isinstance(value, PerRow) for value in values.values())
+    made = {
+        field.attname: value.make if isinstance(value, PerRow) else partial(getattr, value, "value")
+        for field, value in values.items()
+        if isinstance(value, PerRow) or (by_python and isinstance(value, Value))
+    }
+    return {field: value for field, value in values.items() if field.attname not in made}, made
 
 
 def _filled_by_database(field: Field[Any, Any]) -> bool:

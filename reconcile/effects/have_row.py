@@ -23,9 +23,16 @@ from django.db.models import (
 from django.db.models.functions import Coalesce
 from django.db.models.lookups import GreaterThanOrEqual, LessThan
 
-from reconcile.declaring import Declaration, as_expression, column_faults, field_named, resolution_fault
+from reconcile.declaring import (
+    Declaration,
+    as_expression,
+    column_faults,
+    expression_faults,
+    field_named,
+    resolution_fault,
+)
 from reconcile.drift import EXTRA, MISSING, STALE, Guarantee
-from reconcile.effects._columns import NoValueError, PerRow, supplied
+from reconcile.effects._columns import NoValueError, PerRow, shared_out, supplied
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Insertion, Rows, Source
 from reconcile.sql.dialects import dialect_of
@@ -174,12 +181,7 @@ class HaveRow(Declaration):
                 column = field_named(self.model, name)
                 if column is None or callable(value):
                     continue
-                try:
-                    model._base_manager.annotate(
-                        _expected=AsStored(as_expression(value, column), field=column)
-                    )
-                except FieldError as error:
-                    yield resolution_fault(error, f"HaveRow({option}={{{name!r}: …}})")
+                yield from expression_faults(model, value, column, f"HaveRow({option}={{{name!r}: …}})")
         try:
             self.model._base_manager.filter(self.where)
         except FieldError as error:
@@ -204,8 +206,11 @@ class HaveRow(Declaration):
         """A where a unique constraint covers the link, C where a lock on the record keeps rows out, else D."""
         if self._unique():
             return "A"
-        parent_locked = dialect_of(using).foreign_keys_lock_parents and self._carrier(model) is not None
-        return "C" if parent_locked else "D"
+        carrier = self._carrier(model)
+        constrained = bool(
+            carrier is not None and carrier.remote_field and getattr(carrier, "db_constraint", False)
+        )
+        return "C" if dialect_of(using).keeps_rows_out(constrained=constrained) else "D"
 
     def writes(self, model: type[Model]) -> frozenset[Column]:  # noqa: ARG002
         """All columns of the row: an inserted row brings them all."""
@@ -305,9 +310,7 @@ class HaveRow(Declaration):
             return records.filter(LessThan(_number(rows), self.bounds.least))
 
         given = self._given(source.model)
-        columns = supplied(self.model, given, now=source.now)
-        selected = {each: value for each, value in columns.items() if not isinstance(value, PerRow)}
-        made = {each.attname: value.make for each, value in columns.items() if isinstance(value, PerRow)}
+        selected, made = shared_out(supplied(self.model, given, now=source.now))
 
         def owed(scope: Scope) -> Rows:
             new = {

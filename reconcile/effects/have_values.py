@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.exceptions import FieldError
 from django.db.models import (
     Aggregate,
     DecimalField,
@@ -26,7 +25,7 @@ from django.db.models.constants import LOOKUP_SEP
 from django.db.models.fields.reverse_related import ManyToOneRel
 from django.db.models.functions import Coalesce
 
-from reconcile.declaring import as_expression, column_faults, field_named, resolution_fault
+from reconcile.declaring import as_expression, column_faults, expression_faults, field_named
 from reconcile.drift import STALE, Guarantee
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Rows, Source
@@ -73,10 +72,7 @@ class HaveValues:
                 yield Fault(
                     "reconcile.E012", f"HaveValues: {name!r} is the primary key.", "A key is never repaired."
                 )
-            try:
-                model._base_manager.annotate(_expected=AsStored(as_expression(value, field), field=field))
-            except FieldError as error:
-                yield resolution_fault(error, f"HaveValues({name}=…)")
+            yield from expression_faults(model, value, field, f"HaveValues({name}=…)")
 
     def sentence(self, model: type[Model]) -> str:  # noqa: ARG002
         """`have item_count = Count(items)`."""

@@ -10,7 +10,7 @@ from django.db import connections
 
 from reconcile.declaring import Declaration
 from reconcile.drift import MISSING, Drift
-from reconcile.errors import ChunkConflictError, Fault
+from reconcile.errors import ChunkConflictError, Fault, NotMendedError
 from reconcile.finders import Finder, Insertion, Rows
 from reconcile.remedies._base import Journal
 from reconcile.sql.statements import insert_select
@@ -44,6 +44,11 @@ class Insert(Declaration):
         before = _present_before(insertion, keys)
         written = sum(_insert(insertion, keys) for _ in range(insertion.passes))
         noted = journal.inserted(insertion.model, insertion.present(keys).exclude(before.on("pk")))
+        if noted < written:
+            raise NotMendedError(
+                f"A new {insertion.model._meta.label} is not found by its link: does where= exclude it, is a link "
+                "NULL, or does something in the database change what is written?"
+            )
         if noted != written:
             raise ChunkConflictError(
                 f"{insertion.model._meta.label}: {written} rows were inserted and {noted} found by their link; "

@@ -30,9 +30,6 @@ class Dialect:
     aggregates_by_join: ClassVar[bool] = False
     """Whether an aggregate over a relation is fastest as a join with the range in it (else: a subquery)."""
 
-    foreign_keys_lock_parents: ClassVar[bool] = False
-    """Whether a lock on the parent keeps another session from inserting a child."""
-
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
 
@@ -49,6 +46,13 @@ class Dialect:
     def locked(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
         """`rows`, with locks taken on those that no other session holds; locked ones are skipped."""
         return rows
+
+    def keeps_rows_out(self, *, constrained: bool) -> bool:  # noqa: ARG002
+        """Whether a chunk's locks keep a handler in flight from inserting a row that the chunk inserts too.
+
+        `constrained` says that the row refers to the locked record by a foreign key with a constraint.
+        """
+        return False
 
     def is_transient(self, error: BaseException) -> bool:
         """True where the same chunk may succeed when it is tried again."""

@@ -17,14 +17,12 @@ _TRANSIENT = frozenset({1062, 1205, 1213})
 
 
 class MySQL(Dialect):
-    """InnoDB checks foreign keys at once, so a lock on the parent keeps children from being inserted."""
+    """InnoDB: row locks on the records, in READ COMMITTED."""
 
     on_conflict = ""
     """None: `INSERT IGNORE` hides foreign-key violations and cuts texts, and under Django's FOUND_ROWS flag
     `ON DUPLICATE KEY UPDATE` counts a row that was passed over as written. A duplicate rolls the chunk
     back instead, and the next try no longer selects it."""
-
-    foreign_keys_lock_parents = True
 
     def guard(self) -> None:
         """Two statements. One second is the shortest lock wait that InnoDB knows."""
@@ -42,6 +40,10 @@ class MySQL(Dialect):
     def _knows_old_name(self) -> bool:
         connection: Any = self.connection
         return bool(connection.mysql_is_mariadb and connection.mysql_version < (11, 1))
+
+    def keeps_rows_out(self, *, constrained: bool) -> bool:
+        """InnoDB checks foreign keys at once, against the locked parent."""
+        return constrained
 
     def locked(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
         return rows.select_for_update(skip_locked=True)

@@ -16,8 +16,6 @@ __all__ = ["SQLite"]
 class SQLite(Dialect):
     """One writer at a time: the transaction itself is the lock, if it says at once that it will write."""
 
-    foreign_keys_lock_parents = True
-
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """`BEGIN IMMEDIATE`: one that begins by reading fails at once when it upgrades, whatever its time-out."""
@@ -29,6 +27,10 @@ class SQLite(Dialect):
                 yield
         finally:
             connection.transaction_mode = before
+
+    def keeps_rows_out(self, *, constrained: bool) -> bool:  # noqa: ARG002
+        """No other session writes at all while a chunk does."""
+        return True
 
     def _is_transient(self, error: Error) -> bool:
         message = str(error).lower()

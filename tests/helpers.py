@@ -1,0 +1,132 @@
+"""Assertions that read as sentences, and ways into the test database from other sessions and processes."""
+
+import os
+import sys
+import threading
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+from django.apps import apps
+from django.db import connection, connections
+from django.db.models import Model
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from reconcile import EXTRA, MISSING, STALE, runs
+from reconcile.checking import check
+from reconcile.drift import Status
+from reconcile.models import Change
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def an_hour_ago():
+    return timezone.now() - timedelta(hours=1)
+
+
+def checked(rule, **options):
+    result = check(rule, using="default", now=timezone.now(), **{"samples": 1_000, **options})
+    assert result.error is None, result.error
+    return result
+
+
+def found(rule, drift):
+    return {sample.key for sample in checked(rule).samples if sample.drift is drift}
+
+
+def assert_finds(rule, *, missing=(), stale=(), extra=()):
+    """The check finds just these rows, and counts as many."""
+    result = checked(rule)
+    for drift, rows in ((MISSING, missing), (STALE, stale), (EXTRA, extra)):
+        keys = sorted(str(row.pk) if isinstance(row, Model) else str(row) for row in rows)
+        assert sorted(each.key for each in result.samples if each.drift is drift) == keys, drift
+        assert result.tally[drift] == len(keys), drift
+
+
+def assert_clean(rule):
+    assert_finds(rule)
+
+
+def repaired(rule, **options):
+    """Repair the rule; what became of it."""
+    _, results = runs.repair({rule.name: rule}, using="default", **options)
+    return results[0]
+
+
+def assert_repairs(rule, *, insert=0, update=0):
+    """The repair writes just so many rows, journals each, leaves nothing, and a second one writes nothing."""
+    noted = Change.objects.count()
+    result = repaired(rule)
+    assert result.error is None, result.error
+    assert (result.written.insert, result.written.update, result.left) == (insert, update, 0), result
+    assert result.status is not Status.ERROR
+    assert Change.objects.count() - noted == insert + update
+    again = repaired(rule)
+    assert (again.written.total, again.left) == (0, 0), again
+    return result
+
+
+def everything():
+    """Every row of every table that isn't the package's own, as a comparable value."""
+    return {
+        model._meta.label: sorted(map(repr, model._base_manager.values_list()))
+        for model in apps.get_models()
+        if model._meta.app_label in {"shop", "zoo", "auth"}
+    }
+
+
+@contextmanager
+def statements():
+    with CaptureQueriesContext(connection) as captured:
+        yield captured
+
+
+def database_url():
+    """The URL of the test database, for another process."""
+    settings = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{settings['NAME']}"
+    scheme = {"postgresql": "postgresql", "mysql": "mysql"}[connection.vendor]
+    password = f":{quote(settings['PASSWORD'])}" if settings["PASSWORD"] else ""
+    port = f":{settings['PORT']}" if settings["PORT"] else ""
+    return f"{scheme}://{settings['USER']}{password}@{settings['HOST']}{port}/{settings['NAME']}"
+
+
+def environment(**more):
+    settings = {
+        "DATABASE_URL": database_url(),
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "PYTHONPATH": str(ROOT),
+    }
+    return {**os.environ, **settings, **more}
+
+
+def reconcile_command(*arguments):
+    return [sys.executable, "-c", "from reconcile.cli import main; main()", *arguments]
+
+
+class Session(threading.Thread):
+    """A thread with connections of its own; `join()` raises what it raised."""
+
+    def __init__(self, act):
+        super().__init__(daemon=True)
+        self.act = act
+        self.error = None
+        self.result = None
+
+    def run(self):
+        try:
+            self.result = self.act()
+        except BaseException as error:
+            self.error = error
+        finally:
+            connections.close_all()
+
+    def join(self, timeout=60):
+        super().join(timeout)
+        assert not self.is_alive(), "the session hangs"
+        if self.error:
+            raise self.error
+        return self.result

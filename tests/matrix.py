@@ -1,0 +1,88 @@
+"""`python -m tests.matrix`: the tests on every database that answers; what was left out is said at the end.
+
+With REQUIRE_ALL=1 a database or broker that doesn't answer is an error. The coverage of all runs is summed up.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVERS = {
+    "PostgreSQL": (
+        "postgresql",
+        os.environ.get("POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres"),
+    ),
+    "MariaDB": ("mysql", os.environ.get("MARIADB_URL", "mysql://root@127.0.0.1:3306/mysql")),
+}
+REDIS = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/13")
+
+
+def main() -> None:
+    """Run pytest once a database; exits with 1 if any run failed or something required is missing."""
+    for old in ROOT.glob(".coverage*"):
+        old.unlink()
+    databases = {"SQLite": ""}
+    left_out = []
+    for name, (engine, url) in SERVERS.items():
+        if why := _unreachable(engine, url):
+            left_out.append(f"{name} ({why})")
+        else:
+            databases[name] = url
+    environment = dict(os.environ)
+    if why := _no_redis():
+        left_out.append(f"Redis ({why}): the worker-and-beat test")
+    else:
+        environment["TEST_REDIS_URL"] = REDIS
+    failed = [name for name, url in databases.items() if _run(name, url, environment)]
+    if not failed and len(databases) > 1 and not sys.argv[1:]:
+        subprocess.run([sys.executable, "-m", "coverage", "combine", "-q"], cwd=ROOT, check=True)
+        failed += ["coverage"] * bool(
+            subprocess.run([sys.executable, "-m", "coverage", "report"], cwd=ROOT).returncode
+        )
+    print(f"\nTests ran on {', '.join(databases)}.")
+    if left_out:
+        print(f"Left out, because not there: {'; '.join(left_out)}.")
+    if failed:
+        print(f"Failed: {', '.join(failed)}.")
+    required = left_out if os.environ.get("REQUIRE_ALL") else []
+    sys.exit(1 if failed or required else 0)
+
+
+def _run(name: str, url: str, environment: dict[str, str]) -> int:
+    print(f"\n=== {name} ===", flush=True)
+    settings = {**environment, "DATABASE_URL": url} if url else environment
+    if not url:
+        settings = {key: value for key, value in environment.items() if key != "DATABASE_URL"}
+    command = [sys.executable, "-m", "pytest", "--cov", "--cov-report=", "--cov-fail-under=0", *sys.argv[1:]]
+    return subprocess.run(command, cwd=ROOT, env=settings, check=False).returncode
+
+
+def _unreachable(engine: str, url: str) -> str:
+    """Why the server can't be used; empty where it can."""
+    probe = (
+        "import os, django; os.environ['DJANGO_SETTINGS_MODULE'] = 'sample_project.settings'; django.setup(); "
+        "from django.db import connection; connection.ensure_connection()"
+    )
+    environment = {**os.environ, "DATABASE_URL": url, "PYTHONWARNINGS": "ignore"}
+    result = subprocess.run(
+        [sys.executable, "-c", probe], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    return result.stderr.strip().split("\n")[-1] if result.returncode else ""
+
+
+def _no_redis() -> str:
+    import redis
+
+    try:
+        redis.Redis.from_url(REDIS, socket_connect_timeout=2).ping()
+    except redis.RedisError as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+import uuid
+from decimal import Decimal
+
+from django.db import models
+from django.db.models import F
+from django.utils import timezone
+
+
+def make_token():
+    return uuid.uuid4().hex
+
+
+class Basket(models.Model):
+    """Columns that the database computes."""
+
+    price = models.DecimalField(max_digits=8, decimal_places=2, default=Decimal("2.50"))
+    quantity = models.IntegerField(default=2)
+    total = models.GeneratedField(
+        expression=F("price") * F("quantity"),
+        output_field=models.DecimalField(max_digits=12, decimal_places=2),
+        db_persist=True,
+    )
+    score = models.IntegerField(db_default=7)
+    label = models.CharField(max_length=40, default="", db_column="tag")
+    note = models.TextField(null=True)
+    rate = models.FloatField(default=0)
+    changed = models.BooleanField(default=False)
+    seen_at = models.DateTimeField(null=True)
+    day = models.DateField(null=True)
+
+
+class Bill(models.Model):
+    """Linked without a foreign key or a unique constraint."""
+
+    basket_number = models.BigIntegerField(null=True)
+    amount = models.DecimalField(max_digits=12, decimal_places=2, default=0)
+    score = models.IntegerField(default=0)
+    kind = models.CharField(max_length=10, default="bill")
+    made_at = models.DateTimeField(auto_now_add=True)
+    printed_at = models.DateTimeField(default=timezone.now)
+    details = models.JSONField(default=dict)
+
+
+class Device(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=40)
+
+
+class Badge(models.Model):
+    """Rows whose key and token must be made once each."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    device = models.OneToOneField(Device, on_delete=models.CASCADE)
+    token = models.CharField(max_length=40, default=make_token)
+    name = models.CharField(max_length=40)
+
+
+class Page(models.Model):
+    """A text key."""
+
+    code = models.CharField(max_length=20, primary_key=True)
+    visits = models.IntegerField(default=0)
+
+
+class Visit(models.Model):
+    """Linked by text, without a foreign key."""
+
+    page_code = models.CharField(max_length=20)
+    day = models.IntegerField(default=1)
+
+
+class Team(models.Model):
+    name = models.CharField(max_length=40)
+    player_count = models.IntegerField(default=0)
+    points = models.IntegerField(default=0, null=True)
+    average = models.DecimalField(max_digits=5, decimal_places=1, default=0)
+    alternate = models.ForeignKey("self", null=True, on_delete=models.SET_NULL)
+
+
+class Player(models.Model):
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="players")
+    active = models.BooleanField(default=True)
+    age = models.IntegerField(default=20)
+
+
+class Match(models.Model):
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="matches")
+    points = models.IntegerField(default=0)
+
+
+class VisibleManager(models.Manager):
+    def get_queryset(self):
+        return super().get_queryset().filter(visible=True)
+
+
+class Shy(models.Model):
+    """Its default manager hides rows."""
+
+    visible = models.BooleanField(default=True)
+    value = models.IntegerField(default=0)
+    objects = VisibleManager()
+
+
+class Vehicle(models.Model):
+    wheels = models.IntegerField(default=4)
+
+
+class Car(Vehicle):
+    doors = models.IntegerField(default=5)
+
+
+class Pair(models.Model):
+    pk = models.CompositePrimaryKey("left", "right")
+    left = models.IntegerField()
+    right = models.IntegerField()
+
+
+class Needy(models.Model):
+    """A column that nobody gives a value."""
+
+    basket = models.OneToOneField(Basket, on_delete=models.CASCADE)
+    size = models.IntegerField()
+
+
+class Blob(models.Model):
+    """Bytes, and a column for each letter and digit: more than one JSON object takes."""
+
+    team = models.OneToOneField(Team, on_delete=models.CASCADE)
+    content = models.BinaryField(default=b"\x00\xff")
+
+
+for _number in range(60):
+    models.IntegerField(default=_number, null=_number % 2 == 0).contribute_to_class(Blob, f"n{_number}")
