@@ -179,11 +179,10 @@ def _by_subquery(source: Source, expression: Any) -> Subquery:
     relation = next(iter(relations)) if len(relations) == 1 else None
     if relation is not None:
         manager = relation.related_model._base_manager.using(source.using)
-        rows = manager.filter(**{relation.field.name: OuterRef("pk")})
-        expression = rebased(expression, prefix=relation.name, onto="")
-    else:
-        rows = source.model._base_manager.using(source.using).filter(pk=OuterRef("pk"))
-    rows = rows.order_by().annotate(_value=expression).values("_value")
-    # Without GROUP BY an aggregate of no rows is one row: 0 for a count, as in the join form.
-    rows.query.group_by = None
-    return Subquery(rows)
+        rows = manager.filter(**{relation.field.name: OuterRef("pk")}).order_by()
+        rows = rows.annotate(_value=rebased(expression, prefix=relation.name, onto="")).values("_value")
+        # Without GROUP BY an aggregate of no rows is one row: 0 for a count, as in the join form.
+        rows.query.group_by = None
+        return Subquery(rows)
+    itself = source.model._base_manager.using(source.using).filter(pk=OuterRef("pk")).order_by()
+    return Subquery(itself.values("pk").annotate(_value=expression).values("_value"))

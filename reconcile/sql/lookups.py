@@ -10,7 +10,7 @@ import json
 from typing import Any, ClassVar, cast
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import DateField, Expression, Field, Func, TextField, Value
+from django.db.models import DateTimeField, Expression, Field, Func, TextField, Value
 from django.db.models.expressions import Col
 from django.db.models.functions import Cast, Round
 from django.db.models.lookups import In, Lookup
@@ -62,7 +62,7 @@ class AsStored(Func):
     def _converted(self, connection: BaseDatabaseWrapper) -> Expression:
         source = self.get_source_expressions()[0]
         field = cast("Field[Any, Any]", self.output_field)
-        if isinstance(source, Value):
+        if isinstance(source, Value) and _is_of(source, field):
             # PostgreSQL takes an untyped constant for text; elsewhere the parameter is converted already.
             return _typed(source, field) if connection.vendor == "postgresql" else source
         if _same_storage(source, field, connection):
@@ -73,9 +73,15 @@ class AsStored(Func):
             # Note [Decimals on SQLite]: they are kept as floats, so the cast rounds nothing.
             places = field.decimal_places  # type: ignore[attr-defined]
             return Round(source, places, output_field=field)
-        if connection.vendor == "sqlite" and isinstance(field, DateField):
+        if connection.vendor == "sqlite" and isinstance(field, DateTimeField):
+            # Its cast would cut the microseconds to milliseconds.
             return source
         return Cast(source, field)
+
+
+def _is_of(value: Value, field: Field[Any, Any]) -> bool:
+    kind = stored_field(value.output_field).get_internal_type() if value.value is not None else None
+    return kind is None or kind == field.get_internal_type() or {kind, field.get_internal_type()} <= _TEXTS
 
 
 def _typed(value: Value, field: Field[Any, Any]) -> Cast:

@@ -1,0 +1,284 @@
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+from django.db.models import Avg, Count, F, Max, Q, Sum, Value
+from django.db.models.functions import Coalesce, Concat, Lower, Now, Upper
+from django.utils import timezone
+
+from reconcile import HaveValues, Rule
+from reconcile.models import Change
+from sample_project.shop.models import Customer, Group, Item, Order, PendingCharge
+from tests.helpers import assert_clean, assert_finds, assert_repairs, everything, repaired
+from tests.zoo.models import Basket, Bill, Device, Match, Page, Player, Shy, Team
+
+pytestmark = pytest.mark.django_db
+
+
+def rule(every, **columns):
+    return Rule(name="values", every=every, must=HaveValues(**columns))
+
+
+def team(players=0, **values):
+    made = Team.objects.create(name="team", **values)
+    Player.objects.bulk_create([Player(team=made) for _ in range(players)])
+    return made
+
+
+def test_a_wrong_constant_is_found_and_set():
+    wrong, _right = Basket.objects.create(label="a"), Basket.objects.create(label="b")
+    assert_finds(rule(Basket, label="b"), stale=[wrong])
+    assert_repairs(rule(Basket, label="b"), update=1)
+    assert set(Basket.objects.values_list("label", flat=True)) == {"b"}
+
+
+def test_null_equals_null_and_differs_from_everything_else():
+    wrong, _right = Basket.objects.create(note=""), Basket.objects.create(note=None)
+    assert_finds(rule(Basket, note=None), stale=[wrong])
+    assert_repairs(rule(Basket, note=None), update=1)
+    other = rule(Basket, note="x")
+    assert_finds(other, stale=Basket.objects.all())
+    assert_repairs(other, update=2)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"label": "text"},
+        {"rate": 1.5},
+        {"changed": True},
+        {"price": Decimal("9.99")},
+        {"day": date(2026, 2, 3)},
+        {"seen_at": timezone.now().replace(microsecond=120)},
+        {"seen_at": timezone.now().replace(microsecond=0)},
+        {"quantity": 5, "note": "both"},
+        {"label": Upper(Value("upper"))},
+        {"note": Concat(F("label"), Value("-"), F("label"))},
+        {"quantity": F("score") + 1},
+        {"rate": F("quantity") * 1.1},
+        {"price": F("quantity") / Value(3.0)},
+        {"seen_at": Now()},
+        {"day": Now()},
+        {"note": F("quantity")},
+    ],
+    ids=str,
+)
+def test_a_repaired_value_is_never_found_again(columns):
+    Basket.objects.create(label="label")
+    Basket.objects.create(
+        label="other", note="note", seen_at=timezone.now() - timedelta(days=1), day=date(2020, 1, 1)
+    )
+    assert_finds(rule(Basket, **columns), stale=Basket.objects.all())
+    result = repaired(rule(Basket, **columns))
+    assert (result.written.update, result.left, result.error) == (2, 0, None), result
+
+
+def test_a_clock_in_a_date_column_is_stored_as_a_date():
+    basket = Basket.objects.create()
+    assert_repairs(rule(Basket, day=Now()), update=1)
+    basket.refresh_from_db()
+    assert abs(basket.day - timezone.now().date()) <= timedelta(days=1)
+
+
+def test_more_decimals_than_the_column_has_do_not_oscillate():
+    basket = Basket.objects.create(rate=7)
+    thirds = rule(Basket, price=F("rate") / Value(3.0))
+    assert_repairs(thirds, update=1)
+    basket.refresh_from_db()
+    assert basket.price == Decimal("2.33")
+
+
+def test_text_is_compared_exactly():
+    Device.objects.create(name="LAMP")
+    Device.objects.create(name="lamp ")
+    right = Device.objects.create(name="lamp")
+    lower = rule(Device, name="lamp")
+    assert_finds(lower, stale=Device.objects.exclude(pk=right.pk))
+    assert_repairs(lower, update=2)
+
+
+def test_an_expression_over_the_row_itself():
+    wrong, _right = Device.objects.create(name="Mixed"), Device.objects.create(name="lower")
+    assert_finds(rule(Device, name=Lower("name")), stale=[wrong])
+    assert_repairs(rule(Device, name=Lower("name")), update=1)
+
+
+def test_an_expression_over_a_foreign_key():
+    ada = Customer.objects.create(name="Ada")
+    Order.objects.bulk_create([Order(customer=ada, customer_name="Ada"), Order(customer=ada), Order()])
+    named = rule(Order, customer_name=Coalesce(F("customer__name"), Value("")))
+    assert_finds(named, stale=[Order.objects.get(customer=ada, customer_name="")])
+    assert_repairs(named, update=1)
+
+
+def test_a_state_that_follows_from_a_related_row():
+    sold, archived = (
+        Item.objects.create(status=status) for status in (Item.Status.ACTIVE, Item.Status.ARCHIVED)
+    )
+    PendingCharge.objects.bulk_create(
+        [PendingCharge(item=item, scheduled_at=timezone.now()) for item in (sold, archived)]
+    )
+    charges = PendingCharge.objects.filter(item__status=Item.Status.ARCHIVED)
+    cancelled = rule(charges, status="cancelled", scheduled_at=None)
+    assert_finds(cancelled, stale=charges)
+    assert_repairs(cancelled, update=1)
+    assert PendingCharge.objects.get(item=sold).status == "pending"
+
+
+def test_a_count_of_related_rows():
+    right, low, none, high = team(2, player_count=2), team(3), team(), team(player_count=4)
+    counted = rule(Team, player_count=Count("players"))
+    assert_finds(counted, stale=[low, high])
+    assert_repairs(counted, update=2)
+    assert [Team.objects.get(pk=each.pk).player_count for each in (right, low, none, high)] == [2, 3, 0, 0]
+
+
+def test_a_count_with_a_filter():
+    mixed = team(2)
+    Player.objects.create(team=mixed, active=False)
+    counted = rule(Team, player_count=Count("players", filter=Q(players__active=True)))
+    assert_repairs(counted, update=1)
+    mixed.refresh_from_db()
+    assert mixed.player_count == 2
+
+
+def test_the_sum_of_nothing_is_zero_where_the_column_cannot_be_null():
+    empty = team(player_count=5)
+    summed = rule(Team, player_count=Sum("players__age"))
+    assert_finds(summed, stale=[empty])
+    assert_repairs(summed, update=1)
+    empty.refresh_from_db()
+    assert empty.player_count == 0
+
+
+def test_the_sum_of_nothing_is_null_where_the_column_can_be():
+    empty = team(points=5)
+    assert_repairs(rule(Team, points=Sum("matches__points")), update=1)
+    empty.refresh_from_db()
+    assert empty.points is None
+
+
+def test_a_sum_of_an_expression_over_related_rows():
+    order = Order.objects.create()
+    Item.objects.bulk_create(
+        [Item(order=order, price=Decimal("3.33"), quantity=3), Item(order=order, price=Decimal("0.01"))]
+    )
+    totalled = rule(Order, total=Sum(F("items__price") * F("items__quantity")))
+    assert_repairs(totalled, update=1)
+    order.refresh_from_db()
+    assert order.total == Decimal("10.00")
+
+
+def test_two_aggregates_over_one_relation():
+    made = team(3)
+    Player.objects.update(age=30)
+    both = rule(Team, player_count=Count("players"), points=Max("players__age"))
+    assert_repairs(both, update=1)
+    made.refresh_from_db()
+    assert (made.player_count, made.points) == (3, 30)
+
+
+def test_aggregates_over_two_relations_do_not_multiply_each_other():
+    made = team(3)
+    Match.objects.bulk_create([Match(team=made, points=2) for _ in range(4)])
+    both = rule(Team, player_count=Count("players"), points=Sum("matches__points"))
+    assert_finds(both, stale=[made])
+    assert_repairs(both, update=1)
+    made.refresh_from_db()
+    assert (made.player_count, made.points) == (3, 8)
+
+
+def test_an_aggregate_beside_a_value_of_the_record():
+    made = team(3)
+    mixed = rule(Team, player_count=Count("players") + F("pk"))
+    assert_repairs(mixed, update=1)
+    made.refresh_from_db()
+    assert made.player_count == 3 + made.pk
+
+
+def test_an_average_is_rounded_as_the_column_stores_it():
+    made = team(3)
+    for age, player in zip((20, 21, 21), Player.objects.all(), strict=True):
+        Player.objects.filter(pk=player.pk).update(age=age)
+    assert_repairs(rule(Team, average=Avg("players__age")), update=1)
+    made.refresh_from_db()
+    assert made.average == Decimal("20.7")
+
+
+def test_a_count_over_many_to_many():
+    from django.contrib.auth.models import User
+
+    group = Group.objects.create(name="friends")
+    users = User.objects.bulk_create([User(username=f"user {number}") for number in range(3)])
+    through = Group.members.through
+    through.objects.bulk_create([through(group_id=group.pk, user_id=user.pk) for user in User.objects.all()])
+    assert len(users) == 3
+    assert_repairs(rule(Group, member_count=Count("members")), update=1)
+    group.refresh_from_db()
+    assert group.member_count == 3
+
+
+def test_moving_a_child_is_found_at_both_parents():
+    left, right = team(2, player_count=2), team(1, player_count=1)
+    Player.objects.filter(pk=Player.objects.filter(team=left).first().pk).update(team=right)
+    assert_finds(rule(Team, player_count=Count("players")), stale=[left, right])
+
+
+def test_records_that_the_default_manager_hides_are_checked_too():
+    hidden = Shy._base_manager.create(visible=False, value=1)
+    assert_finds(rule(Shy, value=2), stale=[hidden])
+    assert_repairs(rule(Shy, value=2), update=1)
+
+
+def test_a_text_key_and_a_uuid_key():
+    Page.objects.create(code="a"), Page.objects.create(code="b", visits=3)
+    assert_finds(rule(Page, visits=3), stale=["a"])
+    assert_repairs(rule(Page, visits=3), update=1)
+    device = Device.objects.create(name="x")
+    assert_finds(rule(Device, name="y"), stale=[device])
+    assert_repairs(rule(Device, name="y"), update=1)
+    assert str(Change.objects.latest("pk").key).replace("-", "") == device.pk.hex
+
+
+def test_only_the_rule_s_columns_of_stale_rows_are_written():
+    wrong, right = Basket.objects.create(label="a", note="n"), Basket.objects.create(label="b", note="n")
+    Bill.objects.create(basket_number=1)
+    before = everything()
+    assert_repairs(rule(Basket, label="b"), update=1)
+    after = everything()
+    assert {label for label in after if after[label] != before[label]} == {"zoo.Basket"}
+    assert (wrong.note, Basket.objects.get(pk=right.pk).label) == ("n", "b")
+
+
+def test_the_journal_holds_the_columns_before_and_after():
+    Basket.objects.create(label="old", quantity=1)
+    assert_repairs(rule(Basket, label="new", quantity=2), update=1)
+    change = Change.objects.get()
+    assert change.before == {"label": "old", "quantity": 1}
+    assert change.after == {"label": "new", "quantity": 2}
+
+
+def test_a_value_too_long_for_its_column_is_not_cut():
+    from django.db import connection
+
+    Device.objects.create(name="x")
+    result = repaired(rule(Device, name="y" * 60))
+    if connection.vendor == "sqlite":
+        assert result.written.update == 1
+        return
+    assert (result.written.update, result.left, result.skipped) == (0, 1, 1)
+    assert Device.objects.get().name == "x"
+
+
+def test_null_in_a_column_that_refuses_it_is_an_error_of_that_record():
+    team(player_count=1)
+    result = repaired(rule(Team, player_count=F("points")))
+    assert result.left + result.written.update == 1
+    empty = Team.objects.create(name="none", points=None)
+    result = repaired(rule(Team.objects.filter(pk=empty.pk), player_count=F("points")))
+    assert (result.written.update, result.left, result.skipped) == (0, 1, 1)
+    assert "could not be repaired" in result.why_stopped
+
+
+def test_the_guarantee_is_a():
+    assert rule(Team, player_count=1).guarantee("default") == "A"
