@@ -26,15 +26,16 @@ def in_order(rules: Mapping[str, Rule], *, using: str, now: datetime) -> Sequenc
     ordered: list[str] = []
     while len(ordered) < len(rules):
         left = [name for name in rules if name not in ordered]
-        ready = next((name for name in left if not waits_for[name] & set(left)), None)
-        ordered.append(ready or _in_circle(left, waits_for))
+        ready = next(([name] for name in left if not waits_for[name] & set(left)), None)
+        ordered.extend(ready or _circle(left, waits_for))
     return [rules[name] for name in ordered]
 
 
-def _in_circle(left: Sequence[str], waits_for: Mapping[str, set[str]]) -> str:
-    """The first rule that waits for nothing but rules that in turn wait for it."""
+def _circle(left: Sequence[str], waits_for: Mapping[str, set[str]]) -> Sequence[str]:
+    """The first circle of rules that wait for nothing but each other."""
     reach = {name: _reachable(name, waits_for, set(left)) for name in left}
-    return next(name for name in left if all(name in reach[other] for other in reach[name]))
+    first = next(name for name in left if all(name in reach[other] for other in reach[name]))
+    return [name for name in left if name in reach[first]]
 
 
 def _reachable(name: str, waits_for: Mapping[str, set[str]], within: set[str]) -> set[str]:

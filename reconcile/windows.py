@@ -78,8 +78,9 @@ def walk(
     if last is None or first is None or (after is not None and after >= last):
         return
     dense = isinstance(last, int) and last - first < _SPARSE * max(records, size)
+    below = first - 1 if dense and after is None else after
     steps: Iterable[Any] = (
-        [*range(first + size - 1, last, size), last] if dense else _keyset_steps(keys, after, last, size)
+        [*range(below + size, last, size), last] if dense else _keyset_steps(keys, after, last, size)
     )
     for upto in steps:
         yield Window(after, upto)

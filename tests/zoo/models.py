@@ -131,3 +131,12 @@ class Blob(models.Model):
 
 for _number in range(60):
     models.IntegerField(default=_number, null=_number % 2 == 0).contribute_to_class(Blob, f"n{_number}")
+
+
+class Ghost(models.Model):
+    """A model whose table was never made."""
+
+    value = models.IntegerField(default=0)
+
+    class Meta:
+        managed = False

@@ -1,0 +1,62 @@
+import pytest
+from django.db.models import Count, F, Sum
+from django.utils import timezone
+
+from reconcile import HaveRow, HaveValues, Rule
+from reconcile.graph import in_order
+from reconcile.registry import valid_rules
+from sample_project.shop.models import Invoice, Order
+from tests.helpers import repaired
+from tests.zoo.models import Basket, Bill, Team
+
+
+def ordered(**rules):
+    named = {name: Rule(name=name, every=rule.every, must=rule.must) for name, rule in rules.items()}
+    return [rule.name for rule in in_order(named, using="default", now=timezone.now())]
+
+
+def test_a_rule_that_writes_a_column_runs_before_those_that_read_it():
+    invoice = Rule(every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")}))
+    total = Rule(every=Order, must=HaveValues(total=Sum("items__price")))
+    assert ordered(invoice=invoice, total=total) == ["total", "invoice"]
+    assert ordered(total=total, invoice=invoice) == ["total", "invoice"]
+
+
+def test_rules_that_do_not_touch_each_other_keep_their_order():
+    one = Rule(every=Order, must=HaveValues(item_count=Count("items")))
+    other = Rule(every=Order, must=HaveValues(customer_name="x"))
+    assert ordered(one=one, other=other) == ["one", "other"]
+    assert ordered(other=other, one=one) == ["other", "one"]
+
+
+def test_a_filter_in_every_is_read_too():
+    uses = Rule(every=Team.objects.filter(points__gt=3), must=HaveValues(name="good"))
+    makes = Rule(every=Team, must=HaveValues(points=Sum("matches__points")))
+    assert ordered(uses=uses, makes=makes) == ["makes", "uses"]
+
+
+def test_inserted_rows_come_before_what_counts_them():
+    counts = Rule(every=Bill, must=HaveValues(score=F("amount")))
+    inserts = Rule(every=Basket, must=HaveRow(Bill, link={"basket_number": F("pk")}))
+    assert ordered(counts=counts, inserts=inserts) == ["inserts", "counts"]
+
+
+def test_rules_in_a_circle_keep_their_order_and_those_that_need_them_come_after():
+    one = Rule(every=Team, must=HaveValues(points=F("player_count")))
+    two = Rule(every=Team, must=HaveValues(player_count=F("points")))
+    after = Rule(every=Team, must=HaveValues(average=F("points")))
+    assert ordered(after=after, one=one, two=two) == ["one", "two", "after"]
+
+
+def test_the_sample_project_s_totals_come_before_its_invoices():
+    names = [rule.name for rule in in_order(valid_rules(), using="default", now=timezone.now())]
+    assert names.index("orders.total") < names.index("orders.invoice")
+
+
+@pytest.mark.django_db
+def test_a_rule_is_not_held_up_by_itself():
+    Team.objects.create(name="x", points=1, player_count=1)
+    rule = Rule(
+        name="self", every=Team.objects.filter(points__lt=10), must=HaveValues(points=F("player_count") + 1)
+    )
+    assert repaired(rule).written.update == 1

@@ -1,0 +1,323 @@
+"""The chunk's transaction beside other sessions, real ones where the claim is about them."""
+
+import threading
+import uuid
+
+import pytest
+from django.db import connection, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from reconcile import HaveRow, HaveValues, Rule, runs
+from reconcile.drift import MISSING
+from reconcile.errors import ChunkConflictError, GivenUpError, NotMendedError, TakenOverError
+from reconcile.models import Change, Outcome, Run, Shard
+from reconcile.remedies import Insert
+from reconcile.repairing import Chunks
+from reconcile.sql.dialects import dialect_of
+from sample_project.shop.models import Invoice, Order
+from tests.helpers import Session, repaired
+from tests.zoo.models import Basket, Bill, Player, Team
+
+INVOICE = Rule(
+    name="invoice", every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")})
+)
+
+
+class Clumsy:
+    """A remedy that fails as often as it is told to, for some keys."""
+
+    verb = "insert"
+
+    def __init__(self, error, *, times=10**9, keys=()):
+        self.error, self.left, self.keys = error, times, set(keys)
+
+    def write(self, finder, keys, journal):
+        if self.left and (not self.keys or self.keys & set(keys.values)):
+            self.left -= 1
+            raise self.error
+        return Insert().write(finder, keys, journal)
+
+
+def chunks_for(rule, remedy=None):
+    run = Run.objects.create(kind="repair", now=timezone.now())
+    outcome = Outcome.objects.create(run=run, rule=rule.name, position=0, state="repairing")
+    token = uuid.uuid4()
+    shard = Shard.objects.create(outcome=outcome, drift="missing", token=token)
+    compiled = rule.compile(using="default", now=timezone.now())
+    finder = next(finder for finder in compiled.finders if finder.drift is MISSING)
+    paused = []
+    made = Chunks(
+        rule=rule.name, finder=finder, remedy=remedy or Insert(), shard=shard, using="default", token=token,
+        pause=paused.append,
+    )  # fmt: skip
+    return made, paused
+
+
+def missing(number):
+    Order.objects.bulk_create([Order(total=3) for _ in range(number)])
+    return list(Order.objects.order_by("pk").values_list("pk", flat=True))
+
+
+@pytest.mark.django_db
+def test_the_cursor_and_the_counts_are_those_of_the_chunk():
+    keys = missing(3)
+    chunks, _ = chunks_for(INVOICE)
+    assert chunks.repair(keys) == 3
+    shard = Shard.objects.get()
+    assert (shard.cursor, shard.chunks, shard.written, shard.set_aside) == (str(keys[-1]), 1, 3, 0)
+    assert shard.outcome.inserted == 3
+
+
+@pytest.mark.django_db
+def test_a_worker_that_was_taken_over_writes_nothing():
+    keys = missing(3)
+    chunks, _ = chunks_for(INVOICE)
+    Shard.objects.update(token=uuid.uuid4())
+    with pytest.raises(TakenOverError, match="has taken over"):
+        chunks.repair(keys)
+    assert not Invoice.objects.exists()
+    assert not Change.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_worker_whose_heartbeat_is_due_is_fenced_while_it_walks():
+    chunks, _ = chunks_for(INVOICE)
+    chunks.beat()
+    chunks.beaten -= 60
+    before = Shard.objects.get().heartbeat
+    chunks.beat()
+    assert Shard.objects.get().heartbeat > before
+    Shard.objects.update(token=uuid.uuid4())
+    chunks.beaten -= 60
+    with pytest.raises(TakenOverError):
+        chunks.beat()
+
+
+@pytest.mark.django_db
+def test_a_transient_failure_is_tried_again_after_a_pause():
+    keys = missing(4)
+    chunks, paused = chunks_for(INVOICE, Clumsy(ChunkConflictError("raced"), times=2))
+    assert chunks.repair(keys) == 4
+    assert len(paused) == 2
+    assert all(0 <= seconds <= 5 for seconds in paused)
+    assert Change.objects.count() == 4
+
+
+@pytest.mark.django_db
+def test_a_chunk_that_fails_is_halved_down_to_the_record_that_fails():
+    keys = missing(9)
+    chunks, _ = chunks_for(INVOICE, Clumsy(NotMendedError("still wrong"), keys=[keys[4]]))
+    assert chunks.repair(keys) == 8
+    assert chunks.failures == {keys[4]: "still wrong"}
+    assert set(Order.objects.filter(invoice=None).values_list("pk", flat=True)) == {keys[4]}
+
+
+@pytest.mark.django_db
+def test_a_rule_is_given_up_when_more_records_fail_than_are_mended():
+    keys = missing(80)
+    chunks, _ = chunks_for(INVOICE, Clumsy(NotMendedError("hopeless")))
+    with pytest.raises(GivenUpError, match="50 records failed and 0 were mended"):
+        chunks.repair(keys)
+    assert not Invoice.objects.exists()
+
+
+@pytest.mark.django_db
+def test_what_a_rolled_back_chunk_wrote_is_gone_with_its_journal():
+    keys = missing(2)
+
+    class Late(Insert):
+        def write(self, finder, keys, journal):
+            super().write(finder, keys, journal)
+            raise NotMendedError("after the write")
+
+    chunks, _ = chunks_for(INVOICE, Late())
+    assert chunks.repair(keys) == 0
+    assert (Invoice.objects.count(), Change.objects.count(), Shard.objects.get().cursor) == (0, 0, None)
+
+
+@pytest.mark.django_db
+def test_a_remedy_that_mends_nothing_is_found_out_by_the_verification():
+    keys = missing(1)
+
+    class Lazy(Insert):
+        def write(self, finder, keys, journal):
+            return 0
+
+    chunks, _ = chunks_for(INVOICE, Lazy())
+    chunks.repair(keys)
+    assert "is still missing after the repair" in chunks.failures[keys[0]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_repair_refuses_to_be_nested_in_a_transaction():
+    missing(1)
+    with transaction.atomic():
+        result = repaired(INVOICE)
+    assert "durable" in result.why_stopped
+    assert not Invoice.objects.exists()
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_a_repair_in_repeatable_read_is_refused_with_the_way_out():
+    missing(1)
+    level = {"postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ"}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            level.get(connection.vendor, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        )
+    try:
+        result = repaired(INVOICE)
+    finally:
+        connection.close()
+    assert "READ COMMITTED: set" in result.why_stopped or "READ COMMITTED" in result.why_stopped
+    assert not Invoice.objects.exists()
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_a_record_that_another_session_holds_is_skipped_and_reported_and_repaired_later():
+    held, *_ = missing(5)
+    locked, done = threading.Event(), threading.Event()
+
+    def handler():
+        with transaction.atomic():
+            list(Order.objects.select_for_update().filter(pk=held))
+            locked.set()
+            assert done.wait(30)
+
+    session = Session(handler)
+    session.start()
+    assert locked.wait(30)
+    result = repaired(INVOICE)
+    done.set()
+    session.join()
+    assert (result.written.insert, result.left, result.skipped, result.incomplete) == (4, 1, 1, True)
+    assert "other sessions hold" in result.why_stopped
+    assert repaired(INVOICE).written.insert == 1
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_a_handler_in_flight_that_inserts_the_invoice_is_neither_doubled_nor_killed():
+    """On PostgreSQL the foreign key locks at COMMIT, so the repair meets the handler only at the unique constraint."""
+    inserted, go_on = threading.Event(), threading.Event()
+    keys = missing(3)
+
+    def handler():
+        with transaction.atomic():
+            Invoice.objects.bulk_create([Invoice(order_id=keys[1], amount=3)])
+            inserted.set()
+            assert go_on.wait(30)
+
+    def repairer():
+        return repaired(INVOICE)
+
+    session, repair = Session(handler), Session(repairer)
+    session.start()
+    assert inserted.wait(30)
+    repair.start()
+    threading.Event().wait(0.4)
+    go_on.set()
+    session.join()
+    result = repair.join()
+    again = repaired(INVOICE)
+    assert result.error is None
+    assert (again.left, again.why_stopped) == (0, "")
+    assert sorted(Invoice.objects.values_list("order", flat=True)) == keys
+    journalled = set(Change.objects.values_list("key", flat=True))
+    handlers_own = str(Invoice.objects.get(order=keys[1]).pk)
+    assert handlers_own not in journalled
+    assert len(journalled) == 2
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_a_counter_that_is_incremented_meanwhile_is_not_overwritten():
+    from django.db.models import Count
+
+    rule = Rule(name="count", every=Team, must=HaveValues(player_count=Count("players")))
+    team = Team.objects.create(name="x")
+    Player.objects.create(team=team)
+    inserted, go_on = threading.Event(), threading.Event()
+
+    def handler():
+        with transaction.atomic():
+            Team.objects.filter(pk=team.pk).update(player_count=F("player_count") + 1)
+            Player.objects.bulk_create([Player(team=team)])
+            inserted.set()
+            assert go_on.wait(30)
+
+    session = Session(handler)
+    session.start()
+    assert inserted.wait(30)
+    held = repaired(rule)
+    go_on.set()
+    session.join()
+    assert (held.written.update, held.skipped) == (0, 1)
+    repaired(rule)
+    team.refresh_from_db()
+    assert team.player_count == 2
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_two_repairs_at_once_repair_each_record_once():
+    missing(400)
+    rules = {INVOICE.name: INVOICE}
+    sessions = [Session(lambda: runs.repair(rules, using="default")[1][0]) for _ in range(2)]
+    for session in sessions:
+        session.start()
+    results = [session.join() for session in sessions]
+    assert Invoice.objects.count() == 400
+    assert Change.objects.count() == sum(result.written.insert for result in results) == 400
+
+
+@pytest.mark.django_db
+def test_records_are_found_in_blocks_where_the_scope_is_not_carried():
+    from django.db.models import CharField
+    from django.db.models.functions import Cast
+
+    from reconcile import repairing
+    from tests.zoo.models import Visit
+
+    rule = Rule(name="v", every=Basket, must=HaveRow(Visit, link={"page_code": Cast("pk", CharField())}))
+    Basket.objects.bulk_create([Basket() for _ in range(7)])
+    compiled = rule.compile(using="default", now=timezone.now())
+    chunks, _ = chunks_for(rule)
+    found = list(repairing._drifted(chunks, compiled.source, 0, None))
+    assert found == sorted(Basket.objects.values_list("pk", flat=True))
+    assert list(repairing._drifted(chunks, compiled.source, 0, found[2])) == found[3:]
+
+
+def test_programming_errors_and_lost_connections_are_not_transient():
+    from django.db import OperationalError, ProgrammingError
+
+    dialect = dialect_of("default")
+    assert dialect.is_transient(ChunkConflictError("x"))
+    assert not dialect.is_transient(ProgrammingError(1064, "syntax"))
+    assert not dialect.is_transient(OperationalError(2013, "lost connection"))
+    assert not dialect.is_transient(ValueError("x"))
+
+
+@pytest.mark.django_db
+def test_a_programming_error_stops_the_rule_at_once():
+    keys = missing(8)
+    from django.db import ProgrammingError
+
+    from reconcile.errors import EvaluationError
+
+    chunks, paused = chunks_for(INVOICE, Clumsy(ProgrammingError("no such function")))
+    with pytest.raises(EvaluationError, match="no such function"):
+        chunks.repair(keys)
+    assert paused == []
+
+
+@pytest.mark.django_db
+def test_bills_without_a_constraint_are_not_doubled_by_a_second_repair():
+    rule = Rule(name="bill", every=Basket, must=HaveRow(Bill, link={"basket_number": F("pk")}))
+    Basket.objects.bulk_create([Basket() for _ in range(3)])
+    assert repaired(rule).written.insert == 3
+    assert repaired(rule).written.insert == 0
+    assert Bill.objects.count() == 3
