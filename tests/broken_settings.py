@@ -1,0 +1,3 @@
+"""Settings that raise."""
+
+1 / 0  # noqa: B018

@@ -1,0 +1,427 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import structlog
+from click.testing import CliRunner
+from django.core.management import CommandError, call_command
+from django.db.models import F
+from django.utils import timezone
+
+from reconcile.cli import reconcile
+from reconcile.models import Change, Outcome, Run, Shard
+from sample_project.shop.models import Invoice, Order
+from tests.helpers import ROOT, an_hour_ago, environment, everything, reconcile_command
+from tests.zoo.models import Basket
+
+HEAD = """
+from django.db.models import F
+from reconcile import HaveRow, HaveValues, Rule
+from sample_project.shop.models import Invoice, Order
+from tests.zoo.models import Basket, Bill, Ghost
+"""
+
+
+def run(*arguments):
+    """The command line in this process: exit code, standard output, standard error."""
+    result = CliRunner().invoke(reconcile, list(arguments), prog_name="reconcile", env={"COLUMNS": "160"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def run_json(*arguments):
+    code, out, _ = run(*arguments, "--format", "json")
+    return code, json.loads(out)
+
+
+@pytest.fixture
+def lacking(db):
+    Order.objects.bulk_create([Order(created_at=an_hour_ago()) for _ in range(12)])
+    return [str(key) for key in Order.objects.order_by("pk").values_list("pk", flat=True)]
+
+
+@pytest.fixture
+def rules(tmp_path, monkeypatch, settings):
+    def write(text):
+        (tmp_path / "own_rules").mkdir()
+        (tmp_path / "own_rules" / "__init__.py").touch()
+        (tmp_path / "own_rules" / "own.py").write_text(HEAD + text)
+        monkeypatch.syspath_prepend(tmp_path)
+        settings.RECONCILE = {"RULES": ["own_rules"]}
+
+    yield write
+    for name in [name for name in sys.modules if name.startswith("own_rules")]:
+        del sys.modules[name]
+
+
+@pytest.mark.django_db
+def test_a_clean_check_exits_with_0():
+    code, out, err = run("check")
+    assert (code, err) == (0, "")
+    assert "All clean: 10 rules checked" in out
+
+
+def test_drift_exits_with_1_and_shows_the_sentence_and_the_keys(lacking):
+    code, out, _ = run("check", "orders.invoice")
+    assert code == 1
+    assert "Every order with not (status = 'draft') must have exactly 1 Invoice" in out
+    assert f"{', '.join(lacking[:5])} and 7 more" in out
+    assert "12 drifted rows in 1 of 1 rule" in out
+
+
+def test_the_json_of_a_check_is_exactly_the_documented_object(lacking):
+    code, report = run_json("check", "orders.invoice", "--samples", "2")
+    assert code == 1
+    assert list(report) == ["version", "run", "database", "status", "seconds", "rules"]
+    (rule,) = report["rules"]
+    seconds = rule.pop("seconds")
+    assert isinstance(seconds, float)
+    assert rule == {
+        "rule": "orders.invoice", "status": "fail", "checked": 12, "missing": 12, "stale": 0, "extra": 0,
+        "guarantee": "A", "error": None,
+        "samples": [{"drift": "missing", "key": lacking[0]}, {"drift": "missing", "key": lacking[1]}],
+    }  # fmt: skip
+    assert (report["version"], report["database"], report["status"]) == (1, "default", "drift")
+
+
+@pytest.mark.parametrize(("samples", "shown"), [("3", 3), ("keys", 5), ("off", 0), ("100", 12)])
+def test_samples_are_so_many_keys_or_none(lacking, samples, shown):
+    _, report = run_json("check", "orders.invoice", "--samples", samples)
+    assert len(report["rules"][0]["samples"]) == shown
+    assert report["rules"][0]["missing"] == 12
+
+
+def test_samples_off_names_no_key_in_text_either(lacking):
+    code, out, _ = run("check", "orders.invoice", "--samples", "off")
+    assert code == 1
+    assert "missing" in out
+
+
+def test_selecting_by_tag_and_owner(lacking):
+    _, report = run_json("check", "--select", "tag:money", "--select", "owner:billing")
+    assert [rule["rule"] for rule in report["rules"]] == ["items.archived_charges", "orders.invoice"]
+
+
+def test_young_records_are_said_to_be_left_alone(db):
+    Order.objects.create()
+    Invoice.objects.all().delete()
+    code, out, _ = run("check", "orders.invoice")
+    assert code == 0
+    assert "1 record left alone: too young to be judged" in out
+
+
+@pytest.mark.parametrize(("fail_on", "code"), [("error", 0), ("warn", 1)])
+def test_a_warning_fails_only_on_demand(db, rules, fail_on, code):
+    rules("r = Rule(every=Basket, must=HaveValues(label='x'), warn_if=0)")
+    Basket.objects.create()
+    got, report = run_json("check", "--fail-on", fail_on)
+    assert (got, report["status"], report["rules"][0]["status"]) == (code, "warn", "warn")
+    assert run("check", "--fail-on", fail_on)[0] == code
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rule_that_cannot_be_evaluated_exits_with_3_which_outranks_drift(rules):
+    rules(
+        "a = Rule(every=Ghost, must=HaveValues(value=1))\nb = Rule(every=Basket, must=HaveValues(label='x'))"
+    )
+    Basket.objects.create()
+    code, report = run_json("check")
+    assert (code, report["status"]) == (3, "error")
+    assert [rule["status"] for rule in report["rules"]] == ["error", "fail"]
+    assert "migrate" in report["rules"][0]["error"]
+    code, out, _ = run("check")
+    assert code == 3
+    assert "1 rule could not be evaluated." in out
+    assert run("repair")[0] == run("repair", "--apply")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["check", "orders.invioce"], "There is no rule 'orders.invioce'. Did you mean 'orders.invoice'?"),
+        (["check", "--select", "tag:mony"], "Did you mean 'money'?"),
+        (["check", "--select", "money"], "is none of tag:NAME"),
+        (["check", "--database", "defualt"], "There is no database 'defualt'. Did you mean 'default'?"),
+        (["check", "--sampels", "3"], "--samples"),
+        (["check", "--samples", "some"], "is none of a number, 'keys' and 'off'"),
+        (["check", "--fail-on", "never"], "is not one of"),
+        (["check", "--format", "yaml"], "is not one of"),
+        (["check", "--output", "/no/such/folder/report"], "No such file or directory"),
+        (["repair", "--max-repairs", "lots"], "is neither a count such as 100 nor a percent"),
+        (["repair", "nothing"], "There is no rule 'nothing'."),
+        (["explain", "orders.invoic"], "Did you mean 'orders.invoice'?"),
+        (["rules", "orders.invoic"], "Did you mean 'orders.invoice'?"),
+        (["resume", "zzzz"], "There is no run 'zzzz'."),
+        (["runs", "zzzz"], "There is no run 'zzzz'."),
+        (["chekc"], "chekc"),
+    ],
+)
+@pytest.mark.django_db
+def test_bad_usage_exits_with_2_and_names_the_way_out(arguments, said):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert said in " ".join(err.replace("│", " ").split()), err
+
+
+def test_invalid_rules_exit_with_2_and_are_all_shown(rules):
+    rules("a = Rule(every=Order, must=HaveValues(totl=1))\nb = Rule(every=Order[:1] if 0 else 3, must=4)")
+    code, out, err = run("check")
+    assert (code, out) == (2, "")
+    assert (
+        "reconcile.E013  Rule 'own.a': HaveValues: shop.Order has no column 'totl'. Did you mean 'total'?"
+        in err
+    )
+    assert "Rule 'own.b': every= is 3." in err
+
+
+def test_no_rules_exit_with_2(settings):
+    settings.RECONCILE = {"RULES": []}
+    code, _, err = run("check")
+    assert code == 2
+    assert 'Set RECONCILE = {"RULES": ["rules"]}' in err
+
+
+def test_a_repair_without_apply_prints_the_plan_and_writes_nothing(lacking):
+    before = everything()
+    code, out, _ = run("repair", "orders.invoice")
+    assert code == 0
+    assert "12 rows would be written. Nothing has been: add --apply to write." in out
+    code, report = run_json("repair", "orders.invoice")
+    assert (code, report["applied"], report["run"]) == (0, False, None)
+    assert everything() == before
+    assert (Run.objects.count(), Change.objects.count()) == (0, 0)
+
+
+def test_the_json_of_a_repair_says_what_was_planned_written_left_and_skipped(lacking):
+    code, report = run_json("repair", "orders.invoice", "--apply")
+    nothing = {"insert": 0, "update": 0, "delete": 0, "called": 0, "enqueued": 0}
+    (rule,) = report["rules"]
+    assert (code, report["applied"], report["status"]) == (0, True, "clean")
+    assert rule["planned"] == rule["written"] == {**nothing, "insert": 12}
+    assert (rule["left"], rule["skipped"], rule["why_stopped"], rule["error"]) == (0, 0, None, None)
+    assert Invoice.objects.count() == 12
+    assert str(Run.objects.get().pk) == report["run"]
+
+
+def test_a_repair_that_was_applied_says_so_and_a_second_one_writes_nothing(lacking):
+    code, out, _ = run("repair", "--apply")
+    assert code == 0
+    assert "24 rows written" in out
+    assert "Verified." in out
+    code, out, _ = run("repair", "--apply")
+    assert (code, "0 rows written" in out) == (0, True)
+    assert "Nothing to repair." in run("repair")[1]
+
+
+def test_a_cap_exits_with_4_before_the_first_write(lacking):
+    for arguments in (["--max-repairs", "11"], ["--max-repairs", "50%"], ["--max-repairs", "11", "--apply"]):
+        code, out, _ = run("repair", "orders.invoice", *arguments)
+        assert code == 4, out
+        assert "12 repairs are planned, and the cap is" in out
+    assert not Invoice.objects.exists()
+    assert run("repair", "orders.invoice", "--max-repairs", "12", "--apply")[0] == 0
+
+
+def test_an_incomplete_repair_exits_with_4_and_says_why(db, rules):
+    rules(
+        "r = Rule(every=Basket, must=HaveRow(Bill, link={'basket_number': F('quantity')}, count=1, "
+        "create_only={'kind': 'k'}, where=__import__('django').db.models.Q(kind='other')))"
+    )
+    Basket.objects.create()
+    code, out, _ = run("repair", "--apply")
+    assert code == 4
+    assert "is not found by its link" in out
+    assert "Incomplete: own.r." in out
+
+
+@pytest.mark.django_db
+def test_extra_rows_are_said_to_be_left(rules):
+    rules(
+        "r = Rule(every=Order.objects.none(), must=HaveRow(Invoice, link={'order': F('pk')}, values={'amount': 1}))"
+    )
+    order = Order.objects.create()
+    code, out, _ = run("repair", "--apply")
+    assert code == 0
+    assert f"1 extra row reported, not touched: {order.invoice.pk}" in out
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rule_that_another_run_holds_exits_with_75(transactional_db):
+    Order.objects.bulk_create([Order(created_at=an_hour_ago())])
+    other = Run.objects.create(kind="repair", now=timezone.now())
+    holder = Outcome.objects.create(
+        run=other, rule="orders.invoice", position=0, state="repairing", held="orders.invoice"
+    )
+    Shard.objects.create(outcome=holder, drift="missing", token=other.pk)
+    code, out, _ = run("repair", "orders.invoice", "--apply")
+    assert code == 75
+    assert f"reconcile resume {str(other.pk)[:8]}" in out
+
+
+def test_output_goes_to_a_file_whole_or_not_at_all(lacking, tmp_path):
+    for form in ("text", "json"):
+        path = tmp_path / form
+        code, out, _ = run("check", "--format", form, "--output", str(path))
+        assert (code, out) == (1, "")
+        assert "orders.invoice" in path.read_text()
+    assert json.loads((tmp_path / "json").read_text())["version"] == 1
+    assert "\x1b[" not in (tmp_path / "text").read_text()
+
+
+def test_the_project_s_own_prints_and_logs_never_reach_standard_output(lacking, rules):
+    rules("print('printed while imported')\nr = Rule(every=Order, must=HaveValues(item_count=0))")
+    structlog.reset_defaults()
+    code, out, err = run("--verbose", "check", "--format", "json")
+    assert code == 0
+    assert json.loads(out)["status"] == "clean"
+    assert "printed while imported" in err
+    assert "rule_checked" in err
+    assert "rule=own.r" in err.replace("\x1b[0m", "").replace("\x1b[36m", "").replace("\x1b[35m", "")
+
+
+def test_without_verbose_nothing_is_logged(lacking):
+    structlog.reset_defaults()
+    assert run("check")[2] == ""
+
+
+@pytest.mark.django_db
+def test_rules_lists_sentences_and_json():
+    code, out, _ = run("rules")
+    assert code == 0
+    assert "10 rules." in out
+    assert "The name is copied so that lists of orders need no join." in out
+    code, report = run_json("rules", "--select", "tag:money")
+    assert code == 0
+    assert [rule["rule"] for rule in report["rules"]] == ["items.archived_charges", "orders.invoice"]
+    assert report["rules"][1]["owner"] == "billing"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "rule", ["orders.invoice", "orders.total", "groups.access", "items.archived_charges"]
+)
+def test_explain_prints_the_sentence_the_sql_the_plan_and_the_guarantee(rule):
+    code, out, _ = run("explain", rule)
+    assert code == 0
+    assert "must have" in out
+    assert "Safety A" in out
+    assert "SELECT" in out
+    assert "remedy" in out
+
+
+@pytest.mark.django_db
+def test_explain_says_what_settles_and_what_reaches_the_whole_table():
+    assert "Records younger than 0:15:00 by created_at are left alone." in run("explain", "orders.invoice")[1]
+    assert "the whole table in one statement" in run("explain", "groups.access")[1]
+
+
+@pytest.mark.django_db
+def test_runs_lists_runs_and_shows_one(lacking):
+    assert "There are no runs yet." in run("runs")[1]
+    run("repair", "orders.invoice", "--apply")
+    key = str(Run.objects.get().pk)
+    code, out, _ = run("runs")
+    assert code == 0
+    assert key[:8] in out
+    code, out, _ = run("runs", key[:6])
+    assert (code, "finished" in out, "orders.invoice" in out) == (0, True, True)
+    assert run_json("runs")[1]["runs"][0]["run"] == key
+    assert run_json("runs", key)[1]["rules"][0]["written"]["insert"] == 12
+
+
+@pytest.mark.django_db
+def test_runs_says_of_a_dead_one_how_to_go_on():
+    dead = Run.objects.create(kind="nightly", now=an_hour_ago(), started_at=an_hour_ago())
+    Outcome.objects.create(run=dead, rule="x", position=0, why_stopped="because")
+    assert f"reconcile resume {str(dead.pk)[:8]}" in run("runs")[1]
+    assert "x: because" in run("runs", str(dead.pk))[1]
+    Run.objects.update(state="stopped", why_stopped="somebody pressed a key")
+    assert "It was stopped: somebody pressed a key" in run("runs", str(dead.pk))[1]
+
+
+@pytest.mark.django_db
+def test_resume_goes_on_with_a_stopped_run(lacking):
+    stopped = Run.objects.create(kind="repair", now=timezone.now(), state="stopped")
+    Outcome.objects.create(run=stopped, rule="orders.invoice", position=0, may_repair=True)
+    code, out, _ = run("resume", str(stopped.pk)[:8])
+    assert code == 0
+    assert "12 rows written" in out
+
+
+@pytest.mark.django_db
+def test_the_management_command_is_the_same_group(lacking, capsys):
+    with pytest.raises(CommandError) as raised:
+        call_command("reconcile", "check", "--format", "json")
+    assert raised.value.returncode == 1
+    assert json.loads(capsys.readouterr().out)["rules"][0]["checked"] >= 0
+    call_command("reconcile", "rules")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["repair", "-h"], ["--version"]])
+def test_help_needs_no_settings(arguments):
+    bare = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        reconcile_command(*arguments), env=bare, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings_module", "said"),
+    [
+        (None, "DJANGO_SETTINGS_MODULE is not set."),
+        ("no_such.settings", "can't be read: ModuleNotFoundError"),
+        ("tests.broken_settings", "can't be read: ZeroDivisionError"),
+        ("tests.bare_settings", "don't have 'reconcile' in INSTALLED_APPS"),
+    ],
+)
+def test_settings_that_cannot_be_used_exit_with_2(settings_module, said):
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    if settings_module:
+        bare["DJANGO_SETTINGS_MODULE"] = settings_module
+    done = subprocess.run(
+        reconcile_command("check"), env=bare, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unreachable_database_exits_with_3_and_writes_nothing(tmp_path):
+    nowhere = environment(DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/db.sqlite3")
+    for arguments in (["check"], ["repair"], ["repair", "--apply"], ["runs"], ["explain", "orders.invoice"]):
+        done = subprocess.run(
+            reconcile_command(*arguments), env=nowhere, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 3, done
+        assert "can't be reached" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_was_never_migrated_exits_with_3_and_says_to_migrate(tmp_path):
+    empty = environment(DATABASE_URL=f"sqlite:///{tmp_path}/db.sqlite3")
+    for arguments in (["check"], ["repair", "--apply"], ["runs"]):
+        done = subprocess.run(
+            reconcile_command(*arguments), env=empty, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 3, done
+        assert "manage.py migrate" in done.stdout + done.stderr
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_command_and_manage_py_as_processes(transactional_db):
+    Order.objects.bulk_create([Order(created_at=an_hour_ago())])
+    for command in (
+        reconcile_command("--settings", "tests.settings", "check", "--format", "json"),
+        [sys.executable, "manage.py", "reconcile", "check", "--format", "json"],
+    ):
+        done = subprocess.run(
+            command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1, done.stderr
+        assert json.loads(done.stdout)["status"] == "drift"
+    assert Order.objects.filter(pk=F("pk")).count() == 1

@@ -1,0 +1,287 @@
+import json
+import signal
+import subprocess
+import time
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.db.models import F
+from django.utils import timezone
+
+from reconcile import EXTRA, HaveRow, HaveValues, Rule, Settle, runs
+from reconcile.drift import Status
+from reconcile.errors import UnknownNameError
+from reconcile.models import Change, Outcome, Run, Shard
+from reconcile.registry import valid_rules
+from reconcile.tasks import nightly
+from sample_project.shop import seed
+from sample_project.shop.models import Invoice, Notification, Order
+from tests.helpers import ROOT, an_hour_ago, environment, everything, reconcile_command, repaired
+from tests.zoo.models import Basket, Bill, Ghost, Team
+
+INVOICE = Rule(
+    name="invoice",
+    every=Order.objects.exclude(status=Order.Status.DRAFT),
+    must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")}),
+)
+
+
+def missing(number):
+    Order.objects.bulk_create(
+        [Order(total=3, created_at=an_hour_ago()) for _ in range(number)], batch_size=10_000
+    )
+
+
+def previewed(rule, **options):
+    return runs.preview({rule.name: rule}, using="default", now=timezone.now(), **options)[0]
+
+
+@pytest.mark.django_db
+def test_a_preview_counts_and_writes_nothing_at_all():
+    missing(3)
+    before = everything()
+    result = previewed(INVOICE)
+    assert (result.planned.insert, result.planned.update, result.written.total) == (3, 0, 0)
+    assert everything() == before
+    assert not Run.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_repair_leaves_a_run_with_an_outcome_a_rule():
+    missing(3)
+    run, _ = runs.repair({INVOICE.name: INVOICE}, using="default")
+    run.refresh_from_db()
+    outcome = run.outcomes.get()
+    assert (run.kind, run.state, run.finished_at is not None) == ("repair", "finished", True)
+    assert (outcome.rule, outcome.state, outcome.status, outcome.held) == ("invoice", "done", "pass", None)
+    assert (outcome.checked, outcome.missing, outcome.inserted, outcome.left) == (3, 3, 3, 0)
+    assert len(outcome.samples) == 3
+    assert {shard.state for shard in Shard.objects.all()} == {"done"}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("cap", "stops"), [(2, True), (3, False), ("50%", True), ("100%", False), (0, True)])
+def test_a_cap_stops_before_the_first_write_and_says_how_to_go_on(cap, stops):
+    missing(3)
+    for result in (previewed(INVOICE, max_repairs=cap), repaired(INVOICE, max_repairs=cap)):
+        assert bool(result.why_stopped) is stops
+        assert result.incomplete is stops
+    assert Invoice.objects.count() == (0 if stops else 3)
+    if stops:
+        assert f"3 repairs are planned, and the cap is {cap}" in result.why_stopped
+        assert "--max-repairs 3" in result.why_stopped
+
+
+@pytest.mark.django_db
+def test_a_rule_s_own_cap_counts_unless_another_is_given():
+    missing(3)
+    capped = Rule(name="invoice", every=INVOICE.every, must=INVOICE.must, max_repairs=1)
+    assert repaired(capped).why_stopped
+    assert repaired(capped, max_repairs=5).written.insert == 3
+
+
+@pytest.mark.django_db
+def test_extra_rows_are_reported_and_do_not_make_the_repair_incomplete():
+    Bill.objects.create(basket_number=404)
+    result = repaired(Rule(name="bill", every=Basket, must=HaveRow(Bill, link={"basket_number": F("pk")})))
+    assert (result.found[EXTRA], result.left, result.incomplete, result.status) == (1, 0, False, Status.FAIL)
+
+
+@pytest.mark.django_db
+def test_a_rule_that_cannot_be_evaluated_keeps_no_other_from_being_repaired():
+    missing(2)
+    ghost = Rule(name="ghost", every=Ghost, must=HaveValues(value=1))
+    if connection.vendor == "postgresql":
+        pytest.skip("a failed statement ends the test's own transaction; the next test does it without one")
+    _, results = runs.repair({"ghost": ghost, "invoice": INVOICE}, using="default")
+    by_rule = {result.rule: result for result in results}
+    assert by_rule["ghost"].status is Status.ERROR
+    assert by_rule["invoice"].written.insert == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rule_that_cannot_be_evaluated_is_an_error_of_its_outcome():
+    missing(2)
+    ghost = Rule(name="ghost", every=Ghost, must=HaveValues(value=1))
+    run, results = runs.repair({"ghost": ghost, "invoice": INVOICE}, using="default")
+    assert [result.status for result in results] == [Status.ERROR, Status.PASS]
+    assert "manage.py migrate" in run.outcomes.get(rule="ghost").error
+
+
+@pytest.mark.django_db
+def test_the_nightly_job_repairs_what_is_unattended_and_reports_the_rest():
+    seed.fill(200)
+    result = nightly()
+    run = Run.objects.get()
+    assert (run.kind, run.state, str(run.pk)) == ("nightly", "finished", result["run"])
+    assert set(run.outcomes.values_list("rule", flat=True)) == set(valid_rules())
+    charges = run.outcomes.get(rule="items.archived_charges")
+    assert charges.stale > 0
+    assert (charges.updated, charges.left) == (0, charges.stale)
+    assert charges.why_stopped == "It is not unattended, so the nightly job only reports."
+    assert {outcome.left for outcome in run.outcomes.exclude(pk=charges.pk)} == {0}
+    assert result["written"] == Change.objects.count() > 200
+    assert nightly()["written"] == 0
+
+
+@pytest.mark.django_db
+def test_the_whole_shop_is_clean_after_a_repair_and_a_second_one_writes_nothing():
+    seed.fill(200)
+    rules = valid_rules()
+    _, first = runs.repair(rules, using="default")
+    assert all(result.written.total for result in first), first
+    assert {(result.status, result.left) for result in first} == {(Status.PASS, 0)}
+    right = everything()
+    _, second = runs.repair(rules, using="default")
+    assert sum(result.written.total for result in second) == 0
+    assert everything() == right
+    assert (
+        Notification.objects.filter(kind="created").count() == Order.objects.exclude(status="draft").count()
+    )
+    assert not Order.objects.exclude(status="draft").exclude(invoice__amount=F("total")).exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("settle", "vendors"),
+    [(None, ("postgresql", "mysql", "sqlite")), (Settle("seen_at", days=1), ("postgresql", "mysql"))],
+)
+def test_the_nightly_job_leaves_what_is_too_risky_to_people(settle, vendors):
+    rule = Rule(
+        name="bill",
+        every=Basket,
+        must=HaveRow(Bill, link={"basket_number": F("pk")}),
+        unattended=True,
+        settle=settle,
+    )
+    from reconcile.runs._rule import too_risky
+
+    risky = too_risky(rule, "default")
+    assert bool(risky) is (connection.vendor in vendors)
+    if risky:
+        assert "A unique constraint would lift it to A." in risky
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rule_that_another_run_holds_is_left_alone():
+    missing(2)
+    other = Run.objects.create(kind="repair", now=timezone.now())
+    holder = Outcome.objects.create(run=other, rule="invoice", position=0, state="repairing", held="invoice")
+    Shard.objects.create(outcome=holder, drift="missing", token=other.pk)
+    result = repaired(INVOICE)
+    assert (result.held, result.written.total, result.left) == (True, 0, 2)
+    assert f"Run {str(other.pk)[:8]} repairs invoice" in result.why_stopped
+    assert f"reconcile resume {str(other.pk)[:8]}" in result.why_stopped
+    holder.refresh_from_db()
+    assert holder.held == "invoice"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rule_whose_holder_has_died_is_taken_over_and_the_dead_is_fenced_out():
+    missing(2)
+    other = Run.objects.create(kind="repair", now=timezone.now())
+    holder = Outcome.objects.create(run=other, rule="invoice", position=0, state="repairing", held="invoice")
+    long_ago = timezone.now() - timedelta(minutes=10)
+    shard = Shard.objects.create(outcome=holder, drift="missing", token=other.pk, heartbeat=long_ago)
+    assert repaired(INVOICE).written.insert == 2
+    for row in (other, holder, shard):
+        row.refresh_from_db()
+    assert (other.state, holder.held) == ("stopped", None)
+    assert "gave no sign of life" in other.why_stopped
+    assert shard.token != other.pk
+
+
+@pytest.mark.django_db
+def test_a_run_is_found_by_the_beginning_of_its_id():
+    run = Run.objects.create(kind="repair", now=timezone.now())
+    assert runs.find(str(run.pk)[:8], using="default") == run
+    with pytest.raises(UnknownNameError, match="`reconcile runs` lists them"):
+        runs.find("zzz", using="default")
+    with pytest.raises(UnknownNameError, match="Several begin so"):
+        Run.objects.create(kind="repair", now=timezone.now())
+        runs.find("", using="default")
+
+
+@pytest.mark.django_db
+def test_resuming_a_finished_run_only_reports_it():
+    missing(2)
+    run, _ = runs.repair({INVOICE.name: INVOICE}, using="default")
+    (result,) = runs.resume(run, {}, using="default")
+    assert (result.written.insert, result.status) == (2, Status.PASS)
+    assert Change.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_a_run_whose_rule_is_gone_cannot_be_resumed():
+    run = Run.objects.create(kind="repair", now=timezone.now())
+    Outcome.objects.create(run=run, rule="invoise", position=0)
+    with pytest.raises(UnknownNameError, match="Did you mean 'invoice'"):
+        runs.resume(run, {"invoice": INVOICE}, using="default")
+
+
+@pytest.mark.django_db
+def test_an_interrupted_run_is_stopped_and_can_be_resumed_where_it_was():
+    missing(3)
+
+    class Interrupting(type(INVOICE.must)):
+        def finders(self, source):
+            raise KeyboardInterrupt
+
+    broken = Rule(name="invoice", every=INVOICE.every, must=Interrupting(Invoice, link={"order": F("pk")}))
+    first = Rule(name="a", every=Team, must=HaveValues(points=1))
+    Team.objects.create(name="x")
+    begun = runs._advancing._begin(
+        "repair", {"a": first, "invoice": INVOICE}, using="default", may_repair={"a", "invoice"}
+    )
+    with pytest.raises(KeyboardInterrupt):
+        runs._advancing._advance(begun, {"a": first, "invoice": broken}, using="default")
+    begun.refresh_from_db()
+    assert (begun.state, begun.why_stopped) == ("stopped", "KeyboardInterrupt: ")
+    results = runs.resume(begun, {"a": first, "invoice": INVOICE}, using="default")
+    begun.refresh_from_db()
+    assert begun.state == "finished"
+    assert [(result.rule, result.written.total) for result in results] == [("a", 1), ("invoice", 3)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_repair_that_is_killed_goes_on_where_it_was_when_it_is_resumed(tmp_path):
+    orders = 100_000
+    missing(orders)
+    log = (tmp_path / "killed.log").open("w")
+    with (
+        log,
+        subprocess.Popen(
+            reconcile_command("repair", "orders.invoice", "--apply"),
+            env=environment(),
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+        ) as process,
+    ):
+        deadline = time.monotonic() + 60
+        while not Shard.objects.filter(drift="missing", chunks__gte=3).exists():
+            assert time.monotonic() < deadline, (tmp_path / "killed.log").read_text()
+            assert process.poll() is None, (tmp_path / "killed.log").read_text()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    run = Run.objects.get()
+    shard = Shard.objects.get(drift="missing")
+    done = Invoice.objects.count()
+    assert 0 < done < orders
+    assert run.state == "running"
+    assert (shard.written, Change.objects.count()) == (done, done)
+    assert int(shard.cursor) == Order.objects.order_by("pk")[done - 1].pk
+
+    resumed = subprocess.run(
+        reconcile_command("resume", str(run.pk)[:8], "--format", "json"),
+        env=environment(), cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert resumed.returncode == 0, resumed.stderr
+    report = json.loads(resumed.stdout)
+    assert report["rules"][0]["written"]["insert"] == orders
+    assert Invoice.objects.count() == Invoice.objects.values("order").distinct().count() == orders
+    journalled = Change.objects.values_list("key", flat=True)
+    assert sorted(map(int, journalled)) == sorted(Invoice.objects.values_list("pk", flat=True))
+    run.refresh_from_db()
+    assert run.state == "finished"
