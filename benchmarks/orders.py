@@ -27,16 +27,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sample_project.settings")
 django.setup()
 
-from django.core.management import call_command  # noqa: E402
-from django.db import connection  # noqa: E402
-from django.db.models import F  # noqa: E402
-from django.utils import timezone  # noqa: E402
+from django.db import connection
+from django.db.models import F
+from django.utils import timezone
 
-from reconcile import AtLeast, HaveRow, Rule, runs  # noqa: E402
-from reconcile.checking import check  # noqa: E402
-from reconcile.models import Change, Run  # noqa: E402
-from sample_project.shop.models import Invoice, Order  # noqa: E402
-from sample_project.shop.services import invoice_order  # noqa: E402
+from reconcile import AtLeast, HaveRow, Rule, runs
+from reconcile.checking import check
+from reconcile.models import Change, Run
+from sample_project.shop.models import Invoice, Order
+from sample_project.shop.services import invoice_order
 
 RECORDS = Order.objects.exclude(status="draft")
 OWED = Rule(

@@ -114,7 +114,7 @@ class evaluated:  # noqa: N801 - reads as a clause: with evaluated(using)
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, Exception) or isinstance(error, ReconcileError):
             return
         raise EvaluationError(_explained(error, self.using)) from error

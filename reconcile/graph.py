@@ -51,8 +51,9 @@ def _reachable(name: str, waits_for: Mapping[str, set[str]], within: set[str]) -
 def _reads(rule: Rule, using: str, now: datetime) -> frozenset[Column]:
     finders: Sequence[Finder] = rule.compile(using=using, now=now).finders
     columns: frozenset[Column] = frozenset()
+    own: frozenset[Column] = rule.must.writes(rule.model)
     for finder in finders:
         columns |= columns_read(finder.find(EVERYTHING))
         if finder.insertion is not None:
             columns |= columns_read(finder.insertion.owed(EVERYTHING))
-    return columns - rule.must.writes(rule.model)
+    return columns - own

@@ -115,7 +115,7 @@ class _Merged(Func):
     def as_postgresql(self, compiler: Any, connection: Any, **_: Any) -> Any:
         return super().as_sql(compiler, connection, template="(%(expressions)s)", arg_joiner=" || ")
 
-    def as_sqlite(self, compiler: Any, connection: Any, **_: Any) -> Any:
+    def as_sqlite(self, compiler: Any, connection: Any, **_: Any) -> Any:  # noqa: ARG002
         # json_patch() would drop what is null; text surgery keeps it: '{…' + ',' + '…}'.
         left, right = (compiler.compile(each) for each in self.get_source_expressions())
         sql = f"(SUBSTR({left[0]}, 1, LENGTH({left[0]}) - 1) || ',' || SUBSTR({right[0]}, 2))"

@@ -235,7 +235,11 @@ def _queryset_faults(every: QuerySet[Any]) -> Iterator[Fault]:
         (bool(query.combinator), "a union, intersection or difference", "Filter with Q objects instead."),
         (bool(query.distinct_fields), "distinct on fields", "Filter for the records that you mean."),
         (bool(query.select_for_update), "locking", "Remove select_for_update(); a repair locks by itself."),
-        (every._fields is not None, "a values() queryset", "Remove values(); a check needs records."),
+        (
+            getattr(every, "_fields", None) is not None,
+            "a values() queryset",
+            "Remove values(); a check needs records.",
+        ),
         (query.group_by is not None, "aggregated", "Filter with Exists(…) instead."),
         (bool(query.extra), "extended by extra()", "Use expressions instead."),
     )

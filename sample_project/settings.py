@@ -37,6 +37,6 @@ CELERY_TASK_EAGER_PROPAGATES = True
 CELERY_BEAT_SCHEDULE = {
     "reconcile": {
         "task": "reconcile.nightly",
-        "schedule": float(os.environ.get("RECONCILE_EVERY_SECONDS", 24 * 60 * 60)),
+        "schedule": float(os.environ.get("RECONCILE_EVERY_SECONDS", "86400")),
     },
 }

@@ -170,8 +170,10 @@ def test_settle_adds_up_its_units():
                     count=AtMost(2),
                 ),
             ),
-            "Every basket with label is there or not (quantity in [1, 2]) must have at most 2 Bill with "
-            "basket_number = pk, counting those with kind = 'x' and not (score ≥ 3).",
+            (
+                "Every basket with label is there or not (quantity in [1, 2]) must have at most 2 Bill with "
+                "basket_number = pk, counting those with kind = 'x' and not (score ≥ 3)."
+            ),
         ),
     ],
 )

@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from reconcile.errors import EvaluationError, HeldError, ReconcileError, TakenOverError, UsageError
 
-__all__ = ["EXIT_DRIFT", "EXIT_ERROR", "EXIT_INCOMPLETE", "EXIT_HELD", "reconcile", "standard_output"]
+__all__ = ["EXIT_DRIFT", "EXIT_ERROR", "EXIT_HELD", "EXIT_INCOMPLETE", "reconcile", "standard_output"]
 
 EXIT_DRIFT, EXIT_USAGE, EXIT_ERROR, EXIT_INCOMPLETE, EXIT_HELD = 1, 2, 3, 4, 75
 

@@ -25,7 +25,7 @@ Command = Callable[..., Any]
 DEFAULT_SAMPLES = 5
 
 
-class Samples(click.ParamType):
+class Samples(click.ParamType):  # type: ignore[type-arg]
     """`N`, `keys` or `off`, as a number of keys."""
 
     name = "N|keys|off"
@@ -33,14 +33,16 @@ class Samples(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number of keys of each kind of drift to show."""
         named = {"keys": DEFAULT_SAMPLES, "off": 0}
-        if isinstance(value, int) or value in named:
-            return named.get(value, value)
-        if re.fullmatch(r"\d{1,6}", value):
-            return int(value)
-        self.fail(f"{value!r} is none of a number, 'keys' and 'off'.", param, ctx)
+        if isinstance(value, int):
+            return value
+        if value in named:
+            return named[value]
+        if not re.fullmatch(r"\d{1,6}", value):
+            self.fail(f"{value!r} is none of a number, 'keys' and 'off'.", param, ctx)
+        return int(value)
 
 
-class Limit(click.ParamType):
+class Limit(click.ParamType):  # type: ignore[type-arg]
     """A count of rows, or a percent of the checked records."""
 
     name = "N|N%"
@@ -50,7 +52,7 @@ class Limit(click.ParamType):
         limit = int(value) if isinstance(value, str) and value.isdigit() else value
         if limit is None or not is_limit(limit):
             self.fail(f"{value!r} is neither a count such as 100 nor a percent such as 0.5%.", param, ctx)
-        return limit  # type: ignore[no-any-return]
+        return limit
 
 
 def rule_arguments(command: Command) -> Command:

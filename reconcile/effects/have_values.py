@@ -95,7 +95,8 @@ class HaveValues:
         def wanted(scope: Scope) -> Rows:
             rows = self._expecting(source, scope).annotate(**{KEY: F("pk")})
             rows = rows.filter(any_differs(fields, lambda field: F(WANTED.format(field.attname))))
-            return rows.values_list(KEY, *(WANTED.format(field.attname) for field in fields))
+            listed: Rows = rows.values_list(KEY, *(WANTED.format(field.attname) for field in fields))
+            return listed
 
         def find(scope: Scope) -> Rows:
             rows = self._expecting(source, scope, alias=True)
@@ -128,7 +129,8 @@ class HaveValues:
                 )
                 expression = _zero_if_none(form, expression, field)  # noqa: PLW2901
             wanted[WANTED.format(field.attname)] = AsStored(expression, field=field)
-        return rows.alias(**wanted) if alias else rows.annotate(**wanted)
+        expecting: Rows = rows.alias(**wanted) if alias else rows.annotate(**wanted)
+        return expecting
 
 
 def _zero_if_none(form: Any, expression: Any, field: Field[Any, Any]) -> Any:
@@ -166,7 +168,7 @@ def _relation_only(model: type[Model], expression: Any, relation: ManyToOneRel |
 
 def _relation(model: type[Model], path: str) -> ManyToOneRel | None:
     """The reverse foreign key to `model`'s own key that the path begins with."""
-    head = path.split(LOOKUP_SEP)[0]
+    head = path.split(LOOKUP_SEP, maxsplit=1)[0]
     relation = next((each for each in model._meta.related_objects if each.name == head), None)
     if not isinstance(relation, ManyToOneRel):
         return None

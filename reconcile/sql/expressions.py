@@ -13,13 +13,28 @@ from django.db.models.expressions import Col
 from django.db.models.functions import Now
 from django.db.models.sql.query import Query
 
-__all__ = ["Column", "aggregates_in", "columns_read", "names_in", "pinned", "pinned_queryset", "rebased"]
+__all__ = [
+    "Column",
+    "aggregates_in",
+    "columns_read",
+    "names_in",
+    "path_of",
+    "pinned",
+    "pinned_queryset",
+    "rebased",
+]
 
 Column = tuple[type[Model], str]
 """A column as (model, attname)."""
 
 
-def _mapped(node: Any, leaf: Callable[[Any], Any]) -> Any:
+def path_of(reference: F) -> str:
+    """The field path that an `F` or an `OuterRef` names."""
+    name: str = reference.name  # type: ignore[attr-defined]
+    return name
+
+
+def _mapped(node: Any, leaf: Callable[[Any], Any]) -> Any:  # noqa: PLR0911 - one for each shape of node
     """A copy of the expression tree `node` in which each node went through `leaf`, top first.
 
     `leaf` returns a replacement, or the node itself to have its children visited.
@@ -67,7 +82,7 @@ def rebased(expression: Any, *, prefix: str, onto: str) -> Any:
 
     def leaf(node: Any) -> Any:
         if isinstance(node, F) and not isinstance(node, OuterRef):
-            return F(moved(node.name))
+            return F(moved(path_of(node)))
         if isinstance(node, tuple) and isinstance(node[0], str):
             return (moved(node[0]), _mapped(node[1], leaf))
         return node
@@ -92,7 +107,7 @@ def pinned_queryset(queryset: QuerySet[Any], now: datetime) -> QuerySet[Any]:
 def names_in(expression: Any) -> Iterator[str]:
     """The field paths that the expression names, as `F` and `Q` spell them."""
     if isinstance(expression, F):
-        yield expression.name
+        yield path_of(expression)
     elif isinstance(expression, tuple) and isinstance(expression[0], str):
         yield expression[0]
         yield from names_in(expression[1])

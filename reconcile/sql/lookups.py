@@ -7,7 +7,7 @@ is not found on foreign keys.
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import DateTimeField, Expression, Field, Func, TextField, Value
@@ -16,11 +16,11 @@ from django.db.models.functions import Cast, Round
 from django.db.models.lookups import In, Lookup
 from django.db.models.sql.compiler import SQLCompiler
 
-__all__ = ["Among", "AsStored", "Differs", "Same", "is_text", "stored_field"]
+__all__ = ["INTEGERS", "Among", "AsStored", "Differs", "Same", "is_text", "stored_field"]
 
 _SQL = tuple[str, list[Any] | tuple[Any, ...]]
 
-_INTEGERS = frozenset(
+INTEGERS = frozenset(
     {
         "AutoField", "BigAutoField", "SmallAutoField", "IntegerField", "BigIntegerField", "SmallIntegerField",
         "PositiveIntegerField", "PositiveBigIntegerField", "PositiveSmallIntegerField",
@@ -52,16 +52,16 @@ class AsStored(Func):
     """
 
     def __init__(self, expression: Any, *, field: Field[Any, Any]) -> None:
-        super().__init__(expression, output_field=cast("Any", stored_field(field)))
+        super().__init__(expression, output_field=stored_field(field))
 
     def as_sql(  # type: ignore[override]
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
     ) -> _SQL:
         return compiler.compile(self._converted(connection))
 
-    def _converted(self, connection: BaseDatabaseWrapper) -> Expression:
-        source = self.get_source_expressions()[0]
-        field = cast("Field[Any, Any]", self.output_field)
+    def _converted(self, connection: BaseDatabaseWrapper) -> Any:
+        source: Any = self.get_source_expressions()[0]
+        field = self.output_field
         if isinstance(source, Value) and _is_of(source, field):
             # PostgreSQL takes an untyped constant for text; elsewhere the parameter is converted already.
             return _typed(source, field) if connection.vendor == "postgresql" else source
@@ -91,7 +91,7 @@ def _typed(value: Value, field: Field[Any, Any]) -> Cast:
 def _same_storage(expression: Expression, target: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
     source = stored_field(expression.output_field)
     kinds = {source.get_internal_type(), target.get_internal_type()}
-    if kinds <= _INTEGERS or kinds <= _TEXTS:
+    if kinds <= INTEGERS or kinds <= _TEXTS:
         return True
     if kinds == {"DecimalField"}:
         exact = connection.vendor != "sqlite" or isinstance(expression, Col)
@@ -99,7 +99,7 @@ def _same_storage(expression: Expression, target: Field[Any, Any], connection: B
     return len(kinds) == 1
 
 
-class _Comparison(Lookup):  # type: ignore[type-arg]
+class _Comparison(Lookup):
     """A comparison of two expressions, as a lookup: MySQL compares anything else with TRUE, past its indexes."""
 
     prepare_rhs = False
@@ -109,7 +109,9 @@ class _Comparison(Lookup):  # type: ignore[type-arg]
         super().__init__(lhs, rhs)
         self.text = is_text(field)
 
-    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+    def as_sql(  # type: ignore[override]
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
+    ) -> _SQL:
         return self._compared(compiler, connection, f"%s {self.operator} %s")
 
     def _compared(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, template: str) -> _SQL:
@@ -172,14 +174,16 @@ class Among(In):
         keys = json.dumps(self._prepared(connection), default=str)
         return f"{lhs} IN (SELECT value FROM json_each(%s))", [*params, keys]
 
-    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+    def as_sql(  # type: ignore[override]
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
+    ) -> _SQL:
         lhs, params = self.process_lhs(compiler, connection)
         placeholders = ", ".join(["%s"] * len(self.rhs))
         return f"{lhs} IN ({placeholders})", [*params, *self._prepared(connection)]
 
     @property
     def _integers(self) -> bool:
-        return stored_field(self.lhs.output_field).get_internal_type() in _INTEGERS
+        return stored_field(self.lhs.output_field).get_internal_type() in INTEGERS
 
     def _prepared(self, connection: BaseDatabaseWrapper) -> list[Any]:
         if self._integers:

@@ -14,6 +14,7 @@ from django.db.models.lookups import Lookup
 from django.db.models.sql.query import Query
 from django.db.models.sql.where import WhereNode
 
+from reconcile.sql.expressions import path_of
 from reconcile.sql.lookups import Differs
 
 __all__ = ["any_differs", "condition_in_words", "in_words", "queryset_in_words"]
@@ -78,7 +79,7 @@ def _node(node: Any, model: type[Model]) -> str:
 
 def _term(value: Any) -> str:  # noqa: PLR0911
     if isinstance(value, OuterRef | F):
-        return value.name.replace("__", ".")
+        return path_of(value).replace("__", ".")
     if isinstance(value, Value):
         return _term(value.value)
     if isinstance(value, Col):

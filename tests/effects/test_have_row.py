@@ -80,7 +80,7 @@ def test_an_invoice_that_nothing_owes_is_found_and_left():
 
 
 def test_rows_that_were_right_stay_untouched():
-    lacking, wrong, right = orders(3)
+    _lacking, wrong, right = orders(3)
     draft = orders(1, status=Order.Status.DRAFT)[0]
     Invoice.objects.create(order=wrong, amount=1)
     for order in (right, draft):
@@ -124,7 +124,7 @@ def test_a_record_whose_settle_column_is_null_counts_as_settled():
         must=HaveRow(Bill, link={"basket_number": F("pk")}),
         settle=Settle("seen_at", days=1),
     )
-    never, old, young = (
+    never, old, _young = (
         Basket.objects.create(seen_at=when)
         for when in (None, timezone.now() - timedelta(days=2), timezone.now())
     )

@@ -9,7 +9,7 @@ from django.utils import timezone
 from reconcile import HaveValues, Rule
 from reconcile.models import Change
 from sample_project.shop.models import Customer, Group, Item, Order, PendingCharge
-from tests.helpers import assert_clean, assert_finds, assert_repairs, everything, repaired
+from tests.helpers import assert_finds, assert_repairs, everything, repaired
 from tests.zoo.models import Basket, Bill, Device, Match, Page, Player, Shy, Team
 
 pytestmark = pytest.mark.django_db

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -17,7 +16,7 @@ class Command(BaseCommand):
     """Hands its arguments to the click group, which reports rules that can't be used by itself."""
 
     help = "Find the records whose side effects are missing, and repair them."
-    requires_system_checks: Sequence[str] = ()
+    requires_system_checks = ()
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run from the shell; exits with the group's code."""

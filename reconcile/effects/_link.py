@@ -1,0 +1,80 @@
+"""What the link of a `HaveRow` is: its columns, the one that carries a range of keys, and whether it is unique."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from django.db import connections
+from django.db.models import F, Field, Model, Q, UniqueConstraint
+
+from reconcile.declaring import as_expression, field_named
+from reconcile.effects._bounds import Bounds
+from reconcile.effects._columns import PerRow
+from reconcile.sql.expressions import path_of
+from reconcile.sql.lookups import INTEGERS, stored_field
+
+__all__ = ["RowSpec", "carrier", "given_columns", "is_unique", "terms"]
+
+
+class RowSpec(Protocol):
+    """What a `HaveRow` declares."""
+
+    @property
+    def model(self) -> type[Model]: ...
+    @property
+    def link(self) -> Mapping[str, Any]: ...
+    @property
+    def values(self) -> Mapping[str, Any]: ...
+    @property
+    def create_only(self) -> Mapping[str, Any]: ...
+    @property
+    def where(self) -> Q: ...
+    @property
+    def bounds(self) -> Bounds: ...
+
+
+def terms(model: type[Model], named: Mapping[str, Any]) -> dict[Field[Any, Any], Any]:
+    """The columns of `model` that `named` names, each with what stands for it."""
+    found = ((field_named(model, name), value) for name, value in named.items())
+    return {column: value for column, value in found if column is not None}
+
+
+def given_columns(must: RowSpec) -> dict[Field[Any, Any], Any]:
+    """What the rule gives for columns of a new row: expressions, or PerRow for what is called once a row."""
+    given: dict[Field[Any, Any], Any] = {}
+    for option in (must.link, must.values, must.create_only):
+        for column, value in terms(must.model, option).items():
+            plain = not hasattr(value, "resolve_expression") and callable(value)
+            given[column] = PerRow(value) if plain else as_expression(value, column)
+    return given
+
+
+def carrier(must: RowSpec, model: type[Model]) -> Field[Any, Any] | None:
+    """The link column that holds the record's own key, so that a range of keys is a range of it."""
+    key = model._meta.pk
+    kind = stored_field(key).get_internal_type()
+    # A range of keys is a range of the column only where both order their values alike.
+    alike = INTEGERS if kind in INTEGERS else {kind}
+    for column, value in terms(must.model, must.link).items():
+        names_key = isinstance(value, F) and path_of(value) in {"pk", key.name, key.attname}
+        if names_key and stored_field(column).get_internal_type() in alike:
+            return column
+    return None
+
+
+def is_unique(must: RowSpec, using: str) -> bool:
+    """Whether the database itself allows one row at most for each link."""
+    meta = must.model._meta
+    partial = connections[using].features.supports_partial_indexes
+    link = {column.name for column in terms(must.model, must.link)}
+    unique = [{column.name} for column in meta.concrete_fields if column.unique]
+    unique += [set(names) for names in meta.unique_together]
+    unique += [
+        set(each.fields)
+        for each in meta.constraints
+        if isinstance(each, UniqueConstraint)
+        and each.fields
+        and (each.condition is None or (partial and each.condition == must.where))
+    ]
+    return must.bounds.n == 1 and any(names <= link for names in unique)

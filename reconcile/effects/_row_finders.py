@@ -1,0 +1,250 @@
+"""The querysets of a `HaveRow`: what is missing, stale and extra, and what the remedies need to mend it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count, Exists, F, Field, OuterRef, Q, Subquery, Sum, Value
+from django.db.models.functions import Coalesce
+from django.db.models.lookups import GreaterThanOrEqual, LessThan
+
+from reconcile.declaring import as_expression
+from reconcile.drift import EXTRA, MISSING, STALE
+from reconcile.effects._bounds import AtMost
+from reconcile.effects._columns import shared_out, supplied
+from reconcile.effects._link import RowSpec, carrier, given_columns, is_unique, terms
+from reconcile.finders import Correction, Finder, Insertion, Rows, Source
+from reconcile.sql.expressions import pinned
+from reconcile.sql.lookups import AsStored, Same
+from reconcile.sql.statements import KEY, WANTED
+from reconcile.sql.wording import any_differs
+from reconcile.windows import EVERYTHING, Keys, Scope
+
+__all__ = ["row_finders"]
+
+_LINK = "_link_{}"
+_VALUE = "_value_{}"
+_NEW = "_new_{}"
+
+
+def row_finders(must: RowSpec, source: Source) -> tuple[Finder, ...]:
+    """MISSING, STALE where there are values, and EXTRA where a number of rows is too many."""
+    linked = _Linked(must, source)
+    unique = is_unique(must, source.using)
+    found = []
+    if must.bounds.least:
+        found.append(_Missing(linked).finder())
+    if must.values:
+        found.append(_Stale(linked).finder())
+    if must.bounds.most is not None and not (isinstance(must.bounds, AtMost) and unique):
+        found.append(_Extra(linked, unique).finder())
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Linked:
+    """Both sides of the link, for one database at one moment."""
+
+    must: RowSpec
+    source: Source
+
+    @property
+    def link(self) -> dict[Field[Any, Any], Any]:
+        return terms(self.must.model, self.must.link)
+
+    @property
+    def carrier(self) -> Field[Any, Any] | None:
+        return carrier(self.must, self.source.model)
+
+    def rows(self, scope: Scope) -> Rows:
+        """The rows that count, with a link to anything at all; in scope, where the link carries it."""
+        rows = self.must.model._base_manager.using(self.source.using)
+        rows = rows.filter(pinned(self.must.where, self.source.now))
+        if self.carrier is not None:
+            rows = rows.filter(scope.on(self.carrier.attname))
+        for column in self.link:
+            if column.null:
+                rows = rows.filter(**{f"{column.attname}__isnull": False})
+        return rows
+
+    def rows_of_record(self, scope: Scope) -> Rows:
+        """The rows linked with the record of the outer query, which `linking` has prepared."""
+        rows = self.rows(scope)
+        for column in self.link:
+            rows = rows.filter(Same(F(column.attname), OuterRef(_LINK.format(column.attname)), field=column))
+        return rows
+
+    def rows_of_records(self, scope: Scope) -> Rows:
+        """The rows linked with any of the records in scope, which are few."""
+        if self.carrier is not None and len(self.link) == 1:
+            return self.rows(scope)
+        records = self.source.records(scope)
+        rows = self.rows(scope).filter(Exists(self.owners(records)))
+        if self.carrier is not None:
+            return rows
+        # Without a range to go by, the first link column leads to the rows through its index.
+        column = next(iter(self.link))
+        links = _selecting(self.linking(records), _LINK.format(column.attname))
+        return rows.filter(**{f"{column.attname}__in": links})
+
+    def linking(self, records: Rows) -> Rows:
+        """`records`, with the expressions of link and values under names that a subquery can refer to."""
+        named = {_LINK.format(column.attname): (column, value) for column, value in self.link.items()}
+        values = terms(self.must.model, self.must.values)
+        named |= {_VALUE.format(column.attname): (column, value) for column, value in values.items()}
+        linking: Rows = records.alias(
+            **{
+                name: AsStored(pinned(as_expression(value, column), self.source.now), field=column)
+                for name, (column, value) in named.items()
+            }
+        )
+        return linking
+
+    def owners(self, records: Rows) -> Rows:
+        """Those of `records` that the row of the outer query is linked with."""
+        owners = self.linking(records)
+        for column in self.link:
+            link = F(_LINK.format(column.attname))
+            owners = owners.filter(Same(OuterRef(column.attname), link, field=column))
+        return owners
+
+
+@dataclass(frozen=True)
+class _Missing:
+    """Records with fewer rows than they must have."""
+
+    linked: _Linked
+
+    def finder(self) -> Finder:
+        linked, must = self.linked, self.linked.must
+        values = supplied(must.model, given_columns(must), now=linked.source.now)
+        selected, made = shared_out(values)
+
+        def owed(scope: Scope) -> Rows:
+            new = {
+                _NEW.format(column.attname): AsStored(pinned(value, linked.source.now), field=column)
+                for column, value in selected.items()
+            }
+            selected_rows: Rows = self.find(scope).annotate(**new).values_list(*new)
+            return selected_rows
+
+        insertion = Insertion(
+            model=must.model, selected=tuple(selected), made=made, owed=owed, present=linked.rows_of_records,
+            passes=must.bounds.least,
+        )  # fmt: skip
+        return Finder(
+            drift=MISSING, model=linked.source.model, carried=linked.carrier is not None, find=self.find,
+            insertion=insertion,
+        )  # fmt: skip
+
+    def find(self, scope: Scope) -> Rows:
+        records = self.linked.linking(self.linked.source.records(scope))
+        rows = self.linked.rows_of_record(scope)
+        least = self.linked.must.bounds.least
+        return records.filter(~Exists(rows) if least == 1 else LessThan(_number(rows), least))
+
+
+@dataclass(frozen=True)
+class _Stale:
+    """Records with a row whose values are not what they must be."""
+
+    linked: _Linked
+
+    @property
+    def columns(self) -> tuple[Field[Any, Any], ...]:
+        return tuple(terms(self.linked.must.model, self.linked.must.values))
+
+    def finder(self) -> Finder:
+        linked = self.linked
+        correction = Correction(model=linked.must.model, fields=self.columns, wanted=self.wanted, own=False)
+        return Finder(
+            drift=STALE, model=linked.source.model, carried=linked.carrier is not None, find=self.find,
+            correction=correction,
+        )  # fmt: skip
+
+    def find(self, scope: Scope) -> Rows:
+        differing = any_differs(self.columns, lambda column: OuterRef(_VALUE.format(column.attname)))
+        rows = self.linked.rows_of_record(scope).filter(differing)
+        return self.linked.linking(self.linked.source.records(scope)).filter(Exists(rows))
+
+    def wanted(self, scope: Scope) -> Rows:
+        owners = self.linked.owners(self.linked.source.records(scope))
+        expected = {
+            WANTED.format(column.attname): Subquery(_selecting(owners, _VALUE.format(column.attname))[:1])
+            for column in self.columns
+        }
+        rows = (
+            self.linked.rows_of_records(scope).filter(Exists(owners)).annotate(**{KEY: F("pk")}, **expected)
+        )
+        rows = rows.filter(any_differs(self.columns, lambda column: F(WANTED.format(column.attname))))
+        listed: Rows = rows.values_list(KEY, *expected)
+        return listed
+
+
+@dataclass(frozen=True)
+class _Extra:
+    """Rows that no record owes, and rows beyond the number that a record may have."""
+
+    linked: _Linked
+    unique: bool
+
+    @property
+    def most(self) -> int:
+        return self.linked.must.bounds.most or 0
+
+    @property
+    def only_surplus(self) -> bool:
+        """At most n: whether a record owes a row at all isn't said, so no row is there that nothing owes."""
+        return isinstance(self.linked.must.bounds, AtMost)
+
+    def finder(self) -> Finder:
+        linked = self.linked
+        return Finder(
+            drift=EXTRA, model=linked.must.model, carried=linked.carrier is not None, find=self.find,
+            counted=self.count,
+        )  # fmt: skip
+
+    def find(self, scope: Scope) -> Rows:
+        unowed = ~Q(self.owned(scope))
+        if self.unique:
+            return self.rows(scope).filter(unowed)
+        earlier = self.linked.rows(EVERYTHING).filter(LessThan(F("pk"), OuterRef("pk")))
+        for column in self.linked.link:
+            earlier = earlier.filter(Same(F(column.attname), OuterRef(column.attname), field=column))
+        surplus = Q(GreaterThanOrEqual(_number(earlier), self.most)) & Q(self.owned(scope))
+        return self.rows(scope).filter(surplus if self.only_surplus else surplus | unowed)
+
+    def count(self, scope: Scope) -> int:
+        unowed = 0 if self.only_surplus else self.rows(scope).filter(~self.owned(scope)).count()
+        if self.unique:
+            return unowed
+        link = [column.attname for column in self.linked.link]
+        groups = (
+            self.rows(scope).order_by().values(*link).annotate(_rows=Count("pk")).filter(_rows__gt=self.most)
+        )
+        surplus = groups.filter(self.owned(scope)).aggregate(_sum=Sum(F("_rows") - self.most, default=0))
+        return unowed + int(surplus["_sum"])
+
+    def rows(self, scope: Scope) -> Rows:
+        """A range of keys is one of the records; a set of keys, one of the rows themselves."""
+        if isinstance(scope, Keys):
+            return self.linked.rows(EVERYTHING).filter(scope.on("pk"))
+        return self.linked.rows(scope)
+
+    def owned(self, scope: Scope) -> Exists:
+        source = self.linked.source
+        return Exists(self.linked.owners(source.owing(EVERYTHING if isinstance(scope, Keys) else scope)))
+
+
+def _selecting(rows: Rows, alias: str) -> Rows:
+    """`rows`, of which only the expression that stands under `alias` is selected."""
+    selected: Rows = rows.annotate(_selected=F(alias)).values("_selected")
+    return selected
+
+
+def _number(rows: Rows) -> Coalesce:
+    """How many rows the subquery has; 0 where it has none."""
+    counted = rows.order_by().annotate(_number=Count("pk")).values("_number")
+    counted.query.group_by = None
+    return Coalesce(Subquery(counted), Value(0))
