@@ -6,6 +6,7 @@ TypeError while a rule file is imported would. So it is kept, and reported toget
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from django.core.exceptions import FieldDoesNotExist, FieldError
 from django.db.models import Expression, F, Field, Model, Q, Value
 
 from reconcile.errors import Fault, nearest
+from reconcile.sql.expressions import aggregates_in, joins_to_many
 from reconcile.sql.lookups import AsStored, stored_field
 
 __all__ = ["Declaration", "as_expression", "column_faults", "field_named", "field_names", "resolution_fault"]
@@ -28,6 +30,7 @@ class _Declared(type):
         given = {name: value for name, value in options.items() if name in known}
         declared = type.__call__(cls, *args, **given)
         object.__setattr__(declared, "unknown_options", unknown)
+        object.__setattr__(declared, "declared_in", sys._getframe(1).f_globals.get("__name__", ""))
         return declared  # type: ignore[no-any-return]
 
 
@@ -35,6 +38,8 @@ class Declaration(metaclass=_Declared):
     """Base of the frozen dataclasses that rule files are written with."""
 
     unknown_options: tuple[str, ...]
+    declared_in: str
+    """Name of the module whose code built it."""
 
     def option_faults(self) -> Iterator[Fault]:
         """A fault for each option that the class does not have."""
@@ -89,14 +94,24 @@ def as_expression(value: Any, field: Field[Any, Any]) -> Any:
     return Value(value, output_field=stored_field(field))
 
 
-def expression_faults(model: type[Model], value: Any, field: Field[Any, Any], where: str) -> Iterator[Fault]:
-    """A fault where the expression for `field` can't be resolved over records of `model`, or has no type."""
+def expression_faults(
+    model: type[Model], value: Any, field: Field[Any, Any], where: str, *, aggregates: bool = False
+) -> Iterator[Fault]:
+    """A fault where the expression for `field` can't be resolved over records of `model`, or isn't one value."""
     expression = as_expression(value, field)
     try:
         resolved = model._base_manager.annotate(_expected=AsStored(expression, field=field)).query
         _ = resolved.annotations["_expected"].get_source_expressions()[0].output_field
     except FieldError as error:
         yield resolution_fault(error, where)
+        return
+    aggregated = any(aggregates_in(expression))
+    if aggregated and not aggregates:
+        hint = "Keep it in a column of the record with a HaveValues rule, and refer to that column."
+        yield Fault("reconcile.E015", f"{where}: an aggregate is not served here.", hint)
+    elif not aggregated and joins_to_many(resolved):
+        hint = "Aggregate them: Count(…), Sum(…), Max(…)." if aggregates else "Give a path to one row."
+        yield Fault("reconcile.E013", f"{where}: the path leads to many rows.", hint)
 
 
 def resolution_fault(error: FieldError | FieldDoesNotExist, where: str) -> Fault:

@@ -37,6 +37,7 @@ class Status(StrEnum):
     FAIL = "fail"
     ERROR = "error"
     SKIPPED = "skipped"
+    """Not evaluated, and not meant to be."""
 
 
 @dataclass(frozen=True, slots=True)

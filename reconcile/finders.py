@@ -14,7 +14,7 @@ from typing import Any
 from django.db.models import Field, Model, Q, QuerySet
 
 from reconcile.drift import Drift
-from reconcile.sql.expressions import pinned_queryset
+from reconcile.sql.expressions import joins_to_many, pinned_queryset
 from reconcile.windows import Scope
 
 __all__ = ["Correction", "Finder", "Insertion", "Rows", "Source"]
@@ -43,21 +43,11 @@ class Source:
     def owing(self, scope: Scope) -> Rows:
         """The records in scope, young ones too: what they owe is rightly there, however young they are."""
         every = pinned_queryset(self.every, self.now).using(self.using).order_by()
-        if not _joins_to_many(every):
+        if not joins_to_many(every.query):
             return every.filter(scope.on("pk"))
         # A filter that joins to many rows yields a record once for each; a membership test, only once.
         keys = every.filter(scope.on("pk")).values("pk")
         return self.model._base_manager.using(self.using).filter(scope.on("pk")).filter(pk__in=keys)
-
-
-def _joins_to_many(queryset: Rows) -> bool:
-    if queryset.query.distinct:
-        return True
-    for join in queryset.query.alias_map.values():
-        through = getattr(join, "join_field", None)
-        if through is not None and not (through.many_to_one or through.one_to_one):
-            return True
-    return False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,6 +70,7 @@ class Outcome(models.Model):
     stale = models.PositiveBigIntegerField(default=0, help_text="Found before the repair.")
     extra = models.PositiveBigIntegerField(default=0, help_text="Found before the repair.")
     samples = models.JSONField(default=list)
+    planned = models.JSONField(default=dict, help_text="Rows that the repair was to write, by verb.")
     inserted = models.PositiveBigIntegerField(default=0)
     updated = models.PositiveBigIntegerField(default=0)
     left = models.PositiveBigIntegerField(

@@ -39,8 +39,10 @@ def load() -> Registry:
     found, faults = _setting_packages()
     rules: dict[str, Rule] = {}
     for package in found:
-        for module in _modules(package, faults):
-            for rule in _rules_of(module, package):
+        modules = list(_modules(package, faults))
+        homes = {module.__name__: {id(value) for value in vars(module).values()} for module in modules}
+        for module in modules:
+            for rule in _rules_of(module, package, homes):
                 if rule.name in rules:
                     hint = "Rename one, or give it name=."
                     faults.append(Fault("reconcile.E003", f"There are two rules named {rule.name!r}.", hint))
@@ -159,11 +161,15 @@ def _imported(name: str, faults: list[Fault]) -> ModuleType | None:
     return None
 
 
-def _rules_of(module: ModuleType, package: ModuleType) -> Iterator[Rule]:
-    """The module's rules under their names: `orders.invoice` for `invoice` in `rules/orders.py`."""
+def _rules_of(module: ModuleType, package: ModuleType, homes: Mapping[str, set[int]]) -> Iterator[Rule]:
+    """The module's rules under their names: `orders.invoice` for `invoice` in `rules/orders.py`.
+
+    A rule that the module has only imported from another rule module is that one's.
+    """
     prefix = module.__name__.removeprefix(package.__name__).lstrip(".")
     for variable, value in vars(module).items():
-        if isinstance(value, Rule):
+        imported = isinstance(value, Rule) and value.declared_in != module.__name__
+        if isinstance(value, Rule) and not (imported and id(value) in homes.get(value.declared_in, ())):
             name = (
                 value.name
                 if isinstance(value.name, str) and value.name
@@ -174,7 +180,8 @@ def _rules_of(module: ModuleType, package: ModuleType) -> Iterator[Rule]:
 
 def _named(rule: Rule, name: str) -> Rule:
     named = replace(rule, name=name)
-    object.__setattr__(named, "unknown_options", rule.unknown_options)
+    for kept in ("unknown_options", "declared_in"):
+        object.__setattr__(named, kept, getattr(rule, kept))
     return named
 
 

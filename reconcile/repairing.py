@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import Any
 
 import structlog
-from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError, connections
+from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError
 from django.db.models import F
 from django.utils import timezone
 
@@ -22,7 +22,7 @@ from reconcile.errors import ChunkConflictError, GivenUpError, NotMendedError, T
 from reconcile.finders import Finder, Source
 from reconcile.journal import ChunkJournal
 from reconcile.models import Outcome, Shard
-from reconcile.remedies import Remedy
+from reconcile.remedies import Remedy, Wrote
 from reconcile.sql.dialects import dialect_of
 from reconcile.windows import EVERYTHING, Keys, Window, walk
 
@@ -96,7 +96,7 @@ class Chunks:
 
     def _examined(self, error: Exception) -> Exception:
         """The error, if it may concern single records; raises EvaluationError where it concerns them all."""
-        lost = connections[self.using].connection is None or not connections[self.using].is_usable()
+        lost = isinstance(error, Error) and dialect_of(self.using).is_lost(error)
         if lost or isinstance(error, ProgrammingError | InterfaceError | NotSupportedError):
             with evaluated(self.using):
                 raise error
@@ -117,19 +117,18 @@ class Chunks:
         with dialect_of(self.using).transaction():
             self._fence()
             locked = self._lock(keys)
-            written = self.remedy.write(self.finder, Keys(locked), self._journal()) if locked else 0
-            self._verify(locked)
-            skipped = set(keys) - set(locked)
-            self._advance(keys[-1], written, len(skipped))
+            wrote = self.remedy.write(self.finder, Keys(locked), self._journal()) if locked else Wrote()
+            skipped = {*keys} - {*locked} | self._verified(locked, wrote)
+            self._advance(keys[-1], wrote.rows, len(skipped))
         self.shard.chunks += 1
         self.shard.cursor = str(keys[-1])
-        self.mended += len(locked)
+        self.mended += len(keys) - len(skipped)
         self.aside.extend(key for key in keys if key in skipped)
         log.info(
             "chunk_repaired", rule=self.rule, run=str(self.shard.outcome.run_id), drift=str(self.finder.drift),
-            after=str(keys[0]), upto=str(keys[-1]), written=written, skipped=len(skipped),
+            after=str(keys[0]), upto=str(keys[-1]), written=wrote.rows, skipped=len(skipped),
         )  # fmt: skip
-        return written
+        return wrote.rows
 
     def _fence(self) -> None:
         """Step 0: an owner that was taken over finds no shard with its token, and must stop."""
@@ -148,15 +147,18 @@ class Chunks:
     def _journal(self) -> ChunkJournal:
         return ChunkJournal(shard=self.shard, chunk=self.shard.chunks + 1, using=self.using)
 
-    def _verify(self, keys: Sequence[Any]) -> None:
-        """Step 5: after the write, none of the locked records may have drifted."""
-        drifted = self.finder.find(Keys(keys))
-        if drifted.exists():
-            left = drifted.values_list("pk", flat=True)[:1]
-            raise NotMendedError(
-                f"{self.finder.model._meta.label} {left.get()} is still {self.finder.drift} after the repair; "
-                "does something in the database change what is written, or does where= exclude it?"
-            )
+    def _verified(self, keys: Sequence[Any], wrote: Wrote) -> set[Any]:
+        """Step 5: after the write none of the locked records may drift, but those of rows that others hold."""
+        drifted = self.finder.find(Keys(keys)) if keys else None
+        if drifted is None or not drifted.exists():
+            return set()
+        left = set(drifted.values_list("pk", flat=True))
+        if len(left) <= wrote.held:
+            return left
+        raise NotMendedError(
+            f"{self.finder.model._meta.label} {min(left, key=str)} is still {self.finder.drift} after the repair; does "
+            "something in the database change what is written, or does where= exclude it?"
+        )
 
     def _advance(self, key: Any, written: int, skipped: int) -> None:
         """Step 6: the cursor and the counts, in the data's own transaction."""

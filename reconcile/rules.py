@@ -22,6 +22,9 @@ from reconcile.sql.wording import queryset_in_words
 __all__ = ["CompiledRule", "Rule", "Settle", "share"]
 
 _DEFAULT_REMEDIES: Mapping[Drift, Remedy] = {MISSING: Insert(), STALE: Update(), EXTRA: Report()}
+LONGEST_NAME = 200
+"""Characters that the tables of runs hold."""
+
 _EFFECT_API = ("faults", "sentence", "finders", "guarantee", "writes")
 _REMEDY_API = ("faults", "write", "verb")
 
@@ -177,6 +180,9 @@ class Rule(Declaration):
             if not isinstance(getattr(self, option), kind):
                 hint = f"Give a {kind.__name__}."
                 yield Fault("reconcile.E012", f"{option}= is {getattr(self, option)!r}.", hint)
+        if isinstance(self.name, str) and len(self.name) > LONGEST_NAME:
+            hint = f"Give it a name= of at most {LONGEST_NAME} characters."
+            yield Fault("reconcile.E012", f"its name has {len(self.name)} characters.", hint)
         for option in ("tags", "covers"):
             if isinstance(getattr(self, option), str) or not isinstance(getattr(self, option), Sequence):
                 yield Fault("reconcile.E012", f"{option}= is {getattr(self, option)!r}.", "Give a list.")

@@ -56,6 +56,19 @@ def test_two_rules_of_one_name_are_a_fault(rule_files):
     assert messages() == ["There are two rules named 'orders.paid'. Rename one, or give it name=."]
 
 
+def test_a_rule_that_another_rule_module_imports_is_registered_once(rule_files):
+    rule_files(aaa="from some_rules.orders import paid", orders=GOOD)
+    assert list(valid_rules()) == ["orders.paid"]
+
+
+def test_a_rule_that_a_function_elsewhere_builds_has_the_name_of_its_variable(rule_files):
+    rule_files(
+        _make="def make():\n    return Rule(every=Order, must=HaveValues(item_count=0))",
+        orders="from some_rules._make import make\npaid = make()",
+    )
+    assert list(valid_rules()) == ["orders.paid"]
+
+
 def test_a_module_that_cannot_be_imported_hides_no_other_fault(rule_files):
     rule_files(broken="1 / 0", orders="bad = Rule(every=Order, must=HaveValues(totl=1))")
     found = messages()

@@ -12,7 +12,7 @@ from reconcile import HaveRow, HaveValues, Rule, runs
 from reconcile.drift import MISSING
 from reconcile.errors import ChunkConflictError, GivenUpError, NotMendedError, TakenOverError
 from reconcile.models import Change, Outcome, Run, Shard
-from reconcile.remedies import Insert
+from reconcile.remedies import Insert, Wrote
 from reconcile.repairing import Chunks
 from reconcile.sql.dialects import dialect_of
 from sample_project.shop.models import Invoice, Order
@@ -142,7 +142,7 @@ def test_a_remedy_that_mends_nothing_is_found_out_by_the_verification():
 
     class Lazy(Insert):
         def write(self, finder, keys, journal):
-            return 0
+            return Wrote()
 
     chunks, _ = chunks_for(INVOICE, Lazy())
     chunks.repair(keys)
@@ -196,6 +196,30 @@ def test_a_record_that_another_session_holds_is_skipped_and_reported_and_repaire
     assert (result.written.insert, result.left, result.skipped, result.incomplete) == (4, 1, 1, True)
     assert "other sessions hold" in result.why_stopped
     assert repaired(INVOICE).written.insert == 1
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_an_invoice_that_another_session_holds_is_skipped_and_the_others_are_corrected():
+    held, *_ = missing(4)
+    Invoice.objects.bulk_create([Invoice(order=order, amount=1) for order in Order.objects.all()])
+    locked, done = threading.Event(), threading.Event()
+
+    def handler():
+        with transaction.atomic():
+            list(Invoice.objects.select_for_update().filter(order=held))
+            locked.set()
+            assert done.wait(30)
+
+    session = Session(handler)
+    session.start()
+    assert locked.wait(30)
+    result = repaired(INVOICE)
+    done.set()
+    session.join()
+    assert (result.written.update, result.left, result.skipped) == (3, 1, 1)
+    assert "other sessions hold" in result.why_stopped
+    assert repaired(INVOICE).written.update == 1
 
 
 @pytest.mark.server

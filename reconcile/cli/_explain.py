@@ -66,8 +66,9 @@ def _finder(compiled: CompiledRule, finder: Finder, window: Window) -> Iterator[
         f"\n{finder.drift}", (f"  remedy {type(remedy).__name__}; found {reach}", "dim"), style="bold"
     )
     found = finder.find(scope).values("pk")
-    yield Padding(Syntax(_sql(found), "sql", word_wrap=True, background_color="default"), (0, 0, 0, 2))
-    yield Padding(Text(found.explain(), style="dim"), (1, 0, 0, 2))
+    highlighted = Syntax("", "sql", background_color="default").highlight(_sql(found))
+    yield Padding(highlighted, (0, 0, 0, 2), expand=False)
+    yield Padding(Text(found.explain(), style="dim"), (1, 0, 0, 2), expand=False)
 
 
 def _sql(queryset: Any) -> str:

@@ -45,8 +45,8 @@ def given_columns(must: RowSpec) -> dict[Field[Any, Any], Any]:
     given: dict[Field[Any, Any], Any] = {}
     for option in (must.link, must.values, must.create_only):
         for column, value in terms(must.model, option).items():
-            plain = not hasattr(value, "resolve_expression") and callable(value)
-            given[column] = PerRow(value) if plain else as_expression(value, column)
+            called = callable(value) and not hasattr(value, "resolve_expression")
+            given[column] = PerRow(value) if called else as_expression(value, column)
     return given
 
 

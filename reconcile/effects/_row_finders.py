@@ -63,8 +63,12 @@ class _Linked:
         rows = rows.filter(pinned(self.must.where, self.source.now))
         if self.carrier is not None:
             rows = rows.filter(scope.on(self.carrier.attname))
-        for column in self.link:
-            if column.null:
+        for column, value in self.link.items():
+            constant = as_expression(value, column)
+            if isinstance(constant, Value):
+                # A row with another constant is none that this rule speaks of.
+                rows = rows.filter(Same(F(column.attname), AsStored(constant, field=column), field=column))
+            elif column.null:
                 rows = rows.filter(**{f"{column.attname}__isnull": False})
         return rows
 

@@ -77,6 +77,14 @@ class HaveRow(Declaration):
             if not isinstance(getattr(self, option), Mapping):
                 hint = "Give a dictionary of column names."
                 yield Fault("reconcile.E012", f"HaveRow: {option}= is {getattr(self, option)!r}.", hint)
+        for option in ("link", "values"):
+            named = getattr(self, option)
+            for name, value in named.items() if isinstance(named, Mapping) else ():
+                if _is_called(value):
+                    said = f"HaveRow({option}=…): {name!r} is given a function, which can't be compared."
+                    yield Fault(
+                        "reconcile.E012", said, "Name it in create_only=, where it is called once a row."
+                    )
         if not self.link:
             hint = 'Name at least one column: link={"order": F("pk")}.'
             yield Fault("reconcile.E012", "HaveRow: link= is empty.", hint)
@@ -97,7 +105,7 @@ class HaveRow(Declaration):
         for option in ("link", "values", "create_only"):
             for name, value in getattr(self, option).items():
                 column = field_named(self.model, name)
-                if column is None or callable(value):
+                if column is None or _is_called(value):
                     continue
                 yield from expression_faults(model, value, column, f"HaveRow({option}={{{name!r}: …}})")
         try:
@@ -138,3 +146,7 @@ class HaveRow(Declaration):
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """MISSING, STALE where there are values, and EXTRA where a number of rows is too many."""
         return row_finders(self, source)
+
+
+def _is_called(value: Any) -> bool:
+    return callable(value) and not hasattr(value, "resolve_expression")

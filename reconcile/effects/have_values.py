@@ -48,7 +48,7 @@ class HaveValues:
     A constant, an expression over the record and over what its foreign keys lead to, or an aggregate over
     a relation. The sum of no rows is 0 where the column can't be NULL. Values are compared as the column
     stores them, NULL equal to NULL. A check costs one statement a window; a repair writes only the rows and
-    columns that differ, in three statements a chunk.
+    columns that differ, in four statements a chunk.
     """
 
     def __init__(self, **columns: Any) -> None:
@@ -72,7 +72,7 @@ class HaveValues:
                 yield Fault(
                     "reconcile.E012", f"HaveValues: {name!r} is the primary key.", "A key is never repaired."
                 )
-            yield from expression_faults(model, value, field, f"HaveValues({name}=…)")
+            yield from expression_faults(model, value, field, f"HaveValues({name}=…)", aggregates=True)
 
     def sentence(self, model: type[Model]) -> str:  # noqa: ARG002
         """`have item_count = Count(items)`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from django.db.models import Field, Model, QuerySet
@@ -12,7 +13,7 @@ from reconcile.errors import Fault
 from reconcile.finders import Finder
 from reconcile.windows import Keys
 
-__all__ = ["Journal", "Remedy"]
+__all__ = ["Journal", "Remedy", "Wrote"]
 
 
 class Journal(Protocol):
@@ -31,6 +32,14 @@ class Journal(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Wrote:
+    """What a remedy did for one chunk: rows written, and linked rows left alone because others hold them."""
+
+    rows: int = 0
+    held: int = 0
+
+
 class Remedy(Protocol):
     """One way to mend one kind of drift."""
 
@@ -41,8 +50,8 @@ class Remedy(Protocol):
         """What keeps the remedy from being used for this drift."""
         ...
 
-    def write(self, finder: Finder, keys: Keys, journal: Journal) -> int:
-        """Mend the records of `keys`, which are locked; the number of rows written.
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
+        """Mend the records of `keys`, which are locked; what was written.
 
         The whole drift condition is put on the statement again: what another session has mended since
         the keys were found is left alone. Raises ChunkConflictError where what was written isn't what was noted.

@@ -12,7 +12,7 @@ from reconcile.declaring import Declaration
 from reconcile.drift import MISSING, Drift
 from reconcile.errors import ChunkConflictError, Fault, NotMendedError
 from reconcile.finders import Finder, Insertion, Rows
-from reconcile.remedies._base import Journal
+from reconcile.remedies._base import Journal, Wrote
 from reconcile.sql.statements import insert_select
 from reconcile.windows import Keys
 
@@ -25,7 +25,7 @@ class Insert(Declaration):
 
     Where a column's value must be made once a row in Python (a token, a uuid), the rows are made in
     Python instead. Written rows are found by their link, never by what an insert returned. Two statements
-    for a record that owes one row; for one that owes n, up to n + 2.
+    for records that owe one row, n + 2 for records that owe n, four more each time rows are made in Python.
     """
 
     verb: ClassVar[str] = "insert"
@@ -36,7 +36,7 @@ class Insert(Declaration):
             return ()
         return (Fault("reconcile.E012", f"Insert() does not mend {drift} drift.", "Use Report()."),)
 
-    def write(self, finder: Finder, keys: Keys, journal: Journal) -> int:
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
         """Insert and journal the rows that the records of `keys` owe."""
         insertion = finder.insertion
         if insertion is None:
@@ -54,7 +54,7 @@ class Insert(Declaration):
                 f"{insertion.model._meta.label}: {written} rows were inserted and {noted} found by their link; "
                 "another session inserts the same rows."
             )
-        return written
+        return Wrote(written)
 
 
 def _present_before(insertion: Insertion, keys: Keys) -> Keys:

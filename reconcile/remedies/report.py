@@ -10,7 +10,7 @@ from reconcile.declaring import Declaration
 from reconcile.drift import Drift
 from reconcile.errors import Fault
 from reconcile.finders import Finder
-from reconcile.remedies._base import Journal
+from reconcile.remedies._base import Journal, Wrote
 from reconcile.windows import Keys
 
 __all__ = ["Report"]
@@ -26,6 +26,6 @@ class Report(Declaration):
         """None: any drift can be reported."""
         return ()
 
-    def write(self, finder: Finder, keys: Keys, journal: Journal) -> int:  # noqa: ARG002
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:  # noqa: ARG002
         """Nothing is written."""
-        return 0
+        return Wrote()

@@ -10,7 +10,7 @@ from reconcile.declaring import Declaration
 from reconcile.drift import STALE, Drift
 from reconcile.errors import ChunkConflictError, Fault
 from reconcile.finders import Correction, Finder
-from reconcile.remedies._base import Journal
+from reconcile.remedies._base import Journal, Wrote
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.statements import KEY, update_from
 from reconcile.windows import Keys
@@ -34,24 +34,24 @@ class Update(Declaration):
             return ()
         return (Fault("reconcile.E012", f"Update() does not mend {drift} drift.", "Use Report()."),)
 
-    def write(self, finder: Finder, keys: Keys, journal: Journal) -> int:
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
         """Journal, update and confirm the stale rows of `keys`."""
         correction = finder.correction
         if correction is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to update.")
         wanted = correction.wanted(keys)
         stale = Keys(list(wanted.values_list(KEY, flat=True)))
-        if not correction.own:
-            stale = _locked(correction, stale, using=wanted.db)
-        noted = journal.before(correction.model, correction.fields, stale)
-        written = update_from(correction.model, correction.fields, wanted.filter(stale.on("pk")))
+        free = stale if correction.own else _locked(correction, stale, using=wanted.db)
+        held = len(stale.values) - len(free.values)
+        noted = journal.before(correction.model, correction.fields, free)
+        written = update_from(correction.model, correction.fields, wanted.filter(free.on("pk")))
         completed = journal.after(correction.model, correction.fields)
         if not noted == written == completed:
             raise ChunkConflictError(
                 f"{correction.model._meta.label}: of {noted} stale rows {written} were updated; another session "
                 "writes what they are computed from."
             )
-        return written
+        return Wrote(written, held=held)
 
 
 def _locked(correction: Correction, stale: Keys, *, using: str) -> Keys:

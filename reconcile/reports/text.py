@@ -40,7 +40,11 @@ def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
     """An empty table in the house style; the columns in `numbers` are aligned to the right."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        # Names are what people copy, so they are never broken.
+        whole = column in {"", "Rule", "Run"}
+        made.add_column(
+            column, justify="right" if column in numbers else "left", overflow="fold", no_wrap=whole
+        )
     return made
 
 
@@ -78,14 +82,18 @@ def _details(checks: Sequence[RuleCheck]) -> Iterator[RenderableType]:
             continue
         yield Text.assemble((check.rule.name, "bold"), "  ", (check.rule.sentence, "dim"))
         if check.error:
-            yield Padding(Text(check.error, style="red"), (0, 0, 0, 2))
+            yield _indented(Text(check.error, style="red"))
         for drift in Drift:
             if line := _sample_line(check.samples, drift, check.tally[drift]):
-                yield Padding(line, (0, 0, 0, 2))
+                yield _indented(line)
         if check.tally.settling:
             young = f"{plural(check.tally.settling, 'record')} left alone: too young to be judged"
-            yield Padding(Text(young, style="dim"), (0, 0, 0, 2))
+            yield _indented(Text(young, style="dim"))
         yield ""
+
+
+def _indented(line: Text) -> Padding:
+    return Padding(line, (0, 0, 0, 2), expand=False)
 
 
 def _sample_line(samples: Sequence[Sample], drift: Drift, number: int) -> Text | None:

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from reconcile.checking import check, evaluated
-from reconcile.errors import UnknownNameError
+from reconcile.errors import TakenOverError, UnknownNameError
 from reconcile.graph import in_order
 from reconcile.models import Outcome, Run
 from reconcile.planning import plan
@@ -117,20 +117,32 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
             if outcome.state == Outcome.State.DONE:
                 results.append(recorded(outcome))
                 continue
-            result = take(
-                outcome, rules[outcome.rule], run, using=using, progress=progress or (lambda *_: None)
-            )
+            with evaluated(using):
+                result = take(
+                    outcome, rules[outcome.rule], run, using=using, progress=progress or (lambda *_: None)
+                )
             log.info(
                 "rule_done", run=str(run.pk), rule=result.rule, status=str(result.status), left=result.left
             )
             results.append(result)
+    except TakenOverError:
+        # The run goes on in another worker's hands; what becomes of it is that one's to say.
+        raise
     except BaseException as error:
         _stop(run, using, f"{type(error).__name__}: {error}")
         raise
-    finished = {"state": Run.State.FINISHED, "finished_at": timezone.now()}
-    Run._base_manager.using(using).filter(pk=run.pk, state=Run.State.RUNNING).update(**finished)
+    _finish(run, using)
     log.info("run_finished", run=str(run.pk), written=sum(each.written.total for each in results))
     return results
+
+
+def _finish(run: Run, using: str) -> None:
+    """Note the end of the run; it is only stopped where an error has left a rule open."""
+    open_rules = _outcomes(run, using).exclude(state=Outcome.State.DONE).values_list("rule", flat=True)
+    state = Run.State.STOPPED if open_rules else Run.State.FINISHED
+    why = f"Not finished: {', '.join(open_rules)}. Resuming the run goes on with that." if open_rules else ""
+    ended = {"state": state, "finished_at": timezone.now(), "why_stopped": why}
+    Run._base_manager.using(using).filter(pk=run.pk, state=Run.State.RUNNING).update(**ended)
 
 
 def _stop(run: Run, using: str, why: str) -> None:

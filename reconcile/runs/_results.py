@@ -58,13 +58,13 @@ def planned_only(made: RulePlan) -> RuleRepair:
     )
 
 
-def recorded(outcome: Outcome, *, planned: Written | None = None, held: bool = False) -> RuleRepair:
+def recorded(outcome: Outcome, *, held: bool = False) -> RuleRepair:
     """The result of a rule as its outcome has it."""
     return RuleRepair(
         rule=outcome.rule,
         status=Status(outcome.status),
         found={Drift.MISSING: outcome.missing, Drift.STALE: outcome.stale, Drift.EXTRA: outcome.extra},
-        planned=planned or Written(),
+        planned=Written(**outcome.planned),
         written=Written(insert=outcome.inserted, update=outcome.updated),
         samples=tuple(Sample(Drift(each["drift"]), each["key"]) for each in outcome.samples),
         left=outcome.left,

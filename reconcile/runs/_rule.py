@@ -34,6 +34,7 @@ class _Repaired:
     failures: dict[Any, str] = field(default_factory=dict)
     why_stopped: str = ""
     held: bool = False
+    unfinished: bool = False
 
 
 def too_risky(rule: Rule, using: str) -> str:
@@ -41,17 +42,21 @@ def too_risky(rule: Rule, using: str) -> str:
     guarantee = rule.guarantee(using)
     if guarantee in {"A", "B"} or (guarantee == "C" and rule.settle):
         return ""
-    return f"Its guarantee is {guarantee}, so the nightly job only reports. A unique constraint would lift it to A."
+    settled = "; at C, settle= is enough" if guarantee == "C" else ""
+    return f"Its guarantee is {guarantee}, so the nightly job only reports. A unique constraint would lift it to A{settled}."
 
 
 def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progress) -> RuleRepair:
-    """Bring one rule of a run to its outcome. Raises TakenOverError where another worker has the rule now."""
+    """Bring one rule of a run to its outcome.
+
+    Raises TakenOverError where another worker has the rule now, and EvaluationError where the database is gone.
+    """
     started = time.monotonic()
     found = check(rule, using=using, now=run.now, keep=KEEP if outcome.may_repair else 0)
     begun = outcome.state == Outcome.State.REPAIRING
-    if not begun:
-        _note_found(outcome, found, using)
     made = plan(found, max_repairs=_limit(outcome.max_repairs))
+    if not begun:
+        _note_found(outcome, made, using)
     repaired = _Repaired(why_stopped="" if begun else _refusal(outcome, made, using))
     if found.status is not Status.ERROR and not repaired.why_stopped and (made.planned.total or begun):
         repaired = _repair(outcome, made, run, using=using, progress=progress)
@@ -61,7 +66,7 @@ def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progre
     outcome.seconds += time.monotonic() - started
     _note_left(outcome, rule, found, repaired)
     outcome.save(using=using)
-    return recorded(outcome, planned=made.planned, held=repaired.held)
+    return recorded(outcome, held=repaired.held)
 
 
 def _limit(text: str) -> int | str | None:
@@ -92,17 +97,21 @@ def _repair(outcome: Outcome, made: RulePlan, run: Run, *, using: str, progress:
         for drift, finder in finders.items():
             if shards[drift].state == Shard.State.RUNNING:
                 chunks = _chunks(rule, finder, shards[drift], using)
-                with evaluated(using):
-                    repair_shard(
-                        chunks,
-                        compiled.source,
-                        records=made.check.tally.checked,
-                        kept=made.check.kept[drift],
-                        progress=lambda keys: progress(rule.name, keys),
-                    )
+                try:
+                    with evaluated(using):
+                        repair_shard(
+                            chunks,
+                            compiled.source,
+                            records=made.check.tally.checked,
+                            kept=made.check.kept[drift],
+                            progress=lambda keys: progress(rule.name, keys),
+                        )
+                finally:
+                    repaired.failures |= chunks.failures
                 _close(chunks, repaired)
     except (GivenUpError, EvaluationError) as error:
-        repaired.why_stopped = str(error)
+        repaired.why_stopped, repaired.unfinished = str(error), True
+        repaired.skipped += len(repaired.failures)
     release(outcome, using=using)
     return repaired
 
@@ -116,13 +125,14 @@ def _close(chunks: Chunks, repaired: _Repaired) -> None:
     """The shard has passed its last key; what stayed aside and still drifts was skipped."""
     left = chunks.finder.keys(Keys(chunks.aside)).count() if chunks.aside else 0
     repaired.skipped += left + len(chunks.failures)
-    repaired.failures |= chunks.failures
     Shard._base_manager.using(chunks.using).filter(pk=chunks.shard.pk, token=chunks.token).update(
         state=Shard.State.DONE, set_aside=left + len(chunks.failures)
     )
 
 
-def _note_found(outcome: Outcome, found: RuleCheck, using: str) -> None:
+def _note_found(outcome: Outcome, made: RulePlan, using: str) -> None:
+    found = made.check
+    outcome.planned = made.planned.as_dict()
     outcome.checked = found.tally.checked
     outcome.missing, outcome.stale, outcome.extra = (found.tally[drift] for drift in (MISSING, STALE, EXTRA))
     outcome.samples = [{"drift": str(each.drift), "key": each.key} for each in found.samples]
@@ -132,7 +142,8 @@ def _note_found(outcome: Outcome, found: RuleCheck, using: str) -> None:
 
 
 def _note_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: _Repaired) -> None:
-    outcome.state = Outcome.State.DONE
+    # A rule that an error ended stays open, so that resuming the run goes on with it.
+    outcome.state = Outcome.State.REPAIRING if repaired.unfinished else Outcome.State.DONE
     outcome.status = str(found.status)
     outcome.error = found.error or ""
     outcome.left = sum(found.tally[drift] for drift in Drift if rule.remedy(drift).verb)

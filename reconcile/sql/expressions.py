@@ -128,6 +128,14 @@ def aggregates_in(expression: Any) -> Iterator[Aggregate]:
             yield from aggregates_in(each)
 
 
+def joins_to_many(query: Query) -> bool:
+    """True where the query may yield a record more than once: a join to many rows, or a DISTINCT that hides one."""
+    if query.distinct:
+        return True
+    joins = (getattr(join, "join_field", None) for join in query.alias_map.values())
+    return any(join is not None and not (join.many_to_one or join.one_to_one) for join in joins)
+
+
 def columns_read(queryset: QuerySet[Any]) -> frozenset[Column]:
     """The columns that a queryset's conditions, annotations and joins read, subqueries included."""
     return frozenset(_columns(queryset.query))

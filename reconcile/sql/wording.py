@@ -90,6 +90,9 @@ def _term(value: Any) -> str:  # noqa: PLR0911
         return f"a subquery of {value.model._meta.verbose_name_plural}" if value.model else "a subquery"
     if isinstance(value, Q):
         return condition_in_words(value)
+    if type(value).__name__ == "AggregateFilter":
+        # Since Django 6 an aggregate's filter is wrapped; in words it stays the condition.
+        return ", ".join(_term(each) for each in value.get_source_expressions())
     if isinstance(value, Func | Expression):
         inner = ", ".join(_term(each) for each in value.get_source_expressions() if each is not None)
         return f"{type(value).__name__}({inner})"

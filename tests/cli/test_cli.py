@@ -329,7 +329,9 @@ def test_runs_lists_runs_and_shows_one(lacking):
     code, out, _ = run("runs", key[:6])
     assert (code, "finished" in out, "orders.invoice" in out) == (0, True, True)
     assert run_json("runs")[1]["runs"][0]["run"] == key
-    assert run_json("runs", key)[1]["rules"][0]["written"]["insert"] == 12
+    (rule,) = run_json("runs", key)[1]["rules"]
+    assert rule["planned"] == rule["written"]
+    assert rule["written"]["insert"] == 12
 
 
 @pytest.mark.django_db

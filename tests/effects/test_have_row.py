@@ -144,6 +144,16 @@ def test_a_constant_in_the_link_identifies_the_row():
     assert Notification.objects.filter(order=untold).count() == 2
 
 
+def test_a_row_with_another_constant_is_none_that_the_rule_speaks_of():
+    rule = Rule(
+        name="kind", every=Order, must=HaveRow(Notification, link={"order": F("pk"), "kind": "created"})
+    )
+    order = orders(1)[0]
+    for kind in ("created", "paid"):
+        Notification.objects.create(order=order, kind=kind)
+    assert_clean(rule)
+
+
 def test_rows_of_another_kind_do_not_count():
     rule = bill(where=Q(kind="bill"))
     basket = Basket.objects.create()

@@ -2,6 +2,7 @@ import json
 import signal
 import subprocess
 import time
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -9,11 +10,17 @@ from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
-from reconcile import EXTRA, HaveRow, HaveValues, Rule, Settle, runs
+from reconcile import EXTRA, MISSING, HaveRow, HaveValues, Insert, Rule, Settle, runs
 from reconcile.drift import Status
-from reconcile.errors import UnknownNameError
+from reconcile.errors import (
+    EvaluationError,
+    NotMendedError,
+    TakenOverError,
+    UnknownNameError,
+)
 from reconcile.models import Change, Outcome, Run, Shard
 from reconcile.registry import valid_rules
+from reconcile.repairing import CHUNK
 from reconcile.tasks import nightly
 from sample_project.shop import seed
 from sample_project.shop.models import Invoice, Notification, Order
@@ -160,7 +167,7 @@ def test_the_nightly_job_leaves_what_is_too_risky_to_people(settle, vendors):
     risky = too_risky(rule, "default")
     assert bool(risky) is (connection.vendor in vendors)
     if risky:
-        assert "A unique constraint would lift it to A." in risky
+        assert "A unique constraint would lift it to A" in risky
 
 
 @pytest.mark.django_db(transaction=True)
@@ -285,3 +292,88 @@ def test_a_repair_that_is_killed_goes_on_where_it_was_when_it_is_resumed(tmp_pat
     assert sorted(map(int, journalled)) == sorted(Invoice.objects.values_list("pk", flat=True))
     run.refresh_from_db()
     assert run.state == "finished"
+
+
+@pytest.mark.django_db
+def test_a_worker_that_is_taken_over_between_two_chunks_leaves_the_run_to_the_other():
+    missing(CHUNK + 1)
+
+    def another_takes_over(*_):
+        Shard.objects.update(token=uuid.uuid4())
+
+    with pytest.raises(TakenOverError):
+        runs.repair({"invoice": INVOICE}, using="default", progress=another_takes_over)
+    run = Run.objects.get()
+    assert (run.state, run.why_stopped) == ("running", "")
+    assert Invoice.objects.count() == Change.objects.count() == CHUNK
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rule_that_is_given_up_stays_open_and_says_so():
+    missing(120)
+
+    class Hopeless(Insert):
+        def write(self, finder, keys, journal):
+            raise NotMendedError("no way")
+
+    hopeless = Rule(name="invoice", every=INVOICE.every, must=INVOICE.must, remedies={MISSING: Hopeless()})
+    run, (result,) = runs.repair({"invoice": hopeless}, using="default")
+    run.refresh_from_db()
+    assert (result.left, result.skipped, result.incomplete) == (120, 50, True)
+    assert "50 records failed" in result.why_stopped
+    assert (run.state, run.why_stopped) == (
+        "stopped",
+        "Not finished: invoice. Resuming the run goes on with that.",
+    )
+    (result,) = runs.resume(run, {"invoice": INVOICE}, using="default")
+    run.refresh_from_db()
+    assert (result.written.insert, result.left, result.why_stopped, run.state) == (120, 0, "", "finished")
+
+
+class Cut(Insert):
+    """A remedy during which the server ends the session."""
+
+    def write(self, finder, keys, journal):
+        with connection.cursor() as cursor:
+            if connection.vendor == "postgresql":
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+            else:
+                cursor.execute("SELECT CONNECTION_ID()")
+                cursor.execute(f"KILL {cursor.fetchone()[0]}")
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_a_session_that_the_server_ends_stops_the_rule_and_resuming_goes_on():
+    missing(3)
+    cut = Rule(name="invoice", every=INVOICE.every, must=INVOICE.must, remedies={MISSING: Cut()})
+    run, (result,) = runs.repair({"invoice": cut}, using="default")
+    run.refresh_from_db()
+    assert (result.left, result.incomplete, run.state) == (3, True, "stopped"), result
+    assert result.why_stopped
+    assert not Invoice.objects.exists()
+    (result,) = runs.resume(run, {"invoice": INVOICE}, using="default")
+    assert (result.written.insert, result.left) == (3, 0)
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_a_server_that_is_gone_ends_the_run_with_a_clear_error():
+    missing(3)
+    port = connection.settings_dict["PORT"]
+
+    class Gone(Cut):
+        def write(self, finder, keys, journal):
+            connection.settings_dict["PORT"] = 1
+            super().write(finder, keys, journal)
+
+    gone = Rule(name="invoice", every=INVOICE.every, must=INVOICE.must, remedies={MISSING: Gone()})
+    try:
+        with pytest.raises(EvaluationError, match="can't be reached"):
+            runs.repair({"invoice": gone}, using="default")
+    finally:
+        connection.settings_dict["PORT"] = port
+        connection.close()
+    assert not Invoice.objects.exists()
+    (result,) = runs.resume(Run.objects.get(), {"invoice": INVOICE}, using="default")
+    assert (result.written.insert, result.left) == (3, 0)

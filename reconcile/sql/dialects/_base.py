@@ -63,6 +63,10 @@ class Dialect:
     def _is_transient(self, error: Error) -> bool:
         raise NotImplementedError
 
+    def is_lost(self, error: Error) -> bool:  # noqa: ARG002
+        """True where the error ended the session, so that it says nothing of the records of the chunk."""
+        return False
+
     def update_from(
         self, *, table: str, key: str, wanted_key: str, assignments: list[tuple[str, str]], select: str
     ) -> str:

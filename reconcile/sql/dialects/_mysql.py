@@ -16,6 +16,10 @@ _TRANSIENT = frozenset({1062, 1205, 1213})
 """Duplicate key (another session was first; see `on_conflict`), lock wait time-out, deadlock."""
 
 
+_LOST = frozenset({1053, 1927, 2002, 2003, 2006, 2013, 2055})
+"""Server shut down, session killed, server not there, gone or lost."""
+
+
 class MySQL(Dialect):
     """InnoDB: row locks on the records, in READ COMMITTED."""
 
@@ -47,6 +51,9 @@ class MySQL(Dialect):
 
     def locked(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
         return rows.select_for_update(skip_locked=True)
+
+    def is_lost(self, error: Error) -> bool:
+        return bool(error.args) and error.args[0] in _LOST
 
     def _is_transient(self, error: Error) -> bool:
         return bool(error.args) and error.args[0] in _TRANSIENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import Error
+from django.db import Error, InterfaceError, OperationalError
 from django.db.models import QuerySet
 
 from reconcile.errors import EvaluationError
@@ -21,6 +21,10 @@ SELECT current_setting('transaction_isolation'),
        set_config('statement_timeout', %s, true),
        set_config('idle_in_transaction_session_timeout', %s, true)
 """
+
+
+_SHUTDOWN = frozenset({"57P01", "57P02", "57P03"})
+"""The server ends the session, crashes, or doesn't take new ones."""
 
 
 class PostgreSQL(Dialect):
@@ -42,6 +46,16 @@ class PostgreSQL(Dialect):
     def locked(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
         return rows.select_for_update(skip_locked=True, no_key=True)
 
+    def is_lost(self, error: Error) -> bool:
+        state = _sqlstate(error)
+        without = state is None and isinstance(error, OperationalError | InterfaceError)
+        return without or state in _SHUTDOWN or (state or "").startswith("08")
+
     def _is_transient(self, error: Error) -> bool:
-        cause = error.__cause__
-        return (getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)) in _TRANSIENT
+        return _sqlstate(error) in _TRANSIENT
+
+
+def _sqlstate(error: Error) -> str | None:
+    """The server's code, under psycopg's name for it or psycopg2's; none where the server said nothing."""
+    cause = error.__cause__
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
