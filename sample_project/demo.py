@@ -42,13 +42,14 @@ def _fill() -> None:
     from sample_project.shop.models import Order
 
     console.print(Line(f"[bold]A shop with {ORDERS:,} orders"))
-    for path in Path(settings.DATABASES["default"]["NAME"]).parent.glob("demo.sqlite3*"):
+    database = Path(settings.DATABASES["default"]["NAME"])
+    for path in database.parent.glob(f"{database.name}*"):
         path.unlink()
     call_command("migrate", verbosity=0)
     seed.fill(ORDERS)
     orders = Order.objects.count()
     console.print(
-        f"\n{orders:,} orders are in demo.sqlite3. Half were written through signals, half by bulk_create,"
+        f"\n{orders:,} orders are in {database.name}. Half were written through signals, half by bulk_create,"
     )
     console.print("update(), raw deletes, a fixture and SQL, which no signal sees.\n")
 

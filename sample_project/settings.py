@@ -20,7 +20,9 @@ INSTALLED_APPS = [
     "sample_project.shop",
 ]
 DATABASES = {
-    "default": dj_database_url.config(default=f"sqlite:///{ROOT / 'demo.sqlite3'}"),
+    "default": dj_database_url.config(
+        default=f"sqlite:///{os.environ.get('DEMO_DATABASE', ROOT / 'demo.sqlite3')}"
+    ),
 }
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Tests with several sessions need a file, not a database in memory.

@@ -57,6 +57,7 @@ def _run(name: str, url: str, environment: dict[str, str]) -> int:
     settings = {**environment, "DATABASE_URL": url} if url else environment
     if not url:
         settings = {key: value for key, value in environment.items() if key != "DATABASE_URL"}
+    settings = {**settings, "COVERAGE_FILE": str(ROOT / f".coverage.{name.lower()}")}
     command = [sys.executable, "-m", "pytest", "--cov", "--cov-report=", "--cov-fail-under=0", *sys.argv[1:]]
     return subprocess.run(command, cwd=ROOT, env=settings, check=False).returncode
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 from reconcile.models import Outcome, Run
 from reconcile.registry import valid_rules
 from reconcile.tasks import nightly
-from sample_project.shop import bulk
+from sample_project.shop import bulk, services
 from sample_project.shop.models import Customer, Invoice, Item, Order
 from tests.helpers import Session, assert_clean, environment
 
@@ -26,14 +26,31 @@ pytestmark = [pytest.mark.server, pytest.mark.django_db(transaction=True)]
 DEADLINE = 60
 
 
-def import_orders(number):
-    """Orders with their items and nothing of what they owe; what each must be invoiced for, by its key."""
+def made(number):
+    """Orders of two hours ago and an item for each, none of them saved."""
     customer = Customer.objects.create(name="Ada")
     two_hours_ago = timezone.now() - timedelta(hours=2)
     orders = [Order(customer=customer, created_at=two_hours_ago) for _ in range(number)]
-    items = [Item(order=order, price=Decimal(place), quantity=2) for place, order in enumerate(orders, 1)]
+    return orders, [Item(order=order, price=Decimal(place), quantity=2) for place, order in enumerate(orders)]
+
+
+def amounts(items):
+    """What each order must be invoiced for, by its key."""
+    return {item.order_id: item.price * item.quantity for item in items}
+
+
+def import_orders(number):
+    """Orders with nothing of what they owe; the amounts that they owe."""
+    orders, items = made(number)
     bulk.import_orders(orders, items)
-    return {order.pk: Decimal(2 * place) for place, order in enumerate(orders, 1)}
+    return amounts(items)
+
+
+def create_orders(number):
+    """Orders with all that they owe; the amounts."""
+    orders, items = made(number)
+    services.create_orders_bulk(orders, items)
+    return amounts(items)
 
 
 def invoiced():
@@ -157,7 +174,9 @@ def test_orders_bulk_created_while_worker_and_beat_run_get_their_invoices(worker
 
 
 def test_two_nightly_jobs_at_once_make_no_duplicate():
-    owed = import_orders(2_000)
+    owed = create_orders(2_000)
+    # Only invoices are missing: jobs that repair two rules of the same orders pass over each other's locked rows.
+    bulk.lose_invoices(owed)
     together = threading.Barrier(2, timeout=30)
 
     def job():
@@ -171,10 +190,6 @@ def test_two_nightly_jobs_at_once_make_no_duplicate():
 
     assert [result["errors"] for result in results] == [[], []]
     assert set(Run.objects.values_list("state", flat=True)) == {Run.State.FINISHED}
-    assert [order for order, _ in invoiced()] == sorted(owed)
-    assert inserted_invoices() == 2_000
-
-    # A job that finds a rule held goes on to the next, so an invoice may be made before its order's total.
-    nightly()
     assert invoiced() == sorted(owed.items())
+    assert inserted_invoices() == 2_000
     assert_nothing_drifts()
