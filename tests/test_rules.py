@@ -184,3 +184,15 @@ def test_settle_adds_up_its_units():
 )
 def test_a_rule_reads_as_a_sentence(rule, sentence):
     assert rule.sentence == sentence
+
+
+def test_a_remedy_for_the_wrong_effect_is_a_programming_error():
+    from reconcile.finders import Finder
+    from reconcile.windows import Keys
+
+    finder = Finder(drift=EXTRA, model=Order, carried=True, find=lambda _: Order.objects.none())
+    for remedy in (Insert(), Update()):
+        with pytest.raises(TypeError, match="has nothing to"):
+            remedy.write(finder, Keys([1]), None)
+    assert Report().write(finder, Keys([1]), None).rows == 0
+    assert list(Report().faults(EXTRA, None)) == []

@@ -1,5 +1,7 @@
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 
@@ -427,3 +429,35 @@ def test_the_command_and_manage_py_as_processes(transactional_db):
         assert done.returncode == 1, done.stderr
         assert json.loads(done.stdout)["status"] == "drift"
     assert Order.objects.filter(pk=F("pk")).count() == 1
+
+
+def on_a_terminal(*arguments):
+    """What the command prints when standard error is a terminal, and its exit code."""
+    master, terminal = pty.openpty()
+    settings = environment(TERM="xterm", COLUMNS="100")
+    with subprocess.Popen(
+        reconcile_command(*arguments),
+        env=settings,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):
+            while piece := os.read(master, 65_536):
+                shown += piece
+        os.close(master)
+        return process.wait(), shown.decode(), process.stdout.read()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_progress_is_shown_on_a_terminal_and_never_on_standard_output():
+    Order.objects.bulk_create([Order(created_at=an_hour_ago()) for _ in range(3)])
+    code, shown, out = on_a_terminal("check", "--format", "json")
+    assert (code, json.loads(out)["status"]) == (1, "drift")
+    assert "checking" in shown
+    code, shown, out = on_a_terminal("repair", "orders.invoice", "--apply", "--format", "json")
+    assert (code, json.loads(out)["applied"]) == (0, True)
+    assert "repairing" in shown

@@ -31,7 +31,9 @@ def made(number):
     customer = Customer.objects.create(name="Ada")
     two_hours_ago = timezone.now() - timedelta(hours=2)
     orders = [Order(customer=customer, created_at=two_hours_ago) for _ in range(number)]
-    return orders, [Item(order=order, price=Decimal(place), quantity=2) for place, order in enumerate(orders)]
+    return orders, [
+        Item(order=order, price=Decimal(place), quantity=2) for place, order in enumerate(orders, 1)
+    ]
 
 
 def amounts(items):

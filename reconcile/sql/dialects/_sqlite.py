@@ -20,6 +20,8 @@ class SQLite(Dialect):
     def transaction(self) -> Iterator[None]:
         """`BEGIN IMMEDIATE`: one that begins by reading fails at once when it upgrades, whatever its time-out."""
         connection: Any = self.connection
+        # Connecting sets the mode from the settings, so it has to come first.
+        connection.ensure_connection()
         before = connection.transaction_mode
         connection.transaction_mode = "IMMEDIATE"
         try:

@@ -1,0 +1,80 @@
+import pytest
+from django.db import Error, InterfaceError, OperationalError, connections
+
+from reconcile.errors import UsageError
+from reconcile.sql.dialects import dialect_of
+from reconcile.sql.dialects._mysql import MySQL
+from reconcile.sql.dialects._postgresql import PostgreSQL
+from reconcile.sql.dialects._sqlite import SQLite
+
+
+def error(kind, *args, sqlstate=None):
+    """A Django error as its backend raises it, with the driver's error as its cause."""
+    made = kind(*args)
+    made.__cause__ = type("Cause", (Exception,), {"sqlstate": sqlstate})()
+    return made
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57014"])
+def test_postgresql_s_passing_states_are_tried_again(state):
+    assert PostgreSQL(None).is_transient(error(OperationalError, sqlstate=state))
+    assert not PostgreSQL(None).is_lost(error(OperationalError, sqlstate=state))
+
+
+@pytest.mark.parametrize("state", ["57P01", "08006", None])
+def test_postgresql_s_ended_sessions_are_not_tried_again(state):
+    assert PostgreSQL(None).is_lost(error(InterfaceError, sqlstate=state))
+    assert not PostgreSQL(None).is_transient(error(InterfaceError, sqlstate=state))
+
+
+def test_a_unique_violation_on_postgresql_is_neither():
+    violation = error(Error, sqlstate="23505")
+    assert not PostgreSQL(None).is_lost(violation)
+    assert not PostgreSQL(None).is_transient(violation)
+
+
+@pytest.mark.parametrize("code", [1062, 1205, 1213])
+def test_mariadb_s_passing_errors_are_tried_again(code):
+    assert MySQL(None).is_transient(OperationalError(code, "x"))
+    assert not MySQL(None).is_lost(OperationalError(code, "x"))
+
+
+@pytest.mark.parametrize("code", [2006, 2013, 1927])
+def test_mariadb_s_ended_sessions_are_not_tried_again(code):
+    assert MySQL(None).is_lost(OperationalError(code, "x"))
+    assert not MySQL(None).is_transient(OperationalError(code, "x"))
+
+
+def test_a_locked_sqlite_file_is_tried_again():
+    assert SQLite(None).is_transient(OperationalError("database is locked"))
+    assert not SQLite(None).is_transient(OperationalError("no such table: x"))
+    assert not SQLite(None).is_lost(OperationalError("disk I/O error"))
+
+
+def test_a_database_of_another_kind_is_refused(settings):
+    other = type("Oracle", (), {"vendor": "oracle", "alias": "default"})()
+    mine = connections["default"]
+    connections["default"] = other
+    try:
+        with pytest.raises(UsageError, match="is oracle; reconcile works on PostgreSQL"):
+            dialect_of("default")
+    finally:
+        connections["default"] = mine
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_chunk_on_sqlite_begins_as_a_writer():
+    connection = connections["default"]
+    if connection.vendor != "sqlite":
+        pytest.skip("SQLite alone has transaction modes")
+    sent = []
+    connection.close()
+
+    def note(execute, sql, params, many, context):
+        sent.append(sql)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(note), dialect_of("default").transaction():
+        pass
+    assert sent == ["BEGIN IMMEDIATE"]
+    assert connection.transaction_mode is None
