@@ -6,7 +6,7 @@ Counts are never capped; samples are. What goes wrong is an error of the rule, n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -24,9 +24,6 @@ from reconcile.windows import EVERYTHING, Window, walk
 __all__ = ["Kept", "RuleCheck", "check", "evaluated"]
 
 log = structlog.get_logger()
-
-Progress = Callable[[int], None]
-"""Told how many records a window has brought."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,6 @@ def check(
     samples: int = 5,
     keep: int = 0,
     known: Tally | None = None,
-    progress: Progress | None = None,
 ) -> RuleCheck:
     """Count a rule's drift on the database `using`, and collect up to `samples` keys of each kind of drift.
 
@@ -79,11 +75,14 @@ def check(
         with evaluated(using):
             compiled = rule.compile(using=using, now=now)
             counted = known or _records(compiled.source)
-            sightings = [_Sighting(finder, samples, keep) for finder in compiled.finders]
-            _walk(compiled.source, sightings, counted, progress or (lambda _: None))
+            sightings = [
+                _Sighting(finder, samples, keep if rule.remedy(finder.drift).verb else 0)
+                for finder in compiled.finders
+            ]
+            _walk(compiled.source, sightings, counted)
     except EvaluationError as error:
         seconds = time.monotonic() - started
-        log.error("rule_failed", rule=rule.name, database=using, error=str(error))
+        log.error("rule_failed", rule=rule.name, database=using, error=str(error), exc_info=error.__cause__)
         return RuleCheck(rule=rule, status=Status.ERROR, seconds=seconds, error=str(error))
     tally = replace(counted, drifted={each.finder.drift: each.number for each in sightings})
     result = RuleCheck(
@@ -178,7 +177,7 @@ class _Sighting:
         return True
 
 
-def _walk(source: Source, sightings: list[_Sighting], counted: Tally, progress: Progress) -> None:
+def _walk(source: Source, sightings: list[_Sighting], counted: Tally) -> None:
     for each in sightings:
         if not each.finder.carried:
             each.look(EVERYTHING)
@@ -189,7 +188,6 @@ def _walk(source: Source, sightings: list[_Sighting], counted: Tally, progress: 
         for each in carried:
             open_ended = last and each.finder.drift is EXTRA
             each.look(Window(window.after, None) if open_ended else window)
-        progress(counted.checked)
 
 
 def _records(source: Source) -> Tally:

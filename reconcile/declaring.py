@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from django.core.exceptions import FieldDoesNotExist, FieldError
+from django.core.exceptions import FieldDoesNotExist, FieldError, ValidationError
 from django.db.models import Expression, F, Field, Model, Q, Value
 
 from reconcile.errors import Fault, nearest
@@ -90,7 +90,7 @@ def as_expression(value: Any, field: Field[Any, Any]) -> Any:
     if isinstance(value, Expression | F | Q) or hasattr(value, "resolve_expression"):
         return value
     if isinstance(value, Model):
-        value = value.pk
+        value = getattr(value, getattr(field, "target_field", value._meta.pk).attname)
     return Value(value, output_field=stored_field(field))
 
 
@@ -99,6 +99,19 @@ def expression_faults(
 ) -> Iterator[Fault]:
     """A fault where the expression for `field` can't be resolved over records of `model`, or isn't one value."""
     expression = as_expression(value, field)
+    if field.get_internal_type() == "JSONField":
+        hint = "JSON is compared differently by each database. Keep what matters in a column of its own."
+        yield Fault("reconcile.E015", f"{where}: {field.name!r} is a JSON column.", hint)
+        return
+    if isinstance(expression, Value) and not _fits(expression.value, field):
+        known = value if isinstance(value, str) and (value == "pk" or field_named(model, value)) else None
+        hint = (
+            f"Did you mean F({known!r})?"
+            if known
+            else f"Give a {type(stored_field(field)).__name__}'s value."
+        )
+        yield Fault("reconcile.E012", f"{where}: {value!r} can't be stored in {field.name!r}.", hint)
+        return
     try:
         resolved = model._base_manager.annotate(_expected=AsStored(expression, field=field)).query
         _ = resolved.annotations["_expected"].get_source_expressions()[0].output_field
@@ -112,6 +125,14 @@ def expression_faults(
     elif not aggregated and joins_to_many(resolved):
         hint = "Aggregate them: Count(…), Sum(…), Max(…)." if aggregates else "Give a path to one row."
         yield Fault("reconcile.E013", f"{where}: the path leads to many rows.", hint)
+
+
+def _fits(value: Any, field: Field[Any, Any]) -> bool:
+    try:
+        stored_field(field).get_prep_value(stored_field(field).to_python(value))
+    except (ValidationError, TypeError, ValueError):
+        return False
+    return True
 
 
 def resolution_fault(error: FieldError | FieldDoesNotExist, where: str) -> Fault:

@@ -36,8 +36,6 @@ class Status(StrEnum):
     WARN = "warn"
     FAIL = "fail"
     ERROR = "error"
-    SKIPPED = "skipped"
-    """Not evaluated, and not meant to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Written:
-    """Rows that a repair wrote, by verb, as the design's `written` object names them."""
+    """Rows that a repair plans or has written, by verb."""
 
     insert: int = 0
     update: int = 0

@@ -1,7 +1,7 @@
 """Exceptions of the package. Each message says what is wrong, the value, and what to do.
 
-No exception is raised here, and no exit code is decided here: the command line maps the three
-branches below to its codes.
+No exception is raised here, and no exit code is decided here: the command line maps the
+classes below to its codes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ __all__ = [
     "InvalidRulesError",
     "NotMendedError",
     "ReconcileError",
+    "StoppedError",
     "TakenOverError",
     "UnknownNameError",
     "UsageError",
@@ -51,6 +52,10 @@ class EvaluationError(ReconcileError):
 
 class HeldError(ReconcileError):
     """Another run repairs the rule at this moment."""
+
+
+class StoppedError(ReconcileError):
+    """Somebody interrupted a repair; what it had written stands, and the run can be resumed."""
 
 
 class TakenOverError(ReconcileError):

@@ -49,7 +49,10 @@ def _reachable(name: str, waits_for: Mapping[str, set[str]], within: set[str]) -
 
 
 def _reads(rule: Rule, using: str, now: datetime) -> frozenset[Column]:
-    finders: Sequence[Finder] = rule.compile(using=using, now=now).finders
+    try:
+        finders: Sequence[Finder] = rule.compile(using=using, now=now).finders
+    except Exception:  # noqa: BLE001 - the rule's own check says so; it has no place in the order
+        return frozenset()
     columns: frozenset[Column] = frozenset()
     own: frozenset[Column] = rule.must.writes(rule.model)
     for finder in finders:

@@ -43,7 +43,7 @@ class ChunkJournal:
 
     def inserted(self, model: type[Model], rows: Rows) -> int:
         """Note `rows`, which this chunk has inserted, with all their columns; their number. One statement."""
-        image = _image(model._meta.local_concrete_fields)
+        image = _image((model._meta.concrete_model or model)._meta.local_concrete_fields)
         return self._note(model, rows, Change.Verb.INSERT, after=image)
 
     def before(self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys) -> int:

@@ -5,64 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconcile.checking import RuleCheck
-from reconcile.drift import Drift, Status, Written
+from reconcile.drift import Drift, Written
 from reconcile.rules import Rule, share
 
-__all__ = ["Action", "RulePlan", "plan"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Action:
-    """One remedy of one rule: how many drifted rows it is for, and what it does about them.
-
-    `verb` is empty where the drift is only reported.
-    """
-
-    drift: Drift
-    verb: str
-    remedy: str
-    rows: int
+__all__ = ["RulePlan", "plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RulePlan:
-    """What a repair of one rule would do. With `why_stopped`, it would stop before its first write."""
+    """What a repair of one rule would do. With `why_stopped`, it would stop before its first write.
+
+    planned: drifted rows by the verb of their remedy; rows that are only reported are not among them.
+    """
 
     rule: Rule
     check: RuleCheck
-    actions: tuple[Action, ...]
+    planned: Written
+    cap: int | str | None = None
     why_stopped: str = ""
-
-    @property
-    def planned(self) -> Written:
-        """Drifted rows by the verb of their remedy."""
-        planned = Written()
-        for action in self.actions:
-            if action.verb:
-                planned.add(action.verb, action.rows)
-        return planned
 
 
 def plan(check: RuleCheck, *, max_repairs: int | str | None = None) -> RulePlan:
     """The plan for what `check` found; `max_repairs` (count or percent) stands in for the rule's own cap."""
     rule = check.rule
-    actions = tuple(
-        Action(
-            drift=drift,
-            verb=rule.remedy(drift).verb,
-            remedy=type(rule.remedy(drift)).__name__,
-            rows=check.tally[drift],
-        )
-        for drift in Drift
-        if check.tally[drift]
-    )
-    made = RulePlan(rule=rule, check=check, actions=actions)
+    planned = Written()
+    for drift in Drift:
+        if verb := rule.remedy(drift).verb:
+            planned.add(verb, check.tally[drift])
     cap = rule.max_repairs if max_repairs is None else max_repairs
-    if check.status is Status.ERROR or cap is None or made.planned.total <= share(cap, check.tally.checked):
-        return made
-    why = (
-        f"{made.planned.total:,} repairs are planned, and the cap is {cap}"
-        f"{f' of {check.tally.checked:,} records' if isinstance(cap, str) else ''}. "
-        f"Look at the samples; then raise the cap: --max-repairs {made.planned.total}"
-    )
-    return RulePlan(rule=rule, check=check, actions=actions, why_stopped=why)
+    why = ""
+    if cap is not None and planned.total > share(cap, check.tally.checked):
+        of = f" of {check.tally.checked:,} records" if isinstance(cap, str) else ""
+        why = (
+            f"{planned.total:,} repairs are planned, and the cap is {cap}{of}. Look at them: reconcile check {rule.name}; "
+            f"then raise the cap: --max-repairs {planned.total}"
+        )
+    return RulePlan(rule=rule, check=check, planned=planned, cap=cap, why_stopped=why)

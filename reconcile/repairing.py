@@ -1,6 +1,6 @@
 """The act of repairing: one chunk is one transaction; data, journal and cursor commit together.
 
-The steps are those of the repair protocol. What a run does with many chunks is in `runs`.
+Its steps are numbered as docs/repair.md numbers them. What a run does with many chunks is in `runs`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ HOPELESS = 50
 BEAT = 5.0
 """Seconds between heartbeats while the walk finds nothing to repair."""
 
+AGAIN = (0.1, 0.5, 2.0)
+"""Seconds to wait, at most, before each further try at records that others held."""
+
 TRIES = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Seconds between tries, full jitter."""
@@ -59,7 +62,7 @@ class Chunks:
     remedy: Remedy
     shard: Shard
     using: str
-    token: Any
+    may_write: float | None = None
     aside: list[Any] = field(default_factory=list)
     failures: dict[Any, str] = field(default_factory=dict)
     mended: int = 0
@@ -118,6 +121,7 @@ class Chunks:
             self._fence()
             locked = self._lock(keys)
             wrote = self.remedy.write(self.finder, Keys(locked), self._journal()) if locked else Wrote()
+            self._spend(wrote.rows)
             skipped = {*keys} - {*locked} | self._verified(locked, wrote)
             self._advance(keys[-1], wrote.rows, len(skipped))
         self.shard.chunks += 1
@@ -144,6 +148,17 @@ class Chunks:
         rows = self.finder.model._base_manager.using(self.using).filter(Keys(keys).on("pk")).order_by("pk")
         return list(dialect_of(self.using).locked(rows).values_list("pk", flat=True))
 
+    def _spend(self, rows: int) -> None:
+        """Hold the cap on rows, also where one record owes several; what goes beyond it is rolled back."""
+        if self.may_write is None:
+            return
+        if rows > self.may_write:
+            raise GivenUpError(
+                f"The cap of --max-repairs is reached: {self.may_write:g} more rows may be written, and the next chunk "
+                f"would write {rows}. Look at the journal; then repair with a higher cap."
+            )
+        self.may_write -= rows
+
     def _journal(self) -> ChunkJournal:
         return ChunkJournal(shard=self.shard, chunk=self.shard.chunks + 1, using=self.using)
 
@@ -168,18 +183,18 @@ class Chunks:
             written=F("written") + written,
             set_aside=F("set_aside") + skipped,
         )
-        counted = f"{'inserted' if self.remedy.verb == 'insert' else 'updated'}"
+        counted = "inserted" if self.remedy.verb == "insert" else "updated"
         outcome = Outcome._base_manager.using(self.using).filter(pk=self.shard.outcome_id)
         outcome.update(**{counted: F(counted) + written})
 
     def _own_shard(self) -> Any:
-        return Shard._base_manager.using(self.using).filter(pk=self.shard.pk, token=self.token)
+        return Shard._base_manager.using(self.using).filter(pk=self.shard.pk, token=self.shard.token)
 
 
 def repair_shard(
     chunks: Chunks, source: Source, *, records: int, kept: Kept, progress: Callable[[int], None]
 ) -> None:
-    """Repair a shard from its cursor to its end, then once more what was set aside.
+    """Repair a shard from its cursor to its end, then what was set aside, a few times with a pause.
 
     `kept` are keys that a check has found just now; `records` is how many it counted. A shard that was begun
     before has a cursor, and looks for itself.
@@ -191,9 +206,13 @@ def repair_shard(
     for keys in _in_chunks(chain(known, unknown)):
         chunks.repair(keys)
         progress(len(keys))
-    again, chunks.aside = chunks.aside, []
-    for keys in _in_chunks(again):
-        chunks.repair(keys)
+    for seconds in AGAIN:
+        if not chunks.aside:
+            return
+        chunks.pause(random.uniform(seconds / 2, seconds))  # noqa: S311
+        again, chunks.aside = chunks.aside, []
+        for keys in _in_chunks(again):
+            chunks.repair(keys)
 
 
 def _drifted(chunks: Chunks, source: Source, records: int, after: Any) -> Iterator[Any]:

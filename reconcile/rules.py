@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db.models import CompositePrimaryKey, Model, Q, QuerySet
+from django.db.models import CompositePrimaryKey, DateField, Model, Q, QuerySet
 from django.utils import timezone
 
 from reconcile.declaring import Declaration, field_named, resolution_fault
@@ -17,6 +18,7 @@ from reconcile.effects import Effect
 from reconcile.errors import Fault
 from reconcile.finders import Finder, Source
 from reconcile.remedies import Insert, Remedy, Report, Update
+from reconcile.sql.expressions import joins_to_many
 from reconcile.sql.wording import queryset_in_words
 
 __all__ = ["CompiledRule", "Rule", "Settle", "share"]
@@ -191,12 +193,20 @@ class Rule(Declaration):
         if not isinstance(self.settle, Settle):
             return
         yield from self.settle.option_faults()
-        if not self.settle.age:
+        column = field_named(self.model, self.settle.column)
+        if column is not None and not isinstance(column, DateField):
+            hint = "Name a column that holds a date and time."
+            yield Fault("reconcile.E012", f"settle: {self.settle.column!r} is no date.", hint)
+        if self.settle.age <= timedelta(0):
             yield Fault(
                 "reconcile.E012", "settle= gives no time.", 'Give one: Settle("created_at", minutes=15).'
             )
         try:
-            self.queryset.filter(self.settle.condition(self.model, timezone.now()))
+            aged = self.model._base_manager.filter(self.settle.condition(self.model, timezone.now()))
+            if joins_to_many(aged.query):
+                yield Fault(
+                    "reconcile.E013", "settle: the path leads to many rows.", "Give a path to one row."
+                )
         except FieldError as error:
             yield resolution_fault(error, "settle")
 
@@ -204,8 +214,7 @@ class Rule(Declaration):
 def is_limit(value: Any) -> bool:
     """True for None, a count of rows, or a percent such as '0.5%'."""
     if isinstance(value, str):
-        number = value.removesuffix("%")
-        return value.endswith("%") and number.replace(".", "", 1).isdigit()
+        return re.fullmatch(r"[0-9]+(\.[0-9]+)?%", value) is not None
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
 
 

@@ -83,7 +83,10 @@ def test_a_misspelled_filter_names_the_nearest_field(rule_files):
 
 def test_a_rule_that_breaks_its_own_examination_is_reported(rule_files):
     rule_files(orders="bad = Rule(every=Order, must=HaveRow(Invoice, link={'order': F(3)}))")
-    assert "it can't be examined" in messages()[0] or "Cannot" in messages()[0]
+    assert (
+        "it can't be examined: AttributeError" in messages()[0]
+        or "it can't be examined: TypeError" in messages()[0]
+    )
 
 
 def test_a_package_that_is_not_there_is_a_fault(settings):
@@ -115,7 +118,7 @@ def test_no_rules_at_all_is_a_usage_error_that_says_what_to_do(settings, value):
 
 
 def test_invalid_rules_are_raised_all_together(rule_files):
-    rule_files(orders="a = Rule(every=Order[:1]) if False else Rule(every=3, must=4)")
+    rule_files(orders="a = Rule(every=3, must=4)")
     with pytest.raises(InvalidRulesError) as raised:
         valid_rules()
     assert "every= is 3" in str(raised.value)

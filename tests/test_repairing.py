@@ -48,7 +48,7 @@ def chunks_for(rule, remedy=None):
     finder = next(finder for finder in compiled.finders if finder.drift is MISSING)
     paused = []
     made = Chunks(
-        rule=rule.name, finder=finder, remedy=remedy or Insert(), shard=shard, using="default", token=token,
+        rule=rule.name, finder=finder, remedy=remedy or Insert(), shard=shard, using="default",
         pause=paused.append,
     )  # fmt: skip
     return made, paused
@@ -67,6 +67,31 @@ def test_the_cursor_and_the_counts_are_those_of_the_chunk():
     shard = Shard.objects.get()
     assert (shard.cursor, shard.chunks, shard.written, shard.set_aside) == (str(keys[-1]), 1, 3, 0)
     assert shard.outcome.inserted == 3
+
+
+@pytest.mark.django_db
+def test_records_that_somebody_mended_after_the_check_are_passed_over_without_a_retry():
+    keys = missing(6)
+    chunks, paused = chunks_for(INVOICE)
+    Invoice.objects.bulk_create([Invoice(order_id=key, amount=3) for key in keys[:2]])
+    assert chunks.repair(keys) == 4
+    assert (paused, chunks.failures, chunks.aside) == ([], {}, [])
+    assert Change.objects.count() == 4
+    assert chunks.repair(keys) == 0
+
+
+@pytest.mark.mariadb
+@pytest.mark.django_db(transaction=True)
+def test_the_session_s_lock_wait_is_set_back_after_a_chunk():
+    def timeout():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT @@session.innodb_lock_wait_timeout")
+            return cursor.fetchone()[0]
+
+    before = timeout()
+    missing(2)
+    assert repaired(INVOICE).written.insert == 2
+    assert timeout() == before > 1
 
 
 @pytest.mark.django_db
@@ -171,7 +196,8 @@ def test_a_repair_in_repeatable_read_is_refused_with_the_way_out():
         result = repaired(INVOICE)
     finally:
         connection.close()
-    assert "READ COMMITTED: set" in result.why_stopped or "READ COMMITTED" in result.why_stopped
+    assert "runs transactions in REPEATABLE READ" in result.why_stopped
+    assert "set OPTIONS['isolation_level']" in result.why_stopped
     assert not Invoice.objects.exists()
 
 

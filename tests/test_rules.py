@@ -83,6 +83,14 @@ def test_a_good_rule_has_no_fault():
         ({"must": HaveRow(Invoice, link={"order": F("items")}, values={"amount": 1})}, "the path leads to many rows. Give a path to one row."),
         ({"must": HaveRow(Invoice, link={"order": F("pk")}, values={"amount": Count("items")})}, "an aggregate is not served here."),
         ({"must": HaveValues(total=F("items__price"))}, "the path leads to many rows. Aggregate them"),
+        ({"settle": Settle("items__on_sale_since", hours=1)}, "settle: the path leads to many rows."),
+        ({"settle": Settle("customer_name", hours=1)}, "settle: 'customer_name' is no date."),
+        ({"settle": Settle("created_at", hours=-1)}, "settle= gives no time."),
+        ({"must": HaveRow(Invoice, link={"order": "pk"}, values={"amount": 1})}, "'pk' can't be stored in 'order'. Did you mean F('pk')?"),
+        ({"must": HaveValues(item_count="many")}, "'many' can't be stored in 'item_count'."),
+        ({"must": HaveRow(Invoice, link={"order": F("pk")}, values={"amount": 1}, count=True)}, "count= is True."),
+        ({"every": Basket, "must": HaveRow(Bill, link={"basket_number": F("pk")}, values={"details": {}})}, "'details' is a JSON column."),
+        ({"every": Basket, "must": HaveRow(Pair, link={"left": F("pk")}, values={"right": 1})}, "has a composite primary key."),
         ({"name": "n" * 201}, "its name has 201 characters."),
         ({"every": Basket, "must": HaveRow(Needy, link={"basket": F("pk")})}, "has no value for size"),
     ],
@@ -156,7 +164,7 @@ def test_settle_adds_up_its_units():
         ),
         (
             Rule(every=Team, must=HaveValues(points=Count("players", filter=Q(players__active=True)) + 1)),
-            "Every team must have points = Count(players, players.active = True) + 1.",
+            "Every team must have points = Count(players where players.active = True) + 1.",
         ),
         (
             Rule(

@@ -68,6 +68,23 @@ def test_a_walk_can_begin_after_a_key():
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("model", [Device, Page])
+def test_a_walk_that_begins_after_any_key_has_the_keys_beyond_it_in_the_database_s_order(model):
+    keys = (
+        [uuid.uuid4() for _ in range(20)] if model is Device else ["a", "B", "_x", "É2", "c", "D", "1", "Z"]
+    )
+    model.objects.bulk_create([model(pk=key) for key in keys])
+    ordered = list(model.objects.order_by("pk").values_list("pk", flat=True))
+    for place, after in enumerate(ordered):
+        seen = [
+            key
+            for window in windows(model, size=3, after=after)
+            for key in model.objects.filter(window.on("pk")).order_by("pk").values_list("pk", flat=True)
+        ]
+        assert seen == ordered[place + 1 :]
+
+
+@pytest.mark.django_db
 def test_no_keys_select_nothing():
     Basket.objects.create()
     assert not Basket.objects.filter(Keys([]).on("pk")).exists()

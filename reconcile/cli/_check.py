@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from typing import IO
+from pathlib import Path
 
 import rich_click as click
 import structlog
@@ -56,7 +56,7 @@ def check_command(
     samples: int,
     fail_on: str,
     form: str,
-    output: IO[str] | None,
+    output: Path | None,
 ) -> None:
     """Count the records of which a rule is not true. Reads only."""
     started = time.monotonic()
@@ -64,7 +64,12 @@ def check_command(
     run = str(uuid.uuid4())
     with structlog.contextvars.bound_contextvars(run=run):
         checks = _checked(rules, known_database(using), samples)
-    report = CheckReport(run=run, database=using, checks=checks, seconds=time.monotonic() - started)
+    hint = " ".join(
+        ["reconcile repair", *names, *(f"--select {each}" for each in selectors)]
+        + ([f"--database {using}"] if using != "default" else [])
+    )
+    seconds = time.monotonic() - started
+    report = CheckReport(run=run, database=using, checks=checks, seconds=seconds, hint=hint)
     write_report(
         ctx, form, output, text=lambda: text.check_report(report), json=lambda: json.check_report(report)
     )

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from reconcile.checking import evaluated
 from reconcile.cli._group import reconcile, standard_output
-from reconcile.cli._options import chosen_rules, database_option, known_database
+from reconcile.cli._options import WIDTH, chosen_rules, database_option, known_database
 from reconcile.finders import Finder
 from reconcile.rules import CompiledRule, Rule
 from reconcile.sql.statements import select_sql
@@ -40,7 +40,10 @@ def explain_command(ctx: click.Context, rule: str, using: str) -> None:
     with evaluated(using):
         explained = Group(*_explained(found, using))
     output = standard_output(ctx)
-    Console(file=output, highlight=False, width=None if output.isatty() else 160).print(explained)
+    # Never cropped or folded: what is printed can be pasted into a database's shell.
+    Console(file=output, highlight=False, width=None if output.isatty() else WIDTH).print(
+        explained, soft_wrap=True
+    )
 
 
 def _explained(rule: Rule, using: str) -> Iterator[RenderableType]:
@@ -50,7 +53,7 @@ def _explained(rule: Rule, using: str) -> Iterator[RenderableType]:
     if rule.reason:
         yield Text(rule.reason, style="dim")
     guarantee = rule.guarantee(using)
-    yield Text.assemble("\nSafety ", (guarantee, "bold"), f"  {_GUARANTEES[guarantee]}")
+    yield Text.assemble("\nGuarantee ", (guarantee, "bold"), f"  {_GUARANTEES[guarantee]}")
     if rule.settle:
         yield f"Records younger than {rule.settle.age} by {rule.settle.column} are left alone."
     window = next(walk(rule.model, using=using), EVERYTHING)

@@ -5,27 +5,37 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from contextlib import redirect_stdout
 from typing import IO, Any
 
 import django
 import rich_click as click
 import structlog
+from click.exceptions import Exit
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from reconcile.errors import EvaluationError, HeldError, ReconcileError, TakenOverError, UsageError
+from reconcile.errors import (
+    EvaluationError,
+    HeldError,
+    ReconcileError,
+    StoppedError,
+    TakenOverError,
+    UsageError,
+)
 
 __all__ = ["EXIT_DRIFT", "EXIT_ERROR", "EXIT_HELD", "EXIT_INCOMPLETE", "reconcile", "standard_output"]
 
-EXIT_DRIFT, EXIT_USAGE, EXIT_ERROR, EXIT_INCOMPLETE, EXIT_HELD = 1, 2, 3, 4, 75
+EXIT_DRIFT, EXIT_USAGE, EXIT_ERROR, EXIT_INCOMPLETE, EXIT_HELD, EXIT_INTERRUPTED = 1, 2, 3, 4, 75, 130
 
 _CODES: tuple[tuple[type[ReconcileError], int], ...] = (
     (UsageError, EXIT_USAGE),
     (EvaluationError, EXIT_ERROR),
     (HeldError, EXIT_HELD),
     (TakenOverError, EXIT_HELD),
+    (StoppedError, EXIT_INCOMPLETE),
     (ReconcileError, EXIT_ERROR),
 )
 
@@ -48,6 +58,14 @@ class Group(click.RichGroup):
             code = next(code for kind, code in _CODES if isinstance(error, kind))
             click.echo(f"Error: {error}", err=True)
             ctx.exit(code)
+        except (click.ClickException, Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+        except Exception:  # noqa: BLE001 - Python would exit with 1, which means drift
+            click.echo(traceback.format_exc(), err=True)
+            ctx.exit(EXIT_ERROR)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,7 +79,7 @@ def reconcile(ctx: click.Context, settings: str | None, *, verbose: bool) -> Non
     """Find the records whose side effects are missing, and repair them with set-based SQL.
 
     Exit codes: 0 clean or warnings only, 1 drift, 2 usage or invalid rules, 3 a rule could not be evaluated,
-    4 repair incomplete or stopped by a cap, 75 another run holds the rule.
+    4 repair incomplete or stopped by a cap, 75 another run holds the rule, 130 interrupted.
     """
     if settings:
         os.environ["DJANGO_SETTINGS_MODULE"] = settings

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 import rich_click as click
 from django.db import connections
 from rich.console import Console, RenderableType
 
 from reconcile.cli._group import standard_output
-from reconcile.errors import UnknownNameError
+from reconcile.errors import UnknownNameError, UsageError
 from reconcile.registry import select, valid_rules
 from reconcile.rules import Rule, is_limit
 
 __all__ = [
-    "Limit", "Samples", "chosen_rules", "database_option", "known_database", "output_options", "rule_arguments",
+    "DEFAULT_SAMPLES", "WIDTH", "Limit", "Samples", "chosen_rules", "database_option", "known_database", "output_options", "rule_arguments",
     "stderr_console", "write_report",
 ]  # fmt: skip
 
 Command = Callable[..., Any]
 
 DEFAULT_SAMPLES = 5
+
+WIDTH = 140
+"""Columns of a text report that does not go to a terminal."""
 
 
 class Samples(click.ParamType):  # type: ignore[type-arg]
@@ -49,7 +54,7 @@ class Limit(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """The count as a number, the percent as text."""
-        limit = int(value) if isinstance(value, str) and value.isdigit() else value
+        limit = int(value) if re.fullmatch(r"[0-9]+", str(value)) else value
         if limit is None or not is_limit(limit):
             self.fail(f"{value!r} is neither a count such as 100 nor a percent such as 0.5%.", param, ctx)
         return limit
@@ -79,10 +84,24 @@ def database_option(command: Command) -> Command:
     )(command)
 
 
+class ReportFile(click.Path):
+    """A file that a report can be written to; looked at before anything is run."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path, in a folder that is there."""
+        path = Path(str(super().convert(value, param, ctx)))
+        if not str(value) or not path.parent.is_dir():
+            self.fail(f"{str(value)!r} is not in a folder that exists.", param, ctx)
+        return path
+
+
 def output_options(command: Command) -> Command:
     """`--format` and `--output`."""
     command = click.option(
-        "--output", type=click.File("w", atomic=True, lazy=False), help="Write the report to this file."
+        "--output", type=ReportFile(), metavar="FILE", help="Write the report to this file."
     )(command)
     return click.option(
         "--format",
@@ -116,15 +135,42 @@ def stderr_console() -> Console:
 def write_report(
     ctx: click.Context,
     form: str,
-    output: IO[str] | None,
+    output: Path | None,
     *,
     text: Callable[[], RenderableType],
     json: Callable[[], str],
 ) -> None:
-    """Write the report in the chosen format to the file, or to standard output."""
-    target = output or standard_output(ctx)
+    """Write the report in the chosen format to the file, whole or not at all, or to standard output."""
+    if output is None:
+        _write(standard_output(ctx), form, text, json)
+        return
+    try:
+        _write_file(output, form, text, json)
+    except OSError as error:
+        raise UsageError(
+            f"The report can't be written to {str(output)!r}: {error.strerror or error}."
+        ) from error
+
+
+def _write_file(output: Path, form: str, text: Callable[[], RenderableType], json: Callable[[], str]) -> None:
+    if output.exists() and not output.is_file():
+        # A device or a pipe can only be written through; there is nothing to replace.
+        with output.open("w") as target:
+            _write(target, form, text, json)
+        return
+    with NamedTemporaryFile("w", dir=output.parent, prefix=f".{output.name}.", delete=False) as temporary:
+        try:
+            _write(temporary, form, text, json)
+        except BaseException:
+            Path(temporary.name).unlink()
+            raise
+    Path(temporary.name).chmod(0o644)
+    Path(temporary.name).replace(output)
+
+
+def _write(target: Any, form: str, text: Callable[[], RenderableType], json: Callable[[], str]) -> None:
     if form == "json":
         target.write(f"{json()}\n")
-        target.flush()
-        return
-    Console(file=target, highlight=False, width=None if target.isatty() else 160).print(text())
+    else:
+        Console(file=target, highlight=False, width=None if target.isatty() else WIDTH).print(text())
+    target.flush()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 from django.utils import timezone
@@ -49,7 +50,7 @@ def repair_command(
     using: str,
     max_repairs: int | str | None,
     form: str,
-    output: IO[str] | None,
+    output: Path | None,
     *,
     applied: bool,
 ) -> None:
@@ -83,7 +84,7 @@ def repair_command(
 @database_option
 @output_options
 @click.pass_context
-def resume_command(ctx: click.Context, run: str, using: str, form: str, output: IO[str] | None) -> None:
+def resume_command(ctx: click.Context, run: str, using: str, form: str, output: Path | None) -> None:
     """Go on with a run that was stopped or killed, where it was. RUN is its id, or the beginning of it."""
     from reconcile import runs
 
@@ -98,7 +99,7 @@ def resume_command(ctx: click.Context, run: str, using: str, form: str, output: 
     )
 
 
-def _report(ctx: click.Context, report: RepairReport, form: str, output: IO[str] | None) -> None:
+def _report(ctx: click.Context, report: RepairReport, form: str, output: Path | None) -> None:
     write_report(
         ctx, form, output, text=lambda: text.repair_report(report), json=lambda: json.repair_report(report)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import IO
+from pathlib import Path
 
 import rich_click as click
 
@@ -29,7 +29,7 @@ def rules_command(
     selectors: tuple[str, ...],
     using: str,
     form: str,
-    output: IO[str] | None,
+    output: Path | None,
 ) -> None:
     """List the rules, as sentences."""
     rules = list(chosen_rules(names, selectors).values())

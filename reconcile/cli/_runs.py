@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
-from django.db.models import Max, Sum
+from django.db.models import Count, F, Max, OuterRef, QuerySet, Subquery, Sum
 from django.utils import timezone
 from rich.console import Group, RenderableType
 
@@ -16,7 +17,7 @@ from reconcile.cli._options import database_option, known_database, output_optio
 from reconcile.reports import json, text
 
 if TYPE_CHECKING:
-    from reconcile.models import Outcome, Run
+    from reconcile.models import Run
     from reconcile.runs import RuleRepair
 
 LISTED = 20
@@ -27,7 +28,7 @@ LISTED = 20
 @database_option
 @output_options
 @click.pass_context
-def runs_command(ctx: click.Context, run: str | None, using: str, form: str, output: IO[str] | None) -> None:
+def runs_command(ctx: click.Context, run: str | None, using: str, form: str, output: Path | None) -> None:
     """List the last runs; with RUN (its id, or the beginning of it), what became of each of its rules."""
     from reconcile import runs
     from reconcile.models import Run
@@ -40,7 +41,7 @@ def runs_command(ctx: click.Context, run: str | None, using: str, form: str, out
         )
         return
     with evaluated(using):
-        listed = list(Run._base_manager.using(using).order_by("-started_at")[:LISTED])
+        listed = list(_with_sums(Run._base_manager.using(using)).order_by("-started_at")[:LISTED])
         write_report(ctx, form, output, text=lambda: _many(listed), json=lambda: json.runs_report(listed))
 
 
@@ -50,6 +51,27 @@ def _results(run: Run) -> list[RuleRepair]:
     return [recorded(outcome) for outcome in run.outcomes.order_by("position") if outcome.status]
 
 
+def _with_sums(runs: Any) -> QuerySet[Run]:
+    """Each run with the sums over its outcomes, in the one statement that lists them."""
+    outcomes = _outcomes_of_run()
+    written = outcomes.annotate(sum=Sum(F("inserted") + F("updated"))).values("sum")
+    beats = outcomes.annotate(beat=Max("shards__heartbeat")).values("beat")
+    annotated: QuerySet[Run] = runs.annotate(
+        rules=Count("outcomes"),
+        written=Subquery(written),
+        left=Subquery(outcomes.annotate(sum=Sum("left")).values("sum")),
+        beat=Subquery(beats),
+    )
+    return annotated
+
+
+def _outcomes_of_run() -> QuerySet[Any, Any]:
+    from reconcile.models import Outcome
+
+    grouped: QuerySet[Any, Any] = Outcome._base_manager.filter(run=OuterRef("pk")).order_by().values("run")
+    return grouped
+
+
 def _many(listed: Sequence[Run]) -> RenderableType:
     if not listed:
         return "There are no runs yet. The nightly job and `reconcile repair --apply` leave one."
@@ -57,52 +79,54 @@ def _many(listed: Sequence[Run]) -> RenderableType:
         "Run", "Kind", "State", "Started", "Rules", "Written", "Left", numbers=("Rules", "Written", "Left")
     )
     for run in listed:
-        sums = run.outcomes.aggregate(
-            rules=Sum(1),
-            inserted=Sum("inserted", default=0),
-            updated=Sum("updated", default=0),
-            left=Sum("left", default=0),
-        )
         started = timezone.localtime(run.started_at) if timezone.is_aware(run.started_at) else run.started_at
+        # The sums are annotations, so that the whole list is one statement.
+        sums: Any = run
         rows.add_row(
-            str(run.pk)[:8], run.kind, _state(run), f"{started:%Y-%m-%d %H:%M:%S}", f"{sums['rules'] or 0:,}",
-            f"{sums['inserted'] + sums['updated']:,}", f"{sums['left']:,}",
+            str(run), run.kind, run.state, f"{started:%Y-%m-%d %H:%M:%S}", f"{sums.rules:,}", f"{sums.written or 0:,}",
+            f"{sums.left or 0:,}" if run.state == run.State.FINISHED else "?",
         )  # fmt: skip
-    return Group("", rows, "")
+    quiet = [f"{run}: {_sign_of_life(run)}" for run in listed if _sign_of_life(run)]
+    return Group("", rows, "", *quiet)
 
 
-def _state(run: Run) -> str:
-    """The state, and for one that runs, when its worker last gave a sign of life."""
+def _sign_of_life(run: Run) -> str:
+    """How to go on with a run whose worker has died, or that was stopped; empty for any other."""
     from reconcile import runs
 
-    if run.state != run.State.RUNNING:
-        return run.state
-    beat = run.outcomes.aggregate(beat=Max("shards__heartbeat"))["beat"] or run.started_at
+    if run.state == run.State.FINISHED:
+        return ""
+    if run.state == run.State.STOPPED:
+        return f"stopped. Go on with it: reconcile resume {run}"
+    beat: Any = getattr(run, "beat", None) or run.started_at
     quiet = timezone.now() - beat
-    if quiet < runs.LEASE:
-        return run.state
     return (
-        f"{run.state}, no sign of life for {int(quiet.total_seconds())} s: reconcile resume {str(run.pk)[:8]}"
+        f"no sign of life for {int(quiet.total_seconds())} s. Go on with it: reconcile resume {run}"
+        if quiet >= runs.LEASE
+        else ""
     )
 
 
 def _one(run: Run) -> RenderableType:
-    numbers = ("Checked", "Missing", "Stale", "Extra", "Inserted", "Updated", "Left")
+    numbers = ("Checked", "Missing", "Stale", "Extra", "Written", "Left")
     rows = text.table("", "Rule", *numbers, numbers=numbers)
-    for outcome in run.outcomes.order_by("position"):
+    outcomes = list(run.outcomes.order_by("position"))
+    for outcome in outcomes:
+        counts = (
+            outcome.checked,
+            outcome.missing,
+            outcome.stale,
+            outcome.extra,
+            outcome.inserted + outcome.updated,
+        )
+        left = f"{outcome.left:,}" if outcome.state == outcome.State.DONE else "?"
         rows.add_row(
-            outcome.status or outcome.state, outcome.rule, *(f"{number:,}" for number in _numbers(outcome))
+            outcome.status or outcome.state, outcome.rule, *(f"{number:,}" for number in counts), left
         )
     remarks = [
-        f"{outcome.rule}: {outcome.error or outcome.why_stopped}"
-        for outcome in run.outcomes.order_by("position")
-        if outcome.error or outcome.why_stopped
+        f"{each.rule}  {each.error or each.why_stopped}"
+        for each in outcomes
+        if each.error or each.why_stopped
     ]
-    why = [f"It was stopped: {run.why_stopped}"] if run.why_stopped else []
-    return Group("", f"Run {run.pk}, {run.kind}, {_state(run)}", "", rows, "", *remarks, *why)
-
-
-def _numbers(outcome: Outcome) -> Sequence[int]:
-    return (
-        outcome.checked, outcome.missing, outcome.stale, outcome.extra, outcome.inserted, outcome.updated, outcome.left,
-    )  # fmt: skip
+    why = [why for why in (run.why_stopped, _sign_of_life(run)) if why]
+    return Group("", f"Run {run.pk}, {run.kind}, {run.state}", "", rows, "", *remarks, *why)

@@ -66,7 +66,8 @@ def _filled_by_database(field: Field[Any, Any]) -> bool:
     if getattr(field, "generated", False) or getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED:
         return True
     automatic = field.get_internal_type() in {"AutoField", "BigAutoField", "SmallAutoField"}
-    return automatic or (not field.has_default() and field.null and not _makes_its_own(field))
+    nothing = field.null and (not field.has_default() or field.default is None)
+    return automatic or (nothing and not _makes_its_own(field))
 
 
 def _default(field: Field[Any, Any], now: datetime | None) -> Any:

@@ -130,7 +130,10 @@ class _Missing:
                 _NEW.format(column.attname): AsStored(pinned(value, linked.source.now), field=column)
                 for column, value in selected.items()
             }
-            selected_rows: Rows = self.find(scope).annotate(**new).values_list(*new)
+            records = self.find(scope)
+            if linked.carrier is None:
+                records = records.filter(~Exists(self.earlier_of_same_link(scope)))
+            selected_rows: Rows = records.annotate(**new).values_list(*new)
             return selected_rows
 
         insertion = Insertion(
@@ -141,6 +144,16 @@ class _Missing:
             drift=MISSING, model=linked.source.model, carried=linked.carrier is not None, find=self.find,
             insertion=insertion,
         )  # fmt: skip
+
+    def earlier_of_same_link(self, scope: Scope) -> Rows:
+        """Records in scope that are linked with the same rows as the outer query's: what one owes, both owe."""
+        records = self.linked.linking(self.linked.source.records(scope)).filter(
+            LessThan(F("pk"), OuterRef("pk"))
+        )
+        for column in self.linked.link:
+            link = _LINK.format(column.attname)
+            records = records.filter(Same(F(link), OuterRef(link), field=column))
+        return records
 
     def find(self, scope: Scope) -> Rows:
         records = self.linked.linking(self.linked.source.records(scope))

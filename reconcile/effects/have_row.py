@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db.models import Model, Q
+from django.db.models import CompositePrimaryKey, Model, Q
 
 from reconcile.declaring import Declaration, column_faults, expression_faults, field_named, resolution_fault
 from reconcile.drift import Guarantee
@@ -59,7 +59,7 @@ class HaveRow(Declaration):
                 "reconcile.E012", f"HaveRow: {self.model!r} is not a model.", "Give the row's model class."
             )
             return
-        wrong = list(self._type_faults())
+        wrong = [*self._type_faults(), *self._model_faults()]
         for option in ("link", "values", "create_only"):
             names = getattr(self, option)
             if isinstance(names, Mapping):
@@ -92,9 +92,20 @@ class HaveRow(Declaration):
             yield Fault(
                 "reconcile.E012", f"HaveRow: where= is {self.where!r}.", "Give a Q over the row's columns."
             )
-        if not isinstance(self.count, int | Exactly | AtLeast | AtMost) or self.bounds.n < 0:
+        if (
+            isinstance(self.count, bool)
+            or not isinstance(self.count, int | Exactly | AtLeast | AtMost)
+            or self.bounds.n < 0
+        ):
             hint = "Give Exactly(n), AtLeast(n), AtMost(n) or a number."
             yield Fault("reconcile.E012", f"HaveRow: count= is {self.count!r}.", hint)
+
+    def _model_faults(self) -> Iterator[Fault]:
+        if isinstance(self.model._meta.pk, CompositePrimaryKey):
+            hint = "Keys of several columns are not served yet."
+            yield Fault(
+                "reconcile.E015", f"HaveRow: {self.model._meta.label} has a composite primary key.", hint
+            )
         if self.model._meta.parents and not self.model._meta.proxy:
             hint = "Its rows are spread over two tables. Use Report() for what is missing, or a rule over the parent."
             yield Fault(

@@ -8,38 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from django.db.models import (
-    Aggregate,
-    DecimalField,
-    F,
-    Field,
-    FilteredRelation,
-    FloatField,
-    IntegerField,
-    Model,
-    OuterRef,
-    Subquery,
-    Value,
-)
+from django.db.models import F, Field, FilteredRelation, Model
 from django.db.models.constants import LOOKUP_SEP
-from django.db.models.fields.reverse_related import ManyToOneRel
-from django.db.models.functions import Coalesce
 
 from reconcile.declaring import as_expression, column_faults, expression_faults, field_named
 from reconcile.drift import STALE, Guarantee
+from reconcile.effects._aggregates import JOINED, aggregated, joined_relation
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Rows, Source
-from reconcile.sql.dialects import dialect_of
-from reconcile.sql.expressions import Column, aggregates_in, names_in, pinned, rebased
+from reconcile.sql.expressions import Column, pinned
 from reconcile.sql.lookups import AsStored
 from reconcile.sql.statements import KEY, WANTED
 from reconcile.sql.wording import any_differs, in_words
 from reconcile.windows import Scope
 
 __all__ = ["HaveValues"]
-
-_JOINED = "_range"
-"""Alias of the relation whose join has the range in it."""
 
 
 class HaveValues:
@@ -115,76 +98,15 @@ class HaveValues:
             field: pinned(as_expression(value, field), source.now)
             for field, value in zip(self._fields(source.model), self.columns.values(), strict=True)
         }
-        relation = _only_relation(source, expressions)
+        relation = joined_relation(source, expressions.values())
         if relation is not None:
             link = f"{relation.name}{LOOKUP_SEP}{relation.field.name}"
-            rows = rows.alias(**{_JOINED: FilteredRelation(relation.name, condition=scope.on(link))})
-        wanted = {}
-        for field, expression in expressions.items():
-            if any(aggregates_in(expression)):
-                form = (
-                    rebased(expression, prefix=relation.name, onto=_JOINED)
-                    if relation
-                    else (_by_subquery(source, expression))
-                )
-                expression = _zero_if_none(form, expression, field)  # noqa: PLW2901
-            wanted[WANTED.format(field.attname)] = AsStored(expression, field=field)
+            rows = rows.alias(**{JOINED: FilteredRelation(relation.name, condition=scope.on(link))})
+        wanted = {
+            WANTED.format(field.attname): AsStored(
+                aggregated(source, expression, field, relation), field=field
+            )
+            for field, expression in expressions.items()
+        }
         expecting: Rows = rows.alias(**wanted) if alias else rows.annotate(**wanted)
         return expecting
-
-
-def _zero_if_none(form: Any, expression: Any, field: Field[Any, Any]) -> Any:
-    """The sum of no rows is NULL; where the column can't be NULL, 0 is meant."""
-    numeric = isinstance(field, IntegerField | DecimalField | FloatField)
-    if field.null or not numeric or not isinstance(expression, Aggregate):
-        return form
-    return Coalesce(form, Value(0), output_field=type(field)())
-
-
-def _only_relation(source: Source, expressions: dict[Field[Any, Any], Any]) -> ManyToOneRel | None:
-    """The reverse foreign key that all aggregates go over, if there is just one and a join is the best form.
-
-    Two relations in one join would multiply each other's rows, so each then gets a subquery of its own.
-    """
-    if not dialect_of(source.using).aggregates_by_join:
-        return None
-    relations = {
-        _relation(source.model, path)
-        for expression in expressions.values()
-        for aggregate in aggregates_in(expression)
-        for path in names_in(aggregate)
-    }
-    relation = next(iter(relations)) if len(relations) == 1 else None
-    plain = all(
-        not any(aggregates_in(expression)) or _relation_only(source.model, expression, relation)
-        for expression in expressions.values()
-    )
-    return relation if plain else None
-
-
-def _relation_only(model: type[Model], expression: Any, relation: ManyToOneRel | None) -> bool:
-    return relation is not None and all(_relation(model, path) == relation for path in names_in(expression))
-
-
-def _relation(model: type[Model], path: str) -> ManyToOneRel | None:
-    """The reverse foreign key to `model`'s own key that the path begins with."""
-    head = path.split(LOOKUP_SEP, maxsplit=1)[0]
-    relation = next((each for each in model._meta.related_objects if each.name == head), None)
-    if not isinstance(relation, ManyToOneRel):
-        return None
-    return relation if relation.field.target_field.primary_key else None
-
-
-def _by_subquery(source: Source, expression: Any) -> Subquery:
-    """The expression, aggregated in a subquery that yields one row whether or not there are any to aggregate."""
-    relations = {_relation(source.model, path) for path in names_in(expression)}
-    relation = next(iter(relations)) if len(relations) == 1 else None
-    if relation is not None:
-        manager = relation.related_model._base_manager.using(source.using)
-        rows = manager.filter(**{relation.field.name: OuterRef("pk")}).order_by()
-        rows = rows.annotate(_value=rebased(expression, prefix=relation.name, onto="")).values("_value")
-        # Without GROUP BY an aggregate of no rows is one row: 0 for a count, as in the join form.
-        rows.query.group_by = None
-        return Subquery(rows)
-    itself = source.model._base_manager.using(source.using).filter(pk=OuterRef("pk")).order_by()
-    return Subquery(itself.values("pk").annotate(_value=expression).values("_value"))

@@ -24,8 +24,8 @@ class Insert(Declaration):
     """`INSERT … SELECT`, so values are computed by the database; the default for MISSING.
 
     Where a column's value must be made once a row in Python (a token, a uuid), the rows are made in
-    Python instead. Written rows are found by their link, never by what an insert returned. Two statements
-    for records that owe one row, n + 2 for records that owe n, four more each time rows are made in Python.
+    Python instead. Written rows are found by their link, never by what an insert returned. Three statements
+    where none of the records has a row; more where some do, or rows are made in Python, but never one a record.
     """
 
     verb: ClassVar[str] = "insert"
@@ -41,7 +41,7 @@ class Insert(Declaration):
         insertion = finder.insertion
         if insertion is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to insert.")
-        before = _present_before(insertion, keys)
+        keys, before = _still_missing(finder, insertion, keys)
         written = sum(_insert(insertion, keys) for _ in range(insertion.passes))
         noted = journal.inserted(insertion.model, insertion.present(keys).exclude(before.on("pk")))
         if noted < written:
@@ -57,11 +57,15 @@ class Insert(Declaration):
         return Wrote(written)
 
 
-def _present_before(insertion: Insertion, keys: Keys) -> Keys:
-    """Rows that are linked already. Where one row is owed, a record that misses it has none."""
-    if insertion.passes == 1:
-        return Keys(())
-    return Keys(list(insertion.present(keys).values_list("pk", flat=True)))
+def _still_missing(finder: Finder, insertion: Insertion, keys: Keys) -> tuple[Keys, Keys]:
+    """The records that still lack a row, and the rows that these have already.
+
+    The keys were found before they were locked, and somebody may have mended some of them meanwhile.
+    """
+    if insertion.passes == 1 and not insertion.present(keys).exists():
+        return keys, Keys(())
+    missing = Keys(list(finder.keys(keys)))
+    return missing, Keys(list(insertion.present(missing).values_list("pk", flat=True)))
 
 
 def _insert(insertion: Insertion, keys: Keys) -> int:

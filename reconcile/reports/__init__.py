@@ -1,1 +1,1 @@
-"""What people and machines read: one file per format. Reports are values in, text out; they print nothing."""
+"""What people and machines read: one file per format. Reports are values in, text or rich renderables out; they print nothing."""

@@ -34,6 +34,8 @@ class CheckReport:
     database: str
     checks: Sequence[RuleCheck]
     seconds: float
+    hint: str = ""
+    """The command that shows what a repair would do."""
 
     @property
     def status(self) -> Overall:

@@ -1,4 +1,4 @@
-"""The `json` format, version 1: a stable object for machines, on one line a rule."""
+"""The `json` format, version 1: a stable object for machines."""
 
 from __future__ import annotations
 

@@ -26,7 +26,6 @@ _STYLES = {
     Status.WARN: "yellow",
     Status.FAIL: "red",
     Status.ERROR: "bold red",
-    Status.SKIPPED: "dim",
 }
 _DRIFT_STYLES = {MISSING: "red", STALE: "yellow", EXTRA: "magenta"}
 
@@ -37,21 +36,19 @@ def plural(number: int, noun: str) -> str:
 
 
 def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    """An empty table in the house style; the columns in `numbers` are aligned to the right."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    """An empty table in the house style; the columns in `numbers` are aligned to the right, and nothing is broken."""
+    made = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False
+    )
     for column in columns:
-        # Names are what people copy, so they are never broken.
-        whole = column in {"", "Rule", "Run"}
-        made.add_column(
-            column, justify="right" if column in numbers else "left", overflow="fold", no_wrap=whole
-        )
+        made.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)
     return made
 
 
 def check_report(report: CheckReport) -> RenderableType:
     """A line a rule, then what drifted rules say and the keys to look at, then the sum."""
-    numbers = ("Checked", "Missing", "Stale", "Extra", "Seconds")
-    rows = table("", "Rule", *numbers[:-1], "Safety", "Seconds", numbers=numbers)
+    numbers = ("Checked", "Missing", "Stale", "Extra", "Time")
+    rows = table("", "Rule", *numbers[:-1], "Guarantee", "Time", numbers=numbers)
     for check in report.checks:
         tally = check.tally
         rows.add_row(
@@ -63,7 +60,7 @@ def check_report(report: CheckReport) -> RenderableType:
                 else [f"{tally.checked:,}", *(_count(tally[each], each) for each in Drift)]
             ),
             check.guarantee or "–",
-            f"{check.seconds:.2f}",
+            f"{check.seconds:.2f} s",
         )
     return Group("", rows, "", *_details(report.checks), _check_sum(report))
 
@@ -106,20 +103,27 @@ def _sample_line(samples: Sequence[Sample], drift: Drift, number: int) -> Text |
 
 
 def _check_sum(report: CheckReport) -> Text:
-    drifted = [check for check in report.checks if check.tally.total]
     failed = [check for check in report.checks if check.error]
+    drifted = [check for check in report.checks if check.tally.total]
     rules = plural(len(report.checks), "rule")
     if not drifted and not failed:
         return Text(f"All clean: {rules} checked in {report.seconds:.1f} s.", style="green")
-    rows = sum(check.tally.total for check in report.checks)
+    tolerated = all(check.status is Status.PASS for check in drifted)
+    rows = plural(sum(check.tally.total for check in drifted), "drifted row")
+    within = ", within what the rules tolerate" if tolerated and drifted else ""
     said = Text(
-        f"{plural(rows, 'drifted row')} in {len(drifted)} of {rules}, {report.seconds:.1f} s.", style="red"
+        f"{rows} in {len(drifted)} of {rules}{within}, {report.seconds:.1f} s.",
+        style="green" if tolerated else "red",
     )
     if failed:
         said.append(f" {plural(len(failed), 'rule')} could not be evaluated.", style="bold red")
-    if drifted:
-        said.append("  See what a repair would do: reconcile repair", style="default")
+    if report.hint and any(_mendable(check) for check in drifted):
+        said.append(f"  See what a repair would do: {report.hint}", style="default")
     return said
+
+
+def _mendable(check: RuleCheck) -> bool:
+    return any(check.tally[drift] and check.rule.remedy(drift).verb for drift in Drift)
 
 
 def repair_report(report: RepairReport) -> RenderableType:
@@ -163,38 +167,53 @@ def _remarks(report: RepairReport) -> Iterator[RenderableType]:
 
 
 def _repair_sum(report: RepairReport) -> Text:
-    if not report.applied:
-        planned = sum(repair.planned.total for repair in report.repairs)
-        if not planned:
-            return Text("Nothing to repair.", style="green")
-        return Text.assemble(
-            f"{plural(planned, 'row')} would be written. ",
-            ("Nothing has been: add --apply to write.", "bold"),
-        )
+    said = _applied_sum(report) if report.applied else _planned_sum(report)
+    if failed := [repair.rule for repair in report.repairs if repair.status is Status.ERROR]:
+        said.append(f" {plural(len(failed), 'rule')} could not be evaluated.", style="bold red")
+    return said
+
+
+def _planned_sum(report: RepairReport) -> Text:
+    planned = sum(repair.planned.total for repair in report.repairs)
+    if not planned:
+        return Text("Nothing to repair.")
+    return Text.assemble(
+        f"{plural(planned, 'row')} would be written. ", ("Nothing has been: add --apply to write.", "bold")
+    )
+
+
+def _applied_sum(report: RepairReport) -> Text:
     written = sum(repair.written.total for repair in report.repairs)
-    incomplete = [repair.rule for repair in report.repairs if repair.incomplete]
     said = Text(f"{plural(written, 'row')} written in {report.seconds:.1f} s, run {str(report.run)[:8]}.")
-    if incomplete:
+    if incomplete := [repair.rule for repair in report.repairs if repair.incomplete]:
         said.append(f"  Incomplete: {', '.join(incomplete)}.", style="red")
-    else:
+    elif any(repair.found.get(EXTRA) for repair in report.repairs):
+        said.append("  Verified; extra rows are left to people.", style="yellow")
+    elif report.status != "error":
         said.append("  Verified.", style="green")
     return said
 
 
 def rules_report(rules: Sequence[Rule], *, using: str) -> RenderableType:
-    """The catalogue: each rule as its sentence."""
-    rows = table("Rule", "Sentence", "Owner", "Tags", "Safety", "Nightly")
-    for rule in rules:
-        sentence = Text(rule.sentence)
-        if rule.reason:
-            sentence.append(f"\n{rule.reason}", style="dim")
-        nightly = "repairs" if rule.unattended else "reports"
-        rows.add_row(
-            Text(rule.name, style="bold"),
-            sentence,
-            rule.owner,
-            ", ".join(rule.tags),
-            rule.guarantee(using),
-            nightly,
-        )
-    return Group("", rows, "", f"{plural(len(rules), 'rule')}.")
+    """The catalogue: each rule as its sentence, and below it what else there is to know."""
+    return Group(
+        "", *(part for rule in rules for part in _rule(rule, using)), f"{plural(len(rules), 'rule')}."
+    )
+
+
+def _rule(rule: Rule, using: str) -> Iterator[RenderableType]:
+    yield Text(rule.name, style="bold")
+    yield _indented(Text(rule.sentence))
+    if rule.reason:
+        yield _indented(Text(rule.reason, style="italic"))
+    facts = [f"guarantee {rule.guarantee(using)}", f"nightly {_nightly(rule, using)}"]
+    facts += [f"owner {rule.owner}"] if rule.owner else []
+    facts += [f"tags {', '.join(rule.tags)}"] if rule.tags else []
+    yield _indented(Text(" · ".join(facts), style="dim"))
+    yield ""
+
+
+def _nightly(rule: Rule, using: str) -> str:
+    from reconcile.runs import too_risky
+
+    return "repairs" if rule.unattended and not too_risky(rule, using) else "reports"

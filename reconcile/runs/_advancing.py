@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from reconcile.checking import check, evaluated
-from reconcile.errors import TakenOverError, UnknownNameError
+from reconcile.errors import StoppedError, TakenOverError, UnknownNameError, UsageError
 from reconcile.graph import in_order
 from reconcile.models import Outcome, Run
 from reconcile.planning import plan
@@ -64,8 +64,10 @@ def find(prefix: str, *, using: str) -> Run:
     with evaluated(using):
         known = [str(key) for key in Run._base_manager.using(using).values_list("pk", flat=True)]
     matching = [key for key in known if key.startswith(prefix.lower())]
-    if len(matching) != 1:
-        hint = " Several begin so; give more of it." if matching else " `reconcile runs` lists them."
+    if not prefix or len(matching) != 1:
+        hint = (
+            " Several begin so; give more of it." if matching and prefix else " `reconcile runs` lists them."
+        )
         raise UnknownNameError("run", prefix, () if matching else [key[:8] for key in known], instead=hint)
     return Run._base_manager.using(using).get(pk=matching[0])
 
@@ -73,8 +75,12 @@ def find(prefix: str, *, using: str) -> Run:
 def resume(run: Run, rules: Rules, *, using: str, progress: Progress | None = None) -> list[RuleRepair]:
     """Go on with a run that was stopped or killed, where it was; a worker that still lives is fenced out.
 
-    Raises UnknownNameError where one of its rules no longer exists.
+    Raises UsageError where the run is finished, and UnknownNameError where one of its rules no longer exists.
     """
+    if run.state == Run.State.FINISHED:
+        raise UsageError(
+            f"Run {run} is finished; there is nothing to resume. What is left is for a new repair."
+        )
     for outcome in _outcomes(run, using).exclude(state=Outcome.State.DONE):
         if outcome.rule not in rules:
             raise UnknownNameError("rule", outcome.rule, rules)
@@ -128,8 +134,11 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
     except TakenOverError:
         # The run goes on in another worker's hands; what becomes of it is that one's to say.
         raise
+    except KeyboardInterrupt:
+        _stop(run, using, "Somebody interrupted it.")
+        raise StoppedError(f"Interrupted. Go on with: reconcile resume {run}") from None
     except BaseException as error:
-        _stop(run, using, f"{type(error).__name__}: {error}")
+        _stop(run, using, str(error) or type(error).__name__)
         raise
     _finish(run, using)
     log.info("run_finished", run=str(run.pk), written=sum(each.written.total for each in results))
@@ -149,6 +158,7 @@ def _stop(run: Run, using: str, why: str) -> None:
     """Note why the run ended before its end, where the database still answers."""
     log.error("run_stopped", run=str(run.pk), why=why)
     try:
+        _outcomes(run, using).update(held=None)
         stopped = {"state": Run.State.STOPPED, "finished_at": timezone.now(), "why_stopped": why}
         Run._base_manager.using(using).filter(pk=run.pk, state=Run.State.RUNNING).update(**stopped)
     except Exception as error:  # noqa: BLE001 - the first error is the one that is raised

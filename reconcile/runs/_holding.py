@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import random
+import time
 import uuid
 from collections.abc import Iterable
 from datetime import timedelta
 
 import structlog
-from django.db import IntegrityError, transaction
+from django.db import Error, IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
 
 from reconcile.drift import Drift
-from reconcile.errors import HeldError
+from reconcile.errors import HeldError, TakenOverError
 from reconcile.models import Outcome, Run, Shard
+from reconcile.sql.dialects import dialect_of
 
-__all__ = ["LEASE", "hold", "release"]
+__all__ = ["LEASE", "hold", "release", "still_mine"]
 
 log = structlog.get_logger()
 
 LEASE = timedelta(seconds=60)
 """How long after its last heartbeat a worker still counts as alive."""
+
+TRIES, PAUSE = 5, 0.1
+"""How often to try to take a rule when the database can't decide between two runs, and the seconds in between."""
 
 
 def hold(outcome: Outcome, drifts: Iterable[Drift], *, using: str) -> dict[Drift, Shard]:
@@ -28,22 +34,38 @@ def hold(outcome: Outcome, drifts: Iterable[Drift], *, using: str) -> dict[Drift
 
     Raises HeldError where another run has it and its worker lives.
     """
-    _evict(outcome, using=using)
+    for _ in range(TRIES):
+        _evict(outcome, using=using)
+        try:
+            with transaction.atomic(using=using):
+                return _taken(outcome, drifts, using)
+        except IntegrityError:
+            break
+        except Error as error:
+            # Two runs that take the rule at once may deadlock on the unique index; one of them then tries again.
+            if not dialect_of(using).is_transient(error):
+                raise
+            time.sleep(random.uniform(0, PAUSE))  # noqa: S311
+    raise HeldError(f"Another run has begun to repair {outcome.rule} at this moment. Try again later.")
+
+
+def _taken(outcome: Outcome, drifts: Iterable[Drift], using: str) -> dict[Drift, Shard]:
     token = uuid.uuid4()
-    try:
-        with transaction.atomic(using=using):
-            mine = Outcome._base_manager.using(using).filter(pk=outcome.pk)
-            mine.update(held=outcome.rule, state=Outcome.State.REPAIRING)
-            return {drift: _shard(outcome, drift, token, using) for drift in drifts}
-    except IntegrityError as error:
-        raise HeldError(
-            f"Another run has begun to repair {outcome.rule} at this moment. Try again later."
-        ) from error
+    mine = Outcome._base_manager.using(using).filter(pk=outcome.pk)
+    mine.update(held=outcome.rule, state=Outcome.State.REPAIRING)
+    return {drift: _shard(outcome, drift, token, using) for drift in drifts}
 
 
 def release(outcome: Outcome, *, using: str) -> None:
     """Let the rule go."""
     Outcome._base_manager.using(using).filter(pk=outcome.pk).update(held=None)
+
+
+def still_mine(shards: Iterable[Shard], *, using: str) -> None:
+    """Raises TakenOverError where another worker has any of the shards: what becomes of them is that one's to say."""
+    for shard in shards:
+        if not Shard._base_manager.using(using).filter(pk=shard.pk, token=shard.token).exists():
+            raise TakenOverError("Another worker has taken over this repair; this one has stopped.")
 
 
 def _shard(outcome: Outcome, drift: Drift, token: uuid.UUID, using: str) -> Shard:
@@ -66,14 +88,12 @@ def _evict(outcome: Outcome, *, using: str) -> None:
         quiet = timezone.now() - beat
         if quiet < LEASE:
             raise HeldError(
-                f"Run {run} repairs {outcome.rule}; its last sign of life was {quiet.seconds} s ago. Wait for it, or if "
+                f"Run {run} repairs {outcome.rule}; its last sign of life was {int(quiet.total_seconds())} s ago. Wait for it, or if "
                 f"it was killed: reconcile resume {run}"
             )
         Shard._base_manager.using(using).filter(outcome=holder).update(token=uuid.uuid4())
         release(holder, using=using)
-        why = (
-            f"Its worker gave no sign of life for {quiet.seconds} s; run {str(outcome.run_id)[:8]} took over."
-        )
+        why = f"Its worker gave no sign of life for {int(quiet.total_seconds())} s; run {str(outcome.run_id)[:8]} took over."
         stopped = {"state": Run.State.STOPPED, "finished_at": timezone.now(), "why_stopped": why}
         Run._base_manager.using(using).filter(pk=holder.run_id, state=Run.State.RUNNING).update(**stopped)
         log.warning(

@@ -30,7 +30,6 @@ class RuleRepair:
     planned: Written
     written: Written
     samples: tuple[Sample, ...] = ()
-    plan: RulePlan | None = None
     left: int = 0
     skipped: int = 0
     why_stopped: str = ""
@@ -49,7 +48,6 @@ def planned_only(made: RulePlan) -> RuleRepair:
         planned=made.planned,
         written=Written(),
         samples=made.check.samples,
-        plan=made,
         left=made.planned.total,
         why_stopped=made.why_stopped,
         error=made.check.error,

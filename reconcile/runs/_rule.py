@@ -16,8 +16,8 @@ from reconcile.finders import Finder
 from reconcile.models import Outcome, Run, Shard
 from reconcile.planning import RulePlan, plan
 from reconcile.repairing import KEEP, Chunks, repair_shard
-from reconcile.rules import Rule
-from reconcile.runs._holding import hold, release
+from reconcile.rules import Rule, share
+from reconcile.runs._holding import hold, release, still_mine
 from reconcile.runs._results import Progress, RuleRepair, recorded
 from reconcile.windows import Keys
 
@@ -96,7 +96,7 @@ def _repair(outcome: Outcome, made: RulePlan, run: Run, *, using: str, progress:
     try:
         for drift, finder in finders.items():
             if shards[drift].state == Shard.State.RUNNING:
-                chunks = _chunks(rule, finder, shards[drift], using)
+                chunks = _chunks(rule, finder, shards[drift], using, _allowance(outcome, made, using))
                 try:
                     with evaluated(using):
                         repair_shard(
@@ -112,20 +112,29 @@ def _repair(outcome: Outcome, made: RulePlan, run: Run, *, using: str, progress:
     except (GivenUpError, EvaluationError) as error:
         repaired.why_stopped, repaired.unfinished = str(error), True
         repaired.skipped += len(repaired.failures)
+    still_mine(shards.values(), using=using)
     release(outcome, using=using)
     return repaired
 
 
-def _chunks(rule: Rule, finder: Finder, shard: Shard, using: str) -> Chunks:
+def _allowance(outcome: Outcome, made: RulePlan, using: str) -> float | None:
+    """Rows that the cap still lets the run write for this rule; None without a cap."""
+    if made.cap is None:
+        return None
+    outcome.refresh_from_db(using=using, fields=["inserted", "updated", "checked"])
+    return share(made.cap, outcome.checked) - outcome.inserted - outcome.updated
+
+
+def _chunks(rule: Rule, finder: Finder, shard: Shard, using: str, may_write: float | None) -> Chunks:
     remedy = rule.remedy(finder.drift)
-    return Chunks(rule=rule.name, finder=finder, remedy=remedy, shard=shard, using=using, token=shard.token)
+    return Chunks(rule=rule.name, finder=finder, remedy=remedy, shard=shard, using=using, may_write=may_write)
 
 
 def _close(chunks: Chunks, repaired: _Repaired) -> None:
     """The shard has passed its last key; what stayed aside and still drifts was skipped."""
     left = chunks.finder.keys(Keys(chunks.aside)).count() if chunks.aside else 0
     repaired.skipped += left + len(chunks.failures)
-    Shard._base_manager.using(chunks.using).filter(pk=chunks.shard.pk, token=chunks.token).update(
+    Shard._base_manager.using(chunks.using).filter(pk=chunks.shard.pk, token=chunks.shard.token).update(
         state=Shard.State.DONE, set_aside=left + len(chunks.failures)
     )
 
@@ -154,6 +163,8 @@ def _note_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: _Repair
 def _why_left(outcome: Outcome, failures: Mapping[Any, str]) -> str:
     if failures:
         key, why = next(iter(failures.items()))
+        if len(failures) == 1:
+            return f"1 record could not be repaired, {key}: {why}"
         return f"{len(failures)} records could not be repaired; the first, {key}: {why}"
     if outcome.left and outcome.may_repair and not outcome.error:
         return "Drift is left: other sessions hold these records, or write them meanwhile. Repair again."

@@ -34,7 +34,7 @@ def path_of(reference: F) -> str:
     return name
 
 
-def _mapped(node: Any, leaf: Callable[[Any], Any]) -> Any:  # noqa: PLR0911 - one for each shape of node
+def mapped(node: Any, leaf: Callable[[Any], Any]) -> Any:  # noqa: PLR0911 - one for each shape of node
     """A copy of the expression tree `node` in which each node went through `leaf`, top first.
 
     `leaf` returns a replacement, or the node itself to have its children visited.
@@ -44,26 +44,26 @@ def _mapped(node: Any, leaf: Callable[[Any], Any]) -> Any:  # noqa: PLR0911 - on
         return replaced
     if isinstance(node, Q):
         clone = copy.copy(node)
-        clone.children = [_mapped(child, leaf) for child in node.children]
+        clone.children = [mapped(child, leaf) for child in node.children]
         return clone
     if isinstance(node, Query):
         return _mapped_query(node, leaf)
     if isinstance(node, tuple) and len(node) == 2:  # noqa: PLR2004
-        return (node[0], _mapped(node[1], leaf))
+        return (node[0], mapped(node[1], leaf))
     if not hasattr(node, "get_source_expressions"):
         return node
     sources = node.get_source_expressions()
     if not sources:
         return node
     clone = node.copy() if hasattr(node, "copy") else copy.copy(node)
-    clone.set_source_expressions([None if each is None else _mapped(each, leaf) for each in sources])
+    clone.set_source_expressions([None if each is None else mapped(each, leaf) for each in sources])
     return clone
 
 
 def _mapped_query(query: Query, leaf: Callable[[Any], Any]) -> Query:
     clone = query.clone()
-    clone.where = _mapped(clone.where, leaf)
-    clone.annotations = {name: _mapped(value, leaf) for name, value in clone.annotations.items()}
+    clone.where = mapped(clone.where, leaf)
+    clone.annotations = {name: mapped(value, leaf) for name, value in clone.annotations.items()}
     return clone
 
 
@@ -84,15 +84,15 @@ def rebased(expression: Any, *, prefix: str, onto: str) -> Any:
         if isinstance(node, F) and not isinstance(node, OuterRef):
             return F(moved(path_of(node)))
         if isinstance(node, tuple) and isinstance(node[0], str):
-            return (moved(node[0]), _mapped(node[1], leaf))
+            return (moved(node[0]), mapped(node[1], leaf))
         return node
 
-    return _mapped(expression, leaf)
+    return mapped(expression, leaf)
 
 
 def pinned(expression: Any, now: datetime) -> Any:
     """`expression` with every `Now()` in it replaced by `now`, so that one run sees one clock."""
-    return _mapped(
+    return mapped(
         expression, lambda node: Value(now, output_field=DateTimeField()) if isinstance(node, Now) else node
     )
 

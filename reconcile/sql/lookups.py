@@ -7,6 +7,7 @@ is not found on foreign keys.
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -62,10 +63,10 @@ class AsStored(Func):
     def _converted(self, connection: BaseDatabaseWrapper) -> Any:
         source: Any = self.get_source_expressions()[0]
         field = self.output_field
-        if isinstance(source, Value) and _is_of(source, field):
+        if isinstance(source, Value) and _is_of(source, field) and not _needs_rounding(source, field):
             # PostgreSQL takes an untyped constant for text; elsewhere the parameter is converted already.
             return _typed(source, field) if connection.vendor == "postgresql" else source
-        if _same_storage(source, field, connection):
+        if not isinstance(source, Value) and _same_storage(source, field, connection):
             return source
         if field.get_internal_type() in _TEXTS:
             return Cast(source, TextField())
@@ -82,6 +83,14 @@ class AsStored(Func):
 def _is_of(value: Value, field: Field[Any, Any]) -> bool:
     kind = stored_field(value.output_field).get_internal_type() if value.value is not None else None
     return kind is None or kind == field.get_internal_type() or {kind, field.get_internal_type()} <= _TEXTS
+
+
+def _needs_rounding(value: Value, field: Field[Any, Any]) -> bool:
+    """A constant with more decimals than the column has; MySQL's driver would send them all."""
+    if field.get_internal_type() != "DecimalField" or value.value is None:
+        return False
+    exponent = Decimal(str(value.value)).as_tuple().exponent
+    return not isinstance(exponent, int) or -exponent > field.decimal_places  # type: ignore[attr-defined]
 
 
 def _typed(value: Value, field: Field[Any, Any]) -> Cast:

@@ -8,11 +8,11 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from django.db.models import Expression, F, Field, Func, Model, OuterRef, Q, QuerySet, Value
+from django.db.models import Aggregate, Expression, F, Field, Func, Model, OuterRef, Q, QuerySet, Value
 from django.db.models.expressions import Col, CombinedExpression
 from django.db.models.lookups import Lookup
 from django.db.models.sql.query import Query
-from django.db.models.sql.where import WhereNode
+from django.db.models.sql.where import NothingNode, WhereNode
 
 from reconcile.sql.expressions import path_of
 from reconcile.sql.lookups import Differs
@@ -69,6 +69,8 @@ def _node(node: Any, model: type[Model]) -> str:
         children = [text for child in node.children if (text := _node(child, model))]
         joined = f" {node.connector.lower()} ".join(children)
         return f"not ({joined})" if node.negated and joined else joined
+    if isinstance(node, NothingNode):
+        return "nothing, since its queryset is none()"
     if isinstance(node, Lookup):
         path = _term(node.lhs)
         if isinstance(node.lhs, Col) and node.lhs.target.model is not model:
@@ -77,7 +79,19 @@ def _node(node: Any, model: type[Model]) -> str:
     return _term(node)
 
 
-def _term(value: Any) -> str:  # noqa: PLR0911
+def _aggregate(value: Aggregate) -> str:
+    arguments = [
+        each for each in value.get_source_expressions() if each is not None and each is not value.filter
+    ]
+    where = value.filter
+    if where is not None and not isinstance(where, Q):
+        # Since Django 6 the condition stands inside an expression of its own.
+        (where,) = where.get_source_expressions()
+    said = ", ".join(_term(each) for each in arguments)
+    return f"{type(value).__name__}({said}{f' where {_term(where)}' if where is not None else ''})"
+
+
+def _term(value: Any) -> str:  # noqa: C901, PLR0911 - one line for each kind of expression
     if isinstance(value, OuterRef | F):
         return path_of(value).replace("__", ".")
     if isinstance(value, Value):
@@ -90,12 +104,13 @@ def _term(value: Any) -> str:  # noqa: PLR0911
         return f"a subquery of {value.model._meta.verbose_name_plural}" if value.model else "a subquery"
     if isinstance(value, Q):
         return condition_in_words(value)
-    if type(value).__name__ == "AggregateFilter":
-        # Since Django 6 an aggregate's filter is wrapped; in words it stays the condition.
-        return ", ".join(_term(each) for each in value.get_source_expressions())
+    if isinstance(value, Aggregate):
+        return _aggregate(value)
     if isinstance(value, Func | Expression):
         inner = ", ".join(_term(each) for each in value.get_source_expressions() if each is not None)
         return f"{type(value).__name__}({inner})"
+    if value is None:
+        return "NULL"
     if isinstance(value, str):
         return repr(str(value))
     return re.sub(r"^<|>$", "", str(value) if not hasattr(value, "pk") else repr(value))

@@ -406,3 +406,12 @@ def test_without_a_constraint_the_guarantee_depends_on_the_database():
     by_number = {"postgresql": "D", "mysql": "D", "sqlite": "C"}
     assert player.guarantee("default") == by_key[connection.vendor]
     assert bill().guarantee("default") == by_number[connection.vendor]
+
+
+def test_records_that_share_a_link_owe_one_row_together():
+    rule = Rule(name="shared", every=Player, must=HaveRow(Bill, link={"basket_number": F("team")}))
+    teams = [Team.objects.create(name="x") for _ in range(2)]
+    Player.objects.bulk_create([Player(team=team) for team in teams for _ in range(3)])
+    assert checked(rule).tally[MISSING] == 6
+    assert_repairs(rule, insert=2)
+    assert sorted(Bill.objects.values_list("basket_number", flat=True)) == [team.pk for team in teams]

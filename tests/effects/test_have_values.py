@@ -2,7 +2,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
-from django.db.models import Avg, Count, F, Max, Q, Sum, Value
+from django.db.models import Avg, Count, F, Max, OuterRef, Q, Subquery, Sum, Value
 from django.db.models.functions import Coalesce, Concat, Lower, Now, Upper
 from django.utils import timezone
 
@@ -194,6 +194,54 @@ def test_an_aggregate_beside_a_value_of_the_record():
     assert_repairs(mixed, update=1)
     made.refresh_from_db()
     assert made.player_count == 3 + made.pk
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        (Count("players") + Count("matches"), 3 + 4),
+        (Sum("players__age") * 2, 120),
+        (Sum("players__age") + Sum("matches__points"), 60 + 8),
+        (
+            Count("players")
+            + Coalesce(
+                Subquery(Player.objects.filter(team=OuterRef("pk")).order_by("-age").values("age")[:1]), 0
+            ),
+            23,
+        ),
+        (Sum("players__team__pk"), None),
+        (Count("players__team__matches"), 12),
+    ],
+    ids=str,
+)
+def test_what_is_computed_from_several_aggregates_multiplies_nothing(expression, expected):
+    for _ in range(3):
+        Team.objects.create(name="before", player_count=-1)
+    made = team(3)
+    Match.objects.bulk_create([Match(team=made, points=2) for _ in range(4)])
+    mixed = rule(Team, player_count=expression)
+    assert repaired(mixed).left == 0
+    made.refresh_from_db()
+    assert made.player_count == (3 * made.pk if expected is None else expected)
+    assert repaired(mixed).written.total == 0
+
+
+def test_two_aggregates_of_which_one_goes_deeper_do_not_multiply():
+    order = Order.objects.create()
+    items = [Item.objects.create(order=order, price=1) for _ in range(2)]
+    PendingCharge.objects.bulk_create(
+        [PendingCharge(item=item, amount=3) for item in items for _ in range(2)]
+    )
+    Order.objects.update(item_count=0, total=0)
+    assert repaired(rule(Order, item_count=Count("items"), total=Sum("items__charges__amount"))).left == 0
+    order.refresh_from_db()
+    assert (order.item_count, order.total) == (2, 12)
+
+
+def test_a_constant_with_more_decimals_than_the_column_is_rounded():
+    Basket.objects.create()
+    assert_repairs(rule(Basket, price=Decimal("1.006")), update=1)
+    assert Basket.objects.get().price == Decimal("1.01")
 
 
 def test_an_average_is_rounded_as_the_column_stores_it():

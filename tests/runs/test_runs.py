@@ -15,8 +15,10 @@ from reconcile.drift import Status
 from reconcile.errors import (
     EvaluationError,
     NotMendedError,
+    StoppedError,
     TakenOverError,
     UnknownNameError,
+    UsageError,
 )
 from reconcile.models import Change, Outcome, Run, Shard
 from reconcile.registry import valid_rules
@@ -150,24 +152,16 @@ def test_the_whole_shop_is_clean_after_a_repair_and_a_second_one_writes_nothing(
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(
-    ("settle", "vendors"),
-    [(None, ("postgresql", "mysql", "sqlite")), (Settle("seen_at", days=1), ("postgresql", "mysql"))],
-)
-def test_the_nightly_job_leaves_what_is_too_risky_to_people(settle, vendors):
-    rule = Rule(
-        name="bill",
-        every=Basket,
-        must=HaveRow(Bill, link={"basket_number": F("pk")}),
-        unattended=True,
-        settle=settle,
-    )
-    from reconcile.runs._rule import too_risky
-
-    risky = too_risky(rule, "default")
-    assert bool(risky) is (connection.vendor in vendors)
-    if risky:
-        assert "A unique constraint would lift it to A" in risky
+@pytest.mark.parametrize("settle", [None, Settle("seen_at", days=1)], ids=["young", "settled"])
+def test_the_nightly_job_leaves_what_is_too_risky_to_people(settings, settle):
+    Basket.objects.create()
+    settings.RECONCILE = {"RULES": ["tests.risky_rules"]}
+    name = "settled" if settle else "young"
+    nightly()
+    outcome = Outcome.objects.get(rule=name)
+    safe = connection.vendor == "sqlite" and settle is not None
+    assert (outcome.inserted, outcome.left) == ((1, 0) if safe else (0, 1))
+    assert ("the nightly job only reports" in outcome.why_stopped) is not safe
 
 
 @pytest.mark.django_db(transaction=True)
@@ -205,18 +199,23 @@ def test_a_run_is_found_by_the_beginning_of_its_id():
     assert runs.find(str(run.pk)[:8], using="default") == run
     with pytest.raises(UnknownNameError, match="`reconcile runs` lists them"):
         runs.find("zzz", using="default")
+    twin = uuid.UUID(str(run.pk)[:8] + str(uuid.uuid4())[8:])
+    Run.objects.create(pk=twin, kind="repair", now=timezone.now())
+    prefix = str(run.pk)[:8]
     with pytest.raises(UnknownNameError, match="Several begin so"):
-        Run.objects.create(kind="repair", now=timezone.now())
-        runs.find("", using="default")
+        runs.find(prefix, using="default")
 
 
 @pytest.mark.django_db
-def test_resuming_a_finished_run_only_reports_it():
+def test_a_finished_run_cannot_be_resumed_and_stays_as_it_was():
     missing(2)
     run, _ = runs.repair({INVOICE.name: INVOICE}, using="default")
-    (result,) = runs.resume(run, {}, using="default")
-    assert (result.written.insert, result.status) == (2, Status.PASS)
-    assert Change.objects.count() == 2
+    run.refresh_from_db()
+    ended = run.finished_at
+    with pytest.raises(UsageError, match="is finished; there is nothing to resume"):
+        runs.resume(run, {INVOICE.name: INVOICE}, using="default")
+    run.refresh_from_db()
+    assert (run.finished_at, run.state) == (ended, "finished")
 
 
 @pytest.mark.django_db
@@ -241,10 +240,11 @@ def test_an_interrupted_run_is_stopped_and_can_be_resumed_where_it_was():
     begun = runs._advancing._begin(
         "repair", {"a": first, "invoice": INVOICE}, using="default", may_repair={"a", "invoice"}
     )
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StoppedError, match=f"Go on with: reconcile resume {str(begun.pk)[:8]}"):
         runs._advancing._advance(begun, {"a": first, "invoice": broken}, using="default")
     begun.refresh_from_db()
-    assert (begun.state, begun.why_stopped) == ("stopped", "KeyboardInterrupt: ")
+    assert not begun.outcomes.exclude(held=None).exists()
+    assert (begun.state, begun.why_stopped) == ("stopped", "Somebody interrupted it.")
     results = runs.resume(begun, {"a": first, "invoice": INVOICE}, using="default")
     begun.refresh_from_db()
     assert begun.state == "finished"
@@ -377,3 +377,31 @@ def test_a_server_that_is_gone_ends_the_run_with_a_clear_error():
     assert not Invoice.objects.exists()
     (result,) = runs.resume(Run.objects.get(), {"invoice": INVOICE}, using="default")
     assert (result.written.insert, result.left) == (3, 0)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("count", [3, 1])
+def test_a_cap_holds_for_rows_also_where_a_record_owes_several(count):
+    Basket.objects.bulk_create([Basket() for _ in range(4)])
+    rule = Rule(
+        name="bill",
+        every=Basket,
+        must=HaveRow(Bill, link={"basket_number": F("pk")}, count=count),
+        max_repairs=4,
+    )
+    result = repaired(rule)
+    assert result.written.insert == Bill.objects.count() == (0 if count == 3 else 4)
+    assert ("The cap of --max-repairs is reached" in result.why_stopped) is (count == 3)
+
+
+@pytest.mark.django_db
+def test_a_worker_that_was_superseded_neither_releases_the_rule_nor_closes_its_outcome():
+    missing(2)
+
+    def another_takes_over(*_):
+        Shard.objects.update(token=uuid.uuid4())
+
+    with pytest.raises(TakenOverError):
+        runs.repair({"invoice": INVOICE}, using="default", progress=another_takes_over)
+    outcome = Outcome.objects.get()
+    assert (outcome.held, outcome.state) == ("invoice", "repairing")

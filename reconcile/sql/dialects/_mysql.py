@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.db import Error
@@ -28,13 +30,28 @@ class MySQL(Dialect):
     `ON DUPLICATE KEY UPDATE` counts a row that was passed over as written. A duplicate rolls the chunk
     back instead, and the next try no longer selects it."""
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """The session's lock wait is shortened for the chunk, and set back: other code uses this connection too."""
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT @@session.innodb_lock_wait_timeout")
+            before = cursor.fetchone()[0]
+            # One second is the shortest that InnoDB knows.
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = 1")
+        try:
+            with super().transaction():
+                yield
+        finally:
+            if self.connection.connection is not None:
+                with suppress(Error), self.connection.cursor() as cursor:
+                    cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", [before])
+
     def guard(self) -> None:
-        """Two statements. One second is the shortest lock wait that InnoDB knows."""
+        """One statement. In REPEATABLE READ a check after the lock would read a snapshot older than the wait."""
         with self.connection.cursor() as cursor:
             name = "tx_isolation" if self._knows_old_name() else "transaction_isolation"
             cursor.execute(f"SELECT @@session.{name}")
             isolation = cursor.fetchone()[0]
-            cursor.execute("SET SESSION innodb_lock_wait_timeout = 1")
         if isolation != "READ-COMMITTED":
             raise EvaluationError(
                 f"Database {self.connection.alias!r} runs transactions in {isolation.replace('-', ' ')}. A repair "

@@ -1,0 +1,120 @@
+"""The form that an aggregate over related rows takes: a join with the range in it, or a subquery of its own.
+
+A join is the faster form on PostgreSQL, but two relations in one join multiply each other's rows. So it is used
+for plain aggregates over one relation alone; any other aggregate becomes a subquery, and what is computed from
+several of them is computed outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import (
+    Aggregate,
+    DecimalField,
+    F,
+    Field,
+    FloatField,
+    IntegerField,
+    Model,
+    OuterRef,
+    Q,
+    Subquery,
+    Value,
+)
+from django.db.models.constants import LOOKUP_SEP
+from django.db.models.expressions import CombinedExpression
+from django.db.models.fields.reverse_related import ManyToOneRel
+from django.db.models.functions import Coalesce
+
+from reconcile.declaring import field_named
+from reconcile.finders import Source
+from reconcile.sql.dialects import dialect_of
+from reconcile.sql.expressions import aggregates_in, mapped, names_in, rebased
+
+__all__ = ["JOINED", "aggregated", "joined_relation"]
+
+JOINED = "_range"
+"""Alias of the relation whose join has the range in it."""
+
+
+def joined_relation(source: Source, expressions: Iterable[Any]) -> ManyToOneRel | None:
+    """The reverse foreign key that all aggregates go over, where one join serves them all and is the best form."""
+    if not dialect_of(source.using).aggregates_by_join:
+        return None
+    over = [expression for expression in expressions if any(aggregates_in(expression))]
+    relations = {_relation(source.model, path) for expression in over for path in names_in(expression)}
+    relation = next(iter(relations)) if len(relations) == 1 else None
+    if relation is None or not all(_is_plain(expression, relation) for expression in over):
+        return None
+    return relation
+
+
+def aggregated(source: Source, expression: Any, field: Field[Any, Any], relation: ManyToOneRel | None) -> Any:
+    """`expression` with each aggregate in the form in which it is computed; others stay as they are."""
+
+    def form(node: Any) -> Any:
+        if not isinstance(node, Aggregate):
+            return node
+        joined = relation is not None
+        moved = rebased(node, prefix=relation.name, onto=JOINED) if relation else _by_subquery(source, node)
+        return _zero_if_none(moved, node, field) if joined or node.empty_result_set_value is None else moved
+
+    return mapped(expression, form)
+
+
+def _zero_if_none(form: Any, aggregate: Aggregate, field: Field[Any, Any]) -> Any:
+    """The sum of no rows is NULL; where the column can't be NULL, 0 is meant."""
+    numeric = isinstance(field, IntegerField | DecimalField | FloatField)
+    if field.null or not numeric or aggregate.empty_result_set_value is not None:
+        return form
+    return Coalesce(form, Value(0), output_field=type(field)())
+
+
+def _is_plain(expression: Any, relation: ManyToOneRel) -> bool:
+    """A bare aggregate of the related rows' own columns, so that no further join multiplies them."""
+    if not isinstance(expression, Aggregate):
+        return False
+    columns = (path.partition(LOOKUP_SEP)[2] for path in names_in(expression))
+    own = all(not rest or _is_own_column(relation.related_model, rest) for rest in columns)
+    return own and all(_is_simple(each) for each in expression.get_source_expressions())
+
+
+def _is_own_column(model: type[Model], path: str) -> bool:
+    field = field_named(model, path)
+    return field is not None and field.remote_field is None
+
+
+def _is_simple(node: Any) -> bool:
+    """Arithmetic and conditions on columns; of no row it is NULL, which is what a join yields for no row."""
+    if node is None or (isinstance(node, F | Value | Q) and not isinstance(node, OuterRef)):
+        return True
+    if isinstance(node, CombinedExpression):
+        return all(_is_simple(each) for each in node.get_source_expressions())
+    # Since Django 6 an aggregate's condition stands in an expression of its own.
+    return type(node).__name__ == "AggregateFilter"
+
+
+def _relation(model: type[Model], path: str) -> ManyToOneRel | None:
+    """The reverse foreign key to `model`'s own key that the path begins with."""
+    head = path.split(LOOKUP_SEP, maxsplit=1)[0]
+    relation = next((each for each in model._meta.related_objects if each.name == head), None)
+    if not isinstance(relation, ManyToOneRel):
+        return None
+    return relation if relation.field.target_field.primary_key else None
+
+
+def _by_subquery(source: Source, aggregate: Aggregate) -> Subquery:
+    """The aggregate in a subquery that yields one row whether or not there are any to aggregate."""
+    relations = {_relation(source.model, path) for path in names_in(aggregate)}
+    relation = next(iter(relations)) if len(relations) == 1 else None
+    if relation is not None and all(_is_simple(each) for each in aggregate.get_source_expressions()):
+        rows = relation.related_model._base_manager.using(source.using)
+        rows = rows.filter(**{relation.field.name: OuterRef("pk")}).order_by()
+        rows = rows.annotate(_value=rebased(aggregate, prefix=relation.name, onto="")).values("_value")
+        # Without GROUP BY an aggregate of no rows is one row: 0 for a count, as in the join form.
+        rows.query.group_by = None
+        return Subquery(rows)
+    itself = source.model._base_manager.using(source.using).filter(pk=OuterRef("pk")).order_by()
+    return Subquery(itself.values("pk").annotate(_value=aggregate).values("_value"))
