@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from reconcile.checking import RuleCheck
 from reconcile.drift import Drift, Written
-from reconcile.rules import Rule, share
+from reconcile.limits import share
+from reconcile.rules import Rule
 
 __all__ = ["RulePlan", "plan"]
 

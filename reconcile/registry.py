@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -154,7 +155,9 @@ def _imported(name: str, faults: list[Fault]) -> ModuleType | None:
     except ImproperlyConfigured:
         raise
     except Exception as error:  # noqa: BLE001 - a rule file may raise anything; it is reported with its name
-        said = f"Rule module {name!r} can't be imported: {type(error).__name__}: {error}."
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = str(error).rstrip(".")
+        said = f"Rule module {name!r} can't be imported: {type(error).__name__}: {what} ({place.filename}:{place.lineno})."
         faults.append(
             Fault("reconcile.E002", said, "Mend the module, or take it out of settings.RECONCILE['RULES'].")
         )

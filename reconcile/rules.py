@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db.models import CompositePrimaryKey, DateField, Model, Q, QuerySet
+from django.db.models import DateField, Model, Q, QuerySet
 from django.utils import timezone
 
 from reconcile.declaring import Declaration, field_named, resolution_fault
@@ -17,11 +16,13 @@ from reconcile.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Status, Tal
 from reconcile.effects import Effect
 from reconcile.errors import Fault
 from reconcile.finders import Finder, Source
+from reconcile.limits import is_limit, share
+from reconcile.records import every_faults
 from reconcile.remedies import Insert, Remedy, Report, Update
 from reconcile.sql.expressions import joins_to_many
 from reconcile.sql.wording import queryset_in_words
 
-__all__ = ["CompiledRule", "Rule", "Settle", "share"]
+__all__ = ["CompiledRule", "Rule", "Settle"]
 
 _DEFAULT_REMEDIES: Mapping[Drift, Remedy] = {MISSING: Insert(), STALE: Update(), EXTRA: Report()}
 LONGEST_NAME = 200
@@ -55,13 +56,6 @@ class Settle(Declaration):
         if field is not None and not field.null:
             return old_enough
         return old_enough | Q(**{f"{self.column}__isnull": True})
-
-
-def share(limit: int | str, of: int) -> float:
-    """The number of rows that a limit means: a count as it is, a percent such as '0.5%' of `of` rows."""
-    if isinstance(limit, str):
-        return float(limit.removesuffix("%")) / 100 * of
-    return limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +144,7 @@ class Rule(Declaration):
     def _faults(self) -> Iterator[Fault]:
         yield from self.option_faults()
         yield from self._type_faults()
-        unusable = list(_every_faults(self.every))
+        unusable = list(every_faults(self.every))
         yield from unusable
         if not _has(self.must, _EFFECT_API):
             hint = "Give an effect: must=HaveRow(…) or must=HaveValues(…)."
@@ -211,56 +205,8 @@ class Rule(Declaration):
             yield resolution_fault(error, "settle")
 
 
-def is_limit(value: Any) -> bool:
-    """True for None, a count of rows, or a percent such as '0.5%'."""
-    if isinstance(value, str):
-        return re.fullmatch(r"[0-9]+(\.[0-9]+)?%", value) is not None
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
-
-
 def _has(value: Any, names: Sequence[str]) -> bool:
     return not isinstance(value, type) and all(hasattr(value, name) for name in names)
-
-
-def _every_faults(every: Any) -> Iterator[Fault]:
-    if isinstance(every, type) and issubclass(every, Model):
-        model = every
-    elif isinstance(every, QuerySet):
-        model = every.model
-        yield from _queryset_faults(every)
-    else:
-        known = ", ".join(each.name for each in fields(Rule))
-        hint = "Give a model or a queryset." if every is not None else f"Rule takes {known}."
-        yield Fault("reconcile.E011", f"every= is {every!r}.", hint)
-        return
-    if model._meta.abstract or model._meta.swapped:
-        hint = "Give a model that has a table of its own."
-        yield Fault("reconcile.E011", f"every= is {model.__name__}, which has no table.", hint)
-    elif isinstance(model._meta.pk, CompositePrimaryKey):
-        hint = "Keys of several columns are not served yet."
-        yield Fault("reconcile.E015", f"every= is {model._meta.label}, whose primary key is composite.", hint)
-
-
-def _queryset_faults(every: QuerySet[Any]) -> Iterator[Fault]:
-    query = every.query
-    walks = "a check walks all records in key order."
-    refusals = (
-        (query.is_sliced, "sliced", f"Remove the slice; {walks}"),
-        (bool(query.order_by or query.extra_order_by), "ordered", f"Remove order_by(); {walks}"),
-        (bool(query.combinator), "a union, intersection or difference", "Filter with Q objects instead."),
-        (bool(query.distinct_fields), "distinct on fields", "Filter for the records that you mean."),
-        (bool(query.select_for_update), "locking", "Remove select_for_update(); a repair locks by itself."),
-        (
-            getattr(every, "_fields", None) is not None,
-            "a values() queryset",
-            "Remove values(); a check needs records.",
-        ),
-        (query.group_by is not None, "aggregated", "Filter with Exists(…) instead."),
-        (bool(query.extra), "extended by extra()", "Use expressions instead."),
-    )
-    for refused, what, hint in refusals:
-        if refused:
-            yield Fault("reconcile.E011", f"every= is {what}.", hint)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from rich.console import Console, RenderableType
 
 from reconcile.cli._group import standard_output
 from reconcile.errors import UnknownNameError, UsageError
+from reconcile.limits import is_limit
 from reconcile.registry import select, valid_rules
-from reconcile.rules import Rule, is_limit
+from reconcile.rules import Rule
 
 __all__ = [
     "DEFAULT_SAMPLES", "WIDTH", "Limit", "Samples", "chosen_rules", "database_option", "known_database", "output_options", "rule_arguments",

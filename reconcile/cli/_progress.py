@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, nothing where standard error is piped."""
+"""A progress bar on a terminal; nothing where standard error is piped, or has log lines on it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import rich_click as click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from reconcile.cli._options import stderr_console
@@ -20,7 +21,9 @@ __all__ = ["bar"]
 def bar(what: str, *, total: int | None) -> Iterator[Advance]:
     """Yield a function that is told the rule at hand and how many more steps are done."""
     console = stderr_console()
-    if not console.is_terminal:
+    context = click.get_current_context(silent=True)
+    logging_steps = context is not None and context.find_root().params.get("verbose")
+    if not console.is_terminal or logging_steps:
         yield lambda *_: None
         return
     columns = (

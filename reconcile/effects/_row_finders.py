@@ -9,28 +9,25 @@ from django.db.models import Count, Exists, F, Field, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.db.models.lookups import GreaterThanOrEqual, LessThan
 
-from reconcile.declaring import as_expression
 from reconcile.drift import EXTRA, MISSING, STALE
 from reconcile.effects._bounds import AtMost
 from reconcile.effects._columns import shared_out, supplied
-from reconcile.effects._link import RowSpec, carrier, given_columns, is_unique, terms
+from reconcile.effects._link import RowSpec, given_columns, is_unique, terms
+from reconcile.effects._linked import LINK, VALUE, Linked, selecting
 from reconcile.finders import Correction, Finder, Insertion, Rows, Source
 from reconcile.sql.expressions import pinned
-from reconcile.sql.lookups import AsStored, Same
+from reconcile.sql.lookups import AsStored, Same, any_differs
 from reconcile.sql.statements import KEY, WANTED
-from reconcile.sql.wording import any_differs
 from reconcile.windows import EVERYTHING, Keys, Scope
 
 __all__ = ["row_finders"]
 
-_LINK = "_link_{}"
-_VALUE = "_value_{}"
 _NEW = "_new_{}"
 
 
 def row_finders(must: RowSpec, source: Source) -> tuple[Finder, ...]:
     """MISSING, STALE where there are values, and EXTRA where a number of rows is too many."""
-    linked = _Linked(must, source)
+    linked = Linked(must, source)
     unique = is_unique(must, source.using)
     found = []
     if must.bounds.least:
@@ -43,82 +40,10 @@ def row_finders(must: RowSpec, source: Source) -> tuple[Finder, ...]:
 
 
 @dataclass(frozen=True)
-class _Linked:
-    """Both sides of the link, for one database at one moment."""
-
-    must: RowSpec
-    source: Source
-
-    @property
-    def link(self) -> dict[Field[Any, Any], Any]:
-        return terms(self.must.model, self.must.link)
-
-    @property
-    def carrier(self) -> Field[Any, Any] | None:
-        return carrier(self.must, self.source.model)
-
-    def rows(self, scope: Scope) -> Rows:
-        """The rows that count, with a link to anything at all; in scope, where the link carries it."""
-        rows = self.must.model._base_manager.using(self.source.using)
-        rows = rows.filter(pinned(self.must.where, self.source.now))
-        if self.carrier is not None:
-            rows = rows.filter(scope.on(self.carrier.attname))
-        for column, value in self.link.items():
-            constant = as_expression(value, column)
-            if isinstance(constant, Value):
-                # A row with another constant is none that this rule speaks of.
-                rows = rows.filter(Same(F(column.attname), AsStored(constant, field=column), field=column))
-            elif column.null:
-                rows = rows.filter(**{f"{column.attname}__isnull": False})
-        return rows
-
-    def rows_of_record(self, scope: Scope) -> Rows:
-        """The rows linked with the record of the outer query, which `linking` has prepared."""
-        rows = self.rows(scope)
-        for column in self.link:
-            rows = rows.filter(Same(F(column.attname), OuterRef(_LINK.format(column.attname)), field=column))
-        return rows
-
-    def rows_of_records(self, scope: Scope) -> Rows:
-        """The rows linked with any of the records in scope, which are few."""
-        if self.carrier is not None and len(self.link) == 1:
-            return self.rows(scope)
-        records = self.source.records(scope)
-        rows = self.rows(scope).filter(Exists(self.owners(records)))
-        if self.carrier is not None:
-            return rows
-        # Without a range to go by, the first link column leads to the rows through its index.
-        column = next(iter(self.link))
-        links = _selecting(self.linking(records), _LINK.format(column.attname))
-        return rows.filter(**{f"{column.attname}__in": links})
-
-    def linking(self, records: Rows) -> Rows:
-        """`records`, with the expressions of link and values under names that a subquery can refer to."""
-        named = {_LINK.format(column.attname): (column, value) for column, value in self.link.items()}
-        values = terms(self.must.model, self.must.values)
-        named |= {_VALUE.format(column.attname): (column, value) for column, value in values.items()}
-        linking: Rows = records.alias(
-            **{
-                name: AsStored(pinned(as_expression(value, column), self.source.now), field=column)
-                for name, (column, value) in named.items()
-            }
-        )
-        return linking
-
-    def owners(self, records: Rows) -> Rows:
-        """Those of `records` that the row of the outer query is linked with."""
-        owners = self.linking(records)
-        for column in self.link:
-            link = F(_LINK.format(column.attname))
-            owners = owners.filter(Same(OuterRef(column.attname), link, field=column))
-        return owners
-
-
-@dataclass(frozen=True)
 class _Missing:
     """Records with fewer rows than they must have."""
 
-    linked: _Linked
+    linked: Linked
 
     def finder(self) -> Finder:
         linked, must = self.linked, self.linked.must
@@ -151,7 +76,7 @@ class _Missing:
             LessThan(F("pk"), OuterRef("pk"))
         )
         for column in self.linked.link:
-            link = _LINK.format(column.attname)
+            link = LINK.format(column.attname)
             records = records.filter(Same(F(link), OuterRef(link), field=column))
         return records
 
@@ -166,7 +91,7 @@ class _Missing:
 class _Stale:
     """Records with a row whose values are not what they must be."""
 
-    linked: _Linked
+    linked: Linked
 
     @property
     def columns(self) -> tuple[Field[Any, Any], ...]:
@@ -181,14 +106,14 @@ class _Stale:
         )  # fmt: skip
 
     def find(self, scope: Scope) -> Rows:
-        differing = any_differs(self.columns, lambda column: OuterRef(_VALUE.format(column.attname)))
+        differing = any_differs(self.columns, lambda column: OuterRef(VALUE.format(column.attname)))
         rows = self.linked.rows_of_record(scope).filter(differing)
         return self.linked.linking(self.linked.source.records(scope)).filter(Exists(rows))
 
     def wanted(self, scope: Scope) -> Rows:
         owners = self.linked.owners(self.linked.source.records(scope))
         expected = {
-            WANTED.format(column.attname): Subquery(_selecting(owners, _VALUE.format(column.attname))[:1])
+            WANTED.format(column.attname): Subquery(selecting(owners, VALUE.format(column.attname))[:1])
             for column in self.columns
         }
         rows = (
@@ -203,7 +128,7 @@ class _Stale:
 class _Extra:
     """Rows that no record owes, and rows beyond the number that a record may have."""
 
-    linked: _Linked
+    linked: Linked
     unique: bool
 
     @property
@@ -252,12 +177,6 @@ class _Extra:
     def owned(self, scope: Scope) -> Exists:
         source = self.linked.source
         return Exists(self.linked.owners(source.owing(EVERYTHING if isinstance(scope, Keys) else scope)))
-
-
-def _selecting(rows: Rows, alias: str) -> Rows:
-    """`rows`, of which only the expression that stands under `alias` is selected."""
-    selected: Rows = rows.annotate(_selected=F(alias)).values("_selected")
-    return selected
 
 
 def _number(rows: Rows) -> Coalesce:

@@ -17,9 +17,9 @@ from reconcile.effects._aggregates import JOINED, aggregated, joined_relation
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Rows, Source
 from reconcile.sql.expressions import Column, pinned
-from reconcile.sql.lookups import AsStored
+from reconcile.sql.lookups import AsStored, any_differs
 from reconcile.sql.statements import KEY, WANTED
-from reconcile.sql.wording import any_differs, in_words
+from reconcile.sql.wording import in_words
 from reconcile.windows import Scope
 
 __all__ = ["HaveValues"]

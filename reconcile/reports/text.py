@@ -118,7 +118,7 @@ def _check_sum(report: CheckReport) -> Text:
     if failed:
         said.append(f" {plural(len(failed), 'rule')} could not be evaluated.", style="bold red")
     if report.hint and any(_mendable(check) for check in drifted):
-        said.append(f"  See what a repair would do: {report.hint}", style="default")
+        said.append(f"\nSee what a repair would do: {report.hint}", style="default")
     return said
 
 

@@ -13,10 +13,11 @@ from reconcile.checking import RuleCheck, check, evaluated
 from reconcile.drift import EXTRA, MISSING, STALE, Drift, Status
 from reconcile.errors import EvaluationError, GivenUpError, HeldError
 from reconcile.finders import Finder
+from reconcile.limits import share
 from reconcile.models import Outcome, Run, Shard
 from reconcile.planning import RulePlan, plan
 from reconcile.repairing import KEEP, Chunks, repair_shard
-from reconcile.rules import Rule, share
+from reconcile.rules import Rule
 from reconcile.runs._holding import hold, release, still_mine
 from reconcile.runs._results import Progress, RuleRepair, recorded
 from reconcile.windows import Keys

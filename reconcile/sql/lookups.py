@@ -7,17 +7,20 @@ is not found on foreign keys.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import reduce
+from operator import or_
 from typing import Any, ClassVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import DateTimeField, Expression, Field, Func, TextField, Value
+from django.db.models import DateTimeField, Expression, F, Field, Func, Q, TextField, Value
 from django.db.models.expressions import Col
 from django.db.models.functions import Cast, Round
 from django.db.models.lookups import In, Lookup
 from django.db.models.sql.compiler import SQLCompiler
 
-__all__ = ["INTEGERS", "Among", "AsStored", "Differs", "Same", "is_text", "stored_field"]
+__all__ = ["INTEGERS", "Among", "AsStored", "Differs", "Same", "any_differs", "is_text", "stored_field"]
 
 _SQL = tuple[str, list[Any] | tuple[Any, ...]]
 
@@ -142,6 +145,11 @@ class Differs(_Comparison):
     def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
         template = "NOT (BINARY %s <=> BINARY %s)" if self.text else "NOT (%s <=> %s)"
         return self._compared(compiler, connection, template)
+
+
+def any_differs(fields: Sequence[Field[Any, Any]], expected: Callable[[Field[Any, Any]], Any]) -> Q:
+    """True where at least one of the columns is not what `expected` gives for it."""
+    return reduce(or_, (Q(Differs(F(field.attname), expected(field), field=field)) for field in fields))
 
 
 class Same(_Comparison):

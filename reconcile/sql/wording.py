@@ -1,30 +1,22 @@
-"""Expressions and conditions in words, for sentences; and the condition that any of several columns differs."""
+"""Expressions and conditions in words, for sentences."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
-from operator import or_
+from collections.abc import Mapping
 from typing import Any
 
-from django.db.models import Aggregate, Expression, F, Field, Func, Model, OuterRef, Q, QuerySet, Value
+from django.db.models import Aggregate, Expression, F, Func, Model, OuterRef, Q, QuerySet, Value
 from django.db.models.expressions import Col, CombinedExpression
 from django.db.models.lookups import Lookup
 from django.db.models.sql.query import Query
 from django.db.models.sql.where import NothingNode, WhereNode
 
 from reconcile.sql.expressions import path_of
-from reconcile.sql.lookups import Differs
 
-__all__ = ["any_differs", "condition_in_words", "in_words", "queryset_in_words"]
+__all__ = ["condition_in_words", "in_words", "queryset_in_words"]
 
 _SYMBOLS = {"exact": "=", "gt": ">", "gte": "≥", "lt": "<", "lte": "≤", "iexact": "=", "in": "in"}
-
-
-def any_differs(fields: Sequence[Field[Any, Any]], expected: Callable[[Field[Any, Any]], Any]) -> Q:
-    """True where at least one of the columns is not what `expected` gives for it."""
-    return reduce(or_, (Q(Differs(F(field.attname), expected(field), field=field)) for field in fields))
 
 
 def in_words(values: Mapping[str, Any]) -> str:
