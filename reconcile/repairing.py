@@ -109,6 +109,8 @@ class Chunks:
         """Note one record that can't be repaired; raises GivenUpError when that has become the normal case."""
         said = str(failure).strip().split("\n")[0]
         self.failures[key] = said
+        # Only this worker knows which; a count in the database makes whoever resumes look at all again.
+        self._own_shard().update(set_aside=F("set_aside") + 1)
         log.error("record_set_aside", rule=self.rule, key=str(key), error=said)
         if len(self.failures) >= HOPELESS and len(self.failures) > self.mended:
             raise GivenUpError(
@@ -154,7 +156,7 @@ class Chunks:
             return
         if rows > self.may_write:
             raise GivenUpError(
-                f"The cap of --max-repairs is reached: {self.may_write:g} more rows may be written, and the next chunk "
+                f"The cap on repairs is reached: {self.may_write:g} more rows may be written, and the next chunk "
                 f"would write {rows}. Look at the journal; then repair with a higher cap."
             )
         self.may_write -= rows

@@ -56,6 +56,13 @@ def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progre
     found = check(rule, using=using, now=run.now, keep=KEEP if outcome.may_repair else 0)
     begun = outcome.state == Outcome.State.REPAIRING
     made = plan(found, max_repairs=_limit(outcome.max_repairs))
+    log.info(
+        "rule_planned",
+        rule=rule.name,
+        run=str(run.pk),
+        planned=made.planned.total,
+        why_stopped=made.why_stopped,
+    )
     if not begun:
         _note_found(outcome, made, using)
     repaired = _Repaired(why_stopped="" if begun else _refusal(outcome, made, using))

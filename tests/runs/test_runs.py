@@ -6,9 +6,11 @@ import uuid
 from datetime import timedelta
 
 import pytest
+import structlog
 from django.db import connection
 from django.db.models import F
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from reconcile import EXTRA, MISSING, HaveRow, HaveValues, Insert, Rule, Settle, runs
 from reconcile.drift import Status
@@ -391,7 +393,7 @@ def test_a_cap_holds_for_rows_also_where_a_record_owes_several(count):
     )
     result = repaired(rule)
     assert result.written.insert == Bill.objects.count() == (0 if count == 3 else 4)
-    assert ("The cap of --max-repairs is reached" in result.why_stopped) is (count == 3)
+    assert ("The cap on repairs is reached" in result.why_stopped) is (count == 3)
 
 
 @pytest.mark.django_db
@@ -405,3 +407,47 @@ def test_a_worker_that_was_superseded_neither_releases_the_rule_nor_closes_its_o
         runs.repair({"invoice": INVOICE}, using="default", progress=another_takes_over)
     outcome = Outcome.objects.get()
     assert (outcome.held, outcome.state) == ("invoice", "repairing")
+
+
+@pytest.mark.django_db
+def test_each_step_of_a_run_leaves_an_event():
+    missing(2)
+    structlog.reset_defaults()
+    with capture_logs() as events:
+        runs.repair({"invoice": INVOICE}, using="default")
+    names = [event["event"] for event in events]
+    assert names == [
+        "run_started",
+        "rule_checked",
+        "rule_planned",
+        "chunk_repaired",
+        "rule_checked",
+        "rule_verified",
+        "rule_done",
+        "run_finished",
+    ]
+    chunk = events[3]
+    assert (chunk["rule"], chunk["written"], chunk["skipped"]) == ("invoice", 2, 0)
+    assert {"run", "after", "upto", "drift"} <= chunk.keys()
+
+
+@pytest.mark.django_db
+def test_resuming_looks_again_at_records_that_had_failed_before_the_cursor():
+    missing(4)
+    first = Order.objects.order_by("pk").first().pk
+
+    class FirstFails(Insert):
+        def write(self, finder, keys, journal):
+            if first in keys.values:
+                raise NotMendedError("not this one")
+            return super().write(finder, keys, journal)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    failing = Rule(name="invoice", every=INVOICE.every, must=INVOICE.must, remedies={MISSING: FirstFails()})
+    with pytest.raises(StoppedError):
+        runs.repair({"invoice": failing}, using="default", progress=interrupt)
+    assert Invoice.objects.count() == 3
+    (result,) = runs.resume(Run.objects.get(), {"invoice": INVOICE}, using="default")
+    assert (result.written.insert, result.left) == (4, 0)
