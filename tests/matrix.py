@@ -18,7 +18,10 @@ SERVERS = {
     ),
     "MariaDB": ("mysql", os.environ.get("MARIADB_URL", "mysql://root@127.0.0.1:3306/mysql")),
 }
-REDIS = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/13")
+BROKERS = {
+    "Redis": ("TEST_REDIS_URL", os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/13")),
+    "RabbitMQ": ("TEST_RABBITMQ_URL", os.environ.get("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")),
+}
 
 
 def main() -> None:
@@ -33,17 +36,20 @@ def main() -> None:
         else:
             databases[name] = url
     environment = dict(os.environ)
-    if why := _no_redis():
-        left_out.append(f"Redis ({why}): the worker-and-beat test")
-    else:
-        environment["TEST_REDIS_URL"] = REDIS
+    for name, (variable, url) in BROKERS.items():
+        if why := _silent(url):
+            left_out.append(f"{name} ({why})")
+        else:
+            environment[variable] = url
     failed = [name for name, url in databases.items() if _run(name, url, environment)]
     if not failed and len(databases) > 1 and not sys.argv[1:]:
         subprocess.run([sys.executable, "-m", "coverage", "combine", "-q"], cwd=ROOT, check=True)
         failed += ["coverage"] * bool(
             subprocess.run([sys.executable, "-m", "coverage", "report"], cwd=ROOT).returncode
         )
-    print(f"\nTests ran on {', '.join(databases)}.")
+    brokers = [name for name, (variable, _) in BROKERS.items() if variable in environment]
+    over = f"; worker and beat over {' and '.join(brokers)}" if brokers and len(databases) > 1 else ""
+    print(f"\nTests ran on {', '.join(databases)}{over}.")
     if left_out:
         print(f"Left out, because not there: {'; '.join(left_out)}.")
     if failed:
@@ -75,13 +81,15 @@ def _unreachable(engine: str, url: str) -> str:
     return result.stderr.strip().split("\n")[-1] if result.returncode else ""
 
 
-def _no_redis() -> str:
-    import redis
+def _silent(url: str) -> str:
+    """Why the broker can't be used; empty where it can."""
+    from kombu import Connection
 
     try:
-        redis.Redis.from_url(REDIS, socket_connect_timeout=2).ping()
-    except redis.RedisError as error:
-        return str(error)
+        with Connection(url, connect_timeout=2) as connection:
+            connection.ensure_connection(max_retries=1, timeout=3)
+    except Exception as error:  # each transport raises its own
+        return f"{type(error).__name__}: {error}"
     return ""
 
 

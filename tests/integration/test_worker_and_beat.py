@@ -10,9 +10,9 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-import redis
 from django.db.models import Sum
 from django.utils import timezone
+from kombu import Connection, Exchange, Queue
 
 from reconcile.models import Outcome, Run
 from reconcile.registry import valid_rules
@@ -119,19 +119,22 @@ class WorkerAndBeat:
 
 @contextmanager
 def emptied(broker):
-    with redis.Redis.from_url(broker) as client:
-        client.flushdb()
+    """No message of another run waits in the queue, and none of this one stays."""
+    with Connection(broker) as connection:
+        queue = Queue("celery", Exchange("celery"), routing_key="celery")(connection.default_channel)
+        queue.declare()
+        queue.purge()
         try:
             yield
         finally:
-            client.flushdb()
+            queue.purge()
 
 
-@pytest.fixture
-def broker():
-    url = os.environ.get("TEST_REDIS_URL")
+@pytest.fixture(params=["TEST_REDIS_URL", "TEST_RABBITMQ_URL"])
+def broker(request):
+    url = os.environ.get(request.param)
     if not url:
-        pytest.skip("needs a Redis broker whose database may be emptied: set TEST_REDIS_URL")
+        pytest.skip(f"needs a broker whose queue may be emptied: set {request.param}")
     with emptied(url):
         yield url
 
@@ -151,7 +154,7 @@ def worker_and_beat(transactional_db, broker, tmp_path):
         yield WorkerAndBeat(*processes)
 
 
-@pytest.mark.redis
+@pytest.mark.broker
 def test_orders_bulk_created_while_worker_and_beat_run_get_their_invoices(worker_and_beat):
     nightlies = Run.objects.filter(kind=Run.Kind.NIGHTLY)
     worker_and_beat.wait_until("a first nightly run", nightlies.exists)
