@@ -122,6 +122,14 @@ def _compare_checks(rounds: int) -> None:
         assert result.error is None, result.error
 
     _row("check, missing only", lambda: ours(OWED), lambda: _execute(f"SELECT count(*) {MISSING}"), rounds)
+    _execute("SET max_parallel_workers_per_gather = 0")
+    _row(
+        "check, missing only, each on one core",
+        lambda: ours(OWED),
+        lambda: _execute(f"SELECT count(*) {MISSING}"),
+        rounds,
+    )
+    _execute("RESET max_parallel_workers_per_gather")
     _row(
         "check, missing, stale and extra",
         lambda: ours(WHOLE),

@@ -23,7 +23,7 @@ from django.db.models.functions import Cast, JSONObject
 
 from reconcile.finders import Rows
 from reconcile.models import Change, Shard
-from reconcile.sql.lookups import stored_field
+from reconcile.sql.lookups import is_text, stored_field
 from reconcile.sql.statements import KEY, WANTED, execute_select_into, update_from
 from reconcile.windows import Keys
 
@@ -53,7 +53,7 @@ class ChunkJournal:
 
     def after(self, model: type[Model], fields: Sequence[Field[Any, Any]]) -> int:
         """Add to this chunk's journal rows how `fields` are now; their number. One statement."""
-        key = Cast(OuterRef("key"), _key_type(model))
+        key = _key_from_text(model)
         rows = model._base_manager.using(self.using).filter(pk=key).annotate(_image=_image(fields))
         column = Change._meta.get_field("after")
         noted = Change._base_manager.using(self.using).filter(shard=self.shard, chunk=self.chunk)
@@ -76,10 +76,10 @@ class ChunkJournal:
         return execute_select_into(Change, fields, select)
 
 
-def _key_type(model: type[Model]) -> Field[Any, Any]:
-    """A field that casts a key's text back; an automatic key is an integer to a cast."""
+def _key_from_text(model: type[Model]) -> Any:
+    """The key that a journal row names; a text key as it is, since a cast would bring another collation along."""
     field = stored_field(model._meta.pk)
-    return TextField() if field.get_internal_type() in {"CharField", "SlugField"} else field
+    return OuterRef("key") if is_text(field) else Cast(OuterRef("key"), field)
 
 
 def _image(fields: Sequence[Field[Any, Any]]) -> Any:
