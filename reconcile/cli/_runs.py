@@ -35,7 +35,8 @@ def runs_command(ctx: click.Context, run: str | None, using: str, form: str, out
 
     using = known_database(using)
     if run:
-        found = runs.find(run, using=using)
+        # With its last sign of life: a run that goes on for long is not a dead one.
+        found = _with_sums(Run._base_manager.using(using)).get(pk=runs.find(run, using=using).pk)
         write_report(
             ctx, form, output, text=lambda: _one(found), json=lambda: json.run_report(found, _results(found))
         )
@@ -98,7 +99,8 @@ def _sign_of_life(run: Run) -> str:
         return ""
     if run.state == run.State.STOPPED:
         return f"stopped. Go on with it: reconcile resume {run}"
-    beat: Any = getattr(run, "beat", None) or run.started_at
+    annotated: Any = run
+    beat = annotated.beat or run.started_at
     quiet = timezone.now() - beat
     return (
         f"no sign of life for {int(quiet.total_seconds())} s. Go on with it: reconcile resume {run}"

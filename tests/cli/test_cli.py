@@ -401,6 +401,16 @@ def test_runs_says_of_a_dead_one_how_to_go_on():
 
 
 @pytest.mark.django_db
+def test_a_run_that_goes_on_for_long_is_not_said_to_be_dead():
+    long = Run.objects.create(kind="repair", now=an_hour_ago(), started_at=an_hour_ago())
+    outcome = Outcome.objects.create(run=long, rule="x", position=0, state="repairing")
+    Shard.objects.create(outcome=outcome, drift="missing", token=long.pk)
+    for arguments in (["runs"], ["runs", str(long)]):
+        code, out, _ = run(*arguments)
+        assert (code, "running" in out, "no sign of life" in out) == (0, True, False)
+
+
+@pytest.mark.django_db
 def test_resume_goes_on_with_a_stopped_run(lacking):
     stopped = Run.objects.create(kind="repair", now=timezone.now(), state="stopped")
     Outcome.objects.create(run=stopped, rule="orders.invoice", position=0, may_repair=True)
