@@ -2,7 +2,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import IntegrityError, connection
+from django.db import IntegrityError, connection, transaction
 from django.db.models import CharField, F, Q, Value
 from django.db.models.functions import Cast, Concat, Now
 from django.utils import timezone
@@ -18,6 +18,7 @@ from tests.helpers import (
     checked,
     everything,
     repaired,
+    statements,
 )
 from tests.zoo.models import Badge, Basket, Bill, Blob, Device, Page, Player, Team, Visit
 
@@ -384,8 +385,12 @@ def test_a_null_link_expression_links_with_nothing_and_is_said():
 def test_a_unique_constraint_makes_duplicates_impossible_so_they_are_not_looked_for():
     order = orders(1)[0]
     Invoice.objects.create(order=order, amount=order.total)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError), transaction.atomic():
         Invoice.objects.create(order=order, amount=order.total)
+    for rule, looked_for in ((INVOICE, False), (bill(), True)):
+        with statements() as sent:
+            checked(rule)
+        assert any("GROUP BY" in query["sql"] for query in sent) is looked_for
 
 
 @pytest.mark.parametrize(
