@@ -15,7 +15,7 @@ import structlog
 from django.db import DatabaseError, Error, connections
 from django.db.models import Count, Q
 
-from reconcile.drift import EXTRA, MISSING, STALE, Drift, Sample, Status, Tally
+from reconcile.drift import EXTRA, MISSING, STALE, Drift, Sample, Status, Tally, Written
 from reconcile.errors import EvaluationError, ReconcileError
 from reconcile.finders import Finder, Source
 from reconcile.rules import Rule
@@ -40,13 +40,17 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class RuleCheck:
-    """What a check found for one rule. `error` is set, and nothing counted, where it could not be evaluated."""
+    """What a check found for one rule. `error` is set, and nothing counted, where it could not be evaluated.
+
+    planned: what the rule's remedies would write for it.
+    """
 
     rule: Rule
     status: Status
     tally: Tally = field(default_factory=Tally)
     samples: tuple[Sample, ...] = ()
     kept: Mapping[Drift, Kept] = field(default_factory=dict)
+    planned: Written = field(default_factory=Written)
     seconds: float = 0
     guarantee: str = ""
     error: str | None = None
@@ -80,6 +84,10 @@ def check(
                 for finder in compiled.finders
             ]
             _walk(compiled.source, sightings, counted)
+            planned = sum(
+                (rule.remedy(each.finder.drift).planned(each.finder, each.number) for each in sightings),
+                Written(),
+            )
     except EvaluationError as error:
         seconds = time.monotonic() - started
         log.error("rule_failed", rule=rule.name, database=using, error=str(error), exc_info=error.__cause__)
@@ -93,6 +101,7 @@ def check(
         kept={
             each.finder.drift: Kept(tuple(each.kept), each.upto, not each.full) for each in sightings if keep
         },
+        planned=planned,
         seconds=time.monotonic() - started,
         guarantee=rule.guarantee(using),
     )
@@ -158,15 +167,13 @@ class _Sighting:
         """Count the drift in the window; keep its keys while there is room for all of them."""
         if self.keep and not self.full and self._keep(window):
             return
-        number = self.finder.count(window)
+        number, keys = self.finder.look(window, max(self.samples - len(self.sampled), 0))
         self.number += number
-        wanted = self.samples - len(self.sampled)
-        if number and wanted > 0:
-            self.sampled += self.finder.keys(window)[:wanted]
+        self.sampled += keys
 
     def _keep(self, window: Window) -> bool:
         room = self.keep - len(self.kept)
-        keys = list(self.finder.keys(window)[: room + 1])
+        keys = self.finder.keys(window, limit=room + 1)
         self.full = len(keys) > room
         if self.full:
             return False

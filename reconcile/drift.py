@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-__all__ = ["EXTRA", "MISSING", "STALE", "Drift", "Guarantee", "Sample", "Status", "Tally", "Written"]
+__all__ = ["EXTRA", "MISSING", "STALE", "VERBS", "Drift", "Guarantee", "Sample", "Status", "Tally", "Written"]
 
 Guarantee = Literal["A", "B", "C", "D"]
 """How far a repair is safe beside live writers, from A (a unique constraint) to D (best effort)."""
@@ -63,6 +63,10 @@ class Tally:
         return sum(self.drifted.values())
 
 
+VERBS = ("insert", "update", "delete", "called", "enqueued")
+"""What a repair does with rows; `called` and `enqueued` count the records that were handed over."""
+
+
 @dataclass(slots=True)
 class Written:
     """Rows that a repair plans or has written, by verb."""
@@ -82,6 +86,9 @@ class Written:
         """Count `rows` more under `verb`."""
         setattr(self, verb, getattr(self, verb) + rows)
 
+    def __add__(self, other: Written) -> Written:
+        return Written(**{verb: getattr(self, verb) + getattr(other, verb) for verb in VERBS})
+
     def as_dict(self) -> dict[str, Any]:
         """The counts by verb."""
-        return {name: getattr(self, name) for name in ("insert", "update", "delete", "called", "enqueued")}
+        return {verb: getattr(self, verb) for verb in VERBS}

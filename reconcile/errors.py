@@ -19,6 +19,7 @@ __all__ = [
     "InvalidRulesError",
     "NotMendedError",
     "ReconcileError",
+    "RemedyFailedError",
     "StoppedError",
     "TakenOverError",
     "UnknownNameError",
@@ -68,6 +69,10 @@ class ChunkConflictError(ReconcileError):
 
 class GivenUpError(ReconcileError):
     """Too many records of a rule could not be repaired; the rest were left alone."""
+
+
+class RemedyFailedError(ReconcileError):
+    """The project's own function, which a remedy called, raised; the chunk was rolled back."""
 
 
 class NotMendedError(ReconcileError):

@@ -6,16 +6,17 @@ moment, and lives as long as a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from django.db.models import Field, Model, Q, QuerySet
 
 from reconcile.drift import Drift
 from reconcile.sql.expressions import joins_to_many, pinned_queryset
-from reconcile.windows import Scope
+from reconcile.windows import EVERYTHING, Keys, Scope, Window
 
 __all__ = ["Correction", "Finder", "Insertion", "Rows", "Source"]
 
@@ -81,11 +82,16 @@ class Correction:
 
 @dataclass(frozen=True, kw_only=True)
 class Finder:
-    """One kind of drift of one rule: a queryset of the drifted rows in any scope.
+    """One kind of drift of one rule: the drifted rows in any scope.
 
     `model` is the model of the rows whose keys are found. `carried` says that the scope reaches the linked
     side too; where it doesn't, windows would each read the linked table whole, so one statement without
     a window is the faster way.
+
+    find: the drifted rows as a queryset. counted: their number, where counting has a faster form.
+    sifted: their keys, in key order and one at a time, where only Python can tell which rows drift; `find`
+        then is a queryset of just these keys.
+    insertion, correction, …: what a remedy of that name needs; None where there is nothing for it to do.
     """
 
     drift: Drift
@@ -93,13 +99,39 @@ class Finder:
     carried: bool
     find: Callable[[Scope], Rows]
     counted: Callable[[Scope], int] | None = None
+    sifted: Callable[[Scope], Iterator[Any]] | None = None
     insertion: Insertion | None = None
     correction: Correction | None = None
 
+    @property
+    def using(self) -> str:
+        """Alias of the database that the rows are on."""
+        return self.find(Keys(())).db
+
+    def look(self, scope: Scope, samples: int) -> tuple[int, Sequence[Any]]:
+        """How many rows drift in scope, and the first `samples` of their keys. One statement, or two."""
+        if self.sifted is not None:
+            keys = self.sifted(scope)
+            first = list(islice(keys, samples))
+            return len(first) + sum(1 for _ in keys), first
+        number = self.count(scope)
+        return number, self.keys(scope, limit=samples) if number and samples else ()
+
     def count(self, scope: Scope) -> int:
         """Drifted rows in scope. One statement, two where surplus rows are counted by group."""
+        if self.sifted is not None:
+            return sum(1 for _ in self.sifted(scope))
         return self.counted(scope) if self.counted else self.find(scope).count()
 
-    def keys(self, scope: Scope) -> Rows:
-        """Keys of the drifted rows in scope, in key order."""
-        return self.find(scope).order_by("pk").values_list("pk", flat=True)
+    def keys(self, scope: Scope, *, limit: int | None = None) -> Sequence[Any]:
+        """Keys of the drifted rows in scope, in key order; the first `limit` where one is given. One statement."""
+        if self.sifted is not None:
+            return list(islice(self.sifted(scope), limit))
+        return list(self.find(scope).order_by("pk").values_list("pk", flat=True)[:limit])
+
+    def beyond(self, after: Any, *, limit: int) -> Sequence[Any]:
+        """The first `limit` keys beyond `after` of all drifted rows, in key order. One statement."""
+        if self.sifted is not None:
+            return self.keys(Window(after), limit=limit)
+        rows = self.find(EVERYTHING).filter(Window(after).on("pk"))
+        return list(rows.order_by("pk").values_list("pk", flat=True)[:limit])

@@ -56,10 +56,26 @@ class ChunkJournal:
         key = _key_from_text(model)
         rows = model._base_manager.using(self.using).filter(pk=key).annotate(_image=_image(fields))
         column = Change._meta.get_field("after")
-        noted = Change._base_manager.using(self.using).filter(shard=self.shard, chunk=self.chunk)
+        noted = Change._base_manager.using(self.using).filter(
+            shard=self.shard,
+            chunk=self.chunk,
+            verb=Change.Verb.UPDATE,
+            model=model._meta.label,
+            after__isnull=True,
+        )
         image = Subquery(rows.values("_image")[:1], output_field=JSONField())
         wanted = noted.annotate(**{KEY: F("pk"), WANTED.format("after"): image})
         return update_from(Change, [column], wanted.values_list(KEY, WANTED.format("after")))
+
+    def deleted(self, model: type[Model], rows: Rows) -> int:
+        """Note `rows`, which are about to be deleted, with all their columns; their number. One statement."""
+        image = _image((model._meta.concrete_model or model)._meta.local_concrete_fields)
+        return self._note(model, rows, Change.Verb.DELETE, before=image)
+
+    def handed_over(self, verb: str, model: type[Model], keys: Keys) -> int:
+        """Note that the records of `keys` were `called` or `enqueued`, without an image. One statement."""
+        rows = model._base_manager.using(self.using).filter(keys.on("pk"))
+        return self._note(model, rows, Change.Verb(verb))
 
     def _note(self, model: type[Model], rows: Rows, verb: Change.Verb, **images: Any) -> int:
         columns = {

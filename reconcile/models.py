@@ -1,4 +1,4 @@
-"""What a run leaves in the database: Run, Outcome, Shard, Change.
+"""What the package keeps in the database: Run, Outcome, Shard, Change, and Receipt.
 
 They live in the database that they speak of, because a chunk's data, journal and cursor commit together.
 How a state follows another is decided in `runs`; here stands only what is stored.
@@ -11,7 +11,7 @@ import uuid
 from django.db import models
 from django.utils import timezone
 
-__all__ = ["Change", "Outcome", "Run", "Shard"]
+__all__ = ["Change", "Outcome", "Receipt", "Run", "Shard"]
 
 
 class Run(models.Model):
@@ -71,8 +71,16 @@ class Outcome(models.Model):
     extra = models.PositiveBigIntegerField(default=0, help_text="Found before the repair.")
     samples = models.JSONField(default=list)
     planned = models.JSONField(default=dict, help_text="Rows that the repair was to write, by verb.")
+    reported = models.JSONField(
+        default=dict, help_text="Drifted rows that the rule leaves to people, by kind."
+    )
     inserted = models.PositiveBigIntegerField(default=0)
     updated = models.PositiveBigIntegerField(default=0)
+    deleted = models.PositiveBigIntegerField(default=0)
+    called = models.PositiveBigIntegerField(
+        default=0, help_text="Records handed to the project's own functions."
+    )
+    enqueued = models.PositiveBigIntegerField(default=0, help_text="Records sent to tasks.")
     left = models.PositiveBigIntegerField(
         default=0, help_text="Drifted rows found when the repair was verified."
     )
@@ -82,6 +90,11 @@ class Outcome(models.Model):
     why_stopped = models.TextField(default="", blank=True)
     error = models.TextField(default="", blank=True)
     seconds = models.FloatField(default=0)
+
+    COUNTED = {
+        "insert": "inserted", "update": "updated", "delete": "deleted", "called": "called", "enqueued": "enqueued",
+    }  # fmt: skip
+    """Which column counts the rows of which verb."""
 
     class Meta:
         ordering = ("run", "position")
@@ -123,7 +136,8 @@ class Shard(models.Model):
 class Change(models.Model):
     """Journal row: one row's image before and after it was written by a chunk.
 
-    `before` is null for an inserted row. Images hold the written columns by name; for an inserted row all.
+    `before` is null for an inserted row, `after` for a deleted one; both are for a record that was handed to a
+    function or a task. Images hold the written columns by name; for an inserted or deleted row all.
     The reference to the shard has no constraint in the database: checking it for each journal row cost
     as much as writing the row.
     """
@@ -131,13 +145,16 @@ class Change(models.Model):
     class Verb(models.TextChoices):
         INSERT = "insert"
         UPDATE = "update"
+        DELETE = "delete"
+        CALLED = "called"
+        ENQUEUED = "enqueued"
 
     id = models.BigAutoField(primary_key=True)
     shard = models.ForeignKey(
         Shard, on_delete=models.CASCADE, related_name="changes", db_constraint=False, db_index=False
     )
     chunk = models.PositiveBigIntegerField()
-    verb = models.CharField(max_length=6, choices=Verb.choices)
+    verb = models.CharField(max_length=10, choices=Verb.choices)
     model = models.CharField(max_length=200, help_text="Label of the written model.")
     key = models.TextField(help_text="Primary key of the written row, as text.")
     before = models.JSONField(null=True)
@@ -148,3 +165,30 @@ class Change(models.Model):
 
     def __str__(self) -> str:
         return f"{self.verb} {self.model} {self.key}"
+
+
+class Receipt(models.Model):
+    """That an effect outside the database was done for one record, or is on its way."""
+
+    class State(models.TextChoices):
+        PROMISED = "promised"
+        # promised -> sent occurs when the message was handed to the broker, after the chunk's commit.
+        # A promise that was never sent is void after a while: the worker died in between.
+        SENT = "sent"
+        # sent -> done occurs when the task records it.
+        DONE = "done"
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=100, help_text="Name of the effect.")
+    model = models.CharField(max_length=200, help_text="Label of the record's model.")
+    key = models.CharField(max_length=255, help_text="Primary key of the record, as text.")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.DONE)
+    recorded_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("name", "model", "key"), name="reconcile_receipt_once"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.model} {self.key}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconcile.checking import RuleCheck
-from reconcile.drift import Drift, Written
+from reconcile.drift import Written
 from reconcile.limits import share
 from reconcile.rules import Rule
 
@@ -29,10 +29,7 @@ class RulePlan:
 def plan(check: RuleCheck, *, max_repairs: int | str | None = None) -> RulePlan:
     """The plan for what `check` found; `max_repairs` (count or percent) stands in for the rule's own cap."""
     rule = check.rule
-    planned = Written()
-    for drift in Drift:
-        if verb := rule.remedy(drift).verb:
-            planned.add(verb, check.tally[drift])
+    planned = check.planned
     cap = rule.max_repairs if max_repairs is None else max_repairs
     why = ""
     if cap is not None and planned.total > share(cap, check.tally.checked):

@@ -18,13 +18,20 @@ from django.db.models import F
 from django.utils import timezone
 
 from reconcile.checking import Kept, evaluated
-from reconcile.errors import ChunkConflictError, GivenUpError, NotMendedError, TakenOverError
+from reconcile.drift import Written
+from reconcile.errors import (
+    ChunkConflictError,
+    GivenUpError,
+    NotMendedError,
+    RemedyFailedError,
+    TakenOverError,
+)
 from reconcile.finders import Finder, Source
 from reconcile.journal import ChunkJournal
 from reconcile.models import Outcome, Shard
 from reconcile.remedies import Remedy, Wrote
 from reconcile.sql.dialects import dialect_of
-from reconcile.windows import EVERYTHING, Keys, Window, walk
+from reconcile.windows import Keys, walk
 
 __all__ = ["CHUNK", "KEEP", "Chunks", "repair_shard"]
 
@@ -83,7 +90,7 @@ class Chunks:
         for attempt in range(TRIES):
             try:
                 return self._transact(keys)
-            except (Error, ChunkConflictError, NotMendedError) as error:
+            except (Error, ChunkConflictError, NotMendedError, RemedyFailedError) as error:
                 failure = self._examined(error)
                 if not dialect_of(self.using).is_transient(error):
                     break
@@ -107,10 +114,12 @@ class Chunks:
 
     def _set_aside(self, key: Any, failure: Exception) -> None:
         """Note one record that can't be repaired; raises GivenUpError when that has become the normal case."""
-        said = str(failure).strip().split("\n")[0]
-        self.failures[key] = said
         # Only this worker knows which; a count in the database makes whoever resumes look at all again.
         self._own_shard().update(set_aside=F("set_aside") + 1)
+        self._note_failure(key, str(failure).strip().split("\n")[0])
+
+    def _note_failure(self, key: Any, said: str) -> None:
+        self.failures[key] = said
         log.error("record_set_aside", rule=self.rule, key=str(key), error=said)
         if len(self.failures) >= HOPELESS and len(self.failures) > self.mended:
             raise GivenUpError(
@@ -123,18 +132,21 @@ class Chunks:
             self._fence()
             locked = self._lock(keys)
             wrote = self.remedy.write(self.finder, Keys(locked), self._journal()) if locked else Wrote()
-            self._spend(wrote.rows)
-            skipped = {*keys} - {*locked} | self._verified(locked, wrote)
-            self._advance(keys[-1], wrote.rows, len(skipped))
+            self._spend(wrote.written.total)
+            held = self._still_drifted({*keys} - {*locked}) | self._verified(locked, wrote)
+            skipped = held | {*wrote.refused}
+            self._advance(keys[-1], wrote.written, len(skipped))
         self.shard.chunks += 1
         self.shard.cursor = str(keys[-1])
         self.mended += len(keys) - len(skipped)
-        self.aside.extend(key for key in keys if key in skipped)
+        self.aside.extend(key for key in keys if key in held)
+        for key, why in wrote.refused.items():
+            self._note_failure(key, why)
         log.info(
             "chunk_repaired", rule=self.rule, run=str(self.shard.outcome.run_id), drift=str(self.finder.drift),
-            after=str(keys[0]), upto=str(keys[-1]), written=wrote.rows, skipped=len(skipped),
+            after=str(keys[0]), upto=str(keys[-1]), written=wrote.written.total, skipped=len(skipped),
         )  # fmt: skip
-        return wrote.rows
+        return wrote.written.total
 
     def _fence(self) -> None:
         """Step 0: an owner that was taken over finds no shard with its token, and must stop."""
@@ -161,15 +173,18 @@ class Chunks:
             )
         self.may_write -= rows
 
+    def _still_drifted(self, keys: set[Any]) -> set[Any]:
+        """Of keys that could not be locked, those that others hold; what is gone or mended needs no second try."""
+        return {*self.finder.keys(Keys([*keys]))} if keys else set()
+
     def _journal(self) -> ChunkJournal:
         return ChunkJournal(shard=self.shard, chunk=self.shard.chunks + 1, using=self.using)
 
     def _verified(self, keys: Sequence[Any], wrote: Wrote) -> set[Any]:
         """Step 5: after the write none of the locked records may drift, but those of rows that others hold."""
-        drifted = self.finder.find(Keys(keys)) if keys else None
-        if drifted is None or not drifted.exists():
+        if not keys or self.remedy.deferred:
             return set()
-        left = set(drifted.values_list("pk", flat=True))
+        left = {*self.finder.keys(Keys(keys))} - {*wrote.refused}
         if len(left) <= wrote.held:
             return left
         raise NotMendedError(
@@ -177,17 +192,18 @@ class Chunks:
             "something in the database change what is written, or does where= exclude it?"
         )
 
-    def _advance(self, key: Any, written: int, skipped: int) -> None:
+    def _advance(self, key: Any, written: Written, skipped: int) -> None:
         """Step 6: the cursor and the counts, in the data's own transaction."""
         self._own_shard().update(
             cursor=str(key),
             chunks=self.shard.chunks + 1,
-            written=F("written") + written,
+            written=F("written") + written.total,
             set_aside=F("set_aside") + skipped,
         )
-        counted = "inserted" if self.remedy.verb == "insert" else "updated"
-        outcome = Outcome._base_manager.using(self.using).filter(pk=self.shard.outcome_id)
-        outcome.update(**{counted: F(counted) + written})
+        counts = {Outcome.COUNTED[verb]: rows for verb, rows in written.as_dict().items() if rows}
+        if counts:
+            outcome = Outcome._base_manager.using(self.using).filter(pk=self.shard.outcome_id)
+            outcome.update(**{column: F(column) + rows for column, rows in counts.items()})
 
     def _own_shard(self) -> Any:
         return Shard._base_manager.using(self.using).filter(pk=self.shard.pk, token=self.shard.token)
@@ -205,7 +221,7 @@ def repair_shard(
     after = chunks.finder.model._meta.pk.to_python(chunks.shard.cursor) if begun else kept.upto
     known = [] if begun else kept.keys
     unknown = () if kept.complete and not begun else _drifted(chunks, source, records, after)
-    for keys in _in_chunks(chain(known, unknown)):
+    for keys in _in_chunks(chain(known, unknown), chunks.remedy):
         chunks.repair(keys)
         progress(len(keys))
     for seconds in AGAIN:
@@ -213,7 +229,7 @@ def repair_shard(
             return
         chunks.pause(random.uniform(seconds / 2, seconds))  # noqa: S311
         again, chunks.aside = chunks.aside, []
-        for keys in _in_chunks(again):
+        for keys in _in_chunks(again, chunks.remedy):
             chunks.repair(keys)
 
 
@@ -222,18 +238,18 @@ def _drifted(chunks: Chunks, source: Source, records: int, after: Any) -> Iterat
     if chunks.finder.carried:
         for window in walk(source.model, using=source.using, records=records, after=after):
             chunks.beat()
-            yield from list(chunks.finder.keys(window))
+            yield from chunks.finder.keys(window)
         return
     while True:
         chunks.beat()
-        keys = list(chunks.finder.keys(EVERYTHING).filter(Window(after).on("pk"))[:BLOCK])
+        keys = chunks.finder.beyond(after, limit=BLOCK)
         yield from keys
         if len(keys) < BLOCK:
             return
         after = keys[-1]
 
 
-def _in_chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
+def _in_chunks(keys: Iterable[Any], remedy: Remedy) -> Iterator[list[Any]]:
     ahead = iter(keys)
-    while chunk := list(islice(ahead, CHUNK)):
+    while chunk := list(islice(ahead, min(remedy.chunk or CHUNK, CHUNK))):
         yield chunk

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import FieldError
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import DateField, Model, Q, QuerySet
 from django.utils import timezone
 
@@ -28,8 +29,8 @@ _DEFAULT_REMEDIES: Mapping[Drift, Remedy] = {MISSING: Insert(), STALE: Update(),
 LONGEST_NAME = 200
 """Characters that the tables of runs hold."""
 
-_EFFECT_API = ("faults", "sentence", "finders", "guarantee", "writes")
-_REMEDY_API = ("faults", "write", "verb")
+_EFFECT_API = ("faults", "sentence", "finders", "guarantee", "writes", "remedies")
+_REMEDY_API = ("faults", "planned", "write", "verb")
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ class Rule(Declaration):
 
     def remedy(self, drift: Drift) -> Remedy:
         """What a repair does about this kind of drift."""
-        return self.remedies.get(drift, _DEFAULT_REMEDIES[drift])
+        effect: Effect = self.must
+        return self.remedies.get(drift) or effect.remedies().get(drift) or _DEFAULT_REMEDIES[drift]
 
     def guarantee(self, using: str) -> Guarantee:
         """How safe a repair is beside live writers."""
@@ -150,14 +152,31 @@ class Rule(Declaration):
             hint = "Give an effect: must=HaveRow(…) or must=HaveValues(…)."
             yield Fault("reconcile.E012", f"must= is {self.must!r}.", hint)
         elif not unusable:
-            yield from self.must.faults(self.model)
+            effect_faults = list(self.must.faults(self.model))
+            yield from effect_faults
             yield from self._settle_faults()
-        for drift, remedy in self.remedies.items() if isinstance(self.remedies, Mapping) else ():
+            if not effect_faults:
+                yield from self._remedy_faults()
+
+    def _remedy_faults(self) -> Iterator[Fault]:
+        """A remedy for a drift that the effect never has, or that can't do anything about it."""
+        if not isinstance(self.remedies, Mapping):
+            return
+        effect: Effect = self.must
+        source = Source(every=self.queryset, using=DEFAULT_DB_ALIAS, now=timezone.now())
+        finders = {each.drift: each for each in effect.finders(source)}
+        for drift, remedy in self.remedies.items():
             if drift not in set(Drift) or not _has(remedy, _REMEDY_API):
                 hint = "Map MISSING, STALE or EXTRA to a remedy."
                 yield Fault("reconcile.E012", f"remedies= has {drift!r}: {remedy!r}.", hint)
+            elif drift not in finders:
+                known = ", ".join(each.upper() for each in finders)
+                yield Fault(
+                    "reconcile.E012", f"remedies= has {drift.upper()}.", f"This rule finds {known} alone."
+                )
             else:
-                yield from remedy.faults(drift, None)
+                yield from remedy.option_faults() if isinstance(remedy, Declaration) else ()
+                yield from remedy.faults(drift, finders[drift])
 
     def _type_faults(self) -> Iterator[Fault]:
         if not (self.settle is None or isinstance(self.settle, Settle)):

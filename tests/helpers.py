@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from reconcile import EXTRA, MISSING, STALE, runs
 from reconcile.checking import check
-from reconcile.drift import Status
+from reconcile.drift import Status, Written
 from reconcile.models import Change
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,14 +55,14 @@ def repaired(rule, **options):
     return results[0]
 
 
-def assert_repairs(rule, *, insert=0, update=0):
-    """The repair writes just so many rows, journals each, leaves nothing, and a second one writes nothing."""
+def assert_repairs(rule, **written):
+    """The repair writes just so many rows by verb, journals each, leaves nothing, and a second one writes nothing."""
     noted = Change.objects.count()
     result = repaired(rule)
     assert result.error is None, result.error
-    assert (result.written.insert, result.written.update, result.left) == (insert, update, 0), result
+    assert (result.written, result.left, result.why_stopped) == (Written(**written), 0, ""), result
     assert result.status is not Status.ERROR
-    assert Change.objects.count() - noted == insert + update
+    assert Change.objects.count() - noted == sum(written.values())
     again = repaired(rule)
     assert (again.written.total, again.left) == (0, 0), again
     return result

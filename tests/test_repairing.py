@@ -28,7 +28,7 @@ INVOICE = Rule(
 class Clumsy:
     """A remedy that fails as often as it is told to, for some keys."""
 
-    verb = "insert"
+    verb, deferred, chunk = "insert", False, None
 
     def __init__(self, error, *, times=10**9, keys=()):
         self.error, self.left, self.keys = error, times, set(keys)

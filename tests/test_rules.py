@@ -202,5 +202,5 @@ def test_a_remedy_for_the_wrong_effect_is_a_programming_error():
     for remedy in (Insert(), Update()):
         with pytest.raises(TypeError, match="has nothing to"):
             remedy.write(finder, Keys([1]), None)
-    assert Report().write(finder, Keys([1]), None).rows == 0
+    assert Report().write(finder, Keys([1]), None).written.total == 0
     assert list(Report().faults(EXTRA, None)) == []

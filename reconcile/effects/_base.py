@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from django.db.models import Model
 
-from reconcile.drift import Guarantee
+from reconcile.drift import Drift, Guarantee
 from reconcile.errors import Fault
 from reconcile.finders import Finder, Source
+from reconcile.remedies import Remedy
 from reconcile.sql.expressions import Column
 
 __all__ = ["Effect"]
 
 
 class Effect(Protocol):
-    """One kind of `must=`. A new kind is one new file with these five functions."""
+    """One kind of `must=`. A new kind is one new file with these six functions."""
 
     def faults(self, model: type[Model]) -> Iterator[Fault]:
         """Everything that is wrong with the declaration, for records of `model`. Costs no statement."""
@@ -36,4 +37,8 @@ class Effect(Protocol):
 
     def writes(self, model: type[Model]) -> frozenset[Column]:
         """The columns that a repair may write."""
+        ...
+
+    def remedies(self) -> Mapping[Drift, Remedy]:
+        """The remedies that this effect calls for where the rule names none, if not the usual ones."""
         ...

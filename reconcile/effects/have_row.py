@@ -13,13 +13,14 @@ from django.core.exceptions import FieldError
 from django.db.models import CompositePrimaryKey, Model, Q
 
 from reconcile.declaring import Declaration, column_faults, expression_faults, field_named, resolution_fault
-from reconcile.drift import Guarantee
+from reconcile.drift import Drift, Guarantee
 from reconcile.effects._bounds import AtLeast, AtMost, Bounds, Exactly
 from reconcile.effects._columns import NoValueError, supplied
 from reconcile.effects._link import carrier, given_columns, is_unique
 from reconcile.effects._row_finders import row_finders
 from reconcile.errors import Fault
 from reconcile.finders import Finder, Source
+from reconcile.remedies import Remedy
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.expressions import Column
 from reconcile.sql.wording import condition_in_words, in_words
@@ -153,6 +154,10 @@ class HaveRow(Declaration):
         """All columns of the row: an inserted row brings them all."""
         concrete = self.model._meta.concrete_model or self.model
         return frozenset((concrete, each.attname) for each in concrete._meta.concrete_fields)
+
+    def remedies(self) -> Mapping[Drift, Remedy]:
+        """The usual ones."""
+        return {}
 
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """MISSING, STALE where there are values, and EXTRA where a number of rows is too many."""

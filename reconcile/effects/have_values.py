@@ -5,17 +5,18 @@ STALE is the only drift: the record is there, with other values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.db.models import F, Field, FilteredRelation, Model
 from django.db.models.constants import LOOKUP_SEP
 
 from reconcile.declaring import as_expression, column_faults, expression_faults, field_named
-from reconcile.drift import STALE, Guarantee
+from reconcile.drift import STALE, Drift, Guarantee
 from reconcile.effects._aggregates import JOINED, aggregated, joined_relation
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Rows, Source
+from reconcile.remedies import Remedy
 from reconcile.sql.expressions import Column, pinned
 from reconcile.sql.lookups import AsStored, any_differs
 from reconcile.sql.statements import KEY, WANTED
@@ -70,6 +71,10 @@ class HaveValues:
         return frozenset(
             (model._meta.concrete_model or model, field.attname) for field in self._fields(model)
         )
+
+    def remedies(self) -> Mapping[Drift, Remedy]:
+        """The usual ones."""
+        return {}
 
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """One: the stale records."""

@@ -3,9 +3,9 @@
 A remedy writes for the keys of one chunk, inside that chunk's transaction, and journals what it wrote.
 """
 
-from reconcile.remedies._base import Journal, Remedy, Wrote
+from reconcile.remedies._base import Journal, Mending, Remedy, Wrote
 from reconcile.remedies.insert import Insert
 from reconcile.remedies.report import Report
 from reconcile.remedies.update import Update
 
-__all__ = ["Insert", "Journal", "Remedy", "Report", "Update", "Wrote"]
+__all__ = ["Insert", "Journal", "Mending", "Remedy", "Report", "Update", "Wrote"]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from django.db.models import Field, Model, QuerySet
 
-from reconcile.drift import Drift
+from reconcile.declaring import Declaration
+from reconcile.drift import Drift, Written
 from reconcile.errors import Fault
 from reconcile.finders import Finder
 from reconcile.windows import Keys
 
-__all__ = ["Journal", "Remedy", "Wrote"]
+__all__ = ["Journal", "Mending", "Remedy", "Wrote"]
 
 
 class Journal(Protocol):
@@ -28,16 +29,36 @@ class Journal(Protocol):
         ...
 
     def after(self, model: type[Model], fields: Sequence[Field[Any, Any]]) -> int:
-        """Add to the rows that this chunk has noted how they are now; their number. One statement."""
+        """Add to the rows of `model` that `before` has noted how they are now; their number. One statement."""
+        ...
+
+    def deleted(self, model: type[Model], rows: QuerySet[Any, Any]) -> int:
+        """Note `rows`, which are locked and about to be deleted, with all their columns; their number. One statement."""
+        ...
+
+    def handed_over(self, verb: str, model: type[Model], keys: Keys) -> int:
+        """Note that the records of `keys` were `called` or `enqueued`; what follows is out of sight. One statement."""
         ...
 
 
 @dataclass(frozen=True)
 class Wrote:
-    """What a remedy did for one chunk: rows written, and linked rows left alone because others hold them."""
+    """What a remedy did for one chunk.
 
-    rows: int = 0
+    written: rows by verb. held: rows left alone because other sessions hold them. refused: keys that the remedy
+    could not mend, each with the reason; they are set aside, and the others of the chunk stand.
+    """
+
+    written: Written = field(default_factory=Written)
     held: int = 0
+    refused: Mapping[Any, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, verb: str, rows: int, **more: Any) -> Wrote:
+        """`rows` rows under one verb."""
+        written = Written()
+        written.add(verb, rows)
+        return cls(written, **more)
 
 
 class Remedy(Protocol):
@@ -46,8 +67,20 @@ class Remedy(Protocol):
     verb: ClassVar[str]
     """Under which count of the outcome its rows go; empty for a remedy that writes nothing."""
 
-    def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
-        """What keeps the remedy from being used for this drift."""
+    deferred: ClassVar[bool]
+    """Whether the drift goes away only later, when somebody else has done their part."""
+
+    @property
+    def chunk(self) -> int | None:
+        """Most keys that one transaction takes; None where the remedy doesn't mind."""
+        ...
+
+    def faults(self, drift: Drift, finder: Finder | None) -> Iterable[Fault]:
+        """What keeps the remedy from being used for this drift, as `finder` finds it. Costs no statement."""
+        ...
+
+    def planned(self, finder: Finder, drifted: int) -> Written:
+        """What it would write for `drifted` rows that the finder has counted."""
         ...
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
@@ -57,3 +90,22 @@ class Remedy(Protocol):
         the keys were found is left alone. Raises ChunkConflictError where what was written isn't what was noted.
         """
         ...
+
+
+class Mending(Declaration):
+    """What most remedies have in common: one verb, any number of keys, done when the chunk is."""
+
+    verb: ClassVar[str] = ""
+    deferred: ClassVar[bool] = False
+
+    @property
+    def chunk(self) -> int | None:
+        """As many keys as the repair likes."""
+        return None
+
+    def planned(self, finder: Finder, drifted: int) -> Written:  # noqa: ARG002
+        """All drifted rows under the remedy's verb."""
+        planned = Written()
+        if self.verb:
+            planned.add(self.verb, drifted)
+        return planned

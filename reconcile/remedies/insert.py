@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 from django.db import connections
 
-from reconcile.declaring import Declaration
 from reconcile.drift import MISSING, Drift
 from reconcile.errors import ChunkConflictError, Fault, NotMendedError
 from reconcile.finders import Finder, Insertion, Rows
-from reconcile.remedies._base import Journal, Wrote
+from reconcile.remedies._base import Journal, Mending, Wrote
 from reconcile.sql.statements import insert_select
 from reconcile.windows import Keys
 
@@ -20,7 +19,7 @@ __all__ = ["Insert"]
 
 
 @dataclass(frozen=True)
-class Insert(Declaration):
+class Insert(Mending):
     """`INSERT … SELECT`, so values are computed by the database; the default for MISSING.
 
     Where a column's value must be made once a row in Python (a token, a uuid), the rows are made in
@@ -32,7 +31,7 @@ class Insert(Declaration):
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
         """Only what is missing can be inserted."""
-        if drift is MISSING and (finder is None or finder.insertion is not None):
+        if finder.insertion is not None if finder else drift is MISSING:
             return ()
         return (Fault("reconcile.E012", f"Insert() does not mend {drift} drift.", "Use Report()."),)
 
@@ -54,7 +53,7 @@ class Insert(Declaration):
                 f"{insertion.model._meta.label}: {written} rows were inserted and {noted} found by their link; "
                 "another session inserts the same rows."
             )
-        return Wrote(written)
+        return Wrote.of(self.verb, written)
 
 
 def _still_missing(finder: Finder, insertion: Insertion, keys: Keys) -> tuple[Keys, Keys]:
@@ -64,7 +63,7 @@ def _still_missing(finder: Finder, insertion: Insertion, keys: Keys) -> tuple[Ke
     """
     if insertion.passes == 1 and not insertion.present(keys).exists():
         return keys, Keys(())
-    missing = Keys(list(finder.keys(keys)))
+    missing = Keys(finder.keys(keys))
     return missing, Keys(list(insertion.present(missing).values_list("pk", flat=True)))
 
 

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from reconcile.declaring import Declaration
 from reconcile.drift import Drift
 from reconcile.errors import Fault
 from reconcile.finders import Finder
-from reconcile.remedies._base import Journal, Wrote
+from reconcile.remedies._base import Journal, Mending, Wrote
 from reconcile.windows import Keys
 
 __all__ = ["Report"]
 
 
 @dataclass(frozen=True)
-class Report(Declaration):
+class Report(Mending):
     """Leave the drift to people. The default for EXTRA."""
 
     verb: ClassVar[str] = ""

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from reconcile.declaring import Declaration
 from reconcile.drift import STALE, Drift
 from reconcile.errors import ChunkConflictError, Fault
 from reconcile.finders import Correction, Finder
-from reconcile.remedies._base import Journal, Wrote
+from reconcile.remedies._base import Journal, Mending, Wrote
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.statements import KEY, update_from
 from reconcile.windows import Keys
@@ -19,7 +18,7 @@ __all__ = ["Update"]
 
 
 @dataclass(frozen=True)
-class Update(Declaration):
+class Update(Mending):
     """Write only the rule's columns, only where they differ, never through `save()`. The default for STALE.
 
     Four statements: the stale keys, their images, the update, the images after it. One more where the
@@ -30,7 +29,7 @@ class Update(Declaration):
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
         """Only what is there can be updated."""
-        if drift is STALE and (finder is None or finder.correction is not None):
+        if finder.correction is not None if finder else drift is STALE:
             return ()
         return (Fault("reconcile.E012", f"Update() does not mend {drift} drift.", "Use Report()."),)
 
@@ -51,7 +50,7 @@ class Update(Declaration):
                 f"{correction.model._meta.label}: of {noted} stale rows {written} were updated; another session "
                 "writes what they are computed from."
             )
-        return Wrote(written, held=held)
+        return Wrote.of(self.verb, written, held=held)
 
 
 def _locked(correction: Correction, stale: Keys, *, using: str) -> Keys:

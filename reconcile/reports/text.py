@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reconcile.checking import RuleCheck
-from reconcile.drift import EXTRA, MISSING, STALE, Drift, Sample, Status
+from reconcile.drift import EXTRA, MISSING, STALE, VERBS, Drift, Sample, Status
 from reconcile.reports._summary import CheckReport, RepairReport
 from reconcile.rules import Rule
 
@@ -27,6 +27,9 @@ _STYLES = {
     Status.FAIL: "red",
     Status.ERROR: "bold red",
 }
+_ALWAYS = {"insert", "update"}
+"""The verbs that have a column even where nothing is written."""
+
 _DRIFT_STYLES = {MISSING: "red", STALE: "yellow", EXTRA: "magenta"}
 
 
@@ -128,17 +131,17 @@ def _mendable(check: RuleCheck) -> bool:
 
 def repair_report(report: RepairReport) -> RenderableType:
     """A line a rule with what is planned or was written, then why some of it wasn't, then the sum."""
-    rows = table(
-        "", "Rule", "Insert", "Update", "Left", "Skipped", numbers=("Insert", "Update", "Left", "Skipped")
-    )
-    for repair in report.repairs:
-        counts = repair.written if report.applied else repair.planned
+    all_counts = [repair.written if report.applied else repair.planned for repair in report.repairs]
+    verbs = [verb for verb in VERBS if verb in _ALWAYS or any(getattr(each, verb) for each in all_counts)]
+    numbers = (*(verb.capitalize() for verb in verbs), "Left", "Skipped")
+    rows = table("", "Rule", *numbers, numbers=numbers)
+    for repair, counts in zip(report.repairs, all_counts, strict=True):
         rows.add_row(
             _status(repair.status) if report.applied or repair.error else _planned_status(repair),
             repair.rule,
             *(
                 Text(f"{number:,}", style="cyan") if number else Text("·", style="dim")
-                for number in (counts.insert, counts.update)
+                for number in (getattr(counts, verb) for verb in verbs)
             ),
             f"{repair.left:,}" if report.applied and repair.left else Text("·", style="dim"),
             f"{repair.skipped:,}" if repair.skipped else Text("·", style="dim"),
@@ -156,9 +159,11 @@ def _remarks(report: RepairReport) -> Iterator[RenderableType]:
     said = False
     for repair in report.repairs:
         remarks = [remark for remark in (repair.error, repair.why_stopped) if remark]
-        if extra := repair.found.get(EXTRA, 0):
-            keys = ", ".join(sample.key for sample in repair.samples if sample.drift is EXTRA)
-            remarks.append(f"{plural(extra, 'extra row')} reported, not touched{f': {keys}' if keys else ''}")
+        for drift, number in repair.reported.items():
+            keys = ", ".join(sample.key for sample in repair.samples if sample.drift is drift)
+            remarks.append(
+                f"{plural(number, f'{drift} row')} reported, not touched{f': {keys}' if keys else ''}"
+            )
         for remark in remarks:
             said = True
             yield Text.assemble((repair.rule, "bold"), "  ", remark)
@@ -187,8 +192,8 @@ def _applied_sum(report: RepairReport) -> Text:
     said = Text(f"{plural(written, 'row')} written in {report.seconds:.1f} s, run {str(report.run)[:8]}.")
     if incomplete := [repair.rule for repair in report.repairs if repair.incomplete]:
         said.append(f"  Incomplete: {', '.join(incomplete)}.", style="red")
-    elif any(repair.found.get(EXTRA) for repair in report.repairs):
-        said.append("  Verified; extra rows are left to people.", style="yellow")
+    elif left := {str(drift) for repair in report.repairs for drift in repair.reported}:
+        said.append(f"  Verified; {' and '.join(sorted(left))} rows are left to people.", style="yellow")
     elif report.status != "error":
         said.append("  Verified.", style="green")
     return said

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from reconcile.drift import Drift, Sample, Status, Written
+from reconcile.drift import Drift, Sample, Status, Tally, Written
 from reconcile.models import Outcome
 from reconcile.planning import RulePlan
+from reconcile.rules import Rule
 
-__all__ = ["Progress", "RuleRepair", "planned_only", "recorded"]
+__all__ = ["Progress", "RuleRepair", "planned_only", "recorded", "reported", "written"]
 
 Progress = Callable[[str, int], None]
 """Told a rule's name and how many keys were done."""
@@ -22,6 +23,7 @@ class RuleRepair:
     found: drifted rows by kind, before the repair. left: rows that had still drifted when it was verified, of the
     kinds that a remedy writes for. skipped: keys that others held to the end, or that failed. held: another run
     was repairing the rule. incomplete: the repair was asked for and did not do all of it.
+    reported: drifted rows, by kind, that the rule leaves to people.
     """
 
     rule: str
@@ -34,6 +36,7 @@ class RuleRepair:
     skipped: int = 0
     why_stopped: str = ""
     error: str | None = None
+    reported: dict[Drift, int] = field(default_factory=dict)
     held: bool = False
     incomplete: bool = False
     seconds: float = 0
@@ -51,9 +54,22 @@ def planned_only(made: RulePlan) -> RuleRepair:
         left=made.planned.total,
         why_stopped=made.why_stopped,
         error=made.check.error,
+        reported=reported(made.rule, made.check.tally),
         incomplete=bool(made.why_stopped),
         seconds=made.check.seconds,
     )
+
+
+def reported(rule: Rule, tally: Tally) -> dict[Drift, int]:
+    """The drifted rows for which the rule has no remedy that writes."""
+    return {
+        drift: number for drift, number in tally.drifted.items() if number and not rule.remedy(drift).verb
+    }
+
+
+def written(outcome: Outcome) -> Written:
+    """What the run has written for the rule so far."""
+    return Written(**{verb: getattr(outcome, column) for verb, column in Outcome.COUNTED.items()})
 
 
 def recorded(outcome: Outcome, *, held: bool = False) -> RuleRepair:
@@ -63,12 +79,13 @@ def recorded(outcome: Outcome, *, held: bool = False) -> RuleRepair:
         status=Status(outcome.status),
         found={Drift.MISSING: outcome.missing, Drift.STALE: outcome.stale, Drift.EXTRA: outcome.extra},
         planned=Written(**outcome.planned),
-        written=Written(insert=outcome.inserted, update=outcome.updated),
+        written=written(outcome),
         samples=tuple(Sample(Drift(each["drift"]), each["key"]) for each in outcome.samples),
         left=outcome.left,
         skipped=outcome.skipped,
         why_stopped=outcome.why_stopped,
         error=outcome.error or None,
+        reported={Drift(drift): number for drift, number in outcome.reported.items()},
         held=held,
         incomplete=outcome.may_repair and bool(outcome.left or outcome.why_stopped),
         seconds=outcome.seconds,

@@ -19,7 +19,7 @@ from reconcile.planning import RulePlan, plan
 from reconcile.repairing import KEEP, Chunks, repair_shard
 from reconcile.rules import Rule
 from reconcile.runs._holding import hold, release, still_mine
-from reconcile.runs._results import Progress, RuleRepair, recorded
+from reconcile.runs._results import Progress, RuleRepair, recorded, reported, written
 from reconcile.windows import Keys
 
 __all__ = ["take", "too_risky"]
@@ -129,8 +129,8 @@ def _allowance(outcome: Outcome, made: RulePlan, using: str) -> float | None:
     """Rows that the cap still lets the run write for this rule; None without a cap."""
     if made.cap is None:
         return None
-    outcome.refresh_from_db(using=using, fields=["inserted", "updated", "checked"])
-    return share(made.cap, outcome.checked) - outcome.inserted - outcome.updated
+    outcome.refresh_from_db(using=using, fields=["checked", *Outcome.COUNTED.values()])
+    return share(made.cap, outcome.checked) - written(outcome).total
 
 
 def _chunks(rule: Rule, finder: Finder, shard: Shard, using: str, may_write: float | None) -> Chunks:
@@ -140,7 +140,7 @@ def _chunks(rule: Rule, finder: Finder, shard: Shard, using: str, may_write: flo
 
 def _close(chunks: Chunks, repaired: _Repaired) -> None:
     """The shard has passed its last key; what stayed aside and still drifts was skipped."""
-    left = chunks.finder.keys(Keys(chunks.aside)).count() if chunks.aside else 0
+    left = len(chunks.finder.keys(Keys(chunks.aside))) if chunks.aside else 0
     repaired.skipped += left + len(chunks.failures)
     Shard._base_manager.using(chunks.using).filter(pk=chunks.shard.pk, token=chunks.shard.token).update(
         state=Shard.State.DONE, set_aside=left + len(chunks.failures)
@@ -150,6 +150,7 @@ def _close(chunks: Chunks, repaired: _Repaired) -> None:
 def _note_found(outcome: Outcome, made: RulePlan, using: str) -> None:
     found = made.check
     outcome.planned = made.planned.as_dict()
+    outcome.reported = {str(drift): number for drift, number in reported(made.rule, found.tally).items()}
     outcome.checked = found.tally.checked
     outcome.missing, outcome.stale, outcome.extra = (found.tally[drift] for drift in (MISSING, STALE, EXTRA))
     outcome.samples = [{"drift": str(each.drift), "key": each.key} for each in found.samples]
@@ -165,15 +166,17 @@ def _note_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: _Repair
     outcome.error = found.error or ""
     outcome.left = sum(found.tally[drift] for drift in Drift if rule.remedy(drift).verb)
     outcome.skipped = repaired.skipped
-    outcome.why_stopped = repaired.why_stopped or _why_left(outcome, repaired.failures)
+    outcome.why_stopped = repaired.why_stopped or _why_left(outcome, rule, repaired.failures)
 
 
-def _why_left(outcome: Outcome, failures: Mapping[Any, str]) -> str:
+def _why_left(outcome: Outcome, rule: Rule, failures: Mapping[Any, str]) -> str:
     if failures:
         key, why = next(iter(failures.items()))
         if len(failures) == 1:
             return f"1 record could not be repaired, {key}: {why}"
         return f"{len(failures)} records could not be repaired; the first, {key}: {why}"
+    if outcome.left and outcome.enqueued and any(rule.remedy(drift).deferred for drift in Drift):
+        return "The records are mended when the tasks that were enqueued have run. Check again later."
     if outcome.left and outcome.may_repair and not outcome.error:
         return "Drift is left: other sessions hold these records, or write them meanwhile. Repair again."
     return ""
