@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from reconcile.effects import AtLeast, AtMost, Exactly, HaveRow, HaveValues
     from reconcile.errors import ReconcileError
     from reconcile.remedies import Insert, Report, Update
-    from reconcile.rules import Rule, Settle
+    from reconcile.rules import Rule
+    from reconcile.settling import Settle
 
 __all__ = [
     "EXTRA",
@@ -37,7 +38,8 @@ _HOMES = {
     "reconcile.effects": ("AtLeast", "AtMost", "Exactly", "HaveRow", "HaveValues"),
     "reconcile.errors": ("ReconcileError",),
     "reconcile.remedies": ("Insert", "Report", "Update"),
-    "reconcile.rules": ("Rule", "Settle"),
+    "reconcile.rules": ("Rule",),
+    "reconcile.settling": ("Settle",),
 }
 
 

@@ -21,7 +21,7 @@ from reconcile.finders import Finder, Source
 from reconcile.rules import Rule
 from reconcile.windows import EVERYTHING, Window, walk
 
-__all__ = ["Kept", "RuleCheck", "check", "evaluated"]
+__all__ = ["Kept", "RuleCheck", "check", "evaluated", "in_windows"]
 
 log = structlog.get_logger()
 
@@ -193,8 +193,7 @@ def _walk(source: Source, sightings: list[_Sighting], counted: Tally) -> None:
         return
     for window, last in _windows(source, counted.checked + counted.settling):
         for each in carried:
-            open_ended = last and each.finder.drift is EXTRA
-            each.look(Window(window.after, None) if open_ended else window)
+            each.look(_reaching(each.finder, window, last=last))
 
 
 def _records(source: Source) -> Tally:
@@ -206,14 +205,22 @@ def _records(source: Source) -> Tally:
     return Tally(checked=counted["_due"], settling=counted["_all"] - counted["_due"])
 
 
-def _windows(source: Source, records: int) -> Iterator[tuple[Window, bool]]:
-    """The walk, each window with whether it is the last.
+def in_windows(finder: Finder, source: Source, records: int, *, after: Any = None) -> Iterator[Window]:
+    """The windows in which a finder to whose rows the scope is carried looks, from the record `after` on."""
+    for window, last in _windows(source, records, after=after):
+        yield _reaching(finder, window, last=last)
 
-    Rows that nothing owes may lie beyond the records' largest key, and are there even where no record is.
-    """
+
+def _reaching(finder: Finder, window: Window, *, last: bool) -> Window:
+    """Rows that nothing owes may lie beyond the records' largest key, and are there even where no record is."""
+    return Window(window.after, None) if last and finder.drift is EXTRA else window
+
+
+def _windows(source: Source, records: int, *, after: Any = None) -> Iterator[tuple[Window, bool]]:
+    """The walk, each window with whether it is the last."""
     before = None
-    for window in walk(source.model, using=source.using, records=records):
+    for window in walk(source.model, using=source.using, records=records, after=after):
         if before is not None:
             yield before, False
         before = window
-    yield before or EVERYTHING, True
+    yield before or Window(after), True

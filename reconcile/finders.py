@@ -15,10 +15,10 @@ from typing import Any
 from django.db.models import Field, Model, Q, QuerySet
 
 from reconcile.drift import Drift
-from reconcile.sql.expressions import joins_to_many, pinned_queryset
+from reconcile.sql.expressions import Column, joins_to_many, pinned_queryset
 from reconcile.windows import EVERYTHING, Keys, Scope, Window
 
-__all__ = ["Correction", "Finder", "Insertion", "Rows", "Source"]
+__all__ = ["Correction", "Finder", "Insertion", "Levels", "Rows", "Source"]
 
 Rows = QuerySet[Any, Any]
 
@@ -81,6 +81,19 @@ class Correction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Levels:
+    """For a rule that computes a record from other records of the same rule: which of them are to be first.
+
+    ready: the drifted records in scope of which no record that they are computed from has drifted. sources: the
+    drifted records that the record of a key is computed from. path: how the rule names them.
+    """
+
+    ready: Callable[[Scope], Rows]
+    sources: Callable[[Any], Rows]
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finder:
     """One kind of drift of one rule: the drifted rows in any scope.
 
@@ -91,6 +104,8 @@ class Finder:
     find: the drifted rows as a queryset. counted: their number, where counting has a faster form.
     sifted: their keys, in key order and one at a time, where only Python can tell which rows drift; `find`
         then is a queryset of just these keys.
+    reads: columns that decide on the drift, where `find` doesn't show them.
+    levels: set where records are computed from each other, so that some have to be mended before others.
     insertion, correction, …: what a remedy of that name needs; None where there is nothing for it to do.
     """
 
@@ -100,8 +115,10 @@ class Finder:
     find: Callable[[Scope], Rows]
     counted: Callable[[Scope], int] | None = None
     sifted: Callable[[Scope], Iterator[Any]] | None = None
+    reads: tuple[Column, ...] = ()
     insertion: Insertion | None = None
     correction: Correction | None = None
+    levels: Levels | None = None
 
     @property
     def using(self) -> str:

@@ -51,6 +51,7 @@ class Outcome(models.Model):
         WAITING = "waiting"
         # waiting -> repairing occurs when the run reaches the rule and it may be repaired.
         REPAIRING = "repairing"
+        # done -> repairing occurs when another rule has since written what this one reads.
         # waiting, repairing -> done occurs when the rule was checked, and repaired and verified where due.
         DONE = "done"
 

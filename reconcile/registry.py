@@ -71,11 +71,16 @@ def valid_rules() -> Mapping[str, Rule]:
 
 
 def select(
-    rules: Mapping[str, Rule], names: Sequence[str] = (), selectors: Sequence[str] = ()
+    rules: Mapping[str, Rule],
+    names: Sequence[str] = (),
+    selectors: Sequence[str] = (),
+    *,
+    using: str | None = None,
 ) -> Mapping[str, Rule]:
-    """The rules of these names that match all selectors (`tag:…`, `owner:…`, `model:app.Model`).
+    """The rules of these names that match all selectors (`tag:…`, `owner:…`, `model:app.Model`), on one database.
 
-    Raises UnknownNameError for a name or a selector that nothing has, and UsageError where nothing is left.
+    Raises UnknownNameError for a name or a selector that nothing has, and UsageError where nothing is left or a
+    rule that is named is not about the database `using`.
     """
     for name in names:
         if name not in rules:
@@ -84,6 +89,17 @@ def select(
     for selector in selectors:
         kind, value = _parsed(selector, rules)
         chosen = {name: rule for name, rule in chosen.items() if value in _traits(rule, kind)}
+    if using is not None:
+        elsewhere = [name for name in names if name in chosen and not chosen[name].is_on(using)]
+        if elsewhere:
+            raise UsageError(
+                f"Rule {elsewhere[0]!r} is not about database {using!r}. Give another --database."
+            )
+        chosen = {name: rule for name, rule in chosen.items() if rule.is_on(using)}
+        if not chosen and not names and not selectors:
+            raise UsageError(
+                f"No rule is about database {using!r}: the router keeps none of their models there."
+            )
     if not chosen:
         asked = " ".join([*names, *(f"--select {each}" for each in selectors)])
         raise UsageError(f"No rule matches {asked}. `reconcile rules` lists them with their tags and owners.")

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from typing import Any
 
 import structlog
@@ -17,7 +16,7 @@ from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError
 from django.db.models import F
 from django.utils import timezone
 
-from reconcile.checking import Kept, evaluated
+from reconcile.checking import evaluated
 from reconcile.drift import Written
 from reconcile.errors import (
     ChunkConflictError,
@@ -26,34 +25,22 @@ from reconcile.errors import (
     RemedyFailedError,
     TakenOverError,
 )
-from reconcile.finders import Finder, Source
+from reconcile.finders import Finder
 from reconcile.journal import ChunkJournal
 from reconcile.models import Outcome, Shard
 from reconcile.remedies import Remedy, Wrote
 from reconcile.sql.dialects import dialect_of
-from reconcile.windows import Keys, walk
+from reconcile.windows import Keys
 
-__all__ = ["CHUNK", "KEEP", "Chunks", "repair_shard"]
+__all__ = ["Chunks"]
 
 log = structlog.get_logger()
-
-CHUNK = 5_000
-"""Keys that one transaction repairs."""
-
-KEEP = 100_000
-"""Drifted keys that a check keeps for the repair that follows it; a few MiB."""
-
-BLOCK = 50_000
-"""Keys that are read at once where the scope isn't carried to the linked side: each read is a whole-table statement."""
 
 HOPELESS = 50
 """Failed records from which on a rule is given up, if more failed than were mended."""
 
 BEAT = 5.0
 """Seconds between heartbeats while the walk finds nothing to repair."""
-
-AGAIN = (0.1, 0.5, 2.0)
-"""Seconds to wait, at most, before each further try at records that others held."""
 
 TRIES = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
@@ -207,49 +194,3 @@ class Chunks:
 
     def _own_shard(self) -> Any:
         return Shard._base_manager.using(self.using).filter(pk=self.shard.pk, token=self.shard.token)
-
-
-def repair_shard(
-    chunks: Chunks, source: Source, *, records: int, kept: Kept, progress: Callable[[int], None]
-) -> None:
-    """Repair a shard from its cursor to its end, then what was set aside, a few times with a pause.
-
-    `kept` are keys that a check has found just now; `records` is how many it counted. A shard that was begun
-    before has a cursor, and looks for itself.
-    """
-    begun = chunks.shard.cursor is not None
-    after = chunks.finder.model._meta.pk.to_python(chunks.shard.cursor) if begun else kept.upto
-    known = [] if begun else kept.keys
-    unknown = () if kept.complete and not begun else _drifted(chunks, source, records, after)
-    for keys in _in_chunks(chain(known, unknown), chunks.remedy):
-        chunks.repair(keys)
-        progress(len(keys))
-    for seconds in AGAIN:
-        if not chunks.aside:
-            return
-        chunks.pause(random.uniform(seconds / 2, seconds))  # noqa: S311
-        again, chunks.aside = chunks.aside, []
-        for keys in _in_chunks(again, chunks.remedy):
-            chunks.repair(keys)
-
-
-def _drifted(chunks: Chunks, source: Source, records: int, after: Any) -> Iterator[Any]:
-    """The drifted keys beyond `after`. Read in short statements, outside any transaction."""
-    if chunks.finder.carried:
-        for window in walk(source.model, using=source.using, records=records, after=after):
-            chunks.beat()
-            yield from chunks.finder.keys(window)
-        return
-    while True:
-        chunks.beat()
-        keys = chunks.finder.beyond(after, limit=BLOCK)
-        yield from keys
-        if len(keys) < BLOCK:
-            return
-        after = keys[-1]
-
-
-def _in_chunks(keys: Iterable[Any], remedy: Remedy) -> Iterator[list[Any]]:
-    ahead = iter(keys)
-    while chunk := list(islice(ahead, min(remedy.chunk or CHUNK, CHUNK))):
-        yield chunk

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from django.core.exceptions import FieldError
-from django.db import DEFAULT_DB_ALIAS
-from django.db.models import DateField, Model, Q, QuerySet
+from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db.models import Model, Q, QuerySet
 from django.utils import timezone
 
-from reconcile.declaring import Declaration, field_named, resolution_fault
+from reconcile.declaring import Declaration
 from reconcile.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Status, Tally
 from reconcile.effects import Effect
-from reconcile.errors import Fault
+from reconcile.errors import Fault, nearest
 from reconcile.finders import Finder, Source
 from reconcile.limits import is_limit, share
 from reconcile.records import every_faults
 from reconcile.remedies import Insert, Remedy, Report, Update
-from reconcile.sql.expressions import joins_to_many
+from reconcile.settling import Settle
 from reconcile.sql.wording import queryset_in_words
 
-__all__ = ["CompiledRule", "Rule", "Settle"]
+__all__ = ["CompiledRule", "Rule"]
 
 _DEFAULT_REMEDIES: Mapping[Drift, Remedy] = {MISSING: Insert(), STALE: Update(), EXTRA: Report()}
 LONGEST_NAME = 200
@@ -31,32 +30,6 @@ LONGEST_NAME = 200
 
 _EFFECT_API = ("faults", "sentence", "finders", "guarantee", "writes", "remedies")
 _REMEDY_API = ("faults", "planned", "write", "verb")
-
-
-@dataclass(frozen=True)
-class Settle(Declaration):
-    """Leave records alone until `column` is this long past: their effects may still be in flight.
-
-    `column` is a path to a date and time; a record where it is NULL counts as settled.
-    """
-
-    column: str
-    minutes: float = 0
-    hours: float = 0
-    days: float = 0
-
-    @property
-    def age(self) -> timedelta:
-        """How old a record must be."""
-        return timedelta(days=self.days, hours=self.hours, minutes=self.minutes)
-
-    def condition(self, model: type[Model], now: datetime) -> Q:
-        """True of the records of `model` that are old enough."""
-        old_enough = Q(**{f"{self.column}__lte": now - self.age})
-        field = field_named(model, self.column)
-        if field is not None and not field.null:
-            return old_enough
-        return old_enough | Q(**{f"{self.column}__isnull": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +45,8 @@ class Rule(Declaration):
     unattended: the nightly job may repair the rule.
     remedies: other than the default remedy for a kind of drift.
     covers: the receivers that the rule stands in for.
+    databases: aliases of the databases that the rule is about; unless given, each on which the router keeps the
+        records' model.
     owner, tags, reason: for people, and for `--select`.
     name: identity of the rule's history; its module and variable unless given.
     """
@@ -85,6 +60,7 @@ class Rule(Declaration):
     unattended: bool = False
     remedies: Mapping[Drift, Remedy] = field(default_factory=dict)
     covers: Sequence[Callable[..., Any]] = ()
+    databases: Sequence[str] = ()
     owner: str = ""
     tags: Sequence[str] = ()
     reason: str = ""
@@ -101,6 +77,12 @@ class Rule(Declaration):
     def model(self) -> type[Model]:
         """The records' model."""
         return self.queryset.model
+
+    def is_on(self, using: str) -> bool:
+        """Whether the rule is about the database behind the alias `using`."""
+        if self.databases:
+            return using in self.databases
+        return router.allow_migrate_model(using, self.model)
 
     @property
     def sentence(self) -> str:
@@ -146,6 +128,7 @@ class Rule(Declaration):
     def _faults(self) -> Iterator[Fault]:
         yield from self.option_faults()
         yield from self._type_faults()
+        yield from self._database_faults()
         unusable = list(every_faults(self.every))
         yield from unusable
         if not _has(self.must, _EFFECT_API):
@@ -154,7 +137,8 @@ class Rule(Declaration):
         elif not unusable:
             effect_faults = list(self.must.faults(self.model))
             yield from effect_faults
-            yield from self._settle_faults()
+            if isinstance(self.settle, Settle):
+                yield from self.settle.faults(self.model)
             if not effect_faults:
                 yield from self._remedy_faults()
 
@@ -198,30 +182,16 @@ class Rule(Declaration):
         if isinstance(self.name, str) and len(self.name) > LONGEST_NAME:
             hint = f"Give it a name= of at most {LONGEST_NAME} characters."
             yield Fault("reconcile.E012", f"its name has {len(self.name)} characters.", hint)
-        for option in ("tags", "covers"):
+        for option in ("tags", "covers", "databases"):
             if isinstance(getattr(self, option), str) or not isinstance(getattr(self, option), Sequence):
                 yield Fault("reconcile.E012", f"{option}= is {getattr(self, option)!r}.", "Give a list.")
 
-    def _settle_faults(self) -> Iterator[Fault]:
-        if not isinstance(self.settle, Settle):
-            return
-        yield from self.settle.option_faults()
-        column = field_named(self.model, self.settle.column)
-        if column is not None and not isinstance(column, DateField):
-            hint = "Name a column that holds a date and time."
-            yield Fault("reconcile.E012", f"settle: {self.settle.column!r} is no date.", hint)
-        if self.settle.age <= timedelta(0):
-            yield Fault(
-                "reconcile.E012", "settle= gives no time.", 'Give one: Settle("created_at", minutes=15).'
-            )
-        try:
-            aged = self.model._base_manager.filter(self.settle.condition(self.model, timezone.now()))
-            if joins_to_many(aged.query):
-                yield Fault(
-                    "reconcile.E013", "settle: the path leads to many rows.", "Give a path to one row."
-                )
-        except FieldError as error:
-            yield resolution_fault(error, "settle")
+    def _database_faults(self) -> Iterator[Fault]:
+        known = f"The settings have {', '.join(connections)}."
+        for alias in self.databases if isinstance(self.databases, Sequence) else ():
+            if alias not in connections:
+                hint = nearest(str(alias), connections).strip() or known
+                yield Fault("reconcile.E012", f"databases= has {alias!r}, which is no database.", hint)
 
 
 def _has(value: Any, names: Sequence[str]) -> bool:

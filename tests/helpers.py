@@ -97,6 +97,7 @@ def database_url():
 def environment(**more):
     settings = {
         "DATABASE_URL": database_url(),
+        "ARCHIVE_DATABASE": str(connections["archive"].settings_dict["NAME"]),
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "PYTHONPATH": str(ROOT),
     }

@@ -1,7 +1,15 @@
 """The sample shop's settings, with the models that only tests need."""
 
+import os
+
 from sample_project.settings import *  # noqa: F403
-from sample_project.settings import INSTALLED_APPS as SHOP_APPS
+from sample_project.settings import DATABASES, INSTALLED_APPS as SHOP_APPS, ROOT
 
 INSTALLED_APPS = [*SHOP_APPS, "tests.zoo"]
+# A second database, always SQLite: what is on one must not be looked for on the other.
+ARCHIVE = os.environ.get("ARCHIVE_DATABASE", str(ROOT / f"test-archive-{os.getpid()}.sqlite3"))
+DATABASES["archive"] = {
+    "ENGINE": "django.db.backends.sqlite3", "NAME": ARCHIVE, "TEST": {"NAME": ARCHIVE}, "OPTIONS": {"timeout": 20},
+}  # fmt: skip
+DATABASE_ROUTERS = ["tests.routers.WithoutVisits"]
 SILENCED_SYSTEM_CHECKS = ["models.W042"]

@@ -12,7 +12,7 @@ from tests.zoo.models import Basket, Bill, Team
 
 def ordered(**rules):
     named = {name: Rule(name=name, every=rule.every, must=rule.must) for name, rule in rules.items()}
-    return [rule.name for rule in in_order(named, using="default", now=timezone.now())]
+    return [rule.name for rule in in_order(named, using="default", now=timezone.now()).rules]
 
 
 def test_a_rule_that_writes_a_column_runs_before_those_that_read_it():
@@ -49,7 +49,7 @@ def test_rules_in_a_circle_keep_their_order_and_those_that_need_them_come_after(
 
 
 def test_the_sample_project_s_totals_come_before_its_invoices():
-    names = [rule.name for rule in in_order(valid_rules(), using="default", now=timezone.now())]
+    names = [rule.name for rule in in_order(valid_rules(), using="default", now=timezone.now()).rules]
     assert names.index("orders.total") < names.index("orders.invoice")
 
 

@@ -327,16 +327,17 @@ def test_records_are_found_in_blocks_where_the_scope_is_not_carried():
     from django.db.models import CharField
     from django.db.models.functions import Cast
 
-    from reconcile import repairing
+    from reconcile.sharding import _Found
     from tests.zoo.models import Visit
 
     rule = Rule(name="v", every=Basket, must=HaveRow(Visit, link={"page_code": Cast("pk", CharField())}))
     Basket.objects.bulk_create([Basket() for _ in range(7)])
     compiled = rule.compile(using="default", now=timezone.now())
     chunks, _ = chunks_for(rule)
-    found = list(repairing._drifted(chunks, compiled.source, 0, None))
+    keys = _Found(chunks, compiled.source, 0)
+    found = list(keys.within(None))
     assert found == sorted(Basket.objects.values_list("pk", flat=True))
-    assert list(repairing._drifted(chunks, compiled.source, 0, found[2])) == found[3:]
+    assert list(keys.beyond(found[2])) == found[3:]
 
 
 def test_programming_errors_and_lost_connections_are_not_transient():

@@ -18,7 +18,6 @@ from reconcile.cli._options import (
     Samples,
     chosen_rules,
     database_option,
-    known_database,
     output_options,
     rule_arguments,
     write_report,
@@ -60,10 +59,10 @@ def check_command(
 ) -> None:
     """Count the records of which a rule is not true. Reads only."""
     started = time.monotonic()
-    rules = chosen_rules(names, selectors)
+    rules = chosen_rules(names, selectors, using)
     run = str(uuid.uuid4())
     with structlog.contextvars.bound_contextvars(run=run):
-        checks = _checked(rules, known_database(using), samples)
+        checks = _checked(rules, using, samples)
     hint = " ".join(
         ["reconcile repair", *names, *(f"--select {each}" for each in selectors)]
         + ([f"--database {using}"] if using != "default" else [])

@@ -114,9 +114,11 @@ def output_options(command: Command) -> Command:
     )(command)
 
 
-def chosen_rules(names: tuple[str, ...], selectors: tuple[str, ...]) -> Mapping[str, Rule]:
-    """The project's rules that were asked for; raises UsageError."""
-    return select(valid_rules(), names, selectors)
+def chosen_rules(
+    names: tuple[str, ...], selectors: tuple[str, ...], using: str | None = None
+) -> Mapping[str, Rule]:
+    """The project's rules that were asked for, and are about the database `using`; raises UsageError."""
+    return select(valid_rules(), names, selectors, using=known_database(using) if using else None)
 
 
 def known_database(using: str) -> str:

@@ -58,8 +58,7 @@ def repair_command(
     from reconcile import runs
 
     started = time.monotonic()
-    rules = chosen_rules(names, selectors)
-    using = known_database(using)
+    rules = chosen_rules(names, selectors, using)
     run = None
     if applied:
         with bar("repairing", total=None) as advance:

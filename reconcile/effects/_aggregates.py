@@ -46,7 +46,11 @@ def joined_relation(source: Source, expressions: Iterable[Any]) -> ManyToOneRel 
     over = [expression for expression in expressions if any(aggregates_in(expression))]
     relations = {_relation(source.model, path) for expression in over for path in names_in(expression)}
     relation = next(iter(relations)) if len(relations) == 1 else None
-    if relation is None or not all(_is_plain(expression, relation) for expression in over):
+    if (
+        relation is None
+        or relation.related_model is source.model
+        or not all(_is_plain(expression, relation) for expression in over)
+    ):
         return None
     return relation
 

@@ -14,10 +14,11 @@ from django.db.models.constants import LOOKUP_SEP
 from reconcile.declaring import as_expression, column_faults, expression_faults, field_named
 from reconcile.drift import STALE, Drift, Guarantee
 from reconcile.effects._aggregates import JOINED, aggregated, joined_relation
+from reconcile.effects._levels import level_faults, levels
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Rows, Source
 from reconcile.remedies import Remedy
-from reconcile.sql.expressions import Column, pinned
+from reconcile.sql.expressions import Column, names_in, pinned
 from reconcile.sql.lookups import AsStored, any_differs
 from reconcile.sql.statements import KEY, WANTED
 from reconcile.sql.wording import in_words
@@ -57,6 +58,7 @@ class HaveValues:
                     "reconcile.E012", f"HaveValues: {name!r} is the primary key.", "A key is never repaired."
                 )
             yield from expression_faults(model, value, field, f"HaveValues({name}=…)", aggregates=True)
+        yield from level_faults(model, self._fields(model), self._paths(), "HaveValues")
 
     def sentence(self, model: type[Model]) -> str:  # noqa: ARG002
         """`have item_count = Count(items)`."""
@@ -91,7 +93,17 @@ class HaveValues:
             return rows.filter(any_differs(fields, lambda field: F(WANTED.format(field.attname))))
 
         correction = Correction(model=source.model, fields=fields, wanted=wanted, own=True)
-        return (Finder(drift=STALE, model=source.model, carried=True, find=find, correction=correction),)
+        return (
+            Finder(
+                drift=STALE, model=source.model, carried=True, find=find, correction=correction,
+                levels=levels(source.model, fields, self._paths(), find),
+            ),
+        )  # fmt: skip
+
+    def _paths(self) -> Iterator[str]:
+        """The paths that the expressions read."""
+        for value in self.columns.values():
+            yield from names_in(value)
 
     def _fields(self, model: type[Model]) -> tuple[Field[Any, Any], ...]:
         return tuple(field for name in self.columns if (field := field_named(model, name)) is not None)

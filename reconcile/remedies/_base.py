@@ -12,6 +12,7 @@ from reconcile.declaring import Declaration
 from reconcile.drift import Drift, Written
 from reconcile.errors import Fault
 from reconcile.finders import Finder
+from reconcile.sql.expressions import Column
 from reconcile.windows import Keys
 
 __all__ = ["Journal", "Mending", "Remedy", "Wrote"]
@@ -75,6 +76,10 @@ class Remedy(Protocol):
         """Most keys that one transaction takes; None where the remedy doesn't mind."""
         ...
 
+    def writes(self, finder: Finder) -> Iterable[Column]:
+        """Columns that it writes beside those of the effect; all of a table where it takes rows away."""
+        ...
+
     def faults(self, drift: Drift, finder: Finder | None) -> Iterable[Fault]:
         """What keeps the remedy from being used for this drift, as `finder` finds it. Costs no statement."""
         ...
@@ -102,6 +107,10 @@ class Mending(Declaration):
     def chunk(self) -> int | None:
         """As many keys as the repair likes."""
         return None
+
+    def writes(self, finder: Finder) -> Iterable[Column]:  # noqa: ARG002
+        """None but the effect's."""
+        return ()
 
     def planned(self, finder: Finder, drifted: int) -> Written:  # noqa: ARG002
         """All drifted rows under the remedy's verb."""

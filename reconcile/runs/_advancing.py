@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -15,8 +15,9 @@ from reconcile.errors import StoppedError, TakenOverError, UnknownNameError, Usa
 from reconcile.graph import in_order
 from reconcile.models import Outcome, Run
 from reconcile.planning import plan
-from reconcile.registry import valid_rules
+from reconcile.registry import select, valid_rules
 from reconcile.rules import Rule
+from reconcile.runs._circles import settle
 from reconcile.runs._results import Progress, RuleRepair, planned_only, recorded
 from reconcile.runs._rule import take, too_risky
 
@@ -32,7 +33,7 @@ def preview(
 ) -> list[RuleRepair]:
     """What `repair` would do, with every guard; nothing is written, not even a run."""
     with evaluated(using):
-        ordered = in_order(rules, using=using, now=now)
+        ordered = in_order(rules, using=using, now=now).rules
     checks = (check(rule, using=using, now=now, samples=samples) for rule in ordered)
     return [planned_only(plan(found, max_repairs=max_repairs)) for found in checks]
 
@@ -52,7 +53,7 @@ def nightly(*, using: str = "default") -> tuple[Run, list[RuleRepair]]:
     Raises UsageError where the rules can't be used, and EvaluationError where no run can be begun. What goes
     wrong with a single rule is in its outcome and keeps no other rule from being checked.
     """
-    rules = valid_rules()
+    rules = select(valid_rules(), using=using)
     may_repair = {name for name, rule in rules.items() if rule.unattended and not too_risky(rule, using)}
     with evaluated(using):
         run = _begin(Run.Kind.NIGHTLY, rules, using=using, may_repair=may_repair)
@@ -102,7 +103,7 @@ def _begin(
             may_repair=rule.name in may_repair,
             max_repairs="" if max_repairs is None else str(max_repairs),
         )
-        for position, rule in enumerate(in_order(rules, using=using, now=now))
+        for position, rule in enumerate(in_order(rules, using=using, now=now).rules)
     ]
     with transaction.atomic(using=using):
         run.save(using=using)
@@ -117,20 +118,26 @@ def _outcomes(run: Run, using: str) -> QuerySet[Outcome]:
 
 def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = None) -> list[RuleRepair]:
     """Take the run's rules in order; those that have an outcome already are only reported."""
-    results = []
+    results: dict[str, RuleRepair] = {}
+
+    def took(outcome: Outcome) -> None:
+        with evaluated(using):
+            result = take(
+                outcome, rules[outcome.rule], run, using=using, progress=progress or (lambda *_: None)
+            )
+        log.info("rule_done", run=str(run.pk), rule=result.rule, status=str(result.status), left=result.left)
+        results[result.rule] = result
+
     try:
+        circles = in_order(rules, using=using, now=run.now).circles
         for outcome in _outcomes(run, using):
             if outcome.state == Outcome.State.DONE:
-                results.append(recorded(outcome))
-                continue
-            with evaluated(using):
-                result = take(
-                    outcome, rules[outcome.rule], run, using=using, progress=progress or (lambda *_: None)
-                )
-            log.info(
-                "rule_done", run=str(run.pk), rule=result.rule, status=str(result.status), left=result.left
-            )
-            results.append(result)
+                results[outcome.rule] = recorded(outcome)
+            else:
+                took(outcome)
+            for circle in circles:
+                if outcome.rule in circle and {*circle} <= {*results}:
+                    _settle(circle, run, rules, results, using=using, took=took)
     except TakenOverError:
         # The run goes on in another worker's hands; what becomes of it is that one's to say.
         raise
@@ -141,8 +148,23 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
         _stop(run, using, str(error) or type(error).__name__)
         raise
     _finish(run, using)
-    log.info("run_finished", run=str(run.pk), written=sum(each.written.total for each in results))
-    return results
+    log.info("run_finished", run=str(run.pk), written=sum(each.written.total for each in results.values()))
+    return list(results.values())
+
+
+def _settle(
+    circle: Sequence[str],
+    run: Run,
+    rules: Rules,
+    results: dict[str, RuleRepair],
+    *,
+    using: str,
+    took: Callable[[Outcome], None],
+) -> None:
+    with evaluated(using):
+        settle(circle, run, rules, using=using, take=took)
+        for outcome in _outcomes(run, using).filter(rule__in=circle):
+            results[outcome.rule] = recorded(outcome, held=results[outcome.rule].held)
 
 
 def _finish(run: Run, using: str) -> None:

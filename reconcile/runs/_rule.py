@@ -16,10 +16,11 @@ from reconcile.finders import Finder
 from reconcile.limits import share
 from reconcile.models import Outcome, Run, Shard
 from reconcile.planning import RulePlan, plan
-from reconcile.repairing import KEEP, Chunks, repair_shard
+from reconcile.repairing import Chunks
 from reconcile.rules import Rule
 from reconcile.runs._holding import hold, release, still_mine
 from reconcile.runs._results import Progress, RuleRepair, recorded, reported, written
+from reconcile.sharding import KEEP, repair_shard
 from reconcile.windows import Keys
 
 __all__ = ["take", "too_risky"]

@@ -24,7 +24,7 @@ from reconcile.errors import (
 )
 from reconcile.models import Change, Outcome, Run, Shard
 from reconcile.registry import valid_rules
-from reconcile.repairing import CHUNK
+from reconcile.sharding import CHUNK
 from reconcile.tasks import nightly
 from sample_project.shop import seed
 from sample_project.shop.models import Invoice, Notification, Order

@@ -140,3 +140,24 @@ class Ghost(models.Model):
 
     class Meta:
         managed = False
+
+
+# Records that are computed from each other.
+
+
+class Node(models.Model):
+    parent = models.ForeignKey("self", null=True, on_delete=models.CASCADE, related_name="children")
+    name = models.CharField(max_length=20)
+    path = models.CharField(max_length=200, default="")
+    depth = models.IntegerField(default=0)
+    size = models.IntegerField(default=0)
+
+
+class Staff(models.Model):
+    """Its chief is found by a code that is not the key."""
+
+    code = models.CharField(max_length=10, unique=True)
+    chief = models.ForeignKey(
+        "self", null=True, to_field="code", on_delete=models.CASCADE, related_name="team"
+    )
+    chain = models.CharField(max_length=200, default="")

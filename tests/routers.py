@@ -1,0 +1,6 @@
+"""Which tables are on the second database: that of visits is not."""
+
+
+class WithoutVisits:
+    def allow_migrate(self, db, app_label, model_name=None, **hints):
+        return False if db == "archive" and (app_label, model_name) == ("zoo", "visit") else None
