@@ -34,11 +34,13 @@ def supplied(
 ) -> dict[Field[Any, Any], Any]:
     """Expression or PerRow for each column of a new row that the database doesn't fill by itself.
 
-    `given` are the rule's; for the rest the field's default counts. Clocks give `now`, pinned for the run.
+    `given` are the rule's; for the rest the field's default counts. Clocks give `now`, pinned for the run. A row of
+    a model that inherits from another table has its own columns alone, the link to the parent's row among them.
     Raises NoValueError.
     """
     values: dict[Field[Any, Any], Any] = {}
-    for field in model._meta.concrete_fields:
+    concrete = model._meta.concrete_model or model
+    for field in concrete._meta.local_concrete_fields:
         if field in given:
             values[field] = given[field]
         elif not _filled_by_database(field):

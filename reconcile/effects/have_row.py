@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db.models import CompositePrimaryKey, Model, Q
+from django.db.models import CompositePrimaryKey, Field, Model, Q
 
 from reconcile.declaring import Declaration, column_faults, expression_faults, field_named, resolution_fault
 from reconcile.drift import Drift, Guarantee
 from reconcile.effects._bounds import AtLeast, AtMost, Bounds, Exactly
-from reconcile.effects._columns import NoValueError, supplied
+from reconcile.effects._columns import NoValueError, PerRow, supplied
 from reconcile.effects._link import carrier, given_columns, is_unique
 from reconcile.effects._row_finders import row_finders
 from reconcile.errors import Fault
@@ -107,11 +107,19 @@ class HaveRow(Declaration):
             yield Fault(
                 "reconcile.E015", f"HaveRow: {self.model._meta.label} has a composite primary key.", hint
             )
-        if self.model._meta.parents and not self.model._meta.proxy:
-            hint = "Its rows are spread over two tables. Use Report() for what is missing, or a rule over the parent."
-            yield Fault(
-                "reconcile.E015", f"HaveRow: {self.model._meta.label} inherits from another table.", hint
+        parents = _parent_links(self.model)
+        if parents:
+            named = (
+                {field_named(self.model, name) for name in self.link}
+                if isinstance(self.link, Mapping)
+                else ()
             )
+            if not {*parents} <= {*named}:
+                links = ", ".join(repr(each.name) for each in parents)
+                hint = f"A row of it continues one of its parent's. Name that one: link={{{links}: F('pk')}}."
+                yield Fault(
+                    "reconcile.E015", f"HaveRow: {self.model._meta.label} inherits from another table.", hint
+                )
 
     def _resolution_faults(self, model: type[Model]) -> Iterator[Fault]:
         for option in ("link", "values", "create_only"):
@@ -127,7 +135,11 @@ class HaveRow(Declaration):
 
     def _insertion_faults(self) -> Iterator[Fault]:
         try:
-            supplied(self.model, given_columns(self), now=None)
+            values = supplied(self.model, given_columns(self), now=None)
+            if _parent_links(self.model) and any(isinstance(each, PerRow) for each in values.values()):
+                hint = "Give an expression that the database computes."
+                said = f"HaveRow: a column of {self.model._meta.label}, which inherits, is made in Python."
+                yield Fault("reconcile.E015", said, hint)
         except NoValueError as error:
             hint = "Name it in values= or create_only=, or give the field a default."
             yield Fault(
@@ -162,6 +174,12 @@ class HaveRow(Declaration):
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """MISSING, STALE where there are values, and EXTRA where a number of rows is too many."""
         return row_finders(self, source)
+
+
+def _parent_links(model: type[Model]) -> list[Field[Any, Any]]:
+    """The columns by which a row continues one of another table, where the model inherits."""
+    concrete = model._meta.concrete_model or model
+    return [link for link in concrete._meta.parents.values() if link is not None]
 
 
 def _is_called(value: Any) -> bool:

@@ -161,3 +161,49 @@ class Staff(models.Model):
         "self", null=True, to_field="code", on_delete=models.CASCADE, related_name="team"
     )
     chain = models.CharField(max_length=200, default="")
+
+
+# Kinds of models and columns.
+
+
+class NamedTeam(Team):
+    class Meta:
+        proxy = True
+
+
+class Lorry(Vehicle):
+    """A row that continues one of another table."""
+
+    load = models.IntegerField(default=7)
+    plate = models.CharField(max_length=20, default="none", db_column="number_plate")
+
+
+class Trailer(Lorry):
+    """And one that continues that."""
+
+    axles = models.IntegerField(default=2)
+
+
+class Stamped(Vehicle):
+    """Its token must be made once a row in Python."""
+
+    token = models.CharField(max_length=40, default=make_token)
+
+
+try:
+    from django.contrib.postgres.fields import ArrayField, IntegerRangeField
+except ImportError:  # no driver for PostgreSQL
+    pass
+else:
+
+    class Shelf(models.Model):
+        """Columns that only PostgreSQL has."""
+
+        labels = ArrayField(models.CharField(max_length=10), default=list)
+        span = IntegerRangeField(null=True)
+        low = models.IntegerField(default=1)
+        high = models.IntegerField(default=5)
+        first = models.CharField(max_length=10, default="", blank=True)
+
+        class Meta:
+            required_db_vendor = "postgresql"
