@@ -5,7 +5,9 @@ import os
 from sample_project.settings import *  # noqa: F403
 from sample_project.settings import DATABASES, INSTALLED_APPS as SHOP_APPS, ROOT
 
-INSTALLED_APPS = [*SHOP_APPS, "tests.zoo"]
+INSTALLED_APPS = [
+    *SHOP_APPS, "taggit", "mptt", "actstream", "polymorphic", "tests.packages.apps.PackagesConfig", "tests.zoo",
+]  # fmt: skip
 # A second database, always SQLite: what is on one must not be looked for on the other.
 ARCHIVE = os.environ.get("ARCHIVE_DATABASE", str(ROOT / f"test-archive-{os.getpid()}.sqlite3"))
 DATABASES["archive"] = {

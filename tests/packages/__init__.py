@@ -1,0 +1,1 @@
+"""Models of other packages, as projects use them, with the packages' own signals and functions."""
