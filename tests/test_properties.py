@@ -56,27 +56,29 @@ def rows_of(model):
     }
 
 
-class AnyState(TestCase):
-    def assert_mended(self, rule, written_to):
-        before = rows_of(written_to)
-        first_change = Change.objects.count()
-        found = checked(rule).tally
-        _, (result,) = runs.repair({rule.name: rule}, using="default")
-        assert result.error is None
-        assert (result.left, result.why_stopped) == (0, ""), result
-        changes = list(Change.objects.order_by("pk")[first_change:])
-        touched = {int(change.key) for change in changes}
-        after = rows_of(written_to)
-        assert len(touched) == len(changes) == result.written.total
-        assert {key for key in after if after[key] != before.get(key)} == touched
-        assert before.keys() <= after.keys()
-        assert (result.written.total > 0) == (found[MISSING] + found[STALE] > 0)
-        again = checked(rule).tally
-        assert (again[MISSING], again[STALE]) == (0, 0)
-        assert again[EXTRA] == found[EXTRA]
-        _, (second,) = runs.repair({rule.name: rule}, using="default")
-        assert second.written.total == 0
+def assert_mended(rule, written_to):
+    """A repair writes what had drifted and nothing else, and leaves nothing to find."""
+    before = rows_of(written_to)
+    first_change = Change.objects.count()
+    found = checked(rule).tally
+    _, (result,) = runs.repair({rule.name: rule}, using="default")
+    assert result.error is None
+    assert (result.left, result.why_stopped) == (0, ""), result
+    changes = list(Change.objects.order_by("pk")[first_change:])
+    touched = {int(change.key) for change in changes}
+    after = rows_of(written_to)
+    assert len(touched) == len(changes) == result.written.total
+    assert {key for key in after if after[key] != before.get(key)} == touched
+    assert before.keys() <= after.keys()
+    assert (result.written.total > 0) == (found[MISSING] + found[STALE] > 0)
+    again = checked(rule).tally
+    assert (again[MISSING], again[STALE]) == (0, 0)
+    assert again[EXTRA] == found[EXTRA]
+    _, (second,) = runs.repair({rule.name: rule}, using="default")
+    assert second.written.total == 0
 
+
+class AnyState(TestCase):
     @RELAXED
     @given(baskets=baskets, bills=bills, must=st.sampled_from(ROW_RULES), every=st.sampled_from(EVERY))
     def test_of_rows_that_are_owed(self, baskets, bills, must, every):
@@ -90,7 +92,7 @@ class AnyState(TestCase):
             )
             for number, amount, kind in bills
         )
-        self.assert_mended(Rule(name="row", every=every, must=must), Bill)
+        assert_mended(Rule(name="row", every=every, must=must), Bill)
 
     @RELAXED
     @given(baskets=baskets, must=st.sampled_from(VALUE_RULES), every=st.sampled_from(EVERY[:2]))
@@ -99,7 +101,7 @@ class AnyState(TestCase):
         # What is written may decide whether the record is one of every, so the product is bounded by hand.
         if "price" in must.columns:
             Basket.objects.update(quantity=1)
-        self.assert_mended(Rule(name="values", every=every, must=must), Basket)
+        assert_mended(Rule(name="values", every=every, must=must), Basket)
 
     @RELAXED
     @given(
@@ -119,7 +121,7 @@ class AnyState(TestCase):
             Match.objects.bulk_create(
                 Match(team_id=keys[number % len(keys)], points=points) for number, points in matches
             )
-        self.assert_mended(Rule(name="team", every=Team, must=must), Team)
+        assert_mended(Rule(name="team", every=Team, must=must), Team)
 
     def make_baskets(self, values):
         Basket.objects.bulk_create(

@@ -207,3 +207,42 @@ else:
 
         class Meta:
             required_db_vendor = "postgresql"
+
+
+# A column of every type.
+
+
+class Columns(models.Model):
+    flag = models.BooleanField(default=False)
+    maybe = models.BooleanField(null=True)
+    word = models.CharField(max_length=12, default="")
+    word_too = models.CharField(max_length=12, null=True)
+    prose = models.TextField(default="")
+    slug = models.SlugField(max_length=12, default="")
+    small = models.SmallIntegerField(default=0)
+    number = models.IntegerField(default=0)
+    number_too = models.IntegerField(null=True)
+    large = models.BigIntegerField(default=0)
+    natural = models.PositiveIntegerField(default=0)
+    ratio = models.FloatField(default=0)
+    money = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+    fine = models.DecimalField(max_digits=9, decimal_places=4, null=True)
+    day = models.DateField(null=True)
+    moment = models.DateTimeField(null=True)
+    hour = models.TimeField(null=True)
+    span = models.DurationField(null=True)
+    token = models.UUIDField(null=True)
+    address = models.GenericIPAddressField(null=True)
+
+    class Meta:
+        abstract = True
+
+
+class Sheet(Columns):
+    """Compared with itself and with constants."""
+
+
+class Sheet2(Columns):
+    """Its row in another table, linked without a foreign key."""
+
+    sheet_number = models.BigIntegerField(null=True)
