@@ -16,9 +16,18 @@ from django.db.models import Expression, F, Field, Model, Q, Value
 
 from reconcile.errors import Fault, nearest
 from reconcile.sql.expressions import aggregates_in, joins_to_many
-from reconcile.sql.lookups import AsStored, stored_field
+from reconcile.sql.lookups import AsStored, Fails, stored_field
 
-__all__ = ["Declaration", "as_expression", "column_faults", "field_named", "field_names", "resolution_fault"]
+__all__ = [
+    "Declaration",
+    "as_expression",
+    "column_faults",
+    "condition_faults",
+    "expression_faults",
+    "field_named",
+    "field_names",
+    "resolution_fault",
+]
 
 T = TypeVar("T")
 
@@ -125,6 +134,32 @@ def expression_faults(
     elif not aggregated and joins_to_many(resolved):
         hint = "Aggregate them: Count(…), Sum(…), Max(…)." if aggregates else "Give a path to one row."
         yield Fault("reconcile.E013", f"{where}: the path leads to many rows.", hint)
+
+
+def condition_faults(model: type[Model], condition: Any, where: str) -> Iterator[Fault]:
+    """A fault where `condition` isn't one over single records of `model` and what their foreign keys lead to."""
+    if not getattr(condition, "conditional", False) or condition == Q():
+        hint = "Give a Q, an Exists or a lookup, such as Q(total__gte=0)."
+        yield Fault("reconcile.E012", f"{where}: {condition!r} is no condition.", hint)
+        return
+    try:
+        # As an expression: a filter puts what it negates over many rows into a subquery, where it isn't seen.
+        query = model._base_manager.filter(Fails(Q(condition))).query
+    except FieldError as error:
+        yield resolution_fault(error, where)
+        return
+    except (TypeError, ValueError, ValidationError) as error:
+        said = "; ".join(error.messages) if isinstance(error, ValidationError) else str(error)
+        yield Fault(
+            "reconcile.E012", f"{where}: {said.rstrip('.')}.", "Compare a column with a value of its type."
+        )
+        return
+    if query.where.contains_aggregate or query.where.contains_over_clause:
+        hint = "Keep it in a column of the record with a HaveValues rule, and refer to that column."
+        yield Fault("reconcile.E015", f"{where}: an aggregate or a window is not served here.", hint)
+    elif joins_to_many(query):
+        hint = 'Say whether one exists: Exists(Item.objects.filter(order=OuterRef("pk"), …)).'
+        yield Fault("reconcile.E013", f"{where}: a path leads to many rows.", hint)
 
 
 def _fits(value: Any, field: Field[Any, Any]) -> bool:

@@ -3,5 +3,6 @@
 from reconcile.effects._base import Effect
 from reconcile.effects.have_row import AtLeast, AtMost, Exactly, HaveRow
 from reconcile.effects.have_values import HaveValues
+from reconcile.effects.satisfy import Satisfy
 
-__all__ = ["AtLeast", "AtMost", "Effect", "Exactly", "HaveRow", "HaveValues"]
+__all__ = ["AtLeast", "AtMost", "Effect", "Exactly", "HaveRow", "HaveValues", "Satisfy"]

@@ -4,8 +4,11 @@ A remedy writes for the keys of one chunk, inside that chunk's transaction, and 
 """
 
 from reconcile.remedies._base import Journal, Mending, Remedy, Wrote
+from reconcile.remedies.call import Call
 from reconcile.remedies.insert import Insert
 from reconcile.remedies.report import Report
+from reconcile.remedies.resend import Resend
+from reconcile.remedies.split import Split
 from reconcile.remedies.update import Update
 
-__all__ = ["Insert", "Journal", "Mending", "Remedy", "Report", "Update", "Wrote"]
+__all__ = ["Call", "Insert", "Journal", "Mending", "Remedy", "Report", "Resend", "Split", "Update", "Wrote"]

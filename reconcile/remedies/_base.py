@@ -65,11 +65,15 @@ class Wrote:
 class Remedy(Protocol):
     """One way to mend one kind of drift."""
 
-    verb: ClassVar[str]
-    """Under which count of the outcome its rows go; empty for a remedy that writes nothing."""
+    @property
+    def verb(self) -> str:
+        """Under which count of the outcome its rows go; empty for a remedy that writes nothing."""
+        ...
 
-    deferred: ClassVar[bool]
-    """Whether the drift goes away only later, when somebody else has done their part."""
+    @property
+    def deferred(self) -> bool:
+        """Whether the drift goes away only later, when somebody else has done their part."""
+        ...
 
     @property
     def chunk(self) -> int | None:

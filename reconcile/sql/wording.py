@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from django.db.models import Aggregate, Expression, F, Func, Model, OuterRef, Q, QuerySet, Value
-from django.db.models.expressions import Col, CombinedExpression
+from django.db.models import Aggregate, Exists, Expression, F, Func, Model, OuterRef, Q, QuerySet, Value
+from django.db.models.expressions import Col, CombinedExpression, NegatedExpression
 from django.db.models.lookups import Lookup
 from django.db.models.sql.query import Query
 from django.db.models.sql.where import NothingNode, WhereNode
@@ -27,7 +27,7 @@ def in_words(values: Mapping[str, Any]) -> str:
 def condition_in_words(condition: Q) -> str:
     """A `Q` as words: `kind = 'created' and not (amount < 0)`."""
     parts = [
-        condition_in_words(child)
+        _grouped(child, within=condition)
         if isinstance(child, Q)
         else _lookup(*child)
         if isinstance(child, tuple)
@@ -36,6 +36,13 @@ def condition_in_words(condition: Q) -> str:
     ]
     joined = f" {condition.connector.lower()} ".join(parts)
     return f"not ({joined})" if condition.negated else joined
+
+
+def _grouped(condition: Q, *, within: Q) -> str:
+    """A part of a condition, in brackets where reading on would change what it means."""
+    said = condition_in_words(condition)
+    apart = condition.connector != within.connector and len(condition.children) > 1 and not condition.negated
+    return f"({said})" if apart else said
 
 
 def queryset_in_words(queryset: QuerySet[Any]) -> str:
@@ -83,13 +90,25 @@ def _aggregate(value: Aggregate) -> str:
     return f"{type(value).__name__}({said}{f' where {_term(where)}' if where is not None else ''})"
 
 
-def _term(value: Any) -> str:  # noqa: C901, PLR0911 - one line for each kind of expression
+def _existence(query: Query) -> str:
+    where = _node(query.where, query.model) if query.model else ""
+    name = query.model._meta.verbose_name if query.model else "row"
+    return f"there is {name}{f' with {where}' if where else ''}"
+
+
+def _term(value: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one for each kind of expression
     if isinstance(value, OuterRef | F):
         return path_of(value).replace("__", ".")
     if isinstance(value, Value):
         return _term(value.value)
     if isinstance(value, Col):
         return str(value.target.name)
+    if isinstance(value, Lookup):
+        return f"{_term(value.lhs)} {_compared(value.lookup_name or '', value.rhs)}"
+    if isinstance(value, Exists):
+        return _existence(value.query)
+    if isinstance(value, NegatedExpression):
+        return f"not ({_term(value.get_source_expressions()[0])})"
     if isinstance(value, CombinedExpression):
         return f"{_term(value.lhs)} {value.connector} {_term(value.rhs)}"
     if isinstance(value, Query):
