@@ -138,7 +138,7 @@ def expression_faults(
 
 def condition_faults(model: type[Model], condition: Any, where: str) -> Iterator[Fault]:
     """A fault where `condition` isn't one over single records of `model` and what their foreign keys lead to."""
-    if not getattr(condition, "conditional", False) or condition == Q():
+    if isinstance(condition, type) or not getattr(condition, "conditional", False) or condition == Q():
         hint = "Give a Q, an Exists or a lookup, such as Q(total__gte=0)."
         yield Fault("reconcile.E012", f"{where}: {condition!r} is no condition.", hint)
         return
@@ -178,4 +178,6 @@ def resolution_fault(error: FieldError | FieldDoesNotExist, where: str) -> Fault
     known = [choice for choice in choices if not choice.startswith("_")]
     said = message.partition(" Choices are: ")[0]
     hint = nearest(name, known).strip() or (f"Known: {', '.join(known)}." if any(known) else "")
-    return Fault("reconcile.E013", f"{where}: {said.rstrip('.')}.", hint)
+    if "Unsupported lookup" in said and "perhaps you meant" not in said:
+        hint = "Name a column behind the key, or a lookup that the column has, such as __gte or __in."
+    return Fault("reconcile.E013", f"{where}: {said.rstrip('?.')}.", hint)

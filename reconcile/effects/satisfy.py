@@ -67,7 +67,7 @@ class Satisfy(Declaration):
 
     def sentence(self, model: type[Model]) -> str:  # noqa: ARG002
         """`satisfy total ≥ 0`."""
-        said = f"satisfy {condition_in_words(Q(self.condition))}"
+        said = f"satisfy {condition_in_words(self._condition)}"
         return f"{said}, restored by {in_words(self.values)}" if self.values else said
 
     def guarantee(self, model: type[Model], using: str) -> Guarantee:  # noqa: ARG002
@@ -85,7 +85,7 @@ class Satisfy(Declaration):
 
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """One: the records that fail."""
-        condition = pinned(Q(self.condition), source.now)
+        condition = pinned(self._condition, source.now)
         columns = self._columns(source.model)
 
         def find(scope: Scope) -> Rows:
@@ -110,6 +110,10 @@ class Satisfy(Declaration):
                 correction=correction if columns else None,
             ),
         )  # fmt: skip
+
+    @property
+    def _condition(self) -> Q:
+        return self.condition if isinstance(self.condition, Q) else Q(self.condition)
 
     def _columns(self, model: type[Model]) -> tuple[Field[Any, Any], ...]:
         return tuple(column for name in self.values if (column := field_named(model, name)) is not None)
