@@ -89,10 +89,8 @@ class Resend(Mending):
         if signal is not None:
             return
         known = ", ".join(connections_of(self.receiver)) or "no signal of a model"
-        wanted = f"{name_of_signal(self.signal)} of " if self.signal else ""
-        said = (
-            f"Resend: {name_of(self.receiver)} is connected to {known}; not to {wanted}{model._meta.label}."
-        )
+        wanted = name_of_signal(self.signal) if self.signal else "post_save, pre_save or m2m_changed"
+        said = f"Resend: {name_of(self.receiver)} is connected to {known}; not to {wanted} of {model._meta.label}."
         hint = "Write the rule over a model that it is connected to, or use Call(…) with the function that it wraps."
         yield Fault("reconcile.E012", said, hint)
 

@@ -38,7 +38,7 @@ class Split(Declaration):
     @property
     def verb(self) -> str:
         """That of the first part; what was written is counted under each part's own."""
-        return str(self.each.verb)
+        return str(getattr(self.each, "verb", ""))
 
     @property
     def deferred(self) -> bool:

@@ -10,6 +10,7 @@ from reconcile.models import Change
 from sample_project.shop.models import Item, PendingCharge
 from sample_project.shop.services import archive_items
 from tests.helpers import Session, assert_finds, assert_repairs, everything, repaired, statements
+from tests.remedies.chunks import between_fence_and_cursor
 from tests.test_repairing import held_by_another_session
 from tests.zoo.models import Badge, Device, Page, Parcel, ParcelProxy, Shy, Stamp, Team
 
@@ -362,13 +363,8 @@ def test_it_costs_the_same_number_of_statements(number):
     opened = rule(update, must=Satisfy(Q(state="open")), drift=STALE, batch=5_000)
     with statements() as sent:
         assert repaired(opened).written.called == number
-    texts = [each["sql"] for each in sent]
-    begun = next(at for at, text in enumerate(texts) if "heartbeat" in text)
-    ended = next(
-        at for at, text in enumerate(texts) if at > begun and text.startswith("UPDATE") and "chunks" in text
-    )
     # Lock, what drifts still, the records, the journal, the function's own, the verification.
-    assert ended - begun - 1 == 6
+    assert len(between_fence_and_cursor(sent)) == 6
 
 
 @pytest.mark.server
