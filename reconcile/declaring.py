@@ -15,8 +15,9 @@ from django.core.exceptions import FieldDoesNotExist, FieldError, ValidationErro
 from django.db.models import Expression, F, Field, Model, Q, Value
 
 from reconcile.errors import Fault, nearest
+from reconcile.sql.conditions import Fails
 from reconcile.sql.expressions import aggregates_in, joins_to_many
-from reconcile.sql.lookups import AsStored, Fails, stored_field
+from reconcile.sql.lookups import AsStored, stored_field
 
 __all__ = [
     "Declaration",

@@ -23,8 +23,9 @@ from reconcile.drift import STALE, Drift, Guarantee
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Rows, Source
 from reconcile.remedies import Remedy, Report
+from reconcile.sql.conditions import Fails
 from reconcile.sql.expressions import Column, pinned
-from reconcile.sql.lookups import AsStored, Fails
+from reconcile.sql.lookups import AsStored
 from reconcile.sql.statements import KEY, WANTED
 from reconcile.sql.wording import condition_in_words, in_words
 from reconcile.windows import Scope

@@ -13,26 +13,14 @@ from functools import reduce
 from operator import or_
 from typing import Any, ClassVar
 
-from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import DateTimeField, Exists, Expression, F, Field, Func, Q, TextField, Value
-from django.db.models.expressions import Col, NegatedExpression
+from django.db.models import DateTimeField, Expression, F, Field, Func, Q, TextField, Value
+from django.db.models.expressions import Col
 from django.db.models.functions import Cast, Round
-from django.db.models.lookups import Exact, In, IsNull, Lookup
+from django.db.models.lookups import In, Lookup
 from django.db.models.sql.compiler import SQLCompiler
-from django.db.models.sql.where import WhereNode
 
-__all__ = [
-    "INTEGERS",
-    "Among",
-    "AsStored",
-    "Differs",
-    "Fails",
-    "Same",
-    "any_differs",
-    "is_text",
-    "stored_field",
-]
+__all__ = ["INTEGERS", "Among", "AsStored", "Differs", "Same", "any_differs", "is_text", "stored_field"]
 
 _SQL = tuple[str, list[Any] | tuple[Any, ...]]
 
@@ -179,42 +167,6 @@ class Same(_Comparison):
         exact, again = self._compared(compiler, connection, "BINARY %s = BINARY %s")
         # The folded comparison can use the index; the exact one has the last word.
         return f"({folded} AND {exact})", [*params, *again]
-
-
-class Fails(Lookup):
-    """True where a condition does not hold: `filter(Fails(Q(…)))` finds just what `filter(Q(…))` doesn't.
-
-    A condition that is unknown, because a column is NULL, does not hold either; `exclude` would pass it over.
-    """
-
-    prepare_rhs = False
-
-    def __init__(self, condition: Any, rhs: Any = True) -> None:  # noqa: FBT002 - Django copies a lookup with both
-        super().__init__(condition, rhs)
-
-    def as_sql(  # type: ignore[override]
-        self,
-        compiler: SQLCompiler,
-        connection: BaseDatabaseWrapper,  # noqa: ARG002
-    ) -> _SQL:
-        try:
-            sql, params = compiler.compile(self.lhs)
-        except EmptyResultSet:
-            raise FullResultSet from None
-        except FullResultSet:
-            raise EmptyResultSet from None
-        # An EXISTS is never unknown, and below IS NOT TRUE no planner makes a join of it.
-        template = "NOT (%s)" if _is_known(self.lhs) else "(%s) IS NOT TRUE"
-        return template % sql, [*params]
-
-
-def _is_known(node: Any) -> bool:
-    """Whether the condition is true or false, and never NULL."""
-    if isinstance(node, WhereNode | NegatedExpression):
-        return all(_is_known(each) for each in node.get_source_expressions())
-    if isinstance(node, Exact) and node.rhs is True:
-        return _is_known(node.lhs)
-    return isinstance(node, Exists | IsNull)
 
 
 class Among(In):

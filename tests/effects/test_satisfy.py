@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from reconcile import STALE, Report, Rule, Satisfy, Settle, Update
 from reconcile.models import Change
+from reconcile.windows import EVERYTHING
 from sample_project.shop.models import Order
 from tests.helpers import (
     Session,
@@ -21,7 +22,7 @@ from tests.helpers import (
     statements,
 )
 from tests.test_repairing import held_by_another_session
-from tests.zoo.models import Basket, Car, Device, Page, Parcel, ParcelProxy, Shy, Stamp, Team
+from tests.zoo.models import Basket, Car, Device, Page, Parcel, ParcelProxy, Player, Shy, Stamp, Team
 
 pytestmark = pytest.mark.django_db
 
@@ -73,6 +74,15 @@ CONDITIONS = [
     STAMPED,
     ~STAMPED,
     STAMPED | Q(weight=3),
+    STAMPED | Q(state="open"),
+    Q(state="open") | Q(label__in=["a", None]),
+    ~Q(state="open") & ~Q(price__gt=5),
+    Q(price__gte=F("pk")),
+    Q(price__in=[F("weight"), 7]),
+    Q(price__gte=F("weight")),
+    Q(price__gte=F("team__points")),
+    GreaterThan(F("price"), None),
+    GreaterThan(F("team__player_count"), -1),
     Q(weight__gt=F("team__points")),
     GreaterThan(F("weight"), F("price")),
     ~Q(GreaterThan(F("weight"), F("price"))),
@@ -202,6 +212,18 @@ def test_a_proxy_and_a_record_in_two_tables():
     Parcel.objects.create(weight=-1), Car.objects.create(wheels=3, doors=0)
     assert_repairs(rule(ParcelProxy, Q(weight__gte=0), {"weight": 0}), update=1)
     assert_repairs(rule(Car, Q(wheels=4) | Q(doors__gt=0), {"doors": 1}), update=1)
+
+
+def test_a_condition_that_is_never_null_is_negated_plainly():
+    def sql(condition, every=Parcel):
+        finder = rule(every, condition).compile(using="default", now=timezone.now()).finders[0]
+        return str(finder.find(EVERYTHING).query)
+
+    for known in (Q(state="open"), STAMPED | ~Q(state="open"), Q(weight__isnull=True), Q(price__gte=F("pk"))):
+        assert "IS NOT TRUE" not in sql(known)
+    for unknown in (Q(weight=1), STAMPED | Q(weight=1), Q(team__name="x"), GreaterThan(F("price"), None)):
+        assert "IS NOT TRUE" in sql(unknown)
+    assert "IS NOT TRUE" not in sql(Q(team__name="x"), Player)
 
 
 def test_the_records_are_read_in_one_statement():
