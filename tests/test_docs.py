@@ -12,7 +12,8 @@ import reconcile as package
 from reconcile import Rule, Settle
 from reconcile.cli import _group, reconcile
 from reconcile.declaring import Declaration
-from reconcile.effects import HaveRow
+from reconcile.effects import HaveRow, Satisfy
+from reconcile.remedies import Call, Resend, Split
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -141,7 +142,16 @@ def test_each_public_name_is_documented(name):
 
 
 @pytest.mark.parametrize(
-    ("kind", "page"), [(Rule, "rules.md"), (Settle, "rules.md"), (HaveRow, "have-row.md")]
+    ("kind", "page"),
+    [
+        (Rule, "rules.md"),
+        (Settle, "rules.md"),
+        (HaveRow, "have-row.md"),
+        (Satisfy, "satisfy.md"),
+        (Call, "call.md"),
+        (Resend, "resend.md"),
+        (Split, "split.md"),
+    ],
 )
 def test_each_option_is_documented(kind, page):
     rows = re.findall(r"^\| (.+?) \|", text(page), re.MULTILINE)

@@ -103,7 +103,7 @@ class Satisfy(Declaration):
             return listed
 
         # Not in windows: nothing is linked that a range could make smaller, and the whole table read at once took
-        # half as long; with a condition on other rows, a sixth (PostgreSQL, 1,000,000 records).
+        # half as long; with a condition on other rows, a fifth (PostgreSQL, 1,000,000 records).
         correction = Correction(model=source.model, fields=columns, wanted=wanted, own=True)
         return (
             Finder(
