@@ -12,11 +12,9 @@ if TYPE_CHECKING:
     from reconcile.drift import EXTRA, MISSING, STALE
     from reconcile.effects import AtLeast, AtMost, Exactly, HaveRow, HaveValues, Satisfy
     from reconcile.errors import ReconcileError
-    from reconcile.remedies import Insert, Report, Update
+    from reconcile.remedies import Call, Insert, Report, Resend, Split, Update
     from reconcile.rules import Rule
     from reconcile.settling import Settle
-    from reconcile.remedies import Call, Insert, Report, Resend, Split, Update
-    from reconcile.rules import Rule, Settle
 
 __all__ = [
     "EXTRA",
@@ -40,14 +38,30 @@ __all__ = [
 ]
 
 _HOMES = {
-    "reconcile.drift": ("EXTRA", "MISSING", "STALE"),
-    "reconcile.effects": ("AtLeast", "AtMost", "Exactly", "HaveRow", "HaveValues", "Satisfy"),
+    "reconcile.drift": (
+        "EXTRA",
+        "MISSING",
+        "STALE",
+    ),
+    "reconcile.effects": (
+        "AtLeast",
+        "AtMost",
+        "Exactly",
+        "HaveRow",
+        "HaveValues",
+        "Satisfy",
+    ),
     "reconcile.errors": ("ReconcileError",),
-    "reconcile.remedies": ("Insert", "Report", "Update"),
+    "reconcile.remedies": (
+        "Call",
+        "Insert",
+        "Report",
+        "Resend",
+        "Split",
+        "Update",
+    ),
     "reconcile.rules": ("Rule",),
     "reconcile.settling": ("Settle",),
-    "reconcile.remedies": ("Call", "Insert", "Report", "Resend", "Split", "Update"),
-    "reconcile.rules": ("Rule", "Settle"),
 }
 
 

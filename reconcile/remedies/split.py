@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ from reconcile.drift import Drift, Written
 from reconcile.errors import Fault, NotMendedError
 from reconcile.finders import Finder
 from reconcile.remedies._base import Journal, Remedy, Wrote
+from reconcile.sql.expressions import Column
 from reconcile.windows import EVERYTHING, Keys
 
 __all__ = ["Split"]
 
-_API = ("faults", "planned", "write", "verb", "deferred", "chunk")
+_API = ("faults", "planned", "write", "writes", "verb", "deferred", "chunk")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,10 @@ class Split(Declaration):
     @property
     def _parts(self) -> tuple[Remedy, Remedy]:
         return self.each, self.rest
+
+    def writes(self, finder: Finder) -> Iterable[Column]:
+        """What either part writes."""
+        return {*self.each.writes(finder), *self.rest.writes(finder)}
 
     def faults(self, drift: Drift, finder: Finder | None) -> Iterator[Fault]:
         """Those of the condition and of both parts."""

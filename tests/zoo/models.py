@@ -167,22 +167,6 @@ class Staff(models.Model):
 
 
 class NamedTeam(Team):
-# Acts: what Call, Resend, Split and Satisfy are tried on.
-
-
-class Parcel(models.Model):
-    """Something that a function ships: a depot's name, a state, and a number that follows from it."""
-
-    team = models.ForeignKey(Team, null=True, on_delete=models.CASCADE, related_name="parcels")
-    weight = models.IntegerField(null=True)
-    state = models.CharField(max_length=10, default="open")
-    label = models.CharField(max_length=40, default="")
-    price = models.DecimalField(max_digits=8, decimal_places=2, default=0)
-    extra = models.JSONField(default=dict)
-    badges = models.ManyToManyField(Badge, related_name="parcels")
-
-
-class ParcelProxy(Parcel):
     class Meta:
         proxy = True
 
@@ -262,6 +246,28 @@ class Sheet2(Columns):
     """Its row in another table, linked without a foreign key."""
 
     sheet_number = models.BigIntegerField(null=True)
+
+
+# Acts: what Call, Resend, Split and Satisfy are tried on.
+
+
+class Parcel(models.Model):
+    """Something that a function ships: a depot's name, a state, and a number that follows from it."""
+
+    team = models.ForeignKey(Team, null=True, on_delete=models.CASCADE, related_name="parcels")
+    weight = models.IntegerField(null=True)
+    state = models.CharField(max_length=10, default="open")
+    label = models.CharField(max_length=40, default="")
+    price = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+    extra = models.JSONField(default=dict)
+    badges = models.ManyToManyField(Badge, related_name="parcels")
+
+
+class ParcelProxy(Parcel):
+    class Meta:
+        proxy = True
+
+
 class Stamp(models.Model):
     """One for each parcel, by a function."""
 
