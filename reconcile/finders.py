@@ -104,7 +104,7 @@ class Finder:
     find: the drifted rows as a queryset. counted: their number, where counting has a faster form.
     sifted: their keys, in key order and one at a time, where only Python can tell which rows drift; `find`
         then is a queryset of just these keys.
-    reads: columns that decide on the drift, where `find` doesn't show them.
+    reads: the rows that `sifted` reads, as a queryset, for people to look at.
     levels: set where records are computed from each other, so that some have to be mended before others.
     insertion, correction, …: what a remedy of that name needs; None where there is nothing for it to do.
     """
@@ -115,7 +115,7 @@ class Finder:
     find: Callable[[Scope], Rows]
     counted: Callable[[Scope], int] | None = None
     sifted: Callable[[Scope], Iterator[Any]] | None = None
-    reads: tuple[Column, ...] = ()
+    reads: Callable[[Scope], Rows] | None = None
     insertion: Insertion | None = None
     correction: Correction | None = None
     levels: Levels | None = None
@@ -124,6 +124,12 @@ class Finder:
     def using(self) -> str:
         """Alias of the database that the rows are on."""
         return self.find(Keys(())).db
+
+    def read(self, scope: Scope) -> Rows | None:
+        """What a check reads for this drift, for people to look at; None where the effect doesn't say."""
+        if self.sifted is None:
+            return self.find(scope)
+        return self.reads(scope) if self.reads else None
 
     def look(self, scope: Scope, samples: int) -> tuple[int, Sequence[Any]]:
         """How many rows drift in scope, and the first `samples` of their keys. One statement, or two."""

@@ -98,7 +98,7 @@ def _writes(rule: Rule, finders: Sequence[Finder]) -> frozenset[Column]:
 def _reads(rule: Rule, finders: Sequence[Finder]) -> frozenset[Column]:
     columns: frozenset[Column] = frozenset()
     for finder in finders:
-        columns |= columns_read(finder.find(EVERYTHING)) | frozenset(finder.reads)
+        columns |= columns_read(finder.reads(EVERYTHING) if finder.reads else finder.find(EVERYTHING))
         if finder.insertion is not None:
             columns |= columns_read(finder.insertion.owed(EVERYTHING))
     own: frozenset[Column] = rule.must.writes(rule.model)

@@ -175,5 +175,7 @@ def _write(target: Any, form: str, text: Callable[[], RenderableType], json: Cal
     if form == "json":
         target.write(f"{json()}\n")
     else:
-        Console(file=target, highlight=False, width=None if target.isatty() else WIDTH).print(text())
+        Console(file=target, highlight=False, width=None if target.isatty() else WIDTH).print(
+            text(), crop=False
+        )
     target.flush()

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date, time
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from reconcile.checking import RuleCheck
 from reconcile.drift import EXTRA, MISSING, STALE
+from reconcile.explaining import Explanation, Part
+from reconcile.judging import UNSAID, Judgement, Made, Row, Subject
 from reconcile.reports._summary import CheckReport, RepairReport
 from reconcile.rules import Rule
 
@@ -15,7 +20,15 @@ if TYPE_CHECKING:
     from reconcile.models import Run
     from reconcile.runs import RuleRepair
 
-__all__ = ["check_report", "repair_report", "rules_report", "run_report", "runs_report"]
+__all__ = [
+    "check_report",
+    "explanation",
+    "judgement",
+    "repair_report",
+    "rules_report",
+    "run_report",
+    "runs_report",
+]
 
 
 def check_report(report: CheckReport) -> str:
@@ -117,6 +130,97 @@ def _run(run: Run) -> dict[str, Any]:
         "finished_at": run.finished_at.isoformat() if run.finished_at else None,
         "why_stopped": run.why_stopped or None,
     }
+
+
+def explanation(explained: Explanation) -> str:
+    """The object that the documentation gives for `explain --format json`."""
+    settle = explained.settle
+    return _dumped(
+        {
+            "version": 1,
+            "rule": explained.rule,
+            "database": explained.using,
+            "sentence": explained.sentence,
+            "reason": explained.reason,
+            "guarantee": explained.guarantee,
+            "settle": {"column": settle.column, "seconds": settle.age.total_seconds()} if settle else None,
+            "drifts": [_part(part) for part in explained.parts],
+        }
+    )
+
+
+def _part(part: Part) -> dict[str, Any]:
+    return {
+        "drift": str(part.drift),
+        "remedy": part.remedy,
+        "windows": part.windows,
+        "python": part.sifted,
+        "sql": part.sql,
+        "plan": part.plan or None,
+        "unindexed": [asdict(missing) for missing in part.unindexed],
+    }
+
+
+def judgement(judged: Judgement) -> str:
+    """The object that the documentation gives for `explain --key --format json`."""
+    return _dumped(
+        {
+            "version": 1,
+            "rule": judged.rule,
+            "database": judged.using,
+            "key": judged.key,
+            "sentence": judged.sentence,
+            "guarantee": judged.guarantee,
+            "found": [_subject(subject) for subject in judged.subjects],
+        }
+    )
+
+
+def _subject(subject: Subject) -> dict[str, Any]:
+    until = subject.young_until
+    return {
+        **_row(subject.row),
+        "named_by_every": subject.named,
+        "unmet": list(subject.unmet),
+        "young_until": until.isoformat() if until else None,
+        "linked": [_row(each) for each in subject.linked],
+        "linked_left_out": subject.more,
+        "drifts": [
+            {
+                "drift": str(verdict.drift),
+                "state": verdict.state,
+                "remedy": verdict.remedy,
+                "would": verdict.would.as_dict(),
+                "owed": [_row(each) for each in verdict.owed],
+            }
+            for verdict in subject.verdicts
+        ],
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "model": row.model,
+        "key": None if row.key is None else str(row.key),
+        "columns": [
+            {
+                "column": cell.column,
+                **({} if cell.there is UNSAID else {"there": _plain(cell.there)}),
+                **({"made_in_python": True} if isinstance(cell.owed, Made) else {}),
+                **({} if cell.owed is UNSAID or isinstance(cell.owed, Made) else {"owed": _plain(cell.owed)}),
+            }
+            for cell in row.cells
+        ],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; what JSON doesn't know, as text, decimals among them."""
+    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and isfinite(value)):
+        return value
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return bytes(value).hex() if isinstance(value, bytes | memoryview) else str(value)
 
 
 def _dumped(report: dict[str, Any]) -> str:

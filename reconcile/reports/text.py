@@ -13,6 +13,7 @@ from rich.text import Text
 
 from reconcile.checking import RuleCheck
 from reconcile.drift import EXTRA, MISSING, STALE, VERBS, Drift, Sample, Status
+from reconcile.reports._facts import nightly
 from reconcile.reports._summary import CheckReport, RepairReport
 from reconcile.rules import Rule
 
@@ -211,14 +212,8 @@ def _rule(rule: Rule, using: str) -> Iterator[RenderableType]:
     yield _indented(Text(rule.sentence))
     if rule.reason:
         yield _indented(Text(rule.reason, style="italic"))
-    facts = [f"guarantee {rule.guarantee(using)}", f"nightly {_nightly(rule, using)}"]
+    facts = [f"guarantee {rule.guarantee(using)}", f"nightly {nightly(rule, using)}"]
     facts += [f"owner {rule.owner}"] if rule.owner else []
     facts += [f"tags {', '.join(rule.tags)}"] if rule.tags else []
     yield _indented(Text(" · ".join(facts), style="dim"))
     yield ""
-
-
-def _nightly(rule: Rule, using: str) -> str:
-    from reconcile.runs import too_risky
-
-    return "repairs" if rule.unattended and not too_risky(rule, using) else "reports"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import QuerySet
+from django.db.models import Field, Index, Model, QuerySet
 
 from reconcile.errors import ChunkConflictError
 
@@ -73,3 +73,12 @@ class Dialect:
         """An UPDATE of `table` from the SELECT whose alias is `e`. All names are quoted already."""
         settings = ", ".join(f"{column} = {value}" for column, value in assignments)
         return f"UPDATE {table} SET {settings} FROM ({select}) AS e WHERE {table}.{key} = {wanted_key}"
+
+    def create_index(self, model: type[Model], index: Index) -> str:
+        """The statement that would make `index`, for people to run."""
+        # Outside its own `with` the editor only words statements.
+        return str(index.create_sql(model, self.connection.schema_editor()))
+
+    def can_declare(self, fields: Sequence[Field[Any, Any]]) -> bool:  # noqa: ARG002
+        """Whether Django can make an index on these columns by itself."""
+        return True

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.db import Error
-from django.db.models import QuerySet
+from django.db.models import Field, Index, Model, QuerySet
 
 from reconcile.errors import EvaluationError
 from reconcile.sql.dialects._base import Dialect
@@ -20,6 +20,10 @@ _TRANSIENT = frozenset({1062, 1205, 1213})
 
 _LOST = frozenset({1053, 1927, 2002, 2003, 2006, 2013, 2055})
 """Server shut down, session killed, server not there, gone or lost."""
+
+
+_PREFIX = 255
+"""Characters of a long text that an index takes."""
 
 
 class MySQL(Dialect):
@@ -82,3 +86,23 @@ class MySQL(Dialect):
         settings = ", ".join(f"{table}.{column} = {value}" for column, value in assignments)
         materialised = f"SELECT DISTINCT * FROM ({select}) AS inner_e"
         return f"UPDATE {table} JOIN ({materialised}) AS e ON {table}.{key} = {wanted_key} SET {settings}"
+
+    def create_index(self, model: type[Model], index: Index) -> str:
+        """A long text is indexed by its first characters."""
+        fields = [each for name in index.fields for each in model._meta.concrete_fields if each.name == name]
+        if self.can_declare(fields):
+            return super().create_index(model, index)
+        quote = self.connection.ops.quote_name
+        columns = ", ".join(
+            f"{quote(str(field.column))}{'' if self.can_declare([field]) else f'({_PREFIX})'}"
+            for field in fields
+        )
+        return f"CREATE INDEX {quote(index.name)} ON {quote(model._meta.db_table)} ({columns})"
+
+    def can_declare(self, fields: Sequence[Field[Any, Any]]) -> bool:
+        """Not where a column is a long text or bytes, of which an index must say how much."""
+        return not any(_is_long(str(field.db_type(self.connection))) for field in fields)
+
+
+def _is_long(kind: str) -> bool:
+    return kind.endswith(("text", "blob"))

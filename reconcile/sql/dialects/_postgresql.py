@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import Error, InterfaceError, OperationalError
-from django.db.models import QuerySet
+from django.db.models import Index, Model, QuerySet
 
 from reconcile.errors import EvaluationError
 from reconcile.sql.dialects._base import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, Dialect
@@ -50,6 +50,10 @@ class PostgreSQL(Dialect):
         state = _sqlstate(error)
         without = state is None and isinstance(error, OperationalError | InterfaceError)
         return without or state in _SHUTDOWN or (state or "").startswith("08")
+
+    def create_index(self, model: type[Model], index: Index) -> str:
+        """Concurrently, since anything else keeps writers waiting until it is done."""
+        return str(index.create_sql(model, self.connection.schema_editor(), concurrently=True))
 
     def _is_transient(self, error: Error) -> bool:
         return _sqlstate(error) in _TRANSIENT

@@ -1,0 +1,29 @@
+"""What several reports say of a rule, in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconcile.drift import Guarantee
+from reconcile.rules import Rule, Settle
+
+__all__ = ["GUARANTEES", "nightly", "settled"]
+
+GUARANTEES: Mapping[Guarantee, str] = {
+    "A": "A unique constraint, or the record's own row lock, keeps a repair and live writers apart.",
+    "B": "Handlers take the same lock as the repair.",
+    "C": "The repair's lock keeps handlers in flight apart, not ones that insert later without asking.",
+    "D": "Best effort: no constraint and no lock covers the link. A unique constraint on it would lift the rule to A.",
+}
+
+
+def nightly(rule: Rule, using: str) -> str:
+    """What the nightly job does about the rule: `repairs`, or only `reports`."""
+    from reconcile.runs import too_risky
+
+    return "repairs" if rule.unattended and not too_risky(rule, using) else "reports"
+
+
+def settled(settle: Settle) -> str:
+    """Which records are left alone."""
+    return f"Records younger than {settle.age} by {settle.column} are left alone."

@@ -1,0 +1,61 @@
+"""Statements as people read them: values written in, lines broken. For reading, never for a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlparse
+from django.db.models import Expression, QuerySet
+from sqlparse.exceptions import SQLParseError
+
+from reconcile.sql.statements import select_sql
+
+__all__ = ["Symbol", "printed"]
+
+
+class Symbol(Expression):
+    """A name in the place of a value, such as `:after`, for a statement that is printed and never run."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[str | int, ...]]:  # noqa: ARG002
+        """The bare name; lookups put it into parentheses, which `printed` takes away."""
+        return self.name, ()
+
+
+def printed(
+    queryset: QuerySet[Any, Any], *, symbols: tuple[Symbol, ...] = (), words: Mapping[str, str] | None = None
+) -> str | None:
+    """The queryset's SELECT with its values written in; None where Django knows that it has no rows.
+
+    `words` are to stand for the values that read like their keys.
+    """
+    selected = select_sql(queryset)
+    if selected is None:
+        return None
+    sql, params = selected
+    for each in symbols:
+        sql = sql.replace(f"({each.name})", each.name)
+    said = words or {}
+    literal = sql % tuple(said.get(str(param)) or _literal(param) for param in params)
+    try:
+        return sqlparse.format(literal, reindent=True)
+    except SQLParseError:
+        # It gives up on very long lists of values.
+        return literal
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"x'{bytes(value).hex()}'"
+    quoted = str(value).replace("'", "''")
+    return f"'{quoted}'"
