@@ -19,7 +19,7 @@ from reconcile.registry import select, valid_rules
 from reconcile.rules import Rule
 
 __all__ = [
-    "DEFAULT_SAMPLES", "WIDTH", "Limit", "Samples", "chosen_rules", "database_option", "known_database", "output_options", "rule_arguments",
+    "DEFAULT_SAMPLES", "WIDTH", "Limit", "Samples", "chosen_rules", "database_option", "formats_and_output", "known_database", "output_options", "rule_arguments",
     "stderr_console", "write_report",
 ]  # fmt: skip
 
@@ -99,19 +99,26 @@ class ReportFile(click.Path):
         return path
 
 
-def output_options(command: Command) -> Command:
-    """`--format` and `--output`."""
-    command = click.option(
-        "--output", type=ReportFile(), metavar="FILE", help="Write the report to this file."
-    )(command)
-    return click.option(
-        "--format",
-        "form",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        show_default=True,
-        help="Report format.",
-    )(command)
+def formats_and_output(*forms: str) -> Callable[[Command], Command]:
+    """`--format`, with these to choose from, and `--output`."""
+
+    def options(command: Command) -> Command:
+        command = click.option(
+            "--output", type=ReportFile(), metavar="FILE", help="Write the report to this file."
+        )(command)
+        return click.option(
+            "--format",
+            "form",
+            type=click.Choice(forms),
+            default="text",
+            show_default=True,
+            help="Report format.",
+        )(command)
+
+    return options
+
+
+output_options = formats_and_output("text", "json")
 
 
 def chosen_rules(
@@ -141,41 +148,45 @@ def write_report(
     output: Path | None,
     *,
     text: Callable[[], RenderableType],
-    json: Callable[[], str],
+    **machine: Callable[[], str],
 ) -> None:
-    """Write the report in the chosen format to the file, whole or not at all, or to standard output."""
+    """Write the report in the chosen format to the file, whole or not at all, or to standard output.
+
+    `machine` has what makes each of the other formats, under its name.
+    """
+
+    def write(target: Any) -> None:
+        if form in machine:
+            target.write(f"{machine[form]()}\n")
+        else:
+            width = None if target.isatty() else WIDTH
+            Console(file=target, highlight=False, width=width).print(text(), crop=False)
+        target.flush()
+
     if output is None:
-        _write(standard_output(ctx), form, text, json)
+        write(standard_output(ctx))
         return
     try:
-        _write_file(output, form, text, json)
+        _write_file(output, write)
     except OSError as error:
         raise UsageError(
             f"The report can't be written to {str(output)!r}: {error.strerror or error}."
         ) from error
 
 
-def _write_file(output: Path, form: str, text: Callable[[], RenderableType], json: Callable[[], str]) -> None:
+def _write_file(output: Path, write: Callable[[Any], None]) -> None:
     if output.exists() and not output.is_file():
         # A device or a pipe can only be written through; there is nothing to replace.
-        with output.open("w") as target:
-            _write(target, form, text, json)
+        with output.open("w", encoding="utf-8") as target:
+            write(target)
         return
-    with NamedTemporaryFile("w", dir=output.parent, prefix=f".{output.name}.", delete=False) as temporary:
+    with NamedTemporaryFile(
+        "w", encoding="utf-8", dir=output.parent, prefix=f".{output.name}.", delete=False
+    ) as temporary:
         try:
-            _write(temporary, form, text, json)
+            write(temporary)
         except BaseException:
             Path(temporary.name).unlink()
             raise
     Path(temporary.name).chmod(0o644)
     Path(temporary.name).replace(output)
-
-
-def _write(target: Any, form: str, text: Callable[[], RenderableType], json: Callable[[], str]) -> None:
-    if form == "json":
-        target.write(f"{json()}\n")
-    else:
-        Console(file=target, highlight=False, width=None if target.isatty() else WIDTH).print(
-            text(), crop=False
-        )
-    target.flush()

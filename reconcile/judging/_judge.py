@@ -42,21 +42,22 @@ def judge(rule: Rule, key: str, *, using: str, now: datetime) -> Judgement:
             key=key,
             sentence=rule.sentence,
             guarantee=rule.guarantee(using),
-            subjects=tuple(
-                _subject(rule, source, model, each, [one for one in finders if one.model is model])
-                for model, each in found.items()
-            ),
+            settles=rule.settle is not None,
+            subjects=tuple(_subject(rule, source, model, each, finders) for model, each in found.items()),
         )
 
 
 def _subject(rule: Rule, source: Source, model: type[Model], key: Any, finders: Sequence[Finder]) -> Subject:
     scope = Keys([key])
+    of_model = [each for each in finders if each.model is model]
     is_record = model is source.model
     named = key in source.owing(scope).values_list("pk", flat=True) if is_record else None
     until = _young_until(rule, source, key) if named else None
-    wanted = wanted_values(finders, scope)
+    wanted = wanted_values(of_model, scope)
     judged = bool(named)
-    rows, more = linked_rows(finders, scope, wanted, using=source.using, judged=judged)
+    rows, more = (
+        linked_rows(finders, scope, wanted, using=source.using, judged=judged) if is_record else ((), 0)
+    )
     return Subject(
         row=row(model, key, finders, wanted, using=source.using, judged=judged),
         named=named,
@@ -64,7 +65,7 @@ def _subject(rule: Rule, source: Source, model: type[Model], key: Any, finders: 
         young_until=until,
         linked=rows,
         more=more,
-        verdicts=tuple(_verdict(rule, each, key, wanted, young=until is not None) for each in finders),
+        verdicts=tuple(_verdict(rule, each, key, wanted, young=until is not None) for each in of_model),
     )
 
 

@@ -28,8 +28,7 @@ def located(models: Iterable[type[Model]], text: str, *, using: str) -> Mapping[
         try:
             possible[model] = _key(model, text, using)
         except ValueError:
-            kind = stored_field(model._meta.pk).description.partition(" (")[0]
-            refusals.append(f"{model._meta.label} (key: {kind % vars(stored_field(model._meta.pk))})")
+            refusals.append(f"{model._meta.label}, which is {_kind(model)}")
     if not possible:
         raise UsageError(f"{text!r} can't be a key of {' or '.join(refusals)}.")
     found = {model: key for model, key in possible.items() if _is_there(model, key, using)}
@@ -58,6 +57,11 @@ def _key(model: type[Model], text: str, using: str) -> Any:
     if key is None:
         raise ValueError(text)
     return key
+
+
+def _kind(model: type[Model]) -> str:
+    kind = stored_field(model._meta.pk).get_internal_type()
+    return "a whole number" if kind in INTEGERS else "a UUID" if kind == "UUIDField" else f"a {kind}"
 
 
 def _is_there(model: type[Model], key: Any, using: str) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
 from django.db.models import Field, Model, Value
 
+from reconcile.drift import EXTRA
 from reconcile.finders import Correction, Finder, Insertion
 from reconcile.judging._values import UNSAID, Cell, Made, Row
 from reconcile.sql.expressions import Column, columns_read
+from reconcile.sql.lookups import stored_field
 from reconcile.sql.statements import KEY, WANTED
 from reconcile.windows import Keys
 
@@ -27,7 +31,10 @@ def wanted_values(finders: Iterable[Finder], scope: Keys) -> Wanted:
     """What corrections would write. One statement for each correction."""
     return {
         correction.model: {
-            key: dict(zip((field.attname for field in correction.fields), values, strict=True))
+            key: {
+                field.attname: _rounded(field, value)
+                for field, value in zip(correction.fields, values, strict=True)
+            }
             for key, *values in correction.wanted(scope).values_list(
                 KEY, *(WANTED.format(field.attname) for field in correction.fields)
             )
@@ -58,11 +65,7 @@ def row(
     found = next(iter(rows.values_list(*(field.attname for field in fields))), None)
     there = dict(zip((field.attname for field in fields), found or (), strict=False))
     cells = tuple(
-        Cell(
-            column=name,
-            there=value,
-            owed=owed.get(name, value) if judged and name in compared else UNSAID,
-        )
+        Cell(column=name, there=value, owed=owed.get(name, value) if judged and name in compared else UNSAID)
         for name, value in there.items()
     )
     return Row(model=model._meta.label, key=key, cells=cells)
@@ -72,29 +75,33 @@ def linked_rows(
     finders: Sequence[Finder], scope: Keys, wanted: Wanted, *, using: str, judged: bool
 ) -> tuple[tuple[Row, ...], int]:
     """Rows that belong to the record, the first few of them, and how many more there are."""
-    linked = dict.fromkeys(_linked_keys(finders, scope, wanted))
+    of_record = [each for each in finders if each.drift is not EXTRA]
+    linked = dict.fromkeys(_linked_keys(of_record, scope, wanted))
     shown = list(linked)[:SHOWN]
-    rows = (row(model, key, finders, wanted, using=using, judged=judged) for model, key in shown)
+    rows = []
+    for model, key in shown:
+        there = row(model, key, finders, wanted, using=using, judged=judged)
+        surplus = [each for each in finders if each.drift is EXTRA and each.model is model]
+        rows.append(replace(there, extra=any(key in each.keys(Keys([key])) for each in surplus)))
     return tuple(rows), len(linked) - len(shown)
 
 
 def new_rows(insertion: Insertion, scope: Keys) -> tuple[Row, ...]:
     """The rows that an insert would write for a record that drifts. Two statements."""
     lacking = max(insertion.passes - insertion.present(scope).count(), 1)
-    selected = [field.attname for field in insertion.selected]
     made = [Cell(column=name, owed=_made(make)) for name, make in insertion.made.items()]
-    rows = [
-        Row(
-            model=insertion.model._meta.label,
-            key=None,
-            cells=(
-                *(Cell(column=name, owed=value) for name, value in zip(selected, values, strict=True)),
-                *made,
-            ),
-        )
-        for values in insertion.owed(scope)
-    ]
-    return tuple(each for each in rows for _ in range(lacking))
+    rows = []
+    for values in insertion.owed(scope):
+        pairs = zip(insertion.selected, values, strict=True)
+        cells = [Cell(column=field.attname, owed=_rounded(field, value)) for field, value in pairs]
+        rows += [Row(model=insertion.model._meta.label, key=None, cells=(*cells, *made))] * lacking
+    return tuple(rows)
+
+
+def _rounded(field: Field[Any, Any], value: Any) -> Any:
+    """A decimal with the column's places: SQLite hands out what is computed with more."""
+    places = getattr(stored_field(field), "decimal_places", None)
+    return value if places is None or not isinstance(value, Decimal) else round(value, places)
 
 
 def _made(make: Any) -> Any:
@@ -111,7 +118,7 @@ def _linked_keys(finders: Sequence[Finder], scope: Keys, wanted: Wanted) -> Iter
             yield from ((finder.insertion.model, key) for key in present.values_list("pk", flat=True))
     for correction in _corrections(finders):
         if not correction.own:
-            yield from ((correction.model, key) for key in wanted[correction.model])
+            yield from ((correction.model, key) for key in wanted.get(correction.model, ()))
 
 
 def _corrections(finders: Iterable[Finder]) -> Iterator[Correction]:

@@ -44,11 +44,15 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row, with the columns that the rule reads or writes; `key` is None for one that isn't there yet."""
+    """One row, with the columns that the rule reads or writes.
+
+    key: None for a row that isn't there yet. extra: whether it is there and nothing owes it.
+    """
 
     model: str
     key: Any
     cells: tuple[Cell, ...]
+    extra: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +90,15 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """How one key stands under one rule. Two subjects where both a record and a row have it."""
+    """How one key stands under one rule. Two subjects where both a record and a row have it.
+
+    settles: whether the rule leaves young records alone.
+    """
 
     rule: str
     using: str
     key: str
     sentence: str
     guarantee: Guarantee
+    settles: bool
     subjects: tuple[Subject, ...]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 from reconcile.drift import Guarantee
 from reconcile.rules import Rule, Settle
 
-__all__ = ["GUARANTEES", "nightly", "settled"]
+__all__ = ["GUARANTEES", "age_in_words", "nightly", "settled"]
 
 GUARANTEES: Mapping[Guarantee, str] = {
     "A": "A unique constraint, or the record's own row lock, keeps a repair and live writers apart.",
@@ -27,3 +28,12 @@ def nightly(rule: Rule, using: str) -> str:
 def settled(settle: Settle) -> str:
     """Which records are left alone."""
     return f"Records younger than {settle.age} by {settle.column} are left alone."
+
+
+def age_in_words(age: timedelta) -> str:
+    """`15 minutes`, `1 day 2 hours`."""
+    hours, seconds = divmod(age.seconds + age.microseconds / 1_000_000, 3600)
+    minutes, seconds = divmod(seconds, 60)
+    parts = (("day", age.days), ("hour", hours), ("minute", minutes), ("second", seconds))
+    said = [f"{number:g} {noun}{'' if number == 1 else 's'}" for noun, number in parts if number]
+    return " ".join(said)

@@ -47,18 +47,24 @@ def _lines(judged: Judgement) -> Iterator[RenderableType]:
     yield Text(f"\n{judged.rule}", style="bold")
     yield Text(judged.sentence)
     for subject in judged.subjects:
-        yield from _subject(subject)
+        yield from _subject(subject, settles=judged.settles)
     yield Text.assemble("\nGuarantee ", (judged.guarantee, "bold"), f"  {GUARANTEES[judged.guarantee]}")
 
 
-def _subject(subject: Subject) -> Iterator[RenderableType]:
+def _subject(subject: Subject, *, settles: bool) -> Iterator[RenderableType]:
     what = "row" if subject.named is None else "record"
-    yield Text.assemble("\n", (_name(subject.row), "bold"), (f"  {_standing(subject)}", "dim"))
+    yield Text.assemble(
+        "\n", (_name(subject.row), "bold"), (f"  {_standing(subject, settles=settles)}", "dim")
+    )
     for condition in subject.unmet:
-        yield _indented(Text(f"It isn't so that {condition}."))
+        yield _indented(Text(f"Condition not met: {condition}"))
     yield _cells(subject.row)
     for row in subject.linked:
-        yield Text.assemble("\n", (_name(row), "bold"), ("  is there", "dim"))
+        yield Text.assemble(
+            "\n",
+            (_name(row), "bold"),
+            ("  is there, and nothing owes it: extra", "red") if row.extra else ("  is there", "dim"),
+        )
         yield _cells(row)
     if subject.more:
         yield _indented(Text(f"and {plural(subject.more, 'row')} more", style="dim"))
@@ -66,29 +72,29 @@ def _subject(subject: Subject) -> Iterator[RenderableType]:
     if not subject.verdicts:
         yield Text(f"No drift of this {what} is looked for.")
     for verdict in subject.verdicts:
-        yield from _verdict(verdict)
+        yield _verdict(verdict)
+    for row in (each for verdict in subject.verdicts for each in verdict.owed):
+        yield Text.assemble("\n", (f"a new {row.model}", "bold"), ("  is owed", "dim"))
+        yield _cells(row)
 
 
 def _name(row: Row) -> str:
     return row.model if row.key is None else f"{row.model} {row.key}"
 
 
-def _standing(subject: Subject) -> str:
+def _standing(subject: Subject, *, settles: bool) -> str:
     if subject.named is None:
-        return "a row that may be extra"
+        return "a row that records owe, or else extra"
     if not subject.named:
-        return "not among the records of every=, so it owes nothing"
+        return "no record of every=, so it owes nothing"
     if subject.young_until:
-        return f"a record, left alone until {_moment(subject.young_until)}: too young to be judged"
-    return "a record, old enough to be judged"
+        return f"a record of every=, left alone until {_moment(subject.young_until)}: too young to be judged"
+    return f"a record of every={', old enough to be judged' if settles else ''}"
 
 
-def _verdict(verdict: Verdict) -> Iterator[RenderableType]:
+def _verdict(verdict: Verdict) -> Text:
     said, style = _STATES[verdict.state]
-    yield Text.assemble((f"{verdict.drift:<9}", "bold"), (said, style), f"  {_remedy(verdict)}".rstrip())
-    for row in verdict.owed:
-        yield Text.assemble("\n", (f"a new {row.model}", "bold"), ("  is owed", "dim"))
-        yield _cells(row)
+    return Text.assemble((f"{verdict.drift:<9}", "bold"), (said, style), f"  {_remedy(verdict)}".rstrip())
 
 
 def _remedy(verdict: Verdict) -> str:

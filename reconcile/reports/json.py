@@ -183,7 +183,7 @@ def _subject(subject: Subject) -> dict[str, Any]:
         "named_by_every": subject.named,
         "unmet": list(subject.unmet),
         "young_until": until.isoformat() if until else None,
-        "linked": [_row(each) for each in subject.linked],
+        "linked": [{**_row(each), "extra": each.extra} for each in subject.linked],
         "linked_left_out": subject.more,
         "drifts": [
             {

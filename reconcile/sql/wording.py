@@ -120,6 +120,9 @@ def _term(value: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one for each kin
     if isinstance(value, Func | Expression):
         inner = ", ".join(_term(each) for each in value.get_source_expressions() if each is not None)
         return f"{type(value).__name__}({inner})"
+    if isinstance(value, set | frozenset):
+        # A set has another order in each process; a sentence has one.
+        return f"[{', '.join(sorted(map(_term, value)))}]"
     if value is None:
         return "NULL"
     if isinstance(value, str):
