@@ -12,14 +12,20 @@ from reconcile.finders import Finder
 from reconcile.reports._catalogue import finders_of, in_order, sql_of
 from reconcile.reports._facts import GUARANTEES, age_in_words, nightly
 from reconcile.rules import Rule
+from reconcile.sql.dialects import dialect_of
 
 __all__ = ["catalogue", "stale_in"]
 
-_DATABASES = {"postgresql": "PostgreSQL", "mysql": "MariaDB and MySQL", "sqlite": "SQLite"}
+_DATABASES = {"postgresql": "PostgreSQL", "mysql": "MariaDB", "sqlite": "SQLite"}
 
 
 def catalogue(rules: Sequence[Rule], *, using: str) -> str:
     """The page, the same whenever the rules and the kind of database are. Costs no statement."""
+    with dialect_of(using).unasked():
+        return _page(rules, using)
+
+
+def _page(rules: Sequence[Rule], using: str) -> str:
     vendor = connections[using].vendor
     anchors = _anchors([rule.name for rule in rules])
     head = (

@@ -82,3 +82,8 @@ class Dialect:
     def can_declare(self, fields: Sequence[Field[Any, Any]]) -> bool:  # noqa: ARG002
         """Whether Django can make an index on these columns by itself."""
         return True
+
+    @contextmanager
+    def unasked(self) -> Iterator[None]:
+        """While statements are compiled to be read: the server is not asked what it is, so that none is needed."""
+        yield
