@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,14 +32,15 @@ def printed(
 ) -> str | None:
     """The queryset's SELECT with its values written in; None where Django knows that it has no rows.
 
-    `words` are to stand for the values that read like their keys.
+    `words` are to stand for the values that read like their keys. With symbols, the text is the same under each
+    version of Django.
     """
     selected = select_sql(queryset)
     if selected is None:
         return None
     sql, params = selected
-    for each in symbols:
-        sql = sql.replace(f"({each.name})", each.name)
+    if symbols:
+        sql = _alike(sql, symbols)
     said = words or {}
     literal = sql % tuple(said.get(str(param)) or _literal(param) for param in params)
     try:
@@ -46,6 +48,13 @@ def printed(
     except SQLParseError:
         # It gives up on very long lists of values.
         return literal
+
+
+def _alike(sql: str, symbols: tuple[Symbol, ...]) -> str:
+    for each in symbols:
+        sql = sql.replace(f"({each.name})", each.name)
+    # Since Django 6 the aliases of subqueries are quoted.
+    return re.sub(r"""(["`])([T-Z]\d+)\1""", r"\2", sql)
 
 
 def _literal(value: Any) -> str:
