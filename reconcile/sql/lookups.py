@@ -67,8 +67,7 @@ class AsStored(Func):
         source: Any = self.get_source_expressions()[0]
         field = self.output_field
         if isinstance(source, Value) and _is_of(source, field) and not _needs_rounding(source, field):
-            # PostgreSQL takes an untyped constant for text; elsewhere the parameter is converted already.
-            return _typed(source, field) if connection.vendor == "postgresql" else source
+            return _typed(source, field) if _taken_for_text(field, connection) else source
         if not isinstance(source, Value) and _same_storage(source, field, connection):
             return source
         if field.get_internal_type() in _TEXTS:
@@ -86,6 +85,13 @@ class AsStored(Func):
 def _is_of(value: Value, field: Field[Any, Any]) -> bool:
     kind = stored_field(value.output_field).get_internal_type() if value.value is not None else None
     return kind is None or kind == field.get_internal_type() or {kind, field.get_internal_type()} <= _TEXTS
+
+
+def _taken_for_text(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
+    """Where an untyped constant is text: for PostgreSQL any, for MySQL a date or time, when it is read back."""
+    if connection.vendor == "mysql":
+        return field.get_internal_type() in {"DateField", "DateTimeField", "TimeField"}
+    return connection.vendor == "postgresql"
 
 
 def _needs_rounding(value: Value, field: Field[Any, Any]) -> bool:

@@ -53,8 +53,8 @@ def printed(
 def _alike(sql: str, symbols: tuple[Symbol, ...]) -> str:
     for each in symbols:
         sql = sql.replace(f"({each.name})", each.name)
-    # Since Django 6 the aliases of subqueries are quoted.
-    return re.sub(r"""(["`])([T-Z]\d+)\1""", r"\2", sql)
+    # Since Django 6 the aliases of subqueries and of filtered relations are quoted.
+    return re.sub(r"""(["`])([T-Z]\d+|_\w+(?=["`](?:\.| ON )))\1""", r"\2", sql)
 
 
 def _literal(value: Any) -> str:
