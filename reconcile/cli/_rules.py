@@ -65,14 +65,15 @@ def _compared(page: str, file: Path, command: str) -> int:
     """The exit code, after saying what of the page in `file` is stale."""
     try:
         stale = markdown.stale_in(file.read_text(encoding="utf-8"), page)
+        said = f"is stale; {'; '.join(stale)}." if stale else ""
     except FileNotFoundError:
-        stale = ["it isn't there"]
+        said = "isn't there."
     except (OSError, UnicodeDecodeError) as error:
-        stale = [f"it can't be read: {error}"]
-    if not stale:
+        said = f"can't be read: {error}."
+    if not said:
         click.echo(f"{file} is up to date.", err=True)
         return 0
-    click.echo(f"{file} is stale; {'; '.join(stale)}.\nWrite it anew: {command}", err=True)
+    click.echo(f"{file} {said}\nWrite it anew: {command}", err=True)
     return EXIT_DRIFT
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.text import Text
 
@@ -56,11 +57,12 @@ def _part(part: Part) -> Iterator[RenderableType]:
 
 def _warning(missing: MissingIndex) -> Iterator[RenderableType]:
     columns = ", ".join(missing.columns)
-    yield Text.assemble(
-        "\n", _MARGIN, ("warning", "yellow"),
+    said = Text.assemble(
+        ("warning", "yellow"),
         f"  {missing.table} is looked up by {columns}, and no index begins with that. "
         "Each window, and each chunk of a repair, may read the whole table. Make one:",
-    )  # fmt: skip
+    )
+    yield Padding(said, (1, 0, 0, len(_MARGIN)), expand=False)
     yield _unbroken(Text(f"{missing.create};", style="bold"), 2)
     if missing.django:
         yield _unbroken(Text(f"or in Meta.indexes: {missing.django}"), 2)

@@ -84,7 +84,7 @@ def _name(row: Row) -> str:
 
 def _standing(subject: Subject, *, settles: bool) -> str:
     if subject.named is None:
-        return "a row that records owe, or else extra"
+        return "a row, owed or extra"
     if not subject.named:
         return "no record of every=, so it owes nothing"
     if subject.young_until:
