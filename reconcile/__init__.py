@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reconcile.drift import EXTRA, MISSING, STALE
     from reconcile.effects import AtLeast, AtMost, Exactly, HaveRow, HaveValues, Satisfy
+    from reconcile.effects import AtLeast, AtMost, Exactly, FromPython, HaveKeys, HaveRow, HaveValues
     from reconcile.errors import ReconcileError
     from reconcile.remedies import Call, Insert, Report, Resend, Split, Update
     from reconcile.rules import Rule
@@ -24,6 +25,8 @@ __all__ = [
     "AtMost",
     "Call",
     "Exactly",
+    "FromPython",
+    "HaveKeys",
     "HaveRow",
     "HaveValues",
     "Insert",
@@ -51,6 +54,8 @@ _HOMES = {
         "HaveValues",
         "Satisfy",
     ),
+    "reconcile.drift": ("EXTRA", "MISSING", "STALE"),
+    "reconcile.effects": ("AtLeast", "AtMost", "Exactly", "FromPython", "HaveKeys", "HaveRow", "HaveValues"),
     "reconcile.errors": ("ReconcileError",),
     "reconcile.remedies": (
         "Call",

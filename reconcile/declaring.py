@@ -108,6 +108,10 @@ def expression_faults(
     model: type[Model], value: Any, field: Field[Any, Any], where: str, *, aggregates: bool = False
 ) -> Iterator[Fault]:
     """A fault where the expression for `field` can't be resolved over records of `model`, or isn't one value."""
+    if isinstance(value, Declaration):
+        said = f"{where}: {type(value).__name__}(…) is not served here."
+        yield Fault("reconcile.E012", said, "Give a constant or an expression over the record.")
+        return
     expression = as_expression(value, field)
     if field.get_internal_type() == "JSONField":
         hint = "JSON is compared differently by each database. Keep what matters in a column of its own."

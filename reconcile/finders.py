@@ -18,7 +18,7 @@ from reconcile.drift import Drift
 from reconcile.sql.expressions import Column, joins_to_many, pinned_queryset
 from reconcile.windows import EVERYTHING, Keys, Scope, Window
 
-__all__ = ["Correction", "Finder", "Insertion", "Levels", "Rows", "Source"]
+__all__ = ["Correction", "Derivation", "Finder", "Insertion", "Levels", "Rewrite", "Rewriting", "Rows", "Source"]
 
 Rows = QuerySet[Any, Any]
 
@@ -80,6 +80,41 @@ class Correction:
     own: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """One stale row: the values that its columns should have, by attname; or why they can't be written."""
+
+    key: Any
+    values: Mapping[str, Any] = field(default_factory=dict)
+    refused: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewriting:
+    """What `Update` needs where only Python can tell the values: the stale rows, each with its values.
+
+    `wanted` reads and computes anew each time. `own` as in `Correction`.
+    """
+
+    model: type[Model]
+    fields: tuple[Field[Any, Any], ...]
+    wanted: Callable[[Keys], Iterator[Rewrite]]
+    own: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derivation:
+    """What `Insert` needs where only Python can tell the rows: instances of those that the records lack.
+
+    `present` are all rows that are linked with the records; `identity` says which of them an instance is.
+    """
+
+    model: type[Model]
+    owed: Callable[[Keys], list[Model]]
+    present: Callable[[Keys], Rows]
+    identity: tuple[Field[Any, Any], ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Levels:
     """For a rule that computes a record from other records of the same rule: which of them are to be first.
@@ -104,7 +139,7 @@ class Finder:
     find: the drifted rows as a queryset. counted: their number, where counting has a faster form.
     sifted: their keys, in key order and one at a time, where only Python can tell which rows drift; `find`
         then is a queryset of just these keys.
-    reads: the rows that `sifted` reads, as a queryset, for people to look at.
+    reads: the rows that `sifted` reads, as a queryset, for people and for the order of rules.
     levels: set where records are computed from each other, so that some have to be mended before others.
     insertion, correction, …: what a remedy of that name needs; None where there is nothing for it to do.
     """
@@ -118,6 +153,8 @@ class Finder:
     reads: Callable[[Scope], Rows] | None = None
     insertion: Insertion | None = None
     correction: Correction | None = None
+    rewriting: Rewriting | None = None
+    derivation: Derivation | None = None
     levels: Levels | None = None
 
     @property

@@ -109,7 +109,24 @@ def _image(fields: Sequence[Field[Any, Any]]) -> Any:
 
 
 def _element(field: Field[Any, Any]) -> Any:
+    if isinstance(field, JSONField):
+        return _Document(field.attname)
     return _Hex(field.attname) if isinstance(field, BinaryField) else F(field.attname)
+
+
+class _Document(Func):
+    """A JSON column as a value of its own: as text it would become an escaped string inside the image."""
+
+    output_field = JSONField()
+
+    def as_sql(self, compiler: Any, connection: Any, **_: Any) -> Any:  # type: ignore[override]
+        return super().as_sql(compiler, connection, template="%(expressions)s")
+
+    def as_sqlite(self, compiler: Any, connection: Any, **_: Any) -> Any:
+        return super().as_sql(compiler, connection, template="JSON(%(expressions)s)")
+
+    def as_mysql(self, compiler: Any, connection: Any, **_: Any) -> Any:
+        return super().as_sql(compiler, connection, template="JSON_EXTRACT(%(expressions)s, '$')")
 
 
 class _Hex(Func):

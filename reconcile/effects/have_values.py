@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django.db.models import F, Field, FilteredRelation, Model
+from django.db.models import F, Field, FilteredRelation, Model, Q
 from django.db.models.constants import LOOKUP_SEP
 
 from reconcile.declaring import as_expression, column_faults, expression_faults, field_named
 from reconcile.drift import STALE, Drift, Guarantee
 from reconcile.effects._aggregates import JOINED, aggregated, joined_relation
 from reconcile.effects._levels import level_faults, levels
+from reconcile.effects._python_faults import python_value_faults
+from reconcile.effects._python_values import needs_python, python_finder, written_fields
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Rows, Source
 from reconcile.remedies import Remedy
@@ -48,8 +50,10 @@ class HaveValues:
             yield Fault(
                 "reconcile.E012", "HaveValues() names no column.", "Give at least one: HaveValues(column=…)."
             )
-        yield from column_faults(model, "HaveValues", iter(self.columns))
-        for name, value in self.columns.items():
+        by_python, columns = self._divided(model)
+        yield from python_value_faults(model, by_python)
+        yield from column_faults(model, "HaveValues", iter(columns))
+        for name, value in columns.items():
             field = field_named(model, name)
             if field is None:
                 continue
@@ -71,7 +75,8 @@ class HaveValues:
     def writes(self, model: type[Model]) -> frozenset[Column]:
         """The record's own columns."""
         return frozenset(
-            (model._meta.concrete_model or model, field.attname) for field in self._fields(model)
+            (model._meta.concrete_model or model, field.attname)
+            for field in written_fields(model, iter(self.columns))
         )
 
     def remedies(self) -> Mapping[Drift, Remedy]:
@@ -80,6 +85,9 @@ class HaveValues:
 
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """One: the stale records."""
+        by_python, columns = self._divided(source.model)
+        if by_python:
+            return (HaveValues(**columns)._sifted(source, by_python),)
         fields = self._fields(source.model)
 
         def wanted(scope: Scope) -> Rows:
@@ -104,6 +112,21 @@ class HaveValues:
         """The paths that the expressions read."""
         for value in self.columns.values():
             yield from names_in(value)
+
+    def _divided(self, model: type[Model]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The columns whose values only Python can tell, and the others."""
+        by_python = {name: value for name, value in self.columns.items() if needs_python(model, name, value)}
+        return by_python, {name: value for name, value in self.columns.items() if name not in by_python}
+
+    def _sifted(self, source: Source, by_python: Mapping[str, Any]) -> Finder:
+        """The stale records, where Python tells the values of some columns beside these."""
+        fields = self._fields(source.model)
+
+        def expecting(scope: Scope) -> Rows:
+            return self._expecting(source, scope) if fields else source.records(scope)
+
+        differing = any_differs(fields, lambda field: F(WANTED.format(field.attname))) if fields else Q()
+        return python_finder(source, by_python, beside=fields, expecting=expecting, differing=differing)
 
     def _fields(self, model: type[Model]) -> tuple[Field[Any, Any], ...]:
         return tuple(field for name in self.columns if (field := field_named(model, name)) is not None)

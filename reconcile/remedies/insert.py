@@ -12,6 +12,7 @@ from reconcile.drift import MISSING, Drift
 from reconcile.errors import ChunkConflictError, Fault, NotMendedError
 from reconcile.finders import Finder, Insertion, Rows
 from reconcile.remedies._base import Journal, Mending, Wrote
+from reconcile.remedies._deriving import derive
 from reconcile.sql.statements import insert_select
 from reconcile.windows import Keys
 
@@ -31,12 +32,15 @@ class Insert(Mending):
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
         """Only what is missing can be inserted."""
-        if finder.insertion is not None if finder else drift is MISSING:
+        mendable = finder and (finder.insertion is not None or finder.derivation is not None)
+        if mendable if finder else drift is MISSING:
             return ()
         return (Fault("reconcile.E012", f"Insert() does not mend {drift} drift.", "Use Report()."),)
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
         """Insert and journal the rows that the records of `keys` owe."""
+        if finder.derivation is not None:
+            return derive(finder.derivation, keys, journal, using=finder.using)
         insertion = finder.insertion
         if insertion is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to insert.")

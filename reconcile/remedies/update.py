@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from reconcile.drift import STALE, Drift
 from reconcile.errors import ChunkConflictError, Fault
-from reconcile.finders import Correction, Finder
+from reconcile.finders import Finder
 from reconcile.remedies._base import Journal, Mending, Wrote
-from reconcile.sql.dialects import dialect_of
+from reconcile.remedies._rewriting import locked, rewrite
 from reconcile.sql.statements import KEY, update_from
 from reconcile.windows import Keys
 
@@ -22,25 +22,29 @@ class Update(Mending):
     """Write only the rule's columns, only where they differ, never through `save()`. The default for STALE.
 
     Four statements: the stale keys, their images, the update, the images after it. One more where the
-    stale rows are not the records themselves and have to be locked first.
+    stale rows are not the records themselves and have to be locked first. Values that only Python can tell are
+    computed again from the locked records, and written 500 rows a statement.
     """
 
     verb: ClassVar[str] = "update"
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
         """Only what is there can be updated."""
-        if finder.correction is not None if finder else drift is STALE:
+        mendable = finder and (finder.correction is not None or finder.rewriting is not None)
+        if mendable if finder else drift is STALE:
             return ()
         return (Fault("reconcile.E012", f"Update() does not mend {drift} drift.", "Use Report()."),)
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
         """Journal, update and confirm the stale rows of `keys`."""
+        if finder.rewriting is not None:
+            return rewrite(finder.rewriting, keys, journal, using=finder.using)
         correction = finder.correction
         if correction is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to update.")
         wanted = correction.wanted(keys)
         stale = Keys(list(wanted.values_list(KEY, flat=True)))
-        free = stale if correction.own else _locked(correction, stale, using=wanted.db)
+        free = stale if correction.own else locked(correction.model, stale, using=wanted.db)
         held = len(stale.values) - len(free.values)
         noted = journal.before(correction.model, correction.fields, free)
         written = update_from(correction.model, correction.fields, wanted.filter(free.on("pk")))
@@ -52,7 +56,3 @@ class Update(Mending):
             )
         return Wrote.of(self.verb, written, held=held)
 
-
-def _locked(correction: Correction, stale: Keys, *, using: str) -> Keys:
-    rows = correction.model._base_manager.using(using).filter(stale.on("pk")).order_by("pk")
-    return Keys(list(dialect_of(using).locked(rows).values_list("pk", flat=True)))

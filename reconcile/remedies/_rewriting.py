@@ -1,0 +1,63 @@
+"""Writing values that only Python can tell: computed from the locked rows, written in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db.models import Field, JSONField, Model, Value
+
+from reconcile.errors import ChunkConflictError
+from reconcile.finders import Rewrite, Rewriting
+from reconcile.remedies._base import Journal, Wrote
+from reconcile.sql.dialects import dialect_of
+from reconcile.windows import Keys
+
+__all__ = ["BATCH", "locked", "rewrite"]
+
+BATCH = 500
+"""Rows that one statement writes, each with a branch of a CASE for each column."""
+
+
+def rewrite(rewriting: Rewriting, keys: Keys, journal: Journal, *, using: str) -> Wrote:
+    """Journal, update and confirm the stale rows of `keys`; what can't be written is refused."""
+    found = list(rewriting.wanted(keys))
+    free = {each.key for each in found}
+    if not rewriting.own:
+        # The values are computed again once the rows are locked, since somebody may have written them meanwhile.
+        free = {*locked(rewriting.model, Keys([*free]), using=using).values}
+        held, found = len(found), [each for each in rewriting.wanted(keys) if each.key in free]
+    stale = [each for each in found if not each.refused]
+    noted = journal.before(rewriting.model, rewriting.fields, Keys([each.key for each in stale]))
+    written = _write(rewriting, stale, using)
+    completed = journal.after(rewriting.model, rewriting.fields)
+    if not noted == written == completed:
+        raise ChunkConflictError(
+            f"{rewriting.model._meta.label}: of {noted} stale rows {written} were updated; another session writes them."
+        )
+    refused = {each.key: each.refused for each in found if each.refused}
+    return Wrote.of("update", written, held=0 if rewriting.own else held - len(found), refused=refused)
+
+
+def locked(model: type[Model], stale: Keys, *, using: str) -> Keys:
+    """Lock the stale rows in key order; the keys of those that no other session holds."""
+    rows = model._base_manager.using(using).filter(stale.on("pk")).order_by("pk")
+    return Keys(list(dialect_of(using).locked(rows).values_list("pk", flat=True)))
+
+
+def _write(rewriting: Rewriting, stale: Sequence[Rewrite], using: str) -> int:
+    if not stale:
+        return 0
+    rows = [_instance(rewriting.model, each, rewriting.fields, using) for each in stale]
+    manager = rewriting.model._base_manager.using(using)
+    return int(manager.bulk_update(rows, [field.name for field in rewriting.fields], batch_size=BATCH))
+
+
+def _instance(model: type[Model], row: Rewrite, fields: Iterable[Field[Any, Any]], using: str) -> Model:
+    """An instance with its key alone; its other columns stay unread, and their defaults uncalled."""
+    instance = model.from_db(using, [str(model._meta.pk.attname)], [row.key])
+    for field in fields:
+        value = row.values[field.attname]
+        # None would be written as the JSON value null.
+        setattr(instance, field.attname, Value(None) if value is None and isinstance(field, JSONField) else value)
+    return instance
