@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from reconcile.drift import EXTRA, MISSING, STALE
     from reconcile.effects import AtLeast, AtMost, Exactly, HaveRow, HaveValues, Satisfy
     from reconcile.effects import AtLeast, AtMost, Exactly, FromPython, HaveKeys, HaveRow, HaveValues
+    from reconcile.effects import (
+        AtLeast,
+        AtMost,
+        Exactly,
+        FromPython,
+        HaveKeys,
+        HaveRow,
+        HaveRows,
+        HaveValues,
+    )
     from reconcile.errors import ReconcileError
     from reconcile.remedies import Call, Insert, Report, Resend, Split, Update
     from reconcile.rules import Rule
@@ -28,6 +38,7 @@ __all__ = [
     "FromPython",
     "HaveKeys",
     "HaveRow",
+    "HaveRows",
     "HaveValues",
     "Insert",
     "ReconcileError",
@@ -55,7 +66,16 @@ _HOMES = {
         "Satisfy",
     ),
     "reconcile.drift": ("EXTRA", "MISSING", "STALE"),
-    "reconcile.effects": ("AtLeast", "AtMost", "Exactly", "FromPython", "HaveKeys", "HaveRow", "HaveValues"),
+    "reconcile.effects": (
+        "AtLeast",
+        "AtMost",
+        "Exactly",
+        "FromPython",
+        "HaveKeys",
+        "HaveRow",
+        "HaveRows",
+        "HaveValues",
+    ),
     "reconcile.errors": ("ReconcileError",),
     "reconcile.remedies": (
         "Call",

@@ -3,8 +3,20 @@
 from reconcile.effects._base import Effect
 from reconcile.effects._from_python import FromPython, HaveKeys
 from reconcile.effects.have_row import AtLeast, AtMost, Exactly, HaveRow
+from reconcile.effects.have_rows import HaveRows
 from reconcile.effects.have_values import HaveValues
 from reconcile.effects.satisfy import Satisfy
 
 __all__ = ["AtLeast", "AtMost", "Effect", "Exactly", "HaveRow", "HaveValues", "Satisfy"]
 __all__ = ["AtLeast", "AtMost", "Effect", "Exactly", "FromPython", "HaveKeys", "HaveRow", "HaveValues"]
+__all__ = [
+    "AtLeast",
+    "AtMost",
+    "Effect",
+    "Exactly",
+    "FromPython",
+    "HaveKeys",
+    "HaveRow",
+    "HaveRows",
+    "HaveValues",
+]

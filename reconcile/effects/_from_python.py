@@ -63,7 +63,8 @@ class HaveKeys(Declaration):
             yield Fault("reconcile.E012", f"{where}: exact= is {self.exact!r}.", "Give True or False.")
 
     def __str__(self) -> str:
-        return f"{'exactly' if self.exact else 'at least'} the keys {', '.join(map(repr, self.keys))}"
+        keys = f"key{'s' if len(self.keys) > 1 else ''} {', '.join(map(repr, self.keys))}"
+        return f"an object with {'exactly ' if self.exact else ''}the {keys}" if self.keys else "an object"
 
 
 def is_json(value: Any, field: JSONField) -> bool:
@@ -80,13 +81,15 @@ def function_name(function: Any) -> str:
     return str(getattr(function, "__name__", None) or type(function).__name__)
 
 
-def called(function: Callable[..., Any], values: Sequence[Any], model: type[Model], key: Any) -> Any:
+def called(
+    function: Callable[..., Any], values: Sequence[Any], model: type[Model], key: Any, *, name: str = ""
+) -> Any:
     """What the function returns. Raises EvaluationError, which names it and the record."""
     try:
         return function(*values)
     except Exception as error:
         raise EvaluationError(
-            f"{function_name(function)}() failed for {model._meta.label} {key}: {type(error).__name__}: {error}. "
+            f"{name or function_name(function)}() failed for {model._meta.label} {key}: {type(error).__name__}: {error}. "
             "Mend the function, or leave such records out in every=."
         ) from error
 

@@ -35,6 +35,8 @@ def python_value_faults(model: type[Model], columns: Mapping[str, Any]) -> Itera
         if keys and not isinstance(field, JSONField):
             hint = "Name the column alone."
             yield Fault("reconcile.E013", f"{where}: {head!r} is no JSON column; it has no keys.", hint)
+        if not all(keys):
+            yield Fault("reconcile.E013", f"{where}: an empty key.", "Name it: details__theme=….")
         if field.primary_key:
             yield Fault(
                 "reconcile.E012", f"{where}: {head!r} is the primary key.", "A key is never repaired."
@@ -99,7 +101,12 @@ def _clash_faults(model: type[Model], columns: Mapping[str, Any]) -> Iterator[Fa
             if name == other or field_named(model, head) is not field_named(model, same):
                 continue
             within = below[: len(keys)] == keys
-            if within and isinstance(value, HaveKeys) and below and (not value.exact or below[0] in value.keys):
+            if (
+                within
+                and isinstance(value, HaveKeys)
+                and below
+                and (not value.exact or below[0] in value.keys)
+            ):
                 continue
             if within:
                 said = f"HaveValues({other}=…): {name}= already says what stands there."

@@ -59,5 +59,7 @@ def _instance(model: type[Model], row: Rewrite, fields: Iterable[Field[Any, Any]
     for field in fields:
         value = row.values[field.attname]
         # None would be written as the JSON value null.
-        setattr(instance, field.attname, Value(None) if value is None and isinstance(field, JSONField) else value)
+        setattr(
+            instance, field.attname, Value(None) if value is None and isinstance(field, JSONField) else value
+        )
     return instance

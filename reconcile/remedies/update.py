@@ -55,4 +55,3 @@ class Update(Mending):
                 "writes what they are computed from."
             )
         return Wrote.of(self.verb, written, held=held)
-

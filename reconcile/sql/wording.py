@@ -21,7 +21,7 @@ _SYMBOLS = {"exact": "=", "gt": ">", "gte": "≥", "lt": "<", "lte": "≤", "iex
 
 def in_words(values: Mapping[str, Any]) -> str:
     """`amount = total and status = 'open'`."""
-    return " and ".join(f"{name} = {_term(value)}" for name, value in values.items())
+    return " and ".join(f"{name.replace('__', '.')} = {_term(value)}" for name, value in values.items())
 
 
 def condition_in_words(condition: Q) -> str:

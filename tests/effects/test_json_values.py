@@ -161,7 +161,7 @@ def test_what_is_missing_on_the_way_to_a_deeper_key_is_made(there, then):
 
 def test_a_position_of_a_list_is_a_key_of_it():
     wrong, _right = note([{"a": 1}, {"a": 1}]), note([{}, {"a": 2}])
-    second = rule(**{"details__1__a": 2})
+    second = rule(details__1__a=2)
     assert_finds(second, stale=[wrong])
     assert_repairs(second, update=1)
     assert details(wrong) == [{"a": 1}, {"a": 2}]
@@ -310,7 +310,7 @@ def test_the_sentence_names_keys_and_path():
 
 
 @pytest.mark.parametrize(
-    ("columns", "id", "said"),
+    ("columns", "fault_id", "said"),
     [
         ({"details": {1, 2}}, "E012", "json.dumps"),
         ({"details": float("nan")}, "E012", "json.dumps"),
@@ -334,9 +334,9 @@ def test_the_sentence_names_keys_and_path():
     ],
     ids=repr,
 )
-def test_what_is_wrong_is_a_fault_with_the_way_out(columns, id, said):
+def test_what_is_wrong_is_a_fault_with_the_way_out(columns, fault_id, said):
     ((found, text),) = [(fault.id, str(fault)) for fault in rule(**columns).faults()]
-    assert found == f"reconcile.{id}", text
+    assert found == f"reconcile.{fault_id}", text
     assert said in text
 
 
