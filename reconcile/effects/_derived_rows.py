@@ -1,14 +1,14 @@
 """The finders of a `HaveRows`: records and rows are read side by side, in pages with the range on both sides.
 
-A page is two statements. All three kinds of drift come of one reading: what a window has told is kept until
-another window is looked at.
+A page is two statements. All three kinds of drift come of one reading: what a window has told of the other kinds
+is kept until they ask for it, or another window is looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any
 
@@ -62,16 +62,16 @@ class _Sides:
 
     rows: RowSet
     linked: Linked
-    told: tuple[Window, dict[Drift, list[Any]]] | None = field(default=None)
+    told: tuple[Window, dict[Drift, list[Any]]] = (EVERYTHING, {})
 
-    @property
+    @cached_property
     def carrier(self) -> Field[Any, Any]:
         column = self.linked.carrier
         if column is None:
             raise LookupError("No column of the link holds the record's key.")
         return column
 
-    @property
+    @cached_property
     def others(self) -> dict[Field[Any, Any], Any]:
         """The other columns of the link that depend on the record; of constants `Linked.rows` takes care."""
         return {
@@ -90,9 +90,16 @@ class _Sides:
         if isinstance(scope, Keys):
             yield from self._extra_among(scope) if drift is EXTRA else self._look(scope)[drift]
             return
-        if self.told is None or self.told[0] != scope:
-            self.told = (scope, self._look(scope))
-        yield from self.told[1][drift]
+        window, told = self.told
+        # The last window is open at its end for EXTRA: only what lies beyond is still to be read.
+        beyond = scope.upto is None and window == Window(scope.after, window.upto) != scope
+        if drift not in told or not (window == scope or beyond):
+            window, told = self.told = (scope, self._look(scope))
+            beyond = False
+        # Each kind is told once, so that whoever looks again sees what is there by then.
+        yield from told.pop(drift)
+        if beyond:
+            yield from self._look(Window(window.upto, None))[drift]
 
     def _look(self, scope: Scope) -> dict[Drift, list[Any]]:
         found: dict[Drift, list[Any]] = {MISSING: [], STALE: [], EXTRA: []}
@@ -172,10 +179,12 @@ class _Sides:
         if not record[1]:
             return Difference()
         width = len(self.others)
+        owed = self.rows.owed(record[0], record[2 + width :])
+        if not width:
+            return self.rows.compare(owed, [row[1:] for row in rows])
         link = tuple(record[2 : 2 + width])
         mine = [row for row in rows if tuple(row[2 : 2 + width]) == link]
-        owed = self.rows.owed(record[0], record[2 + width :])
-        found = self.rows.compare(owed, ((row[1], *row[2 + width :]) for row in mine))
+        found = self.rows.compare(owed, [(row[1], *row[2 + width :]) for row in mine])
         found.extra += [row[1] for row in rows if tuple(row[2 : 2 + width]) != link]
         return found
 

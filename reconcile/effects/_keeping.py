@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Context, Decimal
+from functools import cached_property
 from typing import Any
 
 from django.conf import settings
@@ -52,7 +53,7 @@ class Keeper:
 
     def kept(self, value: Any) -> Any:
         """The value as the column keeps it. Raises UnstorableError."""
-        field = stored_field(self.field)
+        field = self._stored
         if hasattr(value, "resolve_expression"):
             raise UnstorableError("it is an expression, not a value")
         if isinstance(value, Model) and not isinstance(field, JSONField):
@@ -61,28 +62,42 @@ class Keeper:
             if not self.field.null:
                 raise UnstorableError("the column can't be NULL")
             return None
-        keep = next((keep for kind, keep in _KINDS if isinstance(field, kind)), _other)
         try:
-            return self._round_trip(keep(field, value, self.using))
+            return self._round_trip(self._keep(field, value, self.using))
         except ValidationError as error:
             raise UnstorableError(" ".join(error.messages).rstrip(".")) from error
         except (ArithmeticError, TypeError, ValueError) as error:
             raise UnstorableError(str(error) or type(error).__name__) from error
 
+    @cached_property
+    def _stored(self) -> Field[Any, Any]:
+        return stored_field(self.field)
+
+    @cached_property
+    def _keep(self) -> Callable[[Field[Any, Any], Any, str], Any]:
+        if is_text(self._stored):
+            return _text
+        return next((keep for kind, keep in _KINDS if isinstance(self._stored, kind)), _other)
+
+    @cached_property
+    def _converts(self) -> Any:
+        """The own conversion of a custom field."""
+        convert = getattr(self._stored, "from_db_value", None)
+        return None if isinstance(self._stored, JSONField) else convert
+
     def _round_trip(self, value: Any) -> Any:
         """Through the field's own conversion, where a custom field has one."""
-        field = stored_field(self.field)
-        convert = getattr(field, "from_db_value", None)
-        if convert is None or isinstance(field, JSONField):
+        if self._converts is None:
             return value
+        field = self._stored
         connection = connections[self.using]
         column = Col(field.model._meta.db_table, field)
-        return convert(field.get_db_prep_save(value, connection), column, connection)
+        return self._converts(field.get_db_prep_save(value, connection), column, connection)
 
     @property
     def same(self) -> Callable[[Any, Any], bool]:
         """Whether what was read and what was kept are the same value."""
-        field = stored_field(self.field)
+        field = self._stored
         if isinstance(field, JSONField):
             return same_json
         if isinstance(field, BinaryField):
@@ -154,9 +169,7 @@ def _json(field: Field[Any, Any], value: Any, using: str) -> Any:
     return as_json(value, field, vendor=connections[using].vendor)  # type: ignore[arg-type]
 
 
-def _other(field: Field[Any, Any], value: Any, using: str) -> Any:
-    if is_text(field):
-        return _text(field, value, using)
+def _other(field: Field[Any, Any], value: Any, using: str) -> Any:  # noqa: ARG001
     return field.to_python(field.get_prep_value(field.to_python(value)))
 
 
@@ -166,7 +179,7 @@ def _text(field: Field[Any, Any], value: Any, using: str) -> str:
     if field.max_length is not None and not isinstance(field, TextField) and len(text) > field.max_length:
         raise UnstorableError(f"it has more than {field.max_length} characters")
     text.encode()
-    if connections[using].vendor == "postgresql" and "\0" in text:
+    if "\0" in text and connections[using].vendor == "postgresql":
         raise UnstorableError("PostgreSQL keeps no NUL character")
     return text
 

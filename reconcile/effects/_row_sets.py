@@ -78,9 +78,12 @@ class RowSet:
             wanted = found.missing.pop(identity, None)
             if wanted is None:
                 found.extra.append(own)
-            elif not all(same(*pair) for same, *pair in zip(self.same, columns[width:], wanted, strict=True)):
+            elif self.same and not self._are_same(columns[width:], wanted):
                 found.stale[own] = wanted
         return found
+
+    def _are_same(self, values: Sequence[Any], wanted: Sequence[Any]) -> bool:
+        return all(same(*pair) for same, *pair in zip(self.same, values, wanted, strict=True))
 
     def _listed(self, *read: Any) -> list[Any]:
         rows: Any = self.must.rows

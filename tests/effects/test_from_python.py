@@ -1,10 +1,11 @@
 import math
+import threading
 import uuid
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Count, F, Value
 from django.db.models.functions import Lower, Upper
 from django.db.models.signals import post_init
@@ -17,6 +18,7 @@ from reconcile.graph import in_order
 from reconcile.models import Change
 from reconcile.windows import Window
 from tests.helpers import (
+    Session,
     an_hour_ago,
     assert_clean,
     assert_finds,
@@ -402,3 +404,50 @@ def test_the_value_of_a_row_is_none_for_have_row():
 def test_a_constant_beside_it_is_set():
     Note.objects.create(text="x", slug="x", rank=1)
     assert_repairs(rule(slug=SLUG, rank=Value(2)), update=1)
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_the_value_is_computed_from_what_another_session_has_written_meanwhile():
+    notes = [Note.objects.create(text="Old") for _ in range(3)]
+    written, go_on = threading.Event(), threading.Event()
+
+    def handler():
+        with transaction.atomic():
+            Note.objects.filter(pk=notes[1].pk).update(text="New")
+            written.set()
+            assert go_on.wait(30)
+
+    session, repair = Session(handler), Session(lambda: repaired(rule(slug=SLUG)))
+    session.start()
+    assert written.wait(30)
+    repair.start()
+    threading.Event().wait(0.3)
+    go_on.set()
+    session.join()
+    result = repair.join()
+    repaired(rule(slug=SLUG))
+    assert result.error is None
+    assert list(Note.objects.order_by("pk").values_list("slug", flat=True)) == ["old", "new", "old"]
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_two_repairs_at_once_write_each_record_once():
+    Note.objects.bulk_create([Note(text="Title") for _ in range(300)])
+    compiled = [rule(slug=SLUG).compile(using="default", now=timezone.now()) for _ in range(2)]
+    assert [each.finders[0].count(Window()) for each in compiled] == [300, 300]
+    sessions = [Session(lambda: repaired(rule(slug=SLUG))) for _ in range(2)]
+    for each in sessions:
+        each.start()
+    for each in sessions:
+        each.join()
+    assert Note.objects.filter(slug="title").count() == 300
+    assert Change.objects.count() == 300
+
+
+@pytest.mark.django_db(databases=["default"])
+def test_finder_and_remedy_speak_to_the_database_of_the_run():
+    compiled = rule(slug=SLUG).compile(using="default", now=timezone.now())
+    assert compiled.finders[0].using == "default"
+    assert compiled.finders[0].statement(Window()).db == "default"
