@@ -9,14 +9,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db.models import F, JSONField, Model
+from django.db.models import F, Field, JSONField, Model
 from django.db.models.constants import LOOKUP_SEP
 
-from reconcile.declaring import Declaration, resolution_fault
+from reconcile.declaring import Declaration, field_named, resolution_fault
 from reconcile.errors import EvaluationError, Fault
 from reconcile.sql.expressions import joins_to_many
 
-__all__ = ["FromPython", "HaveKeys", "called", "function_name", "is_json", "path_parts", "reading_faults"]
+__all__ = [
+    "FromPython",
+    "HaveKeys",
+    "called",
+    "function_name",
+    "is_json",
+    "needs_python",
+    "path_parts",
+    "reading_faults",
+    "written_fields",
+]
 
 
 @dataclass(frozen=True)
@@ -144,3 +154,15 @@ def path_parts(name: str) -> tuple[str, tuple[str, ...]]:
     """The column that a name like `details__a__b` begins with, and the keys below it."""
     head, *keys = name.split(LOOKUP_SEP)
     return head, tuple(keys)
+
+
+def needs_python(model: type[Model], name: str, value: Any) -> bool:
+    """Whether only Python can tell if the column has this value: a function's result, or JSON."""
+    column = field_named(model, path_parts(name)[0])
+    return isinstance(value, FromPython | HaveKeys) or isinstance(column, JSONField)
+
+
+def written_fields(model: type[Model], names: Iterator[str]) -> tuple[Field[Any, Any], ...]:
+    """The columns that the names begin with, each once."""
+    found = (field_named(model, path_parts(name)[0]) for name in names)
+    return tuple(dict.fromkeys(column for column in found if column is not None))

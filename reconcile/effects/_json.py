@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import JSONField
 
-__all__ = ["InTheWayError", "as_json", "put", "same_json", "with_keys"]
+__all__ = ["InTheWayError", "as_json", "holds", "put", "same_json", "with_keys"]
 
 
 class InTheWayError(ValueError):
@@ -53,6 +53,18 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _texts(inner)
+
+
+def holds(document: Any, path: Sequence[str], value: Any) -> bool:
+    """Whether the value stands at the path already."""
+    for key in path:
+        if isinstance(document, list) and key.isdecimal() and int(key) < len(document):
+            document = document[int(key)]
+        elif isinstance(document, dict) and key in document:
+            document = document[key]
+        else:
+            return False
+    return same_json(document, value)
 
 
 def put(document: Any, keys: Sequence[str], value: Any) -> Any:

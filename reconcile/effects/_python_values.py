@@ -6,7 +6,7 @@ beside them. No model instance is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -16,8 +16,8 @@ from django.db.models import BooleanField, ExpressionWrapper, F, Field, JSONFiel
 from reconcile.declaring import field_named
 from reconcile.drift import STALE
 from reconcile.effects._aggregates import aggregated
-from reconcile.effects._from_python import FromPython, HaveKeys, called, path_parts
-from reconcile.effects._json import InTheWayError, put, same_json, with_keys
+from reconcile.effects._from_python import FromPython, HaveKeys, called, path_parts, written_fields
+from reconcile.effects._json import InTheWayError, holds, put, same_json, with_keys
 from reconcile.effects._keeping import Keeper, UnstorableError
 from reconcile.effects._pages import pages
 from reconcile.errors import EvaluationError
@@ -26,7 +26,7 @@ from reconcile.sql.expressions import path_of, pinned
 from reconcile.sql.statements import WANTED
 from reconcile.windows import Keys, Scope
 
-__all__ = ["needs_python", "python_finder", "written_fields"]
+__all__ = ["python_finder"]
 
 Row = tuple[Any, ...]
 Setter = Callable[[Any, Row], Any]
@@ -39,18 +39,6 @@ _DIFFERS = "_differs"
 @dataclass(frozen=True)
 class _Refused:
     why: str
-
-
-def needs_python(model: type[Model], name: str, value: Any) -> bool:
-    """Whether only Python can tell if the column has this value: a function's result, or JSON."""
-    column = field_named(model, path_parts(name)[0])
-    return isinstance(value, FromPython | HaveKeys) or isinstance(column, JSONField)
-
-
-def written_fields(model: type[Model], names: Iterator[str]) -> tuple[Field[Any, Any], ...]:
-    """The columns that the names begin with, each once."""
-    found = (field_named(model, path_parts(name)[0]) for name in names)
-    return tuple(dict.fromkeys(column for column in found if column is not None))
 
 
 def python_finder(
@@ -207,7 +195,7 @@ class _Sieve:
             kept = None if want is None and path else self._kept(keeper, want, said, row)
             if not path:
                 return kept
-            return document if _at(document, path, kept) else put(document, path, kept)
+            return document if holds(document, path, kept) else put(document, path, kept)
 
         return setter
 
@@ -248,15 +236,3 @@ def _is_whole(name: str, value: Any) -> bool:
 
 def _is_itself(name: str, value: Any) -> bool:
     return isinstance(value, F) and path_of(value) == name
-
-
-def _at(document: Any, path: Sequence[str], value: Any) -> bool:
-    """Whether the value stands at the path already."""
-    for key in path:
-        if isinstance(document, list) and key.isdecimal() and int(key) < len(document):
-            document = document[int(key)]
-        elif isinstance(document, dict) and key in document:
-            document = document[key]
-        else:
-            return False
-    return same_json(document, value)
