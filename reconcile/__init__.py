@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reconcile.drift import EXTRA, MISSING, STALE
-    from reconcile.effects import AtLeast, AtMost, Exactly, HaveRow, HaveValues, Satisfy
-    from reconcile.effects import AtLeast, AtMost, Exactly, FromPython, HaveKeys, HaveRow, HaveValues
     from reconcile.effects import (
         AtLeast,
         AtMost,
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
         HaveRow,
         HaveRows,
         HaveValues,
+        Satisfy,
     )
     from reconcile.errors import ReconcileError
     from reconcile.remedies import Call, Insert, Report, Resend, Split, Update
@@ -61,20 +60,12 @@ _HOMES = {
         "AtLeast",
         "AtMost",
         "Exactly",
-        "HaveRow",
-        "HaveValues",
-        "Satisfy",
-    ),
-    "reconcile.drift": ("EXTRA", "MISSING", "STALE"),
-    "reconcile.effects": (
-        "AtLeast",
-        "AtMost",
-        "Exactly",
         "FromPython",
         "HaveKeys",
         "HaveRow",
         "HaveRows",
         "HaveValues",
+        "Satisfy",
     ),
     "reconcile.errors": ("ReconcileError",),
     "reconcile.remedies": (

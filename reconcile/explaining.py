@@ -12,7 +12,8 @@ from datetime import datetime
 from reconcile.checking import evaluated
 from reconcile.drift import Drift, Guarantee
 from reconcile.finders import Finder
-from reconcile.rules import Rule, Settle
+from reconcile.rules import Rule
+from reconcile.settling import Settle
 from reconcile.sql.indexes import Indexes, MissingIndex
 from reconcile.sql.links import links_of
 from reconcile.sql.printing import Symbol, printed

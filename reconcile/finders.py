@@ -15,10 +15,20 @@ from typing import Any
 from django.db.models import Field, Model, Q, QuerySet
 
 from reconcile.drift import Drift
-from reconcile.sql.expressions import Column, joins_to_many, pinned_queryset
+from reconcile.sql.expressions import joins_to_many, pinned_queryset
 from reconcile.windows import EVERYTHING, Keys, Scope, Window
 
-__all__ = ["Correction", "Derivation", "Finder", "Insertion", "Levels", "Rewrite", "Rewriting", "Rows", "Source"]
+__all__ = [
+    "Correction",
+    "Derivation",
+    "Finder",
+    "Insertion",
+    "Levels",
+    "Rewrite",
+    "Rewriting",
+    "Rows",
+    "Source",
+]
 
 Rows = QuerySet[Any, Any]
 

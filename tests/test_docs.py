@@ -12,7 +12,7 @@ import reconcile as package
 from reconcile import Rule, Settle
 from reconcile.cli import _group, reconcile
 from reconcile.declaring import Declaration
-from reconcile.effects import HaveRow, Satisfy
+from reconcile.effects import FromPython, HaveKeys, HaveRow, HaveRows, Satisfy
 from reconcile.remedies import Call, Resend, Split
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,6 +151,9 @@ def test_each_public_name_is_documented(name):
         (Call, "call.md"),
         (Resend, "resend.md"),
         (Split, "split.md"),
+        (HaveRows, "have-rows.md"),
+        (FromPython, "from-python.md"),
+        (HaveKeys, "from-python.md"),
     ],
 )
 def test_each_option_is_documented(kind, page):

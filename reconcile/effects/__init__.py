@@ -7,8 +7,6 @@ from reconcile.effects.have_rows import HaveRows
 from reconcile.effects.have_values import HaveValues
 from reconcile.effects.satisfy import Satisfy
 
-__all__ = ["AtLeast", "AtMost", "Effect", "Exactly", "HaveRow", "HaveValues", "Satisfy"]
-__all__ = ["AtLeast", "AtMost", "Effect", "Exactly", "FromPython", "HaveKeys", "HaveRow", "HaveValues"]
 __all__ = [
     "AtLeast",
     "AtMost",
@@ -19,4 +17,5 @@ __all__ = [
     "HaveRow",
     "HaveRows",
     "HaveValues",
+    "Satisfy",
 ]

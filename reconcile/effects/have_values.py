@@ -14,8 +14,8 @@ from django.db.models.constants import LOOKUP_SEP
 from reconcile.declaring import as_expression, column_faults, expression_faults, field_named
 from reconcile.drift import STALE, Drift, Guarantee
 from reconcile.effects._aggregates import JOINED, aggregated, joined_relation
-from reconcile.effects._levels import level_faults, levels
 from reconcile.effects._from_python import needs_python, written_fields
+from reconcile.effects._levels import level_faults, levels
 from reconcile.effects._python_faults import python_value_faults
 from reconcile.effects._python_values import python_finder
 from reconcile.errors import Fault

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from reconcile.drift import Guarantee
-from reconcile.rules import Rule, Settle
+from reconcile.rules import Rule
+from reconcile.settling import Settle
 
 __all__ = ["GUARANTEES", "age_in_words", "nightly", "settled"]
 

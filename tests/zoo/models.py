@@ -1,6 +1,7 @@
 import uuid
 from decimal import Decimal
 
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models import F
 from django.utils import timezone
@@ -272,3 +273,76 @@ class Stamp(models.Model):
     """One for each parcel, by a function."""
 
     parcel = models.ForeignKey(Parcel, on_delete=models.CASCADE, related_name="stamps")
+
+
+# explain
+class Ticket(models.Model):
+    """Columns with an index of their own, behind another column, by condition, and none."""
+
+    indexed = models.IntegerField(default=0, db_index=True)
+    kind = models.CharField(max_length=10, default="k")
+    behind = models.IntegerField(default=0)
+    open_only = models.IntegerField(default=0)
+    closed = models.BooleanField(default=False)
+    long = models.TextField(default="")
+    odd_name = models.IntegerField(default=0, db_column="Odd name")
+    holder_id = models.IntegerField(default=0)
+
+    class Meta:
+        indexes = (
+            models.Index(fields=["kind", "behind"], name="zoo_ticket_kind"),
+            models.Index(fields=["open_only"], name="zoo_ticket_open", condition=models.Q(closed=False)),
+        )
+
+
+class SeenBill(models.Model):
+    """A view."""
+
+    basket_number = models.BigIntegerField()
+
+    class Meta:
+        managed = False
+
+
+# Values that only Python can tell.
+
+
+class Note(models.Model):
+    """A column of each kind, and rows that follow from its text."""
+
+    author = models.ForeignKey(Device, null=True, on_delete=models.CASCADE)
+    text = models.TextField(default="")
+    slug = models.CharField(max_length=20, default="")
+    rank = models.IntegerField(null=True)
+    price = models.DecimalField(max_digits=20, decimal_places=2, null=True)
+    rate = models.FloatField(null=True)
+    flag = models.BooleanField(default=False)
+    seen_at = models.DateTimeField(null=True)
+    day = models.DateField(null=True)
+    span = models.DurationField(null=True)
+    raw = models.BinaryField(null=True)
+    token = models.UUIDField(null=True)
+    details = models.JSONField(null=True)
+    loose = models.JSONField(null=True, encoder=DjangoJSONEncoder)
+
+
+class Mention(models.Model):
+    """Unique by link and key."""
+
+    note = models.ForeignKey(Note, on_delete=models.CASCADE, db_constraint=False, related_name="mentions")
+    user_name = models.CharField(max_length=40)
+    position = models.IntegerField(default=0)
+    made_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("note", "user_name"), name="zoo_mention_once"),)
+
+
+class Word(models.Model):
+    """Neither unique nor a foreign key; linked by the text key of a page, or by a number."""
+
+    page_code = models.CharField(max_length=20, default="")
+    number = models.BigIntegerField(null=True)
+    kind = models.CharField(max_length=10, default="word")
+    word = models.CharField(max_length=40)
+    weight = models.DecimalField(max_digits=8, decimal_places=2, default=0)
