@@ -29,7 +29,7 @@ LONGEST_NAME = 200
 """Characters that the tables of runs hold."""
 
 _EFFECT_API = ("faults", "sentence", "finders", "guarantee", "writes", "remedies")
-_REMEDY_API = ("faults", "planned", "write", "writes", "verb", "deferred", "chunk")
+_REMEDY_API = ("faults", "planned", "write", "writes", "verb")
 
 
 @dataclass(frozen=True, kw_only=True)

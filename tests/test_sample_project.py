@@ -220,6 +220,7 @@ def test_every_model_of_the_shop_has_a_name():
     assert all(str(row) for row in [*rows, PendingCharge(item=item), Access(user_id=1, group_id=1)])
 
 
+@pytest.mark.django_db(databases=["default", "archive"])
 def test_no_migration_is_missing():
     call_command("makemigrations", "--check", "--dry-run", "shop", "reconcile", verbosity=0)
 

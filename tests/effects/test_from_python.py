@@ -328,7 +328,7 @@ def test_a_rule_that_writes_what_the_function_reads_runs_first():
     by_name = Rule(name="by_name", every=Note, must=HaveValues(rank=FromPython(len, reads=["author__name"])))
     names = Rule(name="names", every=Device, must=HaveValues(name=Lower("name")))
     rules = {each.name: each for each in (slugs, by_name, texts, names)}
-    ordered = [each.name for each in in_order(rules, using="default", now=timezone.now())]
+    ordered = [each.name for each in in_order(rules, using="default", now=timezone.now()).rules]
     assert ordered.index("texts") < ordered.index("slugs")
     assert ordered.index("names") < ordered.index("by_name")
 
@@ -450,4 +450,4 @@ def test_two_repairs_at_once_write_each_record_once():
 def test_finder_and_remedy_speak_to_the_database_of_the_run():
     compiled = rule(slug=SLUG).compile(using="default", now=timezone.now())
     assert compiled.finders[0].using == "default"
-    assert compiled.finders[0].statement(Window()).db == "default"
+    assert compiled.finders[0].read(Window()).db == "default"

@@ -317,7 +317,7 @@ def test_a_rule_that_writes_what_the_function_reads_runs_first():
     from django.db.models.functions import Lower
 
     texts = Rule(name="texts", every=Note, must=HaveValues(text=Lower("text")))
-    ordered = in_order({"rows": rule(), "texts": texts}, using="default", now=timezone.now())
+    ordered = in_order({"rows": rule(), "texts": texts}, using="default", now=timezone.now()).rules
     assert [each.name for each in ordered] == ["texts", "rows"]
 
 
