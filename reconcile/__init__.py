@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reconcile import receipts
     from reconcile.drift import EXTRA, MISSING, STALE
     from reconcile.effects import (
         AtLeast,
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from reconcile.remedies import Call, Insert, Report, Resend, Split, Update
     from reconcile.rules import Rule
     from reconcile.settling import Settle
+    from reconcile.effects import AtLeast, AtMost, Exactly, HaveReceipt, HaveRow, HaveSource, HaveValues
+    from reconcile.errors import ReconcileError
+    from reconcile.remedies import Enqueue, Insert, Report, Update
+    from reconcile.rules import Rule, Settle
 
 __all__ = [
     "EXTRA",
@@ -38,6 +43,11 @@ __all__ = [
     "HaveKeys",
     "HaveRow",
     "HaveRows",
+    "Enqueue",
+    "Exactly",
+    "HaveReceipt",
+    "HaveRow",
+    "HaveSource",
     "HaveValues",
     "Insert",
     "ReconcileError",
@@ -48,6 +58,7 @@ __all__ = [
     "Settle",
     "Split",
     "Update",
+    "receipts",
 ]
 
 _HOMES = {
@@ -78,6 +89,11 @@ _HOMES = {
     ),
     "reconcile.rules": ("Rule",),
     "reconcile.settling": ("Settle",),
+    "reconcile.drift": ("EXTRA", "MISSING", "STALE"),
+    "reconcile.effects": ("AtLeast", "AtMost", "Exactly", "HaveReceipt", "HaveRow", "HaveSource", "HaveValues"),
+    "reconcile.errors": ("ReconcileError",),
+    "reconcile.remedies": ("Enqueue", "Insert", "Report", "Update"),
+    "reconcile.rules": ("Rule", "Settle"),
 }
 
 
@@ -85,4 +101,6 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(home), name)
+    if name == "receipts":
+        return importlib.import_module("reconcile.receipts")
     raise AttributeError(f"module 'reconcile' has no attribute {name!r}")

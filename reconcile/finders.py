@@ -19,16 +19,8 @@ from reconcile.sql.expressions import joins_to_many, pinned_queryset
 from reconcile.windows import EVERYTHING, Keys, Scope, Window
 
 __all__ = [
-    "Correction",
-    "Derivation",
-    "Finder",
-    "Insertion",
-    "Levels",
-    "Rewrite",
-    "Rewriting",
-    "Rows",
-    "Source",
-]
+    "Correction", "Derivation", "Finder", "Insertion", "Levels", "Promise", "Rewrite", "Rewriting", "Rows", "Source",
+]  # fmt: skip
 
 Rows = QuerySet[Any, Any]
 
@@ -139,6 +131,17 @@ class Levels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Promise:
+    """What `Enqueue` needs where a receipt tells that the effect is on its way.
+
+    `void` is the condition on a receipt that doesn't count any more.
+    """
+
+    name: str
+    void: Q
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finder:
     """One kind of drift of one rule: the drifted rows in any scope.
 
@@ -151,6 +154,8 @@ class Finder:
         then is a queryset of just these keys.
     reads: the rows that `sifted` reads, as a queryset, for people and for the order of rules.
     levels: set where records are computed from each other, so that some have to be mended before others.
+    ranged: a window is a range of the found rows' own keys; `find` then may give a union for it, which can be
+        counted, ordered and cut, but not filtered.
     insertion, correction, …: what a remedy of that name needs; None where there is nothing for it to do.
     """
 
@@ -161,11 +166,13 @@ class Finder:
     counted: Callable[[Scope], int] | None = None
     sifted: Callable[[Scope], Iterator[Any]] | None = None
     reads: Callable[[Scope], Rows] | None = None
+    ranged: bool = False
     insertion: Insertion | None = None
     correction: Correction | None = None
     rewriting: Rewriting | None = None
     derivation: Derivation | None = None
     levels: Levels | None = None
+    promise: Promise | None = None
 
     @property
     def using(self) -> str:
@@ -201,7 +208,7 @@ class Finder:
 
     def beyond(self, after: Any, *, limit: int) -> Sequence[Any]:
         """The first `limit` keys beyond `after` of all drifted rows, in key order. One statement."""
-        if self.sifted is not None:
+        if self.sifted is not None or self.ranged:
             return self.keys(Window(after), limit=limit)
         rows = self.find(EVERYTHING).filter(Window(after).on("pk"))
         return list(rows.order_by("pk").values_list("pk", flat=True)[:limit])

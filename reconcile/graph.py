@@ -9,7 +9,7 @@ from datetime import datetime
 from reconcile.finders import Finder
 from reconcile.rules import Rule
 from reconcile.sql.expressions import Column, columns_read
-from reconcile.windows import EVERYTHING
+from reconcile.windows import EVERYTHING, Keys
 
 __all__ = ["Order", "in_order"]
 
@@ -98,7 +98,9 @@ def _writes(rule: Rule, finders: Sequence[Finder]) -> frozenset[Column]:
 def _reads(rule: Rule, finders: Sequence[Finder]) -> frozenset[Column]:
     columns: frozenset[Column] = frozenset()
     for finder in finders:
-        columns |= columns_read(finder.reads(EVERYTHING) if finder.reads else finder.find(EVERYTHING))
+        # What a ranged finder looks for may be for the database to say; for no keys at all it isn't asked.
+        scope = Keys(()) if finder.ranged else EVERYTHING
+        columns |= columns_read(finder.reads(scope) if finder.reads else finder.find(scope))
         if finder.insertion is not None:
             columns |= columns_read(finder.insertion.owed(EVERYTHING))
     own: frozenset[Column] = rule.must.writes(rule.model)

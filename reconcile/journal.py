@@ -77,6 +77,12 @@ class ChunkJournal:
         rows = model._base_manager.using(self.using).filter(keys.on("pk"))
         return self._note(model, rows, Change.Verb(verb))
 
+    def take_back(self) -> int:
+        """Take back what the chunk has handed over, since it never went out; the number of rows. One statement."""
+        handed = Change._base_manager.using(self.using).filter(shard=self.shard, chunk=self.chunk, verb=Change.Verb.ENQUEUED)
+        taken: int = handed._raw_delete(self.using)
+        return taken
+
     def _note(self, model: type[Model], rows: Rows, verb: Change.Verb, **images: Any) -> int:
         columns = {
             "shard_id": Value(self.shard.pk),

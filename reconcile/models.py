@@ -7,11 +7,13 @@ How a state follows another is decided in `runs`; here stands only what is store
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
-__all__ = ["Change", "Outcome", "Receipt", "Run", "Shard"]
+__all__ = ["Change", "ExactField", "Outcome", "Receipt", "Run", "Shard"]
 
 
 class Run(models.Model):
@@ -168,6 +170,15 @@ class Change(models.Model):
         return f"{self.verb} {self.model} {self.key}"
 
 
+class ExactField(models.CharField):  # type: ignore[type-arg]
+    """Characters that are told apart exactly. MariaDB and MySQL would fold case in a unique constraint."""
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        """The column's type, with a collation where the database has another by default that folds."""
+        parameters: Any = super().db_parameters(connection)
+        return {**parameters, "collation": "utf8mb4_bin"} if connection.vendor == "mysql" else parameters
+
+
 class Receipt(models.Model):
     """That an effect outside the database was done for one record, or is on its way."""
 
@@ -180,9 +191,9 @@ class Receipt(models.Model):
         DONE = "done"
 
     id = models.BigAutoField(primary_key=True)
-    name = models.CharField(max_length=100, help_text="Name of the effect.")
-    model = models.CharField(max_length=200, help_text="Label of the record's model.")
-    key = models.CharField(max_length=255, help_text="Primary key of the record, as text.")
+    name = ExactField(max_length=100, help_text="Name of the effect.")
+    model = ExactField(max_length=200, help_text="Label of the record's model.")
+    key = ExactField(max_length=255, help_text="Primary key of the record, as text.")
     state = models.CharField(max_length=10, choices=State.choices, default=State.DONE)
     recorded_at = models.DateTimeField(default=timezone.now)
 

@@ -4,6 +4,9 @@ from reconcile.effects._base import Effect
 from reconcile.effects._from_python import FromPython, HaveKeys
 from reconcile.effects.have_row import AtLeast, AtMost, Exactly, HaveRow
 from reconcile.effects.have_rows import HaveRows
+from reconcile.effects.have_receipt import HaveReceipt
+from reconcile.effects.have_row import AtLeast, AtMost, Exactly, HaveRow
+from reconcile.effects.have_source import HaveSource
 from reconcile.effects.have_values import HaveValues
 from reconcile.effects.satisfy import Satisfy
 
@@ -19,3 +22,4 @@ __all__ = [
     "HaveValues",
     "Satisfy",
 ]
+__all__ = ["AtLeast", "AtMost", "Effect", "Exactly", "HaveReceipt", "HaveRow", "HaveSource", "HaveValues"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +15,7 @@ from reconcile.finders import Finder
 from reconcile.sql.expressions import Column
 from reconcile.windows import Keys
 
-__all__ = ["Journal", "Mending", "Remedy", "Wrote"]
+__all__ = ["Journal", "Mending", "Remedy", "Sending", "Wrote"]
 
 
 class Journal(Protocol):
@@ -42,17 +42,34 @@ class Journal(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sending:
+    """What goes out of the database for a chunk, once the chunk has been committed.
+
+    what: in words. send: hands it over, or raises. done, failed: note in the database that it went out, or that it
+    didn't; each costs one statement at most.
+    """
+
+    what: str
+    send: Callable[[], None]
+    done: Callable[[], None]
+    failed: Callable[[], None]
+
+
 @dataclass(frozen=True)
 class Wrote:
     """What a remedy did for one chunk.
 
     written: rows by verb. held: rows left alone because other sessions hold them. refused: keys that the remedy
-    could not mend, each with the reason; they are set aside, and the others of the chunk stand.
+    could not mend, each with the reason; they are set aside, and the others of the chunk stand. sending: what goes out
+    after the commit. promised: the drift is gone already, although the remedy is a deferred one.
     """
 
     written: Written = field(default_factory=Written)
     held: int = 0
     refused: Mapping[Any, str] = field(default_factory=dict)
+    sending: Sending | None = None
+    promised: bool = False
 
     @classmethod
     def of(cls, verb: str, rows: int, **more: Any) -> Wrote:

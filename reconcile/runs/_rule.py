@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +36,7 @@ class _Repaired:
     why_stopped: str = ""
     held: bool = False
     unfinished: bool = False
+    deferred: bool = False
 
 
 def too_risky(rule: Rule, using: str) -> str:
@@ -97,7 +97,11 @@ def _repair(outcome: Outcome, made: RulePlan, run: Run, *, using: str, progress:
     rule = made.rule
     compiled = rule.compile(using=using, now=run.now)
     finders = {finder.drift: finder for finder in compiled.finders if rule.remedy(finder.drift).verb}
-    repaired = _Repaired()
+    repaired = _Repaired(
+        deferred=any(
+            rule.remedy(drift).deferred and finder.promise is None for drift, finder in finders.items()
+        )
+    )
     try:
         shards = hold(outcome, finders, using=using)
     except HeldError as error:
@@ -167,16 +171,17 @@ def _note_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: _Repair
     outcome.error = found.error or ""
     outcome.left = sum(found.tally[drift] for drift in Drift if rule.remedy(drift).verb)
     outcome.skipped = repaired.skipped
-    outcome.why_stopped = repaired.why_stopped or _why_left(outcome, rule, repaired.failures)
+    outcome.why_stopped = repaired.why_stopped or _why_left(outcome, repaired)
 
 
-def _why_left(outcome: Outcome, rule: Rule, failures: Mapping[Any, str]) -> str:
+def _why_left(outcome: Outcome, repaired: _Repaired) -> str:
+    failures = repaired.failures
     if failures:
         key, why = next(iter(failures.items()))
         if len(failures) == 1:
             return f"1 record could not be repaired, {key}: {why}"
         return f"{len(failures)} records could not be repaired; the first, {key}: {why}"
-    if outcome.left and outcome.enqueued and any(rule.remedy(drift).deferred for drift in Drift):
+    if outcome.left and outcome.enqueued and repaired.deferred:
         return "The records are mended when the tasks that were enqueued have run. Check again later."
     if outcome.left and outcome.may_repair and not outcome.error:
         return "Drift is left: other sessions hold these records, or write them meanwhile. Repair again."

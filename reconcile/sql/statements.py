@@ -14,7 +14,7 @@ from django.db.models import Field, Model, QuerySet
 
 from reconcile.sql.dialects import dialect_of
 
-__all__ = ["KEY", "WANTED", "execute_select_into", "insert_select", "select_sql", "update_from"]
+__all__ = ["KEY", "WANTED", "execute_select_into", "insert_select", "replace_select", "select_sql", "update_from"]
 
 KEY = "_key"
 """Alias of the key column in the SELECT that `update_from` reads."""
@@ -40,6 +40,23 @@ def insert_select(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Q
     """
     conflict = dialect_of(rows.db).on_conflict
     return execute_select_into(model, fields, rows, suffix=f" {conflict}" if conflict else "")
+
+
+def replace_select(
+    model: type[Model], fields: Sequence[Field[Any, Any]], rows: QuerySet[Any, Any], *, unique: Sequence[str]
+) -> int:
+    """Insert what `rows` selects; where the columns `unique` have a row already, write the rest of the columns over it.
+
+    The first of these decides: a row that has the same value in it is left as it is. The number of rows inserted
+    and replaced; on MariaDB and MySQL it means nothing. One statement.
+    """
+    quote = connections[rows.db].ops.quote_name
+    clause = dialect_of(rows.db).on_conflict_replace(
+        table=quote(model._meta.db_table),
+        unique=[quote(str(field.column)) for field in fields if field.name in unique],
+        columns=[quote(str(field.column)) for field in fields if field.name not in unique],
+    )
+    return execute_select_into(model, fields, rows, suffix=f" {clause}")
 
 
 def execute_select_into(

@@ -30,6 +30,12 @@ class Dialect:
     aggregates_by_join: ClassVar[bool] = False
     """Whether an aggregate over a relation is fastest as a join with the range in it (else: a subquery)."""
 
+    looks_up_each: ClassVar[bool] = True
+    """Whether an anti-join looks up each row (else: the other table can be hashed, by an expression too)."""
+
+    remembers_folded: ClassVar[bool] = False
+    """Whether a subquery's answer for one text is taken for another that the collation folds with it."""
+
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
 
@@ -66,6 +72,12 @@ class Dialect:
     def is_lost(self, error: Error) -> bool:  # noqa: ARG002
         """True where the error ended the session, so that it says nothing of the records of the chunk."""
         return False
+
+    def on_conflict_replace(self, *, table: str, unique: Sequence[str], columns: Sequence[str]) -> str:
+        """Clause after an `INSERT … SELECT` that writes over a row whose first of `columns` differs. Names are quoted."""
+        settings = ", ".join(f"{column} = excluded.{column}" for column in columns)
+        differs = f"{table}.{columns[0]} <> excluded.{columns[0]}"
+        return f"ON CONFLICT ({', '.join(unique)}) DO UPDATE SET {settings} WHERE {differs}"
 
     def update_from(
         self, *, table: str, key: str, wanted_key: str, assignments: list[tuple[str, str]], select: str

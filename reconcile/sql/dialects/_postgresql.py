@@ -31,6 +31,7 @@ class PostgreSQL(Dialect):
     """`FOR NO KEY UPDATE` leaves live handlers that insert children alone; `FOR UPDATE` deadlocked with them."""
 
     aggregates_by_join = True
+    looks_up_each = False
 
     def guard(self) -> None:
         """One statement. In REPEATABLE READ a check after the lock would read a snapshot older than the wait."""

@@ -1,0 +1,121 @@
+"""`Enqueue`: hand the drifted records to a Celery task, one message a chunk, after the chunk's commit.
+
+Note [Promised, sent, done]: where the effect has receipts, a chunk promises them in its own transaction, so that
+no other run hands the same records over. The message goes out after the commit; then the promises become sent. If
+it can't go out they are taken back. If the worker is killed in between, nobody takes them back, and they count no
+more after ten minutes: the effect is done at least once, never lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+from reconcile import receipts
+from reconcile.drift import Drift
+from reconcile.errors import Fault, nearest
+from reconcile.finders import Finder, Promise
+from reconcile.remedies._base import Journal, Mending, Sending, Wrote
+from reconcile.windows import Keys
+
+__all__ = ["Enqueue"]
+
+_MOST = 5_000
+"""Keys that a chunk takes."""
+
+
+@dataclass(frozen=True)
+class Enqueue(Mending):
+    """Send `task.delay([key, …])` with the keys of up to `batch` records.
+
+    task: a Celery task, or the name under which one is registered. It is given numbers as they are and other keys as
+        text, has to pass over records that are gone or mended, and may be given a record twice.
+    batch: records in a message, which is one chunk; 1 to 5,000.
+
+    The drift of a HaveReceipt goes with the chunk; any other goes when the task has run. Two statements a chunk,
+    and six more where it promises receipts.
+    """
+
+    task: Any
+    batch: int = 500
+
+    verb: ClassVar[str] = "enqueued"
+    deferred: ClassVar[bool] = True
+
+    @property
+    def chunk(self) -> int:
+        """One message a chunk."""
+        return self.batch
+
+    def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:  # noqa: ARG002
+        """A task that can't be found, and a batch that is none."""
+        found = []
+        if isinstance(self.task, str):
+            known = _registered()
+            if self.task not in known:
+                hint = nearest(self.task, known).strip() or "Give the name of a task of this project's Celery application."
+                found.append(Fault("reconcile.E012", f"Enqueue: no task is registered as {self.task!r}.", hint))
+        elif not _is_task(self.task):
+            hint = "Give a Celery task, decorated with @shared_task, or its registered name."
+            found.append(Fault("reconcile.E012", f"Enqueue: {self.task!r} is no task.", hint))
+        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or not 1 <= self.batch <= _MOST:
+            found.append(Fault("reconcile.E012", f"Enqueue: batch= is {self.batch!r}.", f"Give a number from 1 to {_MOST}."))
+        return found
+
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
+        """Promise and journal those of `keys` that have still drifted; the message is the caller's to send."""
+        promised = [] if finder.promise is None else _promised(finder, finder.promise, keys)
+        owing = finder.keys(keys) if finder.promise is None else [key for key, _ in promised]
+        if not owing:
+            return Wrote(promised=finder.promise is not None)
+        journal.handed_over(self.verb, finder.model, Keys(owing))
+        numbers = [number for _, number in promised]
+        sending = Sending(
+            what=f"{len(owing)} records to task {_name(self.task)}",
+            send=partial(_send, self.task, [_plain(key) for key in owing]),
+            done=partial(receipts.sent, numbers, using=finder.using) if numbers else _nothing,
+            failed=partial(receipts.forsake, numbers, using=finder.using) if numbers else _nothing,
+        )
+        return Wrote.of(self.verb, len(owing), promised=finder.promise is not None, sending=sending)
+
+
+def _promised(finder: Finder, promise: Promise, keys: Keys) -> list[tuple[Any, int]]:
+    return receipts.promise(promise.name, finder.find(keys), promise.void)
+
+
+def _send(task: Any, keys: list[Any]) -> None:
+    if isinstance(task, str):
+        from celery import current_app
+
+        _registered()
+        task = current_app.tasks[task]
+    task.delay(keys)
+
+
+def _nothing() -> None:
+    """Nothing was promised."""
+
+
+def _plain(key: Any) -> Any:
+    """The key as JSON can hold it."""
+    return key if isinstance(key, int) else str(key)
+
+
+def _name(task: Any) -> str:
+    return task if isinstance(task, str) else str(task.name)
+
+
+def _is_task(value: Any) -> bool:
+    from celery import Task
+
+    return isinstance(value, Task)
+
+
+def _registered() -> set[str]:
+    """Names of the tasks of the project's Celery application."""
+    from celery import current_app
+
+    current_app.loader.import_default_modules()
+    return set(current_app.tasks)
