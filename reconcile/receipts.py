@@ -21,7 +21,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import Error, connections, router
-from django.db.models import CharField, DateTimeField, Exists, F, Field, Model, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models import CharField, CompositePrimaryKey, DateTimeField, Exists, F, Field, Model, OuterRef, Q, QuerySet, Subquery, Value
 from django.utils import timezone
 
 from reconcile.errors import UsageError
@@ -200,6 +200,13 @@ def _examine(name: Any) -> None:
 
 def _each(objects: Any, keys: Iterable[Any] | None, using: str | None) -> Iterator[_Rows]:
     """The records, as querysets that one statement takes, each record once."""
+    for rows in _querysets(objects, keys, using):
+        if isinstance(rows.model._meta.pk, CompositePrimaryKey):
+            raise UsageError(f"{rows.model._meta.label} has a composite primary key, which receipts don't serve.")
+        yield rows
+
+
+def _querysets(objects: Any, keys: Iterable[Any] | None, using: str | None) -> Iterator[_Rows]:
     if isinstance(objects, type) and issubclass(objects, Model):
         if keys is None:
             raise UsageError(f"{objects.__name__} is a model. Give keys=[…] with it, or a queryset.")
