@@ -79,7 +79,9 @@ class ChunkJournal:
 
     def take_back(self) -> int:
         """Take back what the chunk has handed over, since it never went out; the number of rows. One statement."""
-        handed = Change._base_manager.using(self.using).filter(shard=self.shard, chunk=self.chunk, verb=Change.Verb.ENQUEUED)
+        handed = Change._base_manager.using(self.using).filter(
+            shard=self.shard, chunk=self.chunk, verb=Change.Verb.ENQUEUED
+        )
         taken: int = handed._raw_delete(self.using)
         return taken
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError, transaction
+from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError
 from django.db.models import F
 from django.utils import timezone
 
@@ -28,7 +28,8 @@ from reconcile.errors import (
 from reconcile.finders import Finder
 from reconcile.journal import ChunkJournal
 from reconcile.models import Outcome, Shard
-from reconcile.remedies import Remedy, Sending, Wrote
+from reconcile.remedies import Remedy, Wrote
+from reconcile.sending import send
 from reconcile.sql.dialects import dialect_of
 from reconcile.windows import Keys
 
@@ -126,7 +127,8 @@ class Chunks:
             self._advance(keys[-1], wrote.written, len(skipped))
         self.shard.chunks += 1
         self.shard.cursor = str(keys[-1])
-        self._send(wrote, journal)
+        if wrote.sending is not None:
+            send(wrote.sending, wrote.written, journal, rule=self.rule, pause=self.pause)
         self.mended += len(keys) - len(skipped)
         self.aside.extend(key for key in keys if key in held)
         for key, why in wrote.refused.items():
@@ -136,58 +138,6 @@ class Chunks:
             after=str(keys[0]), upto=str(keys[-1]), written=wrote.written.total, skipped=len(skipped),
         )  # fmt: skip
         return wrote.written.total
-
-    def _send(self, wrote: Wrote, journal: ChunkJournal) -> None:
-        """After step 6: what goes out of the database; raises GivenUpError where it can't, since all others would fail too."""
-        sending = wrote.sending
-        if sending is None:
-            return
-        try:
-            sending.send()
-        except Exception as error:
-            log.error("message_not_sent", rule=self.rule, what=sending.what, error=str(error), exc_info=True)
-            self._take_back(sending, wrote.written, journal)
-            raise GivenUpError(
-                f"The message with {sending.what} could not be sent ({type(error).__name__}: {error}). It was taken back, "
-                "so they are owed again. See that the broker answers and the task works; then repair again."
-            ) from error
-        try:
-            self._patiently(sending.done)
-        except Error as error:
-            log.error("message_not_noted", rule=self.rule, what=sending.what, error=str(error), exc_info=True)
-            raise GivenUpError(
-                f"The message with {sending.what} was sent, and the database would not note it ({error}). It goes out once "
-                "more when its promises are ten minutes old."
-            ) from error
-
-    def _take_back(self, sending: Sending, written: Written, journal: ChunkJournal) -> None:
-        """Undo what the chunk had noted; who resumes looks at all records again."""
-
-        def act() -> None:
-            with transaction.atomic(using=self.using):
-                mine = self._own_shard()
-                mine.update(written=F("written") - written.total, set_aside=F("set_aside") + written.total)
-                outcome = Outcome._base_manager.using(self.using).filter(pk=self.shard.outcome_id)
-                outcome.update(enqueued=F("enqueued") - written.enqueued)
-                journal.take_back()
-                sending.failed()
-
-        self._patiently(act)
-
-    def _patiently(self, act: Callable[[], None]) -> None:
-        """Do `act`, again where another session is in the way."""
-        for attempt in range(TRIES - 1):
-            try:
-                return act()
-            except Error as error:
-                if not dialect_of(self.using).is_transient(error):
-                    raise
-            self.pause(random.uniform(0, FIRST_PAUSE * 2**attempt))  # noqa: S311
-        return act()
-
-    def _is_deferred(self, wrote: Wrote) -> bool:
-        """Whether the drift goes away only later; a promise takes it away at once."""
-        return self.remedy.deferred and not wrote.promised
 
     def _fence(self) -> None:
         """Step 0: an owner that was taken over finds no shard with its token, and must stop."""
@@ -223,7 +173,7 @@ class Chunks:
 
     def _verified(self, keys: Sequence[Any], wrote: Wrote) -> set[Any]:
         """Step 5: after the write none of the locked records may drift, but those of rows that others hold."""
-        if not keys or self._is_deferred(wrote):
+        if not keys or (self.remedy.deferred and not wrote.promised):
             return set()
         left = {*self.finder.keys(Keys(keys))} - {*wrote.refused}
         if len(left) <= wrote.held:

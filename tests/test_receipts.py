@@ -176,7 +176,7 @@ def test_what_is_no_record_is_refused(given, said):
 
 
 def test_keys_that_are_none_or_go_with_no_model_are_refused():
-    with pytest.raises(UsageError, match="A key can't be one of zoo.Basket"):
+    with pytest.raises(UsageError, match="A key can't be one"):
         receipts.record("mail", Basket, keys=["x"])
     with pytest.raises(UsageError, match="goes with a model"):
         receipts.record("mail", Basket.objects.all(), keys=[1])
@@ -240,7 +240,6 @@ def test_a_caller_inside_a_transaction_waits_for_the_other():
     for session in sessions:
         session.start()
     assert recorded.wait(30)
-    sessions[1].is_alive()
     may_commit.set()
     assert [session.join() for session in sessions] == [50, 0]
     assert noted() == done(*made)

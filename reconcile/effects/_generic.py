@@ -93,11 +93,11 @@ class Generic:
             # The database isn't asked which content types there are: the order of rules costs no statement.
             return records.filter(self._is_of([]), self._refers)
         types = self.type_column.attname
-        used = records.order_by().filter(**{f"{types}__isnull": False}).values_list(types, flat=True).distinct()
+        used = (
+            records.order_by().filter(**{f"{types}__isnull": False}).values_list(types, flat=True).distinct()
+        )
         owners, unknown = self._owners(list(used))
-        gone = [
-            self._is_of([number]) & owner.is_gone(self.source, keys) for number, owner in owners.items()
-        ]
+        gone = [self._is_of([number]) & owner.is_gone(self.source, keys) for number, owner in owners.items()]
         terms = {name: term for owner in owners.values() for name, term in owner.terms(self.source).items()}
         orphans: Rows = records.alias(**terms).filter(reduce(or_, gone, self._is_of(unknown) & self._refers))
         return orphans
@@ -146,6 +146,6 @@ def _column(model: type[Model], name: str) -> Field[Any, Any]:
     return column
 
 
-def _content_types(column: Field[Any, Any]) -> type[Model]:
-    model: type[Model] = column.related_model  # type: ignore[assignment]
+def _content_types(column: Field[Any, Any]) -> Any:
+    model: Any = column.related_model
     return model

@@ -88,7 +88,11 @@ class Owner:
         same = Q(SameText(AsText(own, field=column), term))
         # Note [A text key, whole or few]: for all rows PostgreSQL hashes the owners' keys as text once, which nothing
         # beats. For few rows, and on databases that look up each row, the text leads to the key through its index.
-        if has_key_of(column) and is_text(kind) and (isinstance(scope, Keys) or dialect_of(using).looks_up_each):
+        if (
+            has_key_of(column)
+            and is_text(kind)
+            and (isinstance(scope, Keys) or dialect_of(using).looks_up_each)
+        ):
             same &= Q(Same(own, KeyOf(term, field=column), field=column))
         return same
 

@@ -60,12 +60,18 @@ def _type_faults(must: _Spec) -> Iterator[Fault]:
         yield Fault("reconcile.E012", f"HaveSource has {what}.", hint)
     if must.model is not None and not _has_table(must.model):
         yield Fault(
-            "reconcile.E012", f"HaveSource: model= is {must.model!r}, which is no model with a table.", "Give the owner's model class."
+            "reconcile.E012",
+            f"HaveSource: model= is {must.model!r}, which is no model with a table.",
+            "Give the owner's model class.",
         )
     if not isinstance(must.to, str):
-        yield Fault("reconcile.E012", f"HaveSource: to= is {must.to!r}.", "Give the name of the owner's column.")
+        yield Fault(
+            "reconcile.E012", f"HaveSource: to= is {must.to!r}.", "Give the name of the owner's column."
+        )
     if not isinstance(must.where, Q):
-        yield Fault("reconcile.E012", f"HaveSource: where= is {must.where!r}.", "Give a Q over the owner's columns.")
+        yield Fault(
+            "reconcile.E012", f"HaveSource: where= is {must.where!r}.", "Give a Q over the owner's columns."
+        )
 
 
 def _link_faults(must: _Spec) -> Iterator[Fault]:
@@ -91,8 +97,12 @@ def _column_faults(must: _Spec, model: type[Model]) -> Iterator[Fault]:
         hint = f'Say what it refers to: HaveSource("{must.column}", model=…, to="…").'
         yield Fault("reconcile.E012", f"HaveSource: {label} is no foreign key.", hint)
     elif named.remote_field is not None and (must.model is not None or must.to):
-        hint = f"A foreign key says that by itself: HaveSource({must.column!r}). For another owner give link=."
-        yield Fault("reconcile.E012", f"HaveSource: {label} is a foreign key, and model= or to= is given.", hint)
+        hint = (
+            f"A foreign key says that by itself: HaveSource({must.column!r}). For another owner give link=."
+        )
+        yield Fault(
+            "reconcile.E012", f"HaveSource: {label} is a foreign key, and model= or to= is given.", hint
+        )
 
 
 def _generic_faults(must: _Spec, model: type[Model]) -> Iterator[Fault]:
@@ -104,7 +114,9 @@ def _generic_faults(must: _Spec, model: type[Model]) -> Iterator[Fault]:
     holder = field_named(model, key.fk_field)
     if holder is None or not (is_text(holder) or has_key_of(holder)):
         hint = "Keep the key as text, number or UUID."
-        yield Fault("reconcile.E015", f"HaveSource: {key.fk_field!r} can't hold the keys of many models.", hint)
+        yield Fault(
+            "reconcile.E015", f"HaveSource: {key.fk_field!r} can't hold the keys of many models.", hint
+        )
 
 
 def _unknown(must: _Spec, model: type[Model]) -> Fault:
@@ -136,7 +148,9 @@ def _owner_faults(owner: type[Model], must: _Spec, link: Mapping[str, Any]) -> I
             hint = "Name its columns in link=."
             yield Fault("reconcile.E015", f"HaveSource: {label} has a composite primary key.", hint)
         elif column is None or column.many_to_many:
-            hint = nearest(name, field_names(owner)).strip() or f"Its columns: {', '.join(field_names(owner))}."
+            hint = (
+                nearest(name, field_names(owner)).strip() or f"Its columns: {', '.join(field_names(owner))}."
+            )
             yield Fault("reconcile.E013", f"HaveSource: {label} has no column {name!r}.", hint)
     try:
         if joins_to_many(owner._base_manager.filter(must.where).query):
@@ -153,7 +167,9 @@ def _comparison_faults(owner: type[Model], model: type[Model], link: Mapping[str
             continue
         where = f"HaveSource(link={{{name!r}: …}})"
         if callable(value) and not hasattr(value, "resolve_expression"):
-            yield Fault("reconcile.E012", f"{where}: it is given a function.", "Give an expression over the record.")
+            yield Fault(
+                "reconcile.E012", f"{where}: it is given a function.", "Give an expression over the record."
+            )
             continue
         unresolved = [*expression_faults(model, value, column, where)]
         yield from unresolved

@@ -55,13 +55,24 @@ class Enqueue(Mending):
         if isinstance(self.task, str):
             known = _registered()
             if self.task not in known:
-                hint = nearest(self.task, known).strip() or "Give the name of a task of this project's Celery application."
-                found.append(Fault("reconcile.E012", f"Enqueue: no task is registered as {self.task!r}.", hint))
+                hint = (
+                    nearest(self.task, known).strip()
+                    or "Give the name of a task of this project's Celery application."
+                )
+                found.append(
+                    Fault("reconcile.E012", f"Enqueue: no task is registered as {self.task!r}.", hint)
+                )
         elif not _is_task(self.task):
             hint = "Give a Celery task, decorated with @shared_task, or its registered name."
             found.append(Fault("reconcile.E012", f"Enqueue: {self.task!r} is no task.", hint))
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or not 1 <= self.batch <= _MOST:
-            found.append(Fault("reconcile.E012", f"Enqueue: batch= is {self.batch!r}.", f"Give a number from 1 to {_MOST}."))
+            found.append(
+                Fault(
+                    "reconcile.E012",
+                    f"Enqueue: batch= is {self.batch!r}.",
+                    f"Give a number from 1 to {_MOST}.",
+                )
+            )
         return found
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:

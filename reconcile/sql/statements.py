@@ -14,7 +14,15 @@ from django.db.models import Field, Model, QuerySet
 
 from reconcile.sql.dialects import dialect_of
 
-__all__ = ["KEY", "WANTED", "execute_select_into", "insert_select", "replace_select", "select_sql", "update_from"]
+__all__ = [
+    "KEY",
+    "WANTED",
+    "execute_select_into",
+    "insert_select",
+    "replace_select",
+    "select_sql",
+    "update_from",
+]
 
 KEY = "_key"
 """Alias of the key column in the SELECT that `update_from` reads."""

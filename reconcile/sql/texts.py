@@ -23,6 +23,8 @@ _SQL = tuple[str, list[Any] | tuple[Any, ...]]
 _DASHED = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
 """Where the groups of a UUID's digits begin, and how long they are."""
 
+_COMMA, _PIPES = ", '-', ", " || '-' || "
+
 _INTEGER = "^-?[0-9]{1,19}$"
 _LEAST, _MOST = -(2**63), 2**63 - 1
 _UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
@@ -59,9 +61,8 @@ class AsText(Func):
         sql, params = compiler.compile(source)
         groups = [f"SUBSTR({sql}, {start}, {length})" for start, length in _DASHED]
         # CONCAT_WS would make an empty text of NULL.
-        dashed = (
-            f"CONCAT({', '-', '.join(groups)})" if connection.vendor == "mysql" else " || '-' || ".join(groups)
-        )
+        mysql = connection.vendor == "mysql"
+        dashed = f"CONCAT({_COMMA.join(groups)})" if mysql else _PIPES.join(groups)
         return f"({dashed})", [*params] * len(groups)
 
 
@@ -84,7 +85,11 @@ class KeyOf(Func):
         postgresql = connection.vendor == "postgresql"
         matches = "~" if postgresql else "REGEXP"
         if not integer:
-            key = f"CAST({sql} AS UUID)" if connection.features.has_native_uuid_field else f"REPLACE({sql}, '-', '')"
+            key = (
+                f"CAST({sql} AS UUID)"
+                if connection.features.has_native_uuid_field
+                else f"REPLACE({sql}, '-', '')"
+            )
             return f"CASE WHEN {sql} {matches} '{_UUID}' THEN {key} END", [*params, *params]
         # What is no number, or beyond the largest, would be an error: the cases keep it from being cast.
         wide, narrow = ("numeric", "bigint") if postgresql else ("DECIMAL(20)", "SIGNED")

@@ -90,9 +90,7 @@ def test_a_proxy_s_records_have_the_receipts_of_their_table():
 def test_young_records_are_left_alone():
     old = Note.objects.create(written_at=an_hour_ago())
     Note.objects.create()
-    rule = Rule(
-        name="mail", every=Note, must=HaveReceipt("mail"), settle=Settle("written_at", minutes=15)
-    )
+    rule = Rule(name="mail", every=Note, must=HaveReceipt("mail"), settle=Settle("written_at", minutes=15))
     assert_finds(rule, missing=[old])
 
 
@@ -148,7 +146,7 @@ class Wordy(models.Model):
 
 
 @pytest.mark.parametrize(
-    ("every", "must", "remedies", "id", "said"),
+    ("every", "must", "remedies", "fault_id", "said"),
     [
         (Basket, HaveReceipt(""), {}, "E012", "its name is ''"),
         (Basket, HaveReceipt(7), {}, "E012", "its name is 7"),
@@ -160,9 +158,9 @@ class Wordy(models.Model):
         (Wordy, HaveReceipt("x"), {}, "E015", "more than 255 characters"),
     ],
 )  # fmt: skip
-def test_each_fault_says_the_way_out(every, must, remedies, id, said):
+def test_each_fault_says_the_way_out(every, must, remedies, fault_id, said):
     (fault,) = Rule(name="faulty", every=every, must=must, remedies=remedies).faults()
-    assert fault.id == f"reconcile.{id}"
+    assert fault.id == f"reconcile.{fault_id}"
     assert said in str(fault)
     assert fault.hint
 

@@ -201,7 +201,10 @@ def test_a_link_over_several_columns_needs_all_of_them():
     note(number=1, page_code="2")
     note(number=1)
     lost = note(number=1, page_code="3")
-    assert_finds(rule(model=Basket, link={"score": F("number"), "label": F("page_code")}), extra=Note.objects.exclude(page_code=None))
+    assert_finds(
+        rule(model=Basket, link={"score": F("number"), "label": F("page_code")}),
+        extra=Note.objects.exclude(page_code=None),
+    )
     linked = rule(model=Basket, link={"score": F("number"), "quantity": F("page_code")})
     assert_finds(linked, extra=[lost])
 
@@ -276,8 +279,7 @@ def test_the_number_of_statements_does_not_grow(effect):
         ),
         (
             HaveSource(model=Order, link={"id": F("number")}, where=Q(status="paid")),
-            "Every note must have the Order that it refers to, with id = number, "
-            "counting those with status = 'paid'.",
+            "Every note must have the Order that it refers to, with id = number, counting those with status = 'paid'.",
         ),
     ],
 )
@@ -288,7 +290,7 @@ def test_the_sentence(must, sentence):
 
 
 @pytest.mark.parametrize(
-    ("must", "id", "said"),
+    ("must", "fault_id", "said"),
     [
         (HaveSource(), "E012", "neither a column nor link="),
         (HaveSource("basket", link={"id": F("pk")}), "E012", "both a column and link="),
@@ -318,9 +320,9 @@ def test_the_sentence(must, sentence):
     ],
     ids=str,
 )  # fmt: skip
-def test_each_fault_says_the_way_out(must, id, said):
+def test_each_fault_says_the_way_out(must, fault_id, said):
     faults = [*Rule(name="faulty", every=Note, must=must).faults()]
-    assert [fault.id for fault in faults] == [f"reconcile.{id}"], [str(fault) for fault in faults]
+    assert [fault.id for fault in faults] == [f"reconcile.{fault_id}"], [str(fault) for fault in faults]
     assert said in str(faults[0])
     assert faults[0].hint
 

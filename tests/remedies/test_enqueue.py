@@ -13,7 +13,16 @@ from kombu import Connection
 
 from reconcile import MISSING, STALE, Enqueue, HaveReceipt, HaveValues, Report, Rule, receipts, runs
 from reconcile.models import Change, Outcome, Receipt, Run
-from tests.helpers import ROOT, Session, assert_finds, assert_repairs, checked, environment, repaired, statements
+from tests.helpers import (
+    ROOT,
+    Session,
+    assert_finds,
+    assert_repairs,
+    checked,
+    environment,
+    repaired,
+    statements,
+)
 from tests.zoo.models import Basket, Device, Page
 from tests.zoo.tasks import MESSAGES, greet, keep, label, stumble
 
@@ -58,7 +67,7 @@ def states():
 def test_a_record_without_a_receipt_is_enqueued_once():
     keys = baskets(3)
     assert_repairs(greeting(), enqueued=3)
-    assert MESSAGES == [("keep", keys)]
+    assert [("keep", keys)] == MESSAGES
     assert states() == ["sent"] * 3
 
 
@@ -66,7 +75,7 @@ def test_a_record_with_a_receipt_is_not_enqueued():
     done, owed = baskets(2)
     receipts.record("greeting", Basket, keys=[done])
     assert_repairs(greeting(), enqueued=1)
-    assert MESSAGES == [("keep", [owed])]
+    assert [("keep", [owed])] == MESSAGES
     assert states() == ["done", "sent"]
 
 
@@ -79,7 +88,7 @@ def test_a_task_that_records_its_receipts_makes_them_done():
 def test_each_chunk_is_one_message():
     keys = baskets(5)
     assert_repairs(greeting(batch=2), enqueued=5)
-    assert MESSAGES == [("keep", keys[:2]), ("keep", keys[2:4]), ("keep", keys[4:])]
+    assert [("keep", keys[:2]), ("keep", keys[2:4]), ("keep", keys[4:])] == MESSAGES
     outcome = Outcome.objects.first()
     assert Run.objects.count() == 2
     assert set(Change.objects.values_list("verb", "model", "before", "after")) == {
@@ -92,7 +101,7 @@ def test_uuids_and_texts_go_out_as_text():
     device, page = Device.objects.create(name="x"), Page.objects.create(code="a b")
     assert_repairs(greeting(every=Device), enqueued=1)
     assert_repairs(greeting(every=Page), enqueued=1)
-    assert MESSAGES == [("keep", [str(device.pk)]), ("keep", [page.pk])]
+    assert [("keep", [str(device.pk)]), ("keep", [page.pk])] == MESSAGES
 
 
 @pytest.mark.parametrize(
@@ -110,14 +119,14 @@ def test_what_counts_no_more_is_sent_again(state, age, sent):
     at = timezone.now() - age
     Receipt.objects.create(name="greeting", model="zoo.Basket", key=str(key), state=state, recorded_at=at)
     assert_repairs(greeting(within=timedelta(hours=1)), **({"enqueued": 1} if sent else {}))
-    assert MESSAGES == ([("keep", [key])] if sent else [])
+    assert ([("keep", [key])] if sent else []) == MESSAGES
     assert states() == ["sent" if sent else state]
 
 
 def test_a_task_by_its_registered_name():
     (key,) = baskets(1)
     assert_repairs(greeting("tests.zoo.tasks.keep"), enqueued=1)
-    assert MESSAGES == [("keep", [key])]
+    assert [("keep", [key])] == MESSAGES
 
 
 def test_other_drift_goes_when_the_task_has_run():
@@ -133,7 +142,7 @@ def test_other_drift_stays_until_the_task_has_run():
         result = repaired(labelled(keep))
         assert (result.written.enqueued, result.left, result.incomplete) == (2, 2, True)
         assert "when the tasks that were enqueued have run" in result.why_stopped
-    assert MESSAGES == [("keep", keys)] * 2
+    assert [("keep", keys)] * 2 == MESSAGES
     assert not Receipt.objects.exists()
 
 
@@ -221,7 +230,7 @@ def test_a_kill_between_commit_and_send_loses_nothing():
     assert states() == ["promised"] * 2
     Outcome.objects.update(held=None)
     assert_repairs(greeting(), enqueued=1)
-    assert MESSAGES == [("keep", keys[2:])]
+    assert [("keep", keys[2:])] == MESSAGES
     Receipt.objects.filter(state="promised").update(recorded_at=timezone.now() - timedelta(minutes=11))
     assert_repairs(greeting(), enqueued=2)
     assert MESSAGES[1:] == [("keep", keys[:2])]
@@ -263,7 +272,7 @@ def test_over_a_real_broker_a_message_holds_the_keys():
 
 
 @pytest.mark.parametrize(
-    ("remedy", "id", "said"),
+    ("remedy", "fault_id", "said"),
     [
         (Enqueue(print), "E012", "is no task"),
         (Enqueue(None), "E012", "None is no task"),
@@ -275,10 +284,10 @@ def test_over_a_real_broker_a_message_holds_the_keys():
         (Enqueue(keep, batchh=3), "E010", "Did you mean 'batch'?"),
     ],
 )
-def test_each_fault_says_the_way_out(remedy, id, said):
+def test_each_fault_says_the_way_out(remedy, fault_id, said):
     rule = Rule(name="faulty", every=Basket, must=HaveReceipt("x"), remedies={MISSING: remedy})
     (fault,) = rule.faults()
-    assert fault.id == f"reconcile.{id}"
+    assert fault.id == f"reconcile.{fault_id}"
     assert said in str(fault)
     assert fault.hint
 

@@ -98,7 +98,8 @@ class MySQL(Dialect):
         """Any unique key counts. The deciding column comes last: what is set already is seen by what is set after it."""
         differs = f"{table}.{columns[0]} <> VALUES({columns[0]})"
         settings = [
-            f"{table}.{column} = IF({differs}, VALUES({column}), {table}.{column})" for column in columns[::-1]
+            f"{table}.{column} = IF({differs}, VALUES({column}), {table}.{column})"
+            for column in columns[::-1]
         ]
         return f"ON DUPLICATE KEY UPDATE {', '.join(settings)}"
 
