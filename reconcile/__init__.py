@@ -17,19 +17,17 @@ if TYPE_CHECKING:
         Exactly,
         FromPython,
         HaveKeys,
+        HaveReceipt,
         HaveRow,
         HaveRows,
+        HaveSource,
         HaveValues,
         Satisfy,
     )
     from reconcile.errors import ReconcileError
-    from reconcile.remedies import Call, Insert, Report, Resend, Split, Update
+    from reconcile.remedies import Call, Enqueue, Insert, Report, Resend, Split, Update
     from reconcile.rules import Rule
     from reconcile.settling import Settle
-    from reconcile.effects import AtLeast, AtMost, Exactly, HaveReceipt, HaveRow, HaveSource, HaveValues
-    from reconcile.errors import ReconcileError
-    from reconcile.remedies import Enqueue, Insert, Report, Update
-    from reconcile.rules import Rule, Settle
 
 __all__ = [
     "EXTRA",
@@ -38,15 +36,13 @@ __all__ = [
     "AtLeast",
     "AtMost",
     "Call",
+    "Enqueue",
     "Exactly",
     "FromPython",
     "HaveKeys",
-    "HaveRow",
-    "HaveRows",
-    "Enqueue",
-    "Exactly",
     "HaveReceipt",
     "HaveRow",
+    "HaveRows",
     "HaveSource",
     "HaveValues",
     "Insert",
@@ -62,46 +58,24 @@ __all__ = [
 ]
 
 _HOMES = {
-    "reconcile.drift": (
-        "EXTRA",
-        "MISSING",
-        "STALE",
-    ),
+    "reconcile.drift": ("EXTRA", "MISSING", "STALE"),
     "reconcile.effects": (
         "AtLeast",
         "AtMost",
         "Exactly",
         "FromPython",
         "HaveKeys",
+        "HaveReceipt",
         "HaveRow",
         "HaveRows",
+        "HaveSource",
         "HaveValues",
         "Satisfy",
     ),
     "reconcile.errors": ("ReconcileError",),
-    "reconcile.remedies": (
-        "Call",
-        "Insert",
-        "Report",
-        "Resend",
-        "Split",
-        "Update",
-    ),
+    "reconcile.remedies": ("Call", "Enqueue", "Insert", "Report", "Resend", "Split", "Update"),
     "reconcile.rules": ("Rule",),
     "reconcile.settling": ("Settle",),
-    "reconcile.drift": ("EXTRA", "MISSING", "STALE"),
-    "reconcile.effects": (
-        "AtLeast",
-        "AtMost",
-        "Exactly",
-        "HaveReceipt",
-        "HaveRow",
-        "HaveSource",
-        "HaveValues",
-    ),
-    "reconcile.errors": ("ReconcileError",),
-    "reconcile.remedies": ("Enqueue", "Insert", "Report", "Update"),
-    "reconcile.rules": ("Rule", "Settle"),
 }
 
 

@@ -12,8 +12,8 @@ import reconcile as package
 from reconcile import Rule, Settle
 from reconcile.cli import _group, reconcile
 from reconcile.declaring import Declaration
-from reconcile.effects import FromPython, HaveKeys, HaveRow, HaveRows, Satisfy
-from reconcile.remedies import Call, Resend, Split
+from reconcile.effects import FromPython, HaveKeys, HaveReceipt, HaveRow, HaveRows, HaveSource, Satisfy
+from reconcile.remedies import Call, Enqueue, Resend, Split
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -154,6 +154,9 @@ def test_each_public_name_is_documented(name):
         (HaveRows, "have-rows.md"),
         (FromPython, "from-python.md"),
         (HaveKeys, "from-python.md"),
+        (HaveSource, "have-source.md"),
+        (HaveReceipt, "have-receipt.md"),
+        (Enqueue, "enqueue.md"),
     ],
 )
 def test_each_option_is_documented(kind, page):

@@ -2,10 +2,9 @@
 
 from reconcile.effects._base import Effect
 from reconcile.effects._from_python import FromPython, HaveKeys
-from reconcile.effects.have_row import AtLeast, AtMost, Exactly, HaveRow
-from reconcile.effects.have_rows import HaveRows
 from reconcile.effects.have_receipt import HaveReceipt
 from reconcile.effects.have_row import AtLeast, AtMost, Exactly, HaveRow
+from reconcile.effects.have_rows import HaveRows
 from reconcile.effects.have_source import HaveSource
 from reconcile.effects.have_values import HaveValues
 from reconcile.effects.satisfy import Satisfy
@@ -17,9 +16,10 @@ __all__ = [
     "Exactly",
     "FromPython",
     "HaveKeys",
+    "HaveReceipt",
     "HaveRow",
     "HaveRows",
+    "HaveSource",
     "HaveValues",
     "Satisfy",
 ]
-__all__ = ["AtLeast", "AtMost", "Effect", "Exactly", "HaveReceipt", "HaveRow", "HaveSource", "HaveValues"]

@@ -3,9 +3,8 @@
 A remedy writes for the keys of one chunk, inside that chunk's transaction, and journals what it wrote.
 """
 
-from reconcile.remedies._base import Journal, Mending, Remedy, Wrote
-from reconcile.remedies.call import Call
 from reconcile.remedies._base import Journal, Mending, Remedy, Sending, Wrote
+from reconcile.remedies.call import Call
 from reconcile.remedies.enqueue import Enqueue
 from reconcile.remedies.insert import Insert
 from reconcile.remedies.report import Report
@@ -13,5 +12,17 @@ from reconcile.remedies.resend import Resend
 from reconcile.remedies.split import Split
 from reconcile.remedies.update import Update
 
-__all__ = ["Call", "Insert", "Journal", "Mending", "Remedy", "Report", "Resend", "Split", "Update", "Wrote"]
-__all__ = ["Enqueue", "Insert", "Journal", "Mending", "Remedy", "Report", "Sending", "Update", "Wrote"]
+__all__ = [
+    "Call",
+    "Enqueue",
+    "Insert",
+    "Journal",
+    "Mending",
+    "Remedy",
+    "Report",
+    "Resend",
+    "Sending",
+    "Split",
+    "Update",
+    "Wrote",
+]

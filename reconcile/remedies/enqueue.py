@@ -34,8 +34,8 @@ class Enqueue(Mending):
         text, has to pass over records that are gone or mended, and may be given a record twice.
     batch: records in a message, which is one chunk; 1 to 5,000.
 
-    The drift of a HaveReceipt goes with the chunk; any other goes when the task has run. Two statements a chunk,
-    and six more where it promises receipts.
+    The drift of a HaveReceipt goes with the chunk; any other goes when the task has run. Two statements a chunk;
+    six where it promises receipts, seven where old ones count no more.
     """
 
     task: Any

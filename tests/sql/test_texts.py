@@ -22,8 +22,8 @@ class Digits(AsText):
 
 def value_of(kind, text, field):
     """What the database makes of a text that stands in a column."""
-    Basket.objects.create(note=text)
-    found = Basket.objects.annotate(_value=kind(F("note"), field=field))
+    basket = Basket.objects.create(note=text)
+    found = Basket.objects.filter(pk=basket.pk).annotate(_value=kind(F("note"), field=field))
     return found.values_list("_value", flat=True)[0]
 
 

@@ -1,6 +1,7 @@
 import uuid
 from decimal import Decimal
 
+from django.contrib.contenttypes.fields import GenericForeignKey
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models import F
@@ -346,3 +347,35 @@ class Word(models.Model):
     kind = models.CharField(max_length=10, default="word")
     word = models.CharField(max_length=40)
     weight = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+
+
+# HaveSource, HaveReceipt, Enqueue
+
+
+class Remark(models.Model):
+    """Refers to anything, and to what no constraint holds."""
+
+    content_type = models.ForeignKey(
+        "contenttypes.ContentType", null=True, on_delete=models.CASCADE, db_constraint=False
+    )
+    object_id = models.CharField(max_length=64, null=True)
+    target = GenericForeignKey()
+    basket = models.ForeignKey(Basket, null=True, on_delete=models.DO_NOTHING, db_constraint=False)
+    page_code = models.CharField(max_length=20, null=True)
+    number = models.BigIntegerField(null=True)
+    written_at = models.DateTimeField(default=timezone.now)
+
+
+class Mark(models.Model):
+    """A generic foreign key whose key is a number and which tells proxies apart."""
+
+    content_type = models.ForeignKey(
+        "contenttypes.ContentType", on_delete=models.CASCADE, db_constraint=False
+    )
+    object_id = models.PositiveBigIntegerField()
+    target = GenericForeignKey(for_concrete_model=False)
+
+
+class ProxyTeam(Team):
+    class Meta:
+        proxy = True
