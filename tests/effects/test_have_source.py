@@ -354,7 +354,7 @@ def test_the_order_of_rules_knows_the_owners_and_asks_nothing():
     made = Rule(name="pages", every=Team, must=HaveRow(Page, link={"code": F("name")}))
     rules = {each.name: each for each in (PAGE, TARGET, made)}
     with statements() as sent:
-        assert [each.name for each in in_order(rules, using="default", now=timezone.now())] == [
+        assert [each.name for each in in_order(rules, using="default", now=timezone.now()).rules] == [
             "target", "pages", "page",
         ]  # fmt: skip
     assert not sent
