@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from reconcile.effects import (
         AtLeast,
         AtMost,
+        BeUnique,
         Exactly,
         FromPython,
         HaveKeys,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
         Satisfy,
     )
     from reconcile.errors import ReconcileError
-    from reconcile.remedies import Call, Enqueue, Insert, Report, Resend, Split, Update
+    from reconcile.remedies import Call, Delete, Enqueue, Insert, Merge, Report, Resend, Split, Update
     from reconcile.rules import Rule
     from reconcile.settling import Settle
 
@@ -35,7 +36,9 @@ __all__ = [
     "STALE",
     "AtLeast",
     "AtMost",
+    "BeUnique",
     "Call",
+    "Delete",
     "Enqueue",
     "Exactly",
     "FromPython",
@@ -46,6 +49,7 @@ __all__ = [
     "HaveSource",
     "HaveValues",
     "Insert",
+    "Merge",
     "ReconcileError",
     "Report",
     "Resend",
@@ -62,6 +66,7 @@ _HOMES = {
     "reconcile.effects": (
         "AtLeast",
         "AtMost",
+        "BeUnique",
         "Exactly",
         "FromPython",
         "HaveKeys",
@@ -73,7 +78,17 @@ _HOMES = {
         "Satisfy",
     ),
     "reconcile.errors": ("ReconcileError",),
-    "reconcile.remedies": ("Call", "Enqueue", "Insert", "Report", "Resend", "Split", "Update"),
+    "reconcile.remedies": (
+        "Call",
+        "Delete",
+        "Enqueue",
+        "Insert",
+        "Merge",
+        "Report",
+        "Resend",
+        "Split",
+        "Update",
+    ),
     "reconcile.rules": ("Rule",),
     "reconcile.settling": ("Settle",),
 }

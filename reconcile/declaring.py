@@ -54,7 +54,7 @@ class Declaration(metaclass=_Declared):
     def option_faults(self) -> Iterator[Fault]:
         """A fault for each option that the class does not have."""
         kind = type(self).__name__
-        known = [each.name for each in fields(self)]  # type: ignore[arg-type]
+        known = [each.name for each in fields(self) if each.init]  # type: ignore[arg-type]
         for name in self.unknown_options:
             hint = nearest(name, known).strip() or f"{kind} takes {', '.join(known)}."
             yield Fault("reconcile.E010", f"{kind} has no option {name!r}.", hint)

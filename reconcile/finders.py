@@ -19,7 +19,8 @@ from reconcile.sql.expressions import joins_to_many, pinned_queryset
 from reconcile.windows import EVERYTHING, Keys, Scope, Window
 
 __all__ = [
-    "Correction", "Derivation", "Finder", "Insertion", "Levels", "Promise", "Rewrite", "Rewriting", "Rows", "Source",
+    "Correction", "Derivation", "Finder", "Insertion", "Levels", "Merging", "Promise", "Rewrite", "Rewriting", "Rows",
+    "Source",
 ]  # fmt: skip
 
 Rows = QuerySet[Any, Any]
@@ -142,6 +143,18 @@ class Promise:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Merging:
+    """What `Merge` needs: the columns that a survivor takes over from its group.
+
+    wanted: of just the rows of the given keys, whole groups, the survivors whose columns differ from what the
+        group comes to, as a SELECT in `update_from`'s form.
+    """
+
+    fields: tuple[Field[Any, Any], ...]
+    wanted: Callable[[Keys], Rows]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finder:
     """One kind of drift of one rule: the drifted rows in any scope.
 
@@ -156,6 +169,8 @@ class Finder:
     levels: set where records are computed from each other, so that some have to be mended before others.
     ranged: a window is a range of the found rows' own keys; `find` then may give a union for it, which can be
         counted, ordered and cut, but not filtered.
+    survivors: where rows drift because of another row of their group, each row of the groups that the scope's rows
+        are in, as pairs of its key and the key of the one that stays. A remedy locks that one first.
     insertion, correction, …: what a remedy of that name needs; None where there is nothing for it to do.
     """
 
@@ -167,10 +182,12 @@ class Finder:
     sifted: Callable[[Scope], Iterator[Any]] | None = None
     reads: Callable[[Scope], Rows] | None = None
     ranged: bool = False
+    survivors: Callable[[Scope], Rows] | None = None
     insertion: Insertion | None = None
     correction: Correction | None = None
     rewriting: Rewriting | None = None
     derivation: Derivation | None = None
+    merging: Merging | None = None
     levels: Levels | None = None
     promise: Promise | None = None
 

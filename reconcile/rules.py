@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from reconcile.declaring import Declaration
 from reconcile.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Status, Tally
-from reconcile.effects import Effect
+from reconcile.effects import Effect, OverRecords
 from reconcile.errors import Fault, nearest
 from reconcile.finders import Finder, Source
 from reconcile.limits import is_limit, share
@@ -100,6 +100,8 @@ class Rule(Declaration):
     def guarantee(self, using: str) -> Guarantee:
         """How safe a repair is beside live writers."""
         effect: Effect = self.must
+        if isinstance(effect, OverRecords):
+            return effect.guarantee_over(self.queryset, using)
         return effect.guarantee(self.model, using)
 
     def status(self, tally: Tally) -> Status:
@@ -136,6 +138,8 @@ class Rule(Declaration):
             yield Fault("reconcile.E012", f"must= is {self.must!r}.", hint)
         elif not unusable:
             effect_faults = list(self.must.faults(self.model))
+            if not effect_faults and isinstance(self.must, OverRecords):
+                effect_faults = list(self.must.faults_over(self.queryset))
             yield from effect_faults
             if isinstance(self.settle, Settle):
                 yield from self.settle.faults(self.model)
@@ -161,6 +165,8 @@ class Rule(Declaration):
             else:
                 yield from remedy.option_faults() if isinstance(remedy, Declaration) else ()
                 yield from remedy.faults(drift, finders[drift])
+        for drift in finders.keys() - self.remedies.keys():
+            yield from self.remedy(drift).faults(drift, finders[drift])
 
     def _type_faults(self) -> Iterator[Fault]:
         if not (self.settle is None or isinstance(self.settle, Settle)):

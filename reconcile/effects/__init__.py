@@ -1,7 +1,8 @@
 """What a record can owe: one file per `must=`. An effect is data; it compiles to finders."""
 
-from reconcile.effects._base import Effect
+from reconcile.effects._base import Effect, OverRecords
 from reconcile.effects._from_python import FromPython, HaveKeys
+from reconcile.effects.be_unique import BeUnique
 from reconcile.effects.have_receipt import HaveReceipt
 from reconcile.effects.have_row import AtLeast, AtMost, Exactly, HaveRow
 from reconcile.effects.have_rows import HaveRows
@@ -12,6 +13,7 @@ from reconcile.effects.satisfy import Satisfy
 __all__ = [
     "AtLeast",
     "AtMost",
+    "BeUnique",
     "Effect",
     "Exactly",
     "FromPython",
@@ -21,5 +23,6 @@ __all__ = [
     "HaveRows",
     "HaveSource",
     "HaveValues",
+    "OverRecords",
     "Satisfy",
 ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 
 from reconcile.drift import Drift, Guarantee
 from reconcile.errors import Fault
@@ -13,7 +13,7 @@ from reconcile.finders import Finder, Source
 from reconcile.remedies import Remedy
 from reconcile.sql.expressions import Column
 
-__all__ = ["Effect"]
+__all__ = ["Effect", "OverRecords"]
 
 
 class Effect(Protocol):
@@ -41,4 +41,17 @@ class Effect(Protocol):
 
     def remedies(self) -> Mapping[Drift, Remedy]:
         """The remedies that this effect calls for where the rule names none, if not the usual ones."""
+        ...
+
+
+@runtime_checkable
+class OverRecords(Protocol):
+    """An effect for which it matters which records `every=` names, and not only of which model they are."""
+
+    def faults_over(self, every: QuerySet[Any]) -> Iterator[Fault]:
+        """What is wrong with the declaration, which itself has no fault, for these records. Costs no statement."""
+        ...
+
+    def guarantee_over(self, every: QuerySet[Any], using: str) -> Guarantee:
+        """How safe a repair is beside live writers, by constraints that hold for these records."""
         ...

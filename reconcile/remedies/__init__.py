@@ -4,9 +4,12 @@ A remedy writes for the keys of one chunk, inside that chunk's transaction, and 
 """
 
 from reconcile.remedies._base import Journal, Mending, Remedy, Sending, Wrote
+from reconcile.remedies._referring import references_to
 from reconcile.remedies.call import Call
+from reconcile.remedies.delete import Delete
 from reconcile.remedies.enqueue import Enqueue
 from reconcile.remedies.insert import Insert
+from reconcile.remedies.merge import Merge
 from reconcile.remedies.report import Report
 from reconcile.remedies.resend import Resend
 from reconcile.remedies.split import Split
@@ -14,10 +17,12 @@ from reconcile.remedies.update import Update
 
 __all__ = [
     "Call",
+    "Delete",
     "Enqueue",
     "Insert",
     "Journal",
     "Mending",
+    "Merge",
     "Remedy",
     "Report",
     "Resend",
@@ -25,4 +30,5 @@ __all__ = [
     "Split",
     "Update",
     "Wrote",
+    "references_to",
 ]

@@ -10,10 +10,10 @@ from django.db.models import Field, JSONField, Model, Value
 from reconcile.errors import ChunkConflictError
 from reconcile.finders import Rewrite, Rewriting
 from reconcile.remedies._base import Journal, Wrote
-from reconcile.sql.dialects import dialect_of
+from reconcile.remedies._locking import locked
 from reconcile.windows import Keys
 
-__all__ = ["BATCH", "locked", "rewrite"]
+__all__ = ["BATCH", "rewrite"]
 
 BATCH = 500
 """Rows that one statement writes, each with a branch of a CASE for each column."""
@@ -25,7 +25,7 @@ def rewrite(rewriting: Rewriting, keys: Keys, journal: Journal, *, using: str) -
     free = {each.key for each in found}
     if not rewriting.own:
         # The values are computed again once the rows are locked, since somebody may have written them meanwhile.
-        free = {*locked(rewriting.model, Keys([*free]), using=using).values}
+        free = {*locked(rewriting.model, free, using=using).values}
         held, found = len(found), [each for each in rewriting.wanted(keys) if each.key in free]
     stale = [each for each in found if not each.refused]
     noted = journal.before(rewriting.model, rewriting.fields, Keys([each.key for each in stale]))
@@ -37,12 +37,6 @@ def rewrite(rewriting: Rewriting, keys: Keys, journal: Journal, *, using: str) -
         )
     refused = {each.key: each.refused for each in found if each.refused}
     return Wrote.of("update", written, held=0 if rewriting.own else held - len(found), refused=refused)
-
-
-def locked(model: type[Model], stale: Keys, *, using: str) -> Keys:
-    """Lock the stale rows in key order; the keys of those that no other session holds."""
-    rows = model._base_manager.using(using).filter(stale.on("pk")).order_by("pk")
-    return Keys(list(dialect_of(using).locked(rows).values_list("pk", flat=True)))
 
 
 def _write(rewriting: Rewriting, stale: Sequence[Rewrite], using: str) -> int:

@@ -10,7 +10,8 @@ from reconcile.drift import STALE, Drift
 from reconcile.errors import ChunkConflictError, Fault
 from reconcile.finders import Finder
 from reconcile.remedies._base import Journal, Mending, Wrote
-from reconcile.remedies._rewriting import locked, rewrite
+from reconcile.remedies._locking import locked, secured
+from reconcile.remedies._rewriting import rewrite
 from reconcile.sql.statements import KEY, update_from
 from reconcile.windows import Keys
 
@@ -22,8 +23,9 @@ class Update(Mending):
     """Write only the rule's columns, only where they differ, never through `save()`. The default for STALE.
 
     Four statements: the stale keys, their images, the update, the images after it. One more where the
-    stale rows are not the records themselves and have to be locked first. Values that only Python can tell are
-    computed again from the locked records, and written 500 rows a statement.
+    stale rows are not the records themselves and have to be locked first; three more where a row is stale
+    because of another, which is locked, too. Values that only Python can tell are computed again from the locked
+    records, and written 500 rows a statement.
     """
 
     verb: ClassVar[str] = "update"
@@ -42,10 +44,11 @@ class Update(Mending):
         correction = finder.correction
         if correction is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to update.")
+        keys, held = secured(finder, keys)
         wanted = correction.wanted(keys)
         stale = Keys(list(wanted.values_list(KEY, flat=True)))
-        free = stale if correction.own else locked(correction.model, stale, using=wanted.db)
-        held = len(stale.values) - len(free.values)
+        free = stale if correction.own else locked(correction.model, stale.values, using=wanted.db)
+        held += len(stale.values) - len(free.values)
         noted = journal.before(correction.model, correction.fields, free)
         written = update_from(correction.model, correction.fields, wanted.filter(free.on("pk")))
         completed = journal.after(correction.model, correction.fields)

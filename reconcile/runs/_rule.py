@@ -41,6 +41,10 @@ class _Repaired:
 
 def too_risky(rule: Rule, using: str) -> str:
     """Why nobody but a person should start this rule's repair; empty where the nightly job may."""
+    if any(rule.remedy(drift).verb == "delete" for drift in Drift):
+        return (
+            f"Its remedy deletes rows, which is for a person to start: reconcile repair {rule.name} --apply"
+        )
     guarantee = rule.guarantee(using)
     if guarantee in {"A", "B"} or (guarantee == "C" and rule.settle):
         return ""

@@ -17,6 +17,7 @@ __all__ = [
     "Column",
     "aggregates_in",
     "columns_read",
+    "joins",
     "names_in",
     "path_of",
     "pinned",
@@ -128,6 +129,11 @@ def aggregates_in(expression: Any) -> Iterator[Aggregate]:
             yield from aggregates_in(each)
 
 
+def joins(query: Query) -> bool:
+    """True where the query reads another table beside its own."""
+    return sum(1 for references in query.alias_refcount.values() if references) > 1
+
+
 def joins_to_many(query: Query) -> bool:
     """True where the query may yield a record more than once: a join to many rows, or a DISTINCT that hides one."""
     if query.distinct:
@@ -153,8 +159,9 @@ def _columns(node: Any) -> Iterator[Column]:
 def _columns_of_query(query: Query) -> Iterator[Column]:
     yield from _columns(query.where)
     yield from _columns_of_all(query.annotations.values())
-    for join in query.alias_map.values():
-        columns = getattr(join, "join_fields", None)
+    for alias, join in query.alias_map.items():
+        # A join to a key that the column itself holds has been trimmed away, and isn't in the SQL.
+        columns = getattr(join, "join_fields", None) if query.alias_refcount[alias] else None
         for pair in columns or ():
             for field in pair:
                 if isinstance(field, Field):

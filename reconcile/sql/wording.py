@@ -6,7 +6,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from django.db.models import Aggregate, Exists, Expression, F, Func, Model, OuterRef, Q, QuerySet, Value
+from django.db.models import (
+    Aggregate,
+    Exists,
+    Expression,
+    F,
+    Func,
+    Model,
+    OrderBy,
+    OuterRef,
+    Q,
+    QuerySet,
+    Value,
+)  # fmt: skip
 from django.db.models.expressions import Col, CombinedExpression, NegatedExpression
 from django.db.models.lookups import Lookup
 from django.db.models.sql.query import Query
@@ -14,7 +26,7 @@ from django.db.models.sql.where import NothingNode, WhereNode
 
 from reconcile.sql.expressions import path_of
 
-__all__ = ["condition_in_words", "in_words", "queryset_in_words"]
+__all__ = ["condition_in_words", "expression_in_words", "in_words", "queryset_in_words"]
 
 _SYMBOLS = {"exact": "=", "gt": ">", "gte": "≥", "lt": "<", "lte": "≤", "iexact": "=", "in": "in"}
 
@@ -22,6 +34,13 @@ _SYMBOLS = {"exact": "=", "gt": ">", "gte": "≥", "lt": "<", "lte": "≤", "iex
 def in_words(values: Mapping[str, Any]) -> str:
     """`amount = total and status = 'open'`."""
     return " and ".join(f"{name.replace('__', '.')} = {_term(value)}" for name, value in values.items())
+
+
+def expression_in_words(expression: Any) -> str:
+    """An expression as words: `Lower(email)`; what is to be sorted downwards has a minus before it."""
+    if isinstance(expression, OrderBy):
+        return f"{'-' if expression.descending else ''}{_term(expression.expression)}"
+    return _term(expression)
 
 
 def condition_in_words(condition: Q) -> str:

@@ -168,4 +168,7 @@ def test_each_fault_says_the_way_out(every, must, remedies, fault_id, said):
 def test_a_rule_that_makes_the_records_comes_first():
     made = Rule(name="made", every=Team, must=HaveRow(Basket, link={"label": "x"}))
     rules = {"mail": mail(), "made": made}
-    assert [rule.name for rule in in_order(rules, using="default", now=timezone.now()).rules] == ["made", "mail"]
+    assert [rule.name for rule in in_order(rules, using="default", now=timezone.now()).rules] == [
+        "made",
+        "mail",
+    ]

@@ -60,6 +60,9 @@ class Dialect:
         """
         return False
 
+    def check_references(self) -> None:
+        """Raise IntegrityError now, rather than at COMMIT, where a row refers to one that the chunk has deleted."""
+
     def is_transient(self, error: BaseException) -> bool:
         """True where the same chunk may succeed when it is tried again."""
         if isinstance(error, ChunkConflictError):

@@ -47,6 +47,14 @@ class PostgreSQL(Dialect):
     def locked(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
         return rows.select_for_update(skip_locked=True, no_key=True)
 
+    def check_references(self) -> None:
+        """One statement, since Django's foreign keys are deferred.
+
+        Once it has passed, no other session can refer to a deleted row any more: its own check waits for the row.
+        """
+        with self.connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
     def is_lost(self, error: Error) -> bool:
         state = _sqlstate(error)
         without = state is None and isinstance(error, OperationalError | InterfaceError)

@@ -1,0 +1,89 @@
+"""`Delete`: take away rows that nothing owes, if nothing refers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from django.db import IntegrityError
+from django.db.models import F, Model
+
+from reconcile.drift import EXTRA, Drift
+from reconcile.errors import ChunkConflictError, Fault
+from reconcile.finders import Finder
+from reconcile.remedies._base import Journal, Mending, Wrote
+from reconcile.remedies._locking import secured
+from reconcile.remedies._referring import Reference, Referring, deletion_faults
+from reconcile.sql.dialects import dialect_of
+from reconcile.windows import Keys
+
+__all__ = ["Delete", "delete_rows"]
+
+
+@dataclass(frozen=True)
+class Delete(Mending):
+    """Delete the rows as they are, with their whole images in the journal. For EXTRA, and only where a rule says so.
+
+    A row that another row refers to is not deleted, whatever on_delete says: it is set aside with a reason that
+    names the model, so nothing cascades. Only a foreign key with DO_NOTHING and without a constraint is passed over.
+    Three statements, one for each model that refers to the rows, one more where generic foreign keys do; three
+    more where the rows drift because of another, which is locked, too.
+    """
+
+    verb: ClassVar[str] = "delete"
+
+    def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
+        """Only what is there and owed by nothing can be deleted, and only from one table."""
+        if drift is not EXTRA:
+            return (Fault("reconcile.E012", f"Delete() does not mend {drift} drift.", "Use Report()."),)
+        return list(deletion_faults("Delete()", finder.model)) if finder else ()
+
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
+        """Journal and delete the rows of `keys` that still drift and that nothing refers to."""
+        free, held = secured(finder, keys)
+        # MySQL can't delete from a table that a subquery reads, so the condition is asked beforehand, under the lock.
+        extra = finder.keys(free)
+        refused = dict(_referred(finder.model, Keys(extra), using=finder.using))
+        deleted = delete_rows(
+            finder.model, [key for key in extra if key not in refused], journal, using=finder.using
+        )
+        return Wrote.of(self.verb, deleted, held=held, refused=refused)
+
+
+def delete_rows(model: type[Model], keys: Sequence[Any], journal: Journal, *, using: str) -> int:
+    """Journal and delete locked rows, and nothing else; their number. Two or three statements."""
+    if not keys:
+        return 0
+    rows = model._base_manager.using(using).filter(Keys(keys).on("pk"))
+    noted = journal.deleted(model, rows)
+    try:
+        deleted = rows._raw_delete(using)
+        dialect_of(using).check_references()
+    except IntegrityError as error:
+        # The references were looked for a moment ago, so this one is new, and the next try will see it.
+        raise ChunkConflictError(
+            f"{model._meta.label}: a row refers to one of those deleted: {error}"
+        ) from error
+    if noted != deleted:
+        raise ChunkConflictError(f"{model._meta.label}: of {noted} rows {deleted} were deleted.")
+    return deleted
+
+
+def _referred(model: type[Model], keys: Keys, *, using: str) -> Iterator[tuple[Any, str]]:
+    """Those of the rows that other rows refer to, each with the reason not to delete it."""
+    if not keys.values:
+        return
+    references = Referring.to(model, using)
+    for each in references.all:
+        if each.binding:
+            values = references.values(each, keys)
+            for value in _found(references, each, values):
+                yield values[value], f"{each.name} refers to it. Delete that first, or leave this one."
+
+
+def _found(references: Referring, each: Reference, values: Mapping[Any, Any]) -> Iterator[Any]:
+    rows = references.rows(each, values)
+    if each.model is references.model and each.target.primary_key:
+        rows = rows.exclude(pk=F(each.column.attname))
+    yield from rows.values_list(each.column.attname, flat=True).distinct()
