@@ -74,13 +74,16 @@ class Insertion:
 class Correction:
     """What `Update` needs: the stale rows with their expected values, as a SELECT in `update_from`'s form.
 
-    `own` says that the rows are the records themselves, which the chunk has locked already.
+    `own` says that the rows are the records themselves, which the chunk has locked already. Of a finder with
+    `survivors`, `wanted` is asked for rows alone that are known to drift under their locks. `constants`, by attname:
+    what the fields become where that needs no SELECT, in which InnoDB might lock rows that it merely passes.
     """
 
     model: type[Model]
     fields: tuple[Field[Any, Any], ...]
     wanted: Callable[[Scope], Rows]
     own: bool
+    constants: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ class Merging:
     """What `Merge` needs: the columns that a survivor takes over from its group.
 
     wanted: of just the rows of the given keys, whole groups, the survivors whose columns differ from what the
-        group comes to, as a SELECT in `update_from`'s form.
+        group comes to: the key, then a value for each of `fields`.
     """
 
     fields: tuple[Field[Any, Any], ...]

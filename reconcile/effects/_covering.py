@@ -20,7 +20,10 @@ def is_covered(every: QuerySet[Any], columns: Sequence[Any], *, nulls_distinct: 
     A constraint on some of the columns covers them all. A conditional one counts if its condition is the filter of
     `every`. Where NULL counts like any value, the constraint must say so, too, or none of its columns be null.
     """
-    named = {path_of(column) for column in columns if isinstance(column, F)}
+    paths = [path_of(column) for column in columns if isinstance(column, F)]
+    meta = every.model._meta
+    fields = (meta.pk if path == "pk" else field_named(every.model, path) for path in paths)
+    named = {field.name for field in fields if field is not None}
     return any(
         {*names} <= named
         and all(expression in columns for expression in expressions)

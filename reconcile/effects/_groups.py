@@ -137,7 +137,11 @@ class Groups:
         return AmongRows(list(likely.values()), rows)
 
     def _without_null(self, column: Any) -> Any:
-        return Coalesce(Cast(column, TextField()), Value("")) if self._may_be_null(column) else column
+        return (
+            Coalesce(Cast(column, TextField()), Value("", TextField()))
+            if self._may_be_null(column)
+            else column
+        )
 
     def _may_be_null(self, column: Any) -> bool:
         field = field_named(self.source.model, path_of(column)) if isinstance(column, F) else None

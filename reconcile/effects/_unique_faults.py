@@ -17,14 +17,13 @@ from django.db.models import (
     OrderBy,
     QuerySet,
     TimeField,
-    UniqueConstraint,
 )
 
 from reconcile.declaring import column_faults, expression_faults, field_named, resolution_fault
 from reconcile.effects._groups import MERGED
 from reconcile.errors import Fault, nearest
 from reconcile.remedies import references_to
-from reconcile.sql.expressions import aggregates_in, joins, joins_to_many, names_in
+from reconcile.sql.expressions import aggregates_in, joins, joins_to_many
 from reconcile.sql.lookups import is_text, stored_field
 
 __all__ = ["merge_faults", "order_faults", "others_faults", "unique_faults"]
@@ -113,13 +112,9 @@ def _merged_column_faults(
     model: type[Model], field: Field[Any, Any], how: str, where: str
 ) -> Iterator[Fault]:
     kind = stored_field(field)
-    together = _unique_with(model)
     if field.primary_key or field in {each.target for each in references_to(model)}:
         hint = "What refers to the survivor has to find it afterwards, too. Leave it out."
         yield Fault("reconcile.E015", f"{where}: other rows refer to this column.", hint)
-    elif field.unique or field.attname in together or field.name in together:
-        hint = "For a moment two records would have the same value. Leave it out."
-        yield Fault("reconcile.E015", f"{where}: the column is part of a unique constraint.", hint)
     elif _refers_to_itself(model, field):
         hint = "It might come to name the record itself, or one that goes. Leave it out."
         yield Fault("reconcile.E015", f"{where}: the column refers to the records themselves.", hint)
@@ -132,16 +127,6 @@ def _merged_column_faults(
         )
     elif how in {"min", "max"} and not (isinstance(kind, _ORDERED) or is_text(kind)):
         yield Fault("reconcile.E012", f"{where}: its values have no order.", "Give 'coalesce'.")
-
-
-def _unique_with(model: type[Model]) -> set[str]:
-    """Names of the columns that a unique constraint of several columns, or on an expression, is about."""
-    names = {name for together in model._meta.unique_together for name in together}
-    for each in model._meta.constraints:
-        if isinstance(each, UniqueConstraint):
-            names |= {*each.fields}
-            names |= {path for expression in each.expressions for path in names_in(expression)}
-    return names
 
 
 def _path_faults(model: type[Model], expression: Any, where: str) -> Iterator[Fault]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db.models import F, Model, OrderBy, QuerySet
+from django.db.models import F, Model, OrderBy, QuerySet, Value
 from django.utils import timezone
 
 from reconcile.declaring import Declaration, as_expression, field_named
@@ -194,19 +194,22 @@ def _sorted_by(each: Any) -> OrderBy:
 
 def _correction(groups: Groups, others: Mapping[str, Any]) -> Correction:
     model, now = groups.source.model, groups.source.now
-    named = {
-        column: value for name, value in others.items() if (column := field_named(model, name)) is not None
-    }
-    values = {
-        WANTED.format(column.attname): AsStored(pinned(as_expression(value, column), now), field=column)
-        for column, value in named.items()
-    }
+    fields = [(field_named(model, name), value) for name, value in others.items()]
+    named = {column: as_expression(value, column) for column, value in fields if column is not None}
+    stored = {column.attname: AsStored(pinned(value, now), field=column) for column, value in named.items()}
+    values = {WANTED.format(attname): value for attname, value in stored.items()}
 
     def wanted(scope: Scope) -> Rows:
-        listed: Rows = groups.beyond(scope).annotate(**{KEY: F("pk")}, **values).values_list(KEY, *values)
+        # Which rows are beyond the first has been asked under their locks. Asked again within the UPDATE, InnoDB
+        # would lock all rows that it reads to rank them, and wait for live sessions.
+        rows = (
+            model._base_manager.using(groups.source.using).filter(scope.on("pk")).annotate(**{KEY: F("pk")})
+        )
+        listed: Rows = rows.annotate(**values).values_list(KEY, *values)
         return listed
 
-    return Correction(model=model, fields=tuple(named), wanted=wanted, own=True)
+    constants = stored if all(isinstance(value, Value) for value in named.values()) else None
+    return Correction(model=model, fields=tuple(named), wanted=wanted, own=True, constants=constants)
 
 
 def _merging(groups: Groups, merge: Mapping[str, str]) -> Merging:

@@ -10,9 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connections
-from django.db.models import Case, CompositePrimaryKey, F, Field, Model, Q, Value, When
-from django.db.models.functions import Cast
+from django.db.models import CompositePrimaryKey, Field, Model, Q
 
 from reconcile.drift import Written
 from reconcile.errors import ChunkConflictError
@@ -20,14 +18,11 @@ from reconcile.remedies._base import Journal
 from reconcile.remedies._colliding import Unique, unique_with
 from reconcile.remedies._referring import Reference, Referring
 from reconcile.remedies.delete import delete_rows
+from reconcile.sql.cases import BATCH, chosen
 from reconcile.sql.dialects import dialect_of
-from reconcile.sql.lookups import stored_field
 from reconcile.windows import Keys
 
 __all__ = ["Repointing", "examined"]
-
-BATCH = 1_000
-"""Rows that one UPDATE repoints; each distinct value among them is a branch of its CASE."""
 
 _APPLIES = "_applies_"
 
@@ -110,21 +105,18 @@ class Repointing:
         return written
 
     def _update(self, rows: Sequence[_Row], survivors: set[Any]) -> int:
-        branches: dict[Field[Any, Any], dict[Any, When]] = {}
+        using = self.referring.using
+        branches: dict[Field[Any, Any], dict[Any, tuple[Q, Any]]] = {}
         for move in (move for row in rows for move in row.moves if move.survivor in survivors):
             column = move.reference.column
             # Beside a generic foreign key the row may refer to a row of another kind that has the same key.
             old = Q(**{column.attname: move.old}) & self.referring.of_kind(move.reference)
-            stored = Value(move.new, output_field=stored_field(column))
-            branches.setdefault(column, {})[move.old] = When(old, then=stored)
-        cases = {column.attname: self._case(column, [*whens.values()]) for column, whens in branches.items()}
-        manager = self.model._base_manager.using(self.referring.using)
+            branches.setdefault(column, {})[move.old] = (old, move.new)
+        cases = {
+            column.attname: chosen(column, [*each.values()], using=using) for column, each in branches.items()
+        }
+        manager = self.model._base_manager.using(using)
         return manager.filter(Keys([row.key for row in rows]).on("pk")).update(**cases)
-
-    def _case(self, column: Field[Any, Any], whens: Sequence[When]) -> Any:
-        case = Case(*whens, default=F(column.attname), output_field=stored_field(column))
-        cast = connections[self.referring.using].features.requires_casted_case_in_updates
-        return Cast(case, stored_field(column)) if cast else case
 
 
 def examined(referring: Referring, groups: Mapping[Any, Any]) -> list[Repointing]:

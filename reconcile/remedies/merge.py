@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from django.db.models import Q
+
 from reconcile.drift import Drift, Written
 from reconcile.errors import ChunkConflictError, Fault
 from reconcile.finders import Finder, Merging
@@ -14,7 +16,7 @@ from reconcile.remedies._locking import locked, members
 from reconcile.remedies._referring import Referring, deletion_faults
 from reconcile.remedies._repointing import examined
 from reconcile.remedies.delete import delete_rows
-from reconcile.sql.statements import KEY, update_from
+from reconcile.sql.cases import BATCH, chosen
 from reconcile.windows import Keys
 
 __all__ = ["Merge"]
@@ -30,7 +32,7 @@ class Merge(Mending):
     Django itself keeps are then deleted as the duplicates they have become.
 
     About ten statements a chunk, one for each model that refers, five more where rows of it are to be repointed,
-    and one more for each 1,000 such rows beyond the first. The keys of what refers to duplicates are held in memory.
+    and one more for each 1,000 rows that one of them updates beyond the first. The keys of what refers to duplicates are held in memory.
     """
 
     verb: ClassVar[str] = "delete"
@@ -53,10 +55,13 @@ class Merge(Mending):
         refused = {survivor: why for each in reversed(repointings) for survivor, why in each.refused.items()}
         busy = {survivor for each in repointings for survivor in each.busy} - {*refused}
         left = {other: stays for other, stays in groups.items() if stays not in busy and stays not in refused}
-        written = Written(update=_take_over(merging, left, journal))
+        taken = _taken_over(merging, left)
+        written = Written()
         for each in repointings:
             written += each.write(left, journal)
         written.delete += delete_rows(finder.model, [*left], journal, using=using)
+        # Last, when the rows are gone whose values the one that stays may take in a unique column.
+        written.update += _take_over(finder, merging, taken, journal)
         return Wrote(
             written=written,
             held=held + sum(groups.get(key) in busy for key in keys.values),
@@ -77,17 +82,31 @@ def _whole_groups(finder: Finder, keys: Keys) -> tuple[dict[Any, Any], int]:
     return free, sum(others.get(key) in busy for key in keys.values)
 
 
-def _take_over(merging: Merging, groups: Mapping[Any, Any], journal: Journal) -> int:
-    """Journal and update the columns of the rows that stay, where they differ. Four statements."""
+def _taken_over(merging: Merging, groups: Mapping[Any, Any]) -> dict[Any, Sequence[Any]]:
+    """What the columns of the rows that stay become, where they differ. One statement."""
     if not merging.fields or not groups:
+        return {}
+    rows = merging.wanted(Keys([*dict.fromkeys([*groups, *groups.values()])]))
+    taken = {key: values for key, *values in rows}
+    if not {*taken} <= {*groups.values()}:
+        raise ChunkConflictError(f"{rows.model._meta.label}: another row than before would stay.")
+    return taken
+
+
+def _take_over(finder: Finder, merging: Merging, taken: Mapping[Any, Sequence[Any]], journal: Journal) -> int:
+    """Journal and update the rows that stay. Three statements, one more for each 1,000 rows beyond the first."""
+    if not taken:
         return 0
-    wanted = merging.wanted(Keys([*dict.fromkeys([*groups, *groups.values()])]))
-    model = wanted.model
-    stay = Keys(list(wanted.values_list(KEY, flat=True)))
-    if not {*stay.values} <= {*groups.values()}:
-        raise ChunkConflictError(f"{model._meta.label}: another row than before would stay.")
-    noted = journal.before(model, merging.fields, stay)
-    written = update_from(model, merging.fields, wanted)
+    model, keys = finder.model, [*taken]
+    noted = journal.before(model, merging.fields, Keys(keys))
+    written = 0
+    for start in range(0, len(keys), BATCH):
+        some = keys[start : start + BATCH]
+        values = {
+            field.attname: chosen(field, [(Q(pk=key), taken[key][place]) for key in some], using=finder.using)
+            for place, field in enumerate(merging.fields)
+        }
+        written += model._base_manager.using(finder.using).filter(Keys(some).on("pk")).update(**values)
     completed = journal.after(model, merging.fields)
     if not noted == written == completed:
         raise ChunkConflictError(f"{model._meta.label}: of {noted} rows that stay {written} were updated.")

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from reconcile.drift import STALE, Drift
 from reconcile.errors import ChunkConflictError, Fault
-from reconcile.finders import Finder
+from reconcile.finders import Correction, Finder, Rows
 from reconcile.remedies._base import Journal, Mending, Wrote
 from reconcile.remedies._locking import locked, secured
 from reconcile.remedies._rewriting import rewrite
@@ -50,7 +50,7 @@ class Update(Mending):
         free = stale if correction.own else locked(correction.model, stale.values, using=wanted.db)
         held += len(stale.values) - len(free.values)
         noted = journal.before(correction.model, correction.fields, free)
-        written = update_from(correction.model, correction.fields, wanted.filter(free.on("pk")))
+        written = _updated(correction, wanted.filter(free.on("pk")), free)
         completed = journal.after(correction.model, correction.fields)
         if not noted == written == completed:
             raise ChunkConflictError(
@@ -58,3 +58,10 @@ class Update(Mending):
                 "writes what they are computed from."
             )
         return Wrote.of(self.verb, written, held=held)
+
+
+def _updated(correction: Correction, wanted: Rows, free: Keys) -> int:
+    if correction.constants is None:
+        return update_from(correction.model, correction.fields, wanted)
+    rows = correction.model._base_manager.using(wanted.db).filter(free.on("pk"))
+    return rows.update(**correction.constants)
