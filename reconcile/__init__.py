@@ -23,7 +23,10 @@ if TYPE_CHECKING:
         HaveRows,
         HaveSource,
         HaveValues,
+        Latest,
+        LookedUp,
         Satisfy,
+        Within,
     )
     from reconcile.errors import ReconcileError
     from reconcile.remedies import Call, Delete, Enqueue, Insert, Merge, Report, Resend, Split, Update
@@ -49,6 +52,8 @@ __all__ = [
     "HaveSource",
     "HaveValues",
     "Insert",
+    "Latest",
+    "LookedUp",
     "Merge",
     "ReconcileError",
     "Report",
@@ -58,6 +63,7 @@ __all__ = [
     "Settle",
     "Split",
     "Update",
+    "Within",
     "receipts",
 ]
 
@@ -75,7 +81,10 @@ _HOMES = {
         "HaveRows",
         "HaveSource",
         "HaveValues",
+        "Latest",
+        "LookedUp",
         "Satisfy",
+        "Within",
     ),
     "reconcile.errors": ("ReconcileError",),
     "reconcile.remedies": (

@@ -129,7 +129,7 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
     levels = whole.levels
     if levels is None:
         raise TypeError(f"{whole.drift} drift of {whole.model._meta.label} has no levels.")
-    chunks.finder = replace(whole, find=levels.ready, counted=None)
+    chunks.finder = replace(whole, find=levels.ready, counted=None, sifted=None)
     held: list[Any] = []
     try:
         keys = (

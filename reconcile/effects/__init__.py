@@ -8,7 +8,10 @@ from reconcile.effects.have_row import AtLeast, AtMost, Exactly, HaveRow
 from reconcile.effects.have_rows import HaveRows
 from reconcile.effects.have_source import HaveSource
 from reconcile.effects.have_values import HaveValues
+from reconcile.effects.latest import Latest
+from reconcile.effects.looked_up import LookedUp
 from reconcile.effects.satisfy import Satisfy
+from reconcile.effects.within import Within
 
 __all__ = [
     "AtLeast",
@@ -23,6 +26,9 @@ __all__ = [
     "HaveRows",
     "HaveSource",
     "HaveValues",
+    "Latest",
+    "LookedUp",
     "OverRecords",
     "Satisfy",
+    "Within",
 ]

@@ -33,7 +33,7 @@ from reconcile.finders import Source
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.expressions import aggregates_in, mapped, names_in, rebased
 
-__all__ = ["JOINED", "aggregated", "joined_relation"]
+__all__ = ["JOINED", "aggregated", "joined_relation", "zero_if_none"]
 
 JOINED = "_range"
 """Alias of the relation whose join has the range in it."""
@@ -63,12 +63,12 @@ def aggregated(source: Source, expression: Any, field: Field[Any, Any], relation
             return node
         joined = relation is not None
         moved = rebased(node, prefix=relation.name, onto=JOINED) if relation else _by_subquery(source, node)
-        return _zero_if_none(moved, node, field) if joined or node.empty_result_set_value is None else moved
+        return zero_if_none(moved, node, field) if joined or node.empty_result_set_value is None else moved
 
     return mapped(expression, form)
 
 
-def _zero_if_none(form: Any, aggregate: Aggregate, field: Field[Any, Any]) -> Any:
+def zero_if_none(form: Any, aggregate: Aggregate, field: Field[Any, Any]) -> Any:
     """The sum of no rows is NULL; where the column can't be NULL, 0 is meant."""
     numeric = isinstance(field, IntegerField | DecimalField | FloatField)
     if field.null or not numeric or aggregate.empty_result_set_value is not None:

@@ -11,10 +11,11 @@ from django.db.models import F, Field, Model, Q, UniqueConstraint
 from reconcile.declaring import as_expression, field_named
 from reconcile.effects._bounds import Bounds
 from reconcile.effects._columns import PerRow
+from reconcile.effects.within import exact
 from reconcile.sql.expressions import path_of
 from reconcile.sql.lookups import INTEGERS, stored_field
 
-__all__ = ["RowSpec", "carrier", "given_columns", "is_unique", "terms"]
+__all__ = ["RowSpec", "carrier", "carries", "given_columns", "is_unique", "terms"]
 
 
 class RowSpec(Protocol):
@@ -46,21 +47,24 @@ def given_columns(must: RowSpec) -> dict[Field[Any, Any], Any]:
     for option in (must.link, must.values, must.create_only):
         for column, value in terms(must.model, option).items():
             called = callable(value) and not hasattr(value, "resolve_expression")
-            given[column] = PerRow(value) if called else as_expression(value, column)
+            given[column] = PerRow(value) if called else as_expression(exact(value), column)
     return given
 
 
 def carrier(must: RowSpec, model: type[Model]) -> Field[Any, Any] | None:
     """The link column that holds the record's own key, so that a range of keys is a range of it."""
+    link = terms(must.model, must.link).items()
+    return next((column for column, value in link if carries(model, column, value)), None)
+
+
+def carries(model: type[Model], column: Field[Any, Any], value: Any) -> bool:
+    """Whether `value` is the key of a record of `model`, and a range of keys is a range of `column`."""
     key = model._meta.pk
     kind = stored_field(key).get_internal_type()
-    # A range of keys is a range of the column only where both order their values alike.
+    # Only where both order their values alike.
     alike = INTEGERS if kind in INTEGERS else {kind}
-    for column, value in terms(must.model, must.link).items():
-        names_key = isinstance(value, F) and path_of(value) in {"pk", key.name, key.attname}
-        if names_key and stored_field(column).get_internal_type() in alike:
-            return column
-    return None
+    names_key = isinstance(value, F) and path_of(value) in {"pk", key.name, key.attname}
+    return names_key and stored_field(column).get_internal_type() in alike
 
 
 def is_unique(must: RowSpec, using: str) -> bool:

@@ -9,6 +9,7 @@ from django.db.models import Exists, F, Field, OuterRef, Value
 
 from reconcile.declaring import as_expression
 from reconcile.effects._link import RowSpec, carrier, terms
+from reconcile.effects.within import exact
 from reconcile.finders import Rows, Source
 from reconcile.sql.expressions import pinned
 from reconcile.sql.lookups import AsStored, Same
@@ -80,7 +81,7 @@ class Linked:
         named |= {VALUE.format(column.attname): (column, value) for column, value in values.items()}
         linking: Rows = records.alias(
             **{
-                name: AsStored(pinned(as_expression(value, column), self.source.now), field=column)
+                name: AsStored(pinned(as_expression(exact(value), column), self.source.now), field=column)
                 for name, (column, value) in named.items()
             }
         )

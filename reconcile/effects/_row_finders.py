@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from reconcile.effects._bounds import AtMost
 from reconcile.effects._columns import shared_out, supplied
 from reconcile.effects._link import RowSpec, given_columns, is_unique, terms
 from reconcile.effects._linked import LINK, VALUE, Linked, selecting
+from reconcile.effects.within import tolerances
 from reconcile.finders import Correction, Finder, Insertion, Rows, Source
 from reconcile.sql.expressions import pinned
 from reconcile.sql.lookups import AsStored, Same, any_differs
@@ -97,6 +99,10 @@ class _Stale:
     def columns(self) -> tuple[Field[Any, Any], ...]:
         return tuple(terms(self.linked.must.model, self.linked.must.values))
 
+    def differing(self, expected: Callable[[Field[Any, Any]], Any]) -> Q:
+        values = terms(self.linked.must.model, self.linked.must.values)
+        return any_differs(self.columns, expected, tolerances(values))
+
     def finder(self) -> Finder:
         linked = self.linked
         correction = Correction(model=linked.must.model, fields=self.columns, wanted=self.wanted, own=False)
@@ -106,7 +112,7 @@ class _Stale:
         )  # fmt: skip
 
     def find(self, scope: Scope) -> Rows:
-        differing = any_differs(self.columns, lambda column: OuterRef(VALUE.format(column.attname)))
+        differing = self.differing(lambda column: OuterRef(VALUE.format(column.attname)))
         rows = self.linked.rows_of_record(scope).filter(differing)
         return self.linked.linking(self.linked.source.records(scope)).filter(Exists(rows))
 
@@ -119,7 +125,7 @@ class _Stale:
         rows = (
             self.linked.rows_of_records(scope).filter(Exists(owners)).annotate(**{KEY: F("pk")}, **expected)
         )
-        rows = rows.filter(any_differs(self.columns, lambda column: F(WANTED.format(column.attname))))
+        rows = rows.filter(self.differing(lambda column: F(WANTED.format(column.attname))))
         listed: Rows = rows.values_list(KEY, *expected)
         return listed
 

@@ -16,8 +16,10 @@ from reconcile.declaring import Declaration, column_faults, expression_faults, f
 from reconcile.drift import Drift, Guarantee
 from reconcile.effects._bounds import AtLeast, AtMost, Bounds, Exactly
 from reconcile.effects._columns import NoValueError, PerRow, supplied
+from reconcile.effects._derived import Derived
 from reconcile.effects._link import carrier, given_columns, is_unique
 from reconcile.effects._row_finders import row_finders
+from reconcile.effects.within import Within
 from reconcile.errors import Fault
 from reconcile.finders import Finder, Source
 from reconcile.remedies import Remedy
@@ -34,7 +36,8 @@ class HaveRow(Declaration):
 
     link: column of the row = expression over the record, foreign key or not. A record whose expression is
         NULL is linked with nothing.
-    values: column = expression over the record; compared where the row is there, written where it isn't.
+    values: column = expression over the record; compared where the row is there, written where it isn't;
+        with a tolerance: Within(…).
     create_only: written once, never compared; a callable is called once a row.
     where: condition on the rows that count; it must hold for a row as it is inserted.
     count: how many rows: Exactly(1) unless given; a plain number n means Exactly(n).
@@ -127,7 +130,7 @@ class HaveRow(Declaration):
                 column = field_named(self.model, name)
                 if column is None or _is_called(value):
                     continue
-                yield from expression_faults(model, value, column, f"HaveRow({option}={{{name!r}: …}})")
+                yield from _value_faults(model, option, column, value)
         try:
             self.model._base_manager.filter(self.where)
         except FieldError as error:
@@ -184,3 +187,17 @@ def _parent_links(model: type[Model]) -> list[Field[Any, Any]]:
 
 def _is_called(value: Any) -> bool:
     return callable(value) and not hasattr(value, "resolve_expression")
+
+
+def _value_faults(model: type[Model], option: str, column: Field[Any, Any], value: Any) -> Iterator[Fault]:
+    where = f"HaveRow({option}={{{column.name!r}: …}})"
+    if isinstance(value, Within) and option == "values":
+        yield from value.faults(column, where)
+        value = value.expression
+    if isinstance(value, Within):
+        yield Fault("reconcile.E012", f"{where}: it has a tolerance.", "Only values= are compared with one.")
+    elif isinstance(value, Derived):
+        hint = "Keep it in a column of the record with a HaveValues rule, and refer to that column."
+        yield Fault("reconcile.E015", f"{where}: {type(value).__name__}(…) is not served here.", hint)
+    else:
+        yield from expression_faults(model, value, column, where)

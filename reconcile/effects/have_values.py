@@ -6,22 +6,25 @@ STALE is the only drift: the record is there, with other values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from django.db.models import F, Field, FilteredRelation, Model, Q
-from django.db.models.constants import LOOKUP_SEP
+from django.db.models import F, Field, Model, Q
 
-from reconcile.declaring import as_expression, column_faults, expression_faults, field_named
+from reconcile.declaring import column_faults, expression_faults, field_named
 from reconcile.drift import STALE, Drift, Guarantee
-from reconcile.effects._aggregates import JOINED, aggregated, joined_relation
-from reconcile.effects._from_python import needs_python, written_fields
+from reconcile.effects._derived import Derived
+from reconcile.effects._expected import carried, expected
+from reconcile.effects._from_python import FromPython, needs_python, written_fields
 from reconcile.effects._levels import level_faults, levels
+from reconcile.effects._link import terms
 from reconcile.effects._python_faults import python_value_faults
 from reconcile.effects._python_values import python_finder
+from reconcile.effects.within import Within, exact, tolerances
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Rows, Source
 from reconcile.remedies import Remedy
-from reconcile.sql.expressions import Column, names_in, pinned
+from reconcile.sql.expressions import Column, names_in
 from reconcile.sql.lookups import AsStored, any_differs
 from reconcile.sql.statements import KEY, WANTED
 from reconcile.sql.wording import in_words
@@ -33,8 +36,8 @@ __all__ = ["HaveValues"]
 class HaveValues:
     """Every record's columns must equal what is given for them: `HaveValues(item_count=Count("items"))`.
 
-    A constant, an expression over the record and over what its foreign keys lead to, or an aggregate over
-    a relation. The sum of no rows is 0 where the column can't be NULL. Values are compared as the column
+    A constant, an expression over the record and over what its foreign keys lead to, an aggregate over
+    a relation, `Latest(…)`, `LookedUp(…)`; with a tolerance, `Within(…)` any of them. The sum of no rows is 0 where the column can't be NULL. Values are compared as the column
     stores them, NULL equal to NULL. A check costs one statement a window; a repair writes only the rows and
     columns that differ, in four statements a chunk.
     """
@@ -62,8 +65,22 @@ class HaveValues:
                 yield Fault(
                     "reconcile.E012", f"HaveValues: {name!r} is the primary key.", "A key is never repaired."
                 )
-            yield from expression_faults(model, value, field, f"HaveValues({name}=…)", aggregates=True)
-        yield from level_faults(model, self._fields(model), self._paths(), "HaveValues")
+            yield from self._value_faults(model, field, value, f"HaveValues({name}=…)")
+        written = written_fields(model, iter(self.columns))
+        yield from level_faults(model, written, self._paths(), "HaveValues")
+
+    def _value_faults(
+        self, model: type[Model], field: Field[Any, Any], value: Any, where: str
+    ) -> Iterator[Fault]:
+        if isinstance(value, Within):
+            yield from value.faults(field, where)
+        value = exact(value)
+        if isinstance(value, Derived):
+            # NULL fits any column: what is said of it is said of the column.
+            yield from expression_faults(model, None, field, where)
+            yield from value.faults(model, field, where)
+        elif not isinstance(value, Within):
+            yield from expression_faults(model, value, field, where, aggregates=True)
 
     def sentence(self, model: type[Model]) -> str:  # noqa: ARG002
         """`have item_count = Count(items)`."""
@@ -88,66 +105,68 @@ class HaveValues:
         """One: the stale records."""
         by_python, columns = self._divided(source.model)
         if by_python:
-            return (HaveValues(**columns)._sifted(source, by_python),)
-        fields = self._fields(source.model)
+            return (self._sifted(source, by_python, columns),)
+        values = self._values(source.model)
+        fields = tuple(values)
+        differs = any_differs(fields, _wanted, tolerances(values))
 
         def wanted(scope: Scope) -> Rows:
             rows = self._expecting(source, scope).annotate(**{KEY: F("pk")})
-            rows = rows.filter(any_differs(fields, lambda field: F(WANTED.format(field.attname))))
-            listed: Rows = rows.values_list(KEY, *(WANTED.format(field.attname) for field in fields))
+            listed: Rows = rows.filter(differs).values_list(
+                KEY, *(WANTED.format(field.attname) for field in fields)
+            )
             return listed
 
         def find(scope: Scope) -> Rows:
-            rows = self._expecting(source, scope, alias=True)
-            return rows.filter(any_differs(fields, lambda field: F(WANTED.format(field.attname))))
+            return self._expecting(source, scope, alias=True).filter(differs)
 
         correction = Correction(model=source.model, fields=fields, wanted=wanted, own=True)
         return (
             Finder(
-                drift=STALE, model=source.model, carried=True, find=find, correction=correction,
+                drift=STALE, model=source.model, carried=carried(source, values), find=find, correction=correction,
                 levels=levels(source.model, fields, self._paths(), find),
             ),
         )  # fmt: skip
 
     def _paths(self) -> Iterator[str]:
-        """The paths that the expressions read."""
+        """The paths that the values read."""
         for value in self.columns.values():
-            yield from names_in(value)
+            yield from value.reads if isinstance(value, FromPython) else names_in(exact(value))
 
     def _divided(self, model: type[Model]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The columns whose values only Python can tell, and the others."""
         by_python = {name: value for name, value in self.columns.items() if needs_python(model, name, value)}
         return by_python, {name: value for name, value in self.columns.items() if name not in by_python}
 
-    def _sifted(self, source: Source, by_python: Mapping[str, Any]) -> Finder:
+    def _sifted(self, source: Source, by_python: Mapping[str, Any], columns: Mapping[str, Any]) -> Finder:
         """The stale records, where Python tells the values of some columns beside these."""
-        fields = self._fields(source.model)
+        beside = HaveValues(**columns)
+        values = beside._values(source.model)
+        fields = tuple(values)
 
         def expecting(scope: Scope) -> Rows:
-            return self._expecting(source, scope) if fields else source.records(scope)
+            return beside._expecting(source, scope) if fields else source.records(scope)
 
-        differing = any_differs(fields, lambda field: F(WANTED.format(field.attname))) if fields else Q()
-        return python_finder(source, by_python, beside=fields, expecting=expecting, differing=differing)
+        differing = any_differs(fields, _wanted, tolerances(values)) if fields else Q()
+        finder = python_finder(source, by_python, beside=fields, expecting=expecting, differing=differing)
+        written = written_fields(source.model, iter(self.columns))
+        return replace(finder, levels=levels(source.model, written, self._paths(), finder.find))
+
+    def _values(self, model: type[Model]) -> dict[Field[Any, Any], Any]:
+        return terms(model, self.columns)
 
     def _fields(self, model: type[Model]) -> tuple[Field[Any, Any], ...]:
-        return tuple(field for name in self.columns if (field := field_named(model, name)) is not None)
+        return tuple(self._values(model))
 
     def _expecting(self, source: Source, scope: Scope, *, alias: bool = False) -> Rows:
         """The records, each with the value that each column should have."""
-        rows = source.records(scope)
-        expressions = {
-            field: pinned(as_expression(value, field), source.now)
-            for field, value in zip(self._fields(source.model), self.columns.values(), strict=True)
-        }
-        relation = joined_relation(source, expressions.values())
-        if relation is not None:
-            link = f"{relation.name}{LOOKUP_SEP}{relation.field.name}"
-            rows = rows.alias(**{JOINED: FilteredRelation(relation.name, condition=scope.on(link))})
+        rows, found = expected(source, scope, self._values(source.model))
         wanted = {
-            WANTED.format(field.attname): AsStored(
-                aggregated(source, expression, field, relation), field=field
-            )
-            for field, expression in expressions.items()
+            WANTED.format(field.attname): AsStored(value, field=field) for field, value in found.items()
         }
         expecting: Rows = rows.alias(**wanted) if alias else rows.annotate(**wanted)
         return expecting
+
+
+def _wanted(field: Field[Any, Any]) -> F:
+    return F(WANTED.format(field.attname))

@@ -166,6 +166,9 @@ def _columns_of_query(query: Query) -> Iterator[Column]:
             for field in pair:
                 if isinstance(field, Field):
                     yield _column(field)
+        derived = getattr(join, "query", None)
+        if isinstance(derived, Query):
+            yield from _columns_of_query(derived)
     for related in getattr(query, "_filtered_relations", {}).values():
         yield from _columns(getattr(related, "resolved_condition", None))
 

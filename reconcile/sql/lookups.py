@@ -7,44 +7,23 @@ is not found on foreign keys.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import reduce
 from operator import or_
-from typing import Any, ClassVar
+from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import DateTimeField, Expression, F, Field, Func, Q, TextField, Value
 from django.db.models.expressions import Col
 from django.db.models.functions import Cast, Round
-from django.db.models.lookups import In, Lookup
+from django.db.models.lookups import In
 from django.db.models.sql.compiler import SQLCompiler
 
+from reconcile.sql.columns import INTEGERS, TEXTS, is_text, stored_field
+from reconcile.sql.comparisons import SQL, Beyond, Comparison
+
 __all__ = ["INTEGERS", "Among", "AsStored", "Differs", "Same", "any_differs", "is_text", "stored_field"]
-
-_SQL = tuple[str, list[Any] | tuple[Any, ...]]
-
-INTEGERS = frozenset(
-    {
-        "AutoField", "BigAutoField", "SmallAutoField", "IntegerField", "BigIntegerField", "SmallIntegerField",
-        "PositiveIntegerField", "PositiveBigIntegerField", "PositiveSmallIntegerField",
-    }
-)  # fmt: skip
-_TEXTS = frozenset(
-    {"CharField", "TextField", "SlugField", "EmailField", "URLField", "FileField", "FilePathField"}
-)
-
-
-def stored_field(field: Field[Any, Any]) -> Field[Any, Any]:
-    """The field whose type the column has: for a foreign key the (last) field that it points at."""
-    while field.remote_field is not None and hasattr(field, "target_field"):
-        field = field.target_field
-    return field
-
-
-def is_text(field: Field[Any, Any]) -> bool:
-    """True where the column holds characters, which a collation might fold."""
-    return stored_field(field).get_internal_type() in _TEXTS
 
 
 class AsStored(Func):
@@ -60,7 +39,7 @@ class AsStored(Func):
 
     def as_sql(  # type: ignore[override]
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
-    ) -> _SQL:
+    ) -> SQL:
         return compiler.compile(self._converted(connection))
 
     def _converted(self, connection: BaseDatabaseWrapper) -> Any:
@@ -70,7 +49,7 @@ class AsStored(Func):
             return _typed(source, field) if _taken_for_text(field, connection) else source
         if not isinstance(source, Value) and _same_storage(source, field, connection):
             return source
-        if field.get_internal_type() in _TEXTS:
+        if field.get_internal_type() in TEXTS:
             return Cast(source, TextField())
         if field.get_internal_type() == "DecimalField" and connection.vendor == "sqlite":
             # Note [Decimals on SQLite]: they are kept as floats, so the cast rounds nothing.
@@ -84,7 +63,7 @@ class AsStored(Func):
 
 def _is_of(value: Value, field: Field[Any, Any]) -> bool:
     kind = stored_field(value.output_field).get_internal_type() if value.value is not None else None
-    return kind is None or kind == field.get_internal_type() or {kind, field.get_internal_type()} <= _TEXTS
+    return kind is None or kind == field.get_internal_type() or {kind, field.get_internal_type()} <= TEXTS
 
 
 def _taken_for_text(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
@@ -103,13 +82,13 @@ def _needs_rounding(value: Value, field: Field[Any, Any]) -> bool:
 
 
 def _typed(value: Value, field: Field[Any, Any]) -> Cast:
-    return Cast(value, TextField() if field.get_internal_type() in _TEXTS else field)
+    return Cast(value, TextField() if field.get_internal_type() in TEXTS else field)
 
 
 def _same_storage(expression: Expression, target: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
     source = stored_field(expression.output_field)
     kinds = {source.get_internal_type(), target.get_internal_type()}
-    if kinds <= INTEGERS or kinds <= _TEXTS:
+    if kinds <= INTEGERS or kinds <= TEXTS:
         return True
     if kinds == {"DecimalField"}:
         exact = connection.vendor != "sqlite" or isinstance(expression, Col)
@@ -117,48 +96,38 @@ def _same_storage(expression: Expression, target: Field[Any, Any], connection: B
     return len(kinds) == 1
 
 
-class _Comparison(Lookup):
-    """A comparison of two expressions, as a lookup: MySQL compares anything else with TRUE, past its indexes."""
-
-    prepare_rhs = False
-    operator: ClassVar[str]
-
-    def __init__(self, lhs: Any, rhs: Any, *, field: Field[Any, Any]) -> None:
-        super().__init__(lhs, rhs)
-        self.text = is_text(field)
-
-    def as_sql(  # type: ignore[override]
-        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
-    ) -> _SQL:
-        return self._compared(compiler, connection, f"%s {self.operator} %s")
-
-    def _compared(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, template: str) -> _SQL:
-        lhs, lhs_params = self.process_lhs(compiler, connection)
-        rhs, rhs_params = self.process_rhs(compiler, connection)
-        return template % (lhs, rhs), [*lhs_params, *rhs_params]
-
-
-class Differs(_Comparison):
+class Differs(Comparison):
     """True where the left side (a column) is not what the right side says; NULL equals NULL. Text compares exactly."""
 
     operator = "IS DISTINCT FROM"
 
-    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
         return self._compared(
             compiler, connection, "%s COLLATE BINARY IS NOT %s" if self.text else "%s IS NOT %s"
         )
 
-    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
         template = "NOT (BINARY %s <=> BINARY %s)" if self.text else "NOT (%s <=> %s)"
         return self._compared(compiler, connection, template)
 
 
-def any_differs(fields: Sequence[Field[Any, Any]], expected: Callable[[Field[Any, Any]], Any]) -> Q:
-    """True where at least one of the columns is not what `expected` gives for it."""
-    return reduce(or_, (Q(Differs(F(field.attname), expected(field), field=field)) for field in fields))
+def any_differs(
+    fields: Sequence[Field[Any, Any]],
+    expected: Callable[[Field[Any, Any]], Any],
+    tolerances: Mapping[Field[Any, Any], Any] | None = None,
+) -> Q:
+    """True where at least one of the columns is not what `expected` gives for it, give or take its tolerance."""
+
+    def differs(field: Field[Any, Any]) -> Q:
+        column, tolerance = F(field.attname), (tolerances or {}).get(field)
+        if tolerance is None:
+            return Q(Differs(column, expected(field), field=field))
+        return Q(Beyond(column, expected(field), field=field, tolerance=tolerance))
+
+    return reduce(or_, map(differs, fields))
 
 
-class Same(_Comparison):
+class Same(Comparison):
     """True where a link column equals a value, by an index where there is one; text compares exactly.
 
     NULL equals nothing: a row without a link belongs to no record.
@@ -166,7 +135,7 @@ class Same(_Comparison):
 
     operator = "="
 
-    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
         folded, params = self.as_sql(compiler, connection)
         if not self.text:
             return folded, params
@@ -185,21 +154,21 @@ class Among(In):
     def get_prep_lookup(self) -> Any:
         return list(self.rhs)
 
-    def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+    def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
         lhs, params = self.process_lhs(compiler, connection)
         if self._integers:
             # As text it is one parameter to adapt, and not one for each key.
             return f"{lhs} = ANY(%s::bigint[])", [*params, f"{{{','.join(map(str, self.rhs))}}}"]
         return f"{lhs} = ANY(%s)", [*params, self._prepared(connection)]
 
-    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _SQL:
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
         lhs, params = self.process_lhs(compiler, connection)
         keys = json.dumps(self._prepared(connection), default=str)
         return f"{lhs} IN (SELECT value FROM json_each(%s))", [*params, keys]
 
     def as_sql(  # type: ignore[override]
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
-    ) -> _SQL:
+    ) -> SQL:
         lhs, params = self.process_lhs(compiler, connection)
         placeholders = ", ".join(["%s"] * len(self.rhs))
         return f"{lhs} IN ({placeholders})", [*params, *self._prepared(connection)]

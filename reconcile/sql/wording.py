@@ -28,7 +28,16 @@ from reconcile.sql.expressions import path_of
 
 __all__ = ["condition_in_words", "expression_in_words", "in_words", "queryset_in_words"]
 
-_SYMBOLS = {"exact": "=", "gt": ">", "gte": "≥", "lt": "<", "lte": "≤", "iexact": "=", "in": "in"}
+_SYMBOLS = {
+    "exact": "=",
+    "gt": ">",
+    "gte": "≥",
+    "lt": "<",
+    "lte": "≤",
+    "iexact": "=",
+    "in": "in",
+    "prefix_of": "is a prefix of",
+}
 
 
 def in_words(values: Mapping[str, Any]) -> str:
@@ -116,6 +125,8 @@ def _existence(query: Query) -> str:
 
 
 def _term(value: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one for each kind of expression
+    if hasattr(value, "in_words"):
+        return str(value.in_words())
     if isinstance(value, OuterRef | F):
         return path_of(value).replace("__", ".")
     if isinstance(value, Value):

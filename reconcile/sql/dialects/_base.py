@@ -36,6 +36,10 @@ class Dialect:
     remembers_folded: ClassVar[bool] = False
     """Whether a subquery's answer for one text is taken for another that the collation folds with it."""
 
+    joins_derived_tables: ClassVar[bool] = False
+    """Whether the first of several rows is fastest as a join with a derived table (else: a subquery). It takes
+     DISTINCT ON, too."""
+
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
 

@@ -32,6 +32,7 @@ class PostgreSQL(Dialect):
 
     aggregates_by_join = True
     looks_up_each = False
+    joins_derived_tables = True
 
     def guard(self) -> None:
         """One statement. In REPEATABLE READ a check after the lock would read a snapshot older than the wait."""

@@ -1,0 +1,47 @@
+"""The value that each column of a record should have, as expressions over prepared records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db.models import Field, FilteredRelation
+from django.db.models.constants import LOOKUP_SEP
+
+from reconcile.declaring import as_expression
+from reconcile.effects._aggregates import JOINED, aggregated, joined_relation
+from reconcile.effects._derived import Derived
+from reconcile.effects.within import exact
+from reconcile.finders import Rows, Source
+from reconcile.sql.expressions import pinned
+from reconcile.windows import Scope
+
+__all__ = ["carried", "expected"]
+
+
+def carried(source: Source, values: Mapping[Field[Any, Any], Any]) -> bool:
+    """Whether a window costs no more than its share of the whole, for each of the values."""
+    derived = ((field, exact(value)) for field, value in values.items())
+    return all(value.carried(source, field) for field, value in derived if isinstance(value, Derived))
+
+
+def expected(
+    source: Source, scope: Scope, values: Mapping[Field[Any, Any], Any]
+) -> tuple[Rows, dict[Field[Any, Any], Any]]:
+    """The records in scope, and an expression over them for each column that `values` names."""
+    given = {field: exact(value) for field, value in values.items()}
+    plain = {
+        field: pinned(as_expression(value, field), source.now)
+        for field, value in given.items()
+        if not isinstance(value, Derived)
+    }
+    rows = source.records(scope)
+    relation = joined_relation(source, plain.values())
+    if relation is not None:
+        link = f"{relation.name}{LOOKUP_SEP}{relation.field.name}"
+        rows = rows.alias(**{JOINED: FilteredRelation(relation.name, condition=scope.on(link))})
+    found = {field: aggregated(source, value, field, relation) for field, value in plain.items()}
+    for field, value in given.items():
+        if isinstance(value, Derived):
+            rows, found[field] = value.onto(rows, source, scope, field)
+    return rows, found

@@ -1,0 +1,110 @@
+"""`Latest`: a value of the record's first related row by some order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.exceptions import FieldError
+from django.db.models import F, Field, ForeignKey, Model, Q
+from django.db.models.fields.reverse_related import ManyToOneRel
+
+from reconcile.effects._derived import Derived
+from reconcile.effects._matching import EQUAL, Link, Matching
+from reconcile.effects._ordering import order_faults, order_in_words
+from reconcile.effects._row_values import condition_faults, row_expression, value_faults
+from reconcile.errors import Fault, nearest
+from reconcile.finders import Rows, Source
+from reconcile.sql.expressions import pinned
+from reconcile.sql.wording import condition_in_words, expression_in_words
+from reconcile.windows import Scope
+
+__all__ = ["Latest"]
+
+
+@dataclass(frozen=True)
+class Latest(Derived):
+    """A value of the first of the record's related rows: `last_post=Latest("posts", by=["-created_at", "-pk"])`.
+
+    relation: name of a reverse foreign key.
+    by: which row is the first, as `order_by` takes it. Unless it names the key, the key comes last.
+    value: path or expression over the row; unless given, the key that a foreign key to it holds.
+    filter: condition on the rows that count.
+
+    NULL where there is no row.
+    """
+
+    relation: str
+    by: Sequence[Any] = ()
+    value: Any = None
+    filter: Q = field(default_factory=Q)
+
+    def faults(self, model: type[Model], column: Field[Any, Any], where: str) -> Iterator[Fault]:
+        """No such relation, no order, a path that leads nowhere, a foreign key to other rows than these."""
+        where = f"{where}: Latest"
+        yield from self.option_faults()
+        relation = _relation(model, self.relation)
+        if relation is None:
+            yield _relation_fault(model, self.relation, where)
+            return
+        rows = relation.related_model
+        yield from order_faults(rows, self.by, where)
+        yield from condition_faults(rows, self.filter, "filter", where)
+        if self.value is not None:
+            yield from value_faults(rows, self.value, column, where)
+        elif isinstance(column, ForeignKey) and not _refers_to(rows, column):
+            said = f"{column.name!r} is no foreign key to {rows._meta.label}"
+            yield Fault("reconcile.E012", f"{where}: {said}.", 'Say which column it holds: value="…".')
+
+    def in_words(self) -> str:
+        """`the first of posts by created_at descending, pk descending`."""
+        what = "" if self.value is None else f"{expression_in_words(row_expression(self.value))} of "
+        which = f" with {condition_in_words(self.filter)}" if self.filter else ""
+        return f"{what}the first of {self.relation}{which} by {order_in_words(self.by)}"
+
+    def carried(self, source: Source, column: Field[Any, Any]) -> bool:
+        """Always, but for a foreign key that holds something else than the records' primary key."""
+        return self._matching(source, column).carried
+
+    def onto(self, records: Rows, source: Source, scope: Scope, column: Field[Any, Any]) -> tuple[Rows, Any]:
+        """The value of the first row."""
+        value = F(_key(column)) if self.value is None else row_expression(self.value)
+        return self._matching(source, column).first(records, scope, value, self.by)
+
+    def _matching(self, source: Source, column: Field[Any, Any]) -> Matching:
+        relation = _relation(source.model, self.relation)
+        if relation is None:
+            raise FieldError(f"{source.model._meta.label} has no relation {self.relation!r}.")
+        key = relation.field
+        held = "pk" if key.target_field.primary_key else key.target_field.attname
+        link = Link(path=key.attname, lookup=EQUAL, column=key, value=F(held))
+        rows = relation.related_model._base_manager.using(source.using)
+        rows = rows.filter(pinned(self.filter, source.now))
+        return Matching(source=source, rows=rows, links=(link,), name=column.attname)
+
+
+def _refers_to(rows: type[Model], column: ForeignKey[Any, Any]) -> bool:
+    target: type[Model] = column.remote_field.model
+    return target._meta.concrete_model is rows._meta.concrete_model
+
+
+def _key(column: Field[Any, Any]) -> str:
+    """What a foreign key to the row holds of it."""
+    return column.target_field.attname if isinstance(column, ForeignKey) else "pk"
+
+
+def _relation(model: type[Model], name: str) -> ManyToOneRel | None:
+    related = (each for each in model._meta.related_objects if each.name == name)
+    return next((each for each in related if isinstance(each, ManyToOneRel)), None)
+
+
+def _relation_fault(model: type[Model], name: Any, where: str) -> Fault:
+    known = [each.name for each in model._meta.related_objects if isinstance(each, ManyToOneRel)]
+    if name in {each.name for each in model._meta.get_fields()}:
+        hint = (
+            "Name the foreign key's relation from the other side; for a join of another kind use LookedUp(…)."
+        )
+        return Fault("reconcile.E015", f"{where}: {name!r} is not a reverse foreign key.", hint)
+    hint = nearest(str(name), known).strip() or f"Its relations: {', '.join(known) or 'none'}."
+    return Fault("reconcile.E013", f"{where}: {model._meta.label} has no relation {name!r}.", hint)

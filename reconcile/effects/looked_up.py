@@ -1,0 +1,137 @@
+"""`LookedUp`: a value of rows that belong to the record by something else than a foreign key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.exceptions import FieldError
+from django.db.models import Aggregate, Exists, F, Field, Model, OuterRef, Q, Value
+from django.db.models.constants import LOOKUP_SEP
+
+from reconcile.declaring import expression_faults, resolution_fault
+from reconcile.effects._derived import Derived
+from reconcile.effects._matching import EQUAL, PREFIX, Link, Matching
+from reconcile.effects._ordering import order_faults, order_in_words
+from reconcile.effects._row_values import condition_faults, row_expression, value_faults
+from reconcile.errors import Fault
+from reconcile.finders import Rows, Source
+from reconcile.sql.expressions import aggregates_in, joins_to_many, mapped, names_in, pinned
+from reconcile.sql.lookups import is_text
+from reconcile.sql.wording import condition_in_words, expression_in_words
+from reconcile.windows import Scope
+
+__all__ = ["LookedUp"]
+
+
+@dataclass(frozen=True)
+class LookedUp(Derived):
+    """A value of the rows of `model` that match the record: `LookedUp(Region, link={"code": F("zip")}, value="name")`.
+
+    link: lookup on the row = expression over the record. A plain path means equality, which is exact;
+        `…__prefix_of` says that the row's text is the beginning of the record's; any lookup of Django's may be used.
+        A constant says which rows count.
+    value: path or expression over the row, or an aggregate over all rows that match.
+    by: which of several rows is the first, as `order_by` takes it; needed unless `value` is an aggregate.
+    where: condition on the rows that count.
+
+    Where nothing matches: NULL, or what the aggregate is of no rows.
+    """
+
+    model: type[Model]
+    link: Mapping[str, Any] = field(default_factory=dict)
+    value: Any = None
+    by: Sequence[Any] = ()
+    where: Q = field(default_factory=Q)
+
+    @property
+    def _aggregates(self) -> bool:
+        return any(aggregates_in(self.value))
+
+    def faults(self, model: type[Model], column: Field[Any, Any], where: str) -> Iterator[Fault]:
+        """Options of the wrong type, links that lead nowhere, no order where several rows may match."""
+        where = f"{where}: LookedUp"
+        yield from self.option_faults()
+        if not (isinstance(self.model, type) and issubclass(self.model, Model)):
+            hint = "Give the rows' model class."
+            yield Fault("reconcile.E012", f"{where}: {self.model!r} is not a model.", hint)
+            return
+        if not isinstance(self.link, Mapping) or not self.link:
+            hint = 'Give at least one lookup on the row: link={"code": F("zip")}.'
+            yield Fault("reconcile.E012", f"{where}: link= is {self.link!r}.", hint)
+            return
+        for path, value in self.link.items():
+            yield from self._link_faults(model, path, value, f"{where}: link={{{path!r}: …}}")
+        yield from condition_faults(self.model, self.where, "where", where)
+        yield from value_faults(self.model, self.value, column, where, aggregates=True)
+        yield from self._shape_faults(where)
+
+    def _link_faults(self, model: type[Model], path: str, value: Any, where: str) -> Iterator[Fault]:
+        try:
+            link = _link(self.model, path, value)
+            if link.lookup in {EQUAL, PREFIX}:
+                found = list(expression_faults(model, value, link.column, where))
+                yield from found
+                if found:
+                    return
+            records = model._base_manager.alias(_own=link.expression)
+            rows = self.model._base_manager.filter(link.matches(OuterRef("_own")))
+            records = records.filter(Exists(rows))
+        except FieldError as error:
+            yield resolution_fault(error, where)
+            return
+        if joins_to_many(records.query) or joins_to_many(rows.query):
+            yield Fault("reconcile.E013", f"{where}: the path leads to many rows.", "Give a path to one row.")
+        if link.lookup == PREFIX and not is_text(link.column):
+            yield Fault("reconcile.E012", f"{where}: {link.path!r} is not text.", "Only text has a prefix.")
+
+    def _shape_faults(self, where: str) -> Iterator[Fault]:
+        if not self._aggregates:
+            yield from order_faults(self.model, self.by, where)
+            return
+        if self.by:
+            hint = "Leave it out: an aggregate takes all rows that match."
+            yield Fault("reconcile.E012", f"{where}: by= is {self.by!r}, and value= an aggregate.", hint)
+        if _names_columns(self.value):
+            hint = "Put an aggregate around each column of the row, such as Max(…)."
+            yield Fault("reconcile.E012", f"{where}: value= mixes aggregates with columns.", hint)
+
+    def in_words(self) -> str:
+        """`name of the first Region where prefix is a prefix of zip by length descending`."""
+        which = condition_in_words(Q(*self.link.items()) & self.where)
+        what, name = expression_in_words(row_expression(self.value)), self.model._meta.object_name
+        if self._aggregates:
+            return f"{what} over each {name} where {which}"
+        return f"{what} of the first {name} where {which} by {order_in_words(self.by)}"
+
+    def carried(self, source: Source, column: Field[Any, Any]) -> bool:
+        """Not where a derived table would be read whole by each window."""
+        return self._matching(source, column).carried
+
+    def onto(self, records: Rows, source: Source, scope: Scope, column: Field[Any, Any]) -> tuple[Rows, Any]:
+        """The first row's value, or the aggregate."""
+        matching = self._matching(source, column)
+        if self._aggregates:
+            return matching.aggregated(records, scope, self.value, column)
+        return matching.first(records, scope, row_expression(self.value), self.by)
+
+    def _matching(self, source: Source, column: Field[Any, Any]) -> Matching:
+        rows = self.model._base_manager.using(source.using).filter(pinned(self.where, source.now))
+        links = tuple(_link(self.model, path, value) for path, value in self.link.items())
+        return Matching(source=source, rows=rows, links=links, name=column.attname)
+
+
+def _link(model: type[Model], path: str, value: Any) -> Link:
+    """The link that a path with its lookup names. Raises FieldError where it leads nowhere."""
+    query = model._base_manager.all().query
+    lookups, parts, _ = query.solve_lookup_type(path)
+    columns = LOOKUP_SEP.join(parts)
+    column = F(columns).resolve_expression(query).output_field
+    return Link(path=columns, lookup=LOOKUP_SEP.join(lookups) or EQUAL, column=column, value=value)
+
+
+def _names_columns(value: Any) -> bool:
+    """Whether the expression names a column outside of its aggregates."""
+    outside = mapped(value, lambda node: Value(0) if isinstance(node, Aggregate) else node)
+    return any(names_in(outside))
