@@ -73,7 +73,14 @@ def zero_if_none(form: Any, aggregate: Aggregate, field: Field[Any, Any]) -> Any
     numeric = isinstance(field, IntegerField | DecimalField | FloatField)
     if field.null or not numeric or aggregate.empty_result_set_value is not None:
         return form
-    return Coalesce(form, Value(0), output_field=type(field)())
+    return _OrZero(form, Value(0))
+
+
+class _OrZero(Coalesce):
+    """Of the aggregate's own type, so that an average is rounded for a column of integers."""
+
+    def _resolve_output_field(self) -> Any:
+        return self.get_source_expressions()[0].output_field
 
 
 def _is_plain(expression: Any, relation: ManyToOneRel) -> bool:

@@ -76,8 +76,6 @@ class HaveValues:
             yield from value.faults(field, where)
         value = exact(value)
         if isinstance(value, Derived):
-            # NULL fits any column: what is said of it is said of the column.
-            yield from expression_faults(model, None, field, where)
             yield from value.faults(model, field, where)
         elif not isinstance(value, Within):
             yield from expression_faults(model, value, field, where, aggregates=True)

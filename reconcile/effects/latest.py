@@ -51,11 +51,11 @@ class Latest(Derived):
         rows = relation.related_model
         yield from order_faults(rows, self.by, where)
         yield from condition_faults(rows, self.filter, "filter", where)
-        if self.value is not None:
-            yield from value_faults(rows, self.value, column, where)
-        elif isinstance(column, ForeignKey) and not _refers_to(rows, column):
+        if self.value is None and isinstance(column, ForeignKey) and not _refers_to(rows, column):
             said = f"{column.name!r} is no foreign key to {rows._meta.label}"
             yield Fault("reconcile.E012", f"{where}: {said}.", 'Say which column it holds: value="…".')
+            return
+        yield from value_faults(rows, self._held(column), column, where)
 
     def in_words(self) -> str:
         """`the first of posts by created_at descending, pk descending`."""
@@ -69,8 +69,14 @@ class Latest(Derived):
 
     def onto(self, records: Rows, source: Source, scope: Scope, column: Field[Any, Any]) -> tuple[Rows, Any]:
         """The value of the first row."""
-        value = F(_key(column)) if self.value is None else row_expression(self.value)
+        value = row_expression(self._held(column))
         return self._matching(source, column).first(records, scope, value, self.by)
+
+    def _held(self, column: Field[Any, Any]) -> Any:
+        """What the column holds of the row: unless said, what a foreign key to it does."""
+        if self.value is not None:
+            return self.value
+        return column.target_field.attname if isinstance(column, ForeignKey) else "pk"
 
     def _matching(self, source: Source, column: Field[Any, Any]) -> Matching:
         relation = _relation(source.model, self.relation)
@@ -87,11 +93,6 @@ class Latest(Derived):
 def _refers_to(rows: type[Model], column: ForeignKey[Any, Any]) -> bool:
     target: type[Model] = column.remote_field.model
     return target._meta.concrete_model is rows._meta.concrete_model
-
-
-def _key(column: Field[Any, Any]) -> str:
-    """What a foreign key to the row holds of it."""
-    return column.target_field.attname if isinstance(column, ForeignKey) else "pk"
 
 
 def _relation(model: type[Model], name: str) -> ManyToOneRel | None:

@@ -253,6 +253,15 @@ def test_an_average_is_rounded_as_the_column_stores_it():
     assert made.average == Decimal("20.7")
 
 
+def test_an_average_in_a_column_of_integers_is_rounded():
+    made = team(2, player_count=0)
+    Player.objects.filter(pk=Player.objects.first().pk).update(age=23)
+    averaged = rule(Team, player_count=Avg("players__age"))
+    assert_repairs(averaged, update=1)
+    made.refresh_from_db()
+    assert made.player_count in {21, 22}
+
+
 def test_a_count_over_many_to_many():
     from django.contrib.auth.models import User
 
