@@ -6,7 +6,7 @@ Counts are never capped; samples are. What goes wrong is an error of the rule, n
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -71,19 +71,25 @@ def check(
     themselves are not counted again.
 
     One statement for the records, two for the range of keys, then one a window for each kind of drift
-    (surplus rows: two), and one more for its samples. Nothing is locked or written. Never raises for what
+    (surplus rows: two), and one more for its samples. Without windows, one for records and drift together where
+    the rule has one kind of drift. Nothing is locked or written. Never raises for what
     the database or the rule does: the result then has status ERROR.
     """
     started = time.monotonic()
     try:
         with evaluated(using):
             compiled = rule.compile(using=using, now=now)
-            counted = known or _records(compiled.source)
+            tallied = _tallied(compiled.finders) if known is None and not keep else None
+            counted = known or tallied or _records(compiled.source)
             sightings = [
                 _Sighting(finder, samples, keep if rule.remedy(finder.drift).verb else 0)
                 for finder in compiled.finders
             ]
-            _walk(compiled.source, sightings, counted)
+            if tallied:
+                for each in sightings:
+                    each.sample(tallied[each.finder.drift])
+            else:
+                _walk(compiled.source, sightings, counted)
             planned = sum(
                 (rule.remedy(each.finder.drift).planned(each.finder, each.number) for each in sightings),
                 Written(),
@@ -171,6 +177,13 @@ class _Sighting:
         self.number += number
         self.sampled += keys
 
+    def sample(self, number: int) -> None:
+        """Take the drift as counted already; only look for samples of it."""
+        self.number = number
+        self.sampled = (
+            list(self.finder.keys(EVERYTHING, limit=self.samples)) if number and self.samples else []
+        )
+
     def _keep(self, window: Window) -> bool:
         room = self.keep - len(self.kept)
         keys = self.finder.keys(window, limit=room + 1)
@@ -194,6 +207,12 @@ def _walk(source: Source, sightings: list[_Sighting], counted: Tally) -> None:
     for window, last in _windows(source, counted.checked + counted.settling):
         for each in carried:
             each.look(_reaching(each.finder, window, last=last))
+
+
+def _tallied(finders: Sequence[Finder]) -> Tally | None:
+    """Records and drift from one statement, where the rule's only finder has one. Each would read the same rows."""
+    tallied = finders[0].tallied if len(finders) == 1 else None
+    return tallied() if tallied else None
 
 
 def _records(source: Source) -> Tally:

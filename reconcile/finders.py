@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db.models import Field, Model, Q, QuerySet
 
-from reconcile.drift import Drift
+from reconcile.drift import Drift, Tally
 from reconcile.sql.expressions import joins_to_many, pinned_queryset
 from reconcile.windows import EVERYTHING, Keys, Scope, Window
 
@@ -182,6 +182,7 @@ class Finder:
     carried: bool
     find: Callable[[Scope], Rows]
     counted: Callable[[Scope], int] | None = None
+    tallied: Callable[[], Tally] | None = None
     sifted: Callable[[Scope], Iterator[Any]] | None = None
     reads: Callable[[Scope], Rows] | None = None
     ranged: bool = False

@@ -13,16 +13,23 @@ from reconcile.effects._aggregates import JOINED, aggregated, joined_relation
 from reconcile.effects._derived import Derived
 from reconcile.effects.within import exact
 from reconcile.finders import Rows, Source
-from reconcile.sql.expressions import pinned
-from reconcile.windows import Scope
+from reconcile.sql.expressions import joins_whole, pinned
+from reconcile.windows import EVERYTHING, Scope
 
 __all__ = ["carried", "expected"]
 
 
 def carried(source: Source, values: Mapping[Field[Any, Any], Any]) -> bool:
-    """Whether a window costs no more than its share of the whole, for each of the values."""
+    """Whether a window costs no more than its share of the whole, for the records and for each of the values.
+
+    A table that is joined without the range would be read whole by each window.
+    """
     derived = ((field, exact(value)) for field, value in values.items())
-    return all(value.carried(source, field) for field, value in derived if isinstance(value, Derived))
+    if not all(value.carried(source, field) for field, value in derived if isinstance(value, Derived)):
+        return False
+    rows, found = expected(source, EVERYTHING, values)
+    named = {f"_{field.attname}": value for field, value in found.items()}
+    return not joins_whole(source.every.query) and not joins_whole(rows.alias(**named).query)
 
 
 def expected(

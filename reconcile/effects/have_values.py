@@ -5,14 +5,14 @@ STALE is the only drift: the record is there, with other values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from django.db.models import F, Field, Model, Q
+from django.db.models import Count, F, Field, Model, Q
 
 from reconcile.declaring import column_faults, expression_faults, field_named
-from reconcile.drift import STALE, Drift, Guarantee
+from reconcile.drift import STALE, Drift, Guarantee, Tally
 from reconcile.effects._derived import Derived
 from reconcile.effects._expected import carried, expected
 from reconcile.effects._from_python import FromPython, needs_python, written_fields
@@ -28,7 +28,7 @@ from reconcile.sql.expressions import Column, names_in
 from reconcile.sql.lookups import AsStored, any_differs
 from reconcile.sql.statements import KEY, WANTED
 from reconcile.sql.wording import in_words
-from reconcile.windows import Scope
+from reconcile.windows import EVERYTHING, Scope
 
 __all__ = ["HaveValues"]
 
@@ -118,13 +118,30 @@ class HaveValues:
         def find(scope: Scope) -> Rows:
             return self._expecting(source, scope, alias=True).filter(differs)
 
-        correction = Correction(model=source.model, fields=fields, wanted=wanted, own=True)
-        return (
-            Finder(
-                drift=STALE, model=source.model, carried=carried(source, values), find=find, correction=correction,
-                levels=levels(source.model, fields, self._paths(), find),
-            ),
+        whole = not carried(source, values)
+        finder = Finder(
+            drift=STALE, model=source.model, carried=not whole, find=find,
+            correction=Correction(model=source.model, fields=fields, wanted=wanted, own=True),
+            tallied=self._tally(source, differs) if whole else None,
+            levels=levels(source.model, fields, self._paths(), find),
         )  # fmt: skip
+        return (finder,)
+
+    def _tally(self, source: Source, differs: Q) -> Callable[[], Tally] | None:
+        """Counts records and drift in one statement; None where an aggregate groups the rows by record."""
+        rows = self._expecting(replace(source, settled=Q()), EVERYTHING)
+        if rows.query.group_by is not None:
+            return None
+
+        def tally() -> Tally:
+            counts = {"_all": Count("pk"), "_drifted": Count("pk", filter=source.settled & differs)}
+            if source.settled:
+                counts["_due"] = Count("pk", filter=source.settled)
+            found = rows.aggregate(**counts)
+            due = found.get("_due", found["_all"])
+            return Tally(checked=due, settling=found["_all"] - due, drifted={STALE: found["_drifted"]})
+
+        return tally
 
     def _paths(self) -> Iterator[str]:
         """The paths that the values read."""

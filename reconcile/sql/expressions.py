@@ -11,6 +11,7 @@ from django.db.models import Aggregate, DateTimeField, F, Field, Model, OuterRef
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.expressions import Col
 from django.db.models.functions import Now
+from django.db.models.sql.datastructures import Join
 from django.db.models.sql.query import Query
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "aggregates_in",
     "columns_read",
     "joins",
+    "joins_whole",
     "names_in",
     "path_of",
     "pinned",
@@ -140,6 +142,15 @@ def joins_to_many(query: Query) -> bool:
         return True
     joins = (getattr(join, "join_field", None) for join in query.alias_map.values())
     return any(join is not None and not (join.many_to_one or join.one_to_one) for join in joins)
+
+
+def joins_whole(query: Query) -> bool:
+    """True where the query joins a table of which nothing says which part is needed."""
+    joins = query.alias_map.items()
+    return any(
+        isinstance(join, Join) and join.filtered_relation is None and query.alias_refcount[alias]
+        for alias, join in joins
+    )
 
 
 def columns_read(queryset: QuerySet[Any]) -> frozenset[Column]:

@@ -1,0 +1,82 @@
+"""Ours beside what a good engineer would write by hand: rounds in turn, medians, and their ratio."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+from django.utils import timezone
+
+from reconcile import Rule
+from reconcile.checking import check
+
+__all__ = ["Case", "compare", "differs", "execute", "own_database"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A rule, and statements by hand that count the same drift; the fastest of them is what ours is compared with."""
+
+    name: str
+    rule: Rule
+    by_hand: Sequence[str]
+
+
+@contextmanager
+def own_database() -> Iterator[None]:
+    """A database beside the configured one, dropped afterwards."""
+    name = connection.settings_dict["NAME"]
+    connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    try:
+        yield
+    finally:
+        connection.creation.destroy_test_db(name, verbosity=0)
+
+
+def execute(sql: str) -> list[tuple[Any, ...]]:
+    """The rows of one statement, if it has any."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+def differs(left: str, right: str) -> str:
+    """A comparison that takes NULL for a value, as each database words it."""
+    words = {"postgresql": "{} IS DISTINCT FROM {}", "mysql": "NOT ({} <=> {})", "sqlite": "{} IS NOT {}"}
+    return words[connection.vendor].format(left, right)
+
+
+def compare(case: Case, rounds: int) -> None:
+    """Print the medians of `rounds` rounds, and their ratio. Each statement must count what the check counts."""
+    found = _ours(case.rule)
+    first = {sql: _timed(lambda sql=sql: _by_hand(sql, found)) for sql in case.by_hand}
+    best = min(first, key=first.__getitem__)
+    times: dict[str, list[float]] = {"ours": [], "by hand": []}
+    for _ in range(rounds):
+        times["by hand"].append(_timed(lambda: _by_hand(best, found)))
+        times["ours"].append(_timed(lambda: _ours(case.rule)))
+    ours, by_hand = (statistics.median(times[name]) for name in ("ours", "by hand"))
+    print(f"{case.name:<50} {ours * 1000:>9,.0f} ms {by_hand * 1000:>9,.0f} ms   ratio {ours / by_hand:.2f}")
+    print(f"{'':<50} {found:,} found; by hand: {' '.join(best.split())[:150]}", flush=True)
+
+
+def _ours(rule: Rule) -> int:
+    result = check(rule, using="default", now=timezone.now(), samples=0)
+    assert result.error is None, result.error
+    return result.tally.total
+
+
+def _by_hand(sql: str, expected: int) -> None:
+    ((counted,),) = execute(sql)
+    assert counted == expected, f"{counted} counted by hand, {expected} by the check: {sql}"
+
+
+def _timed(act: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started

@@ -1,0 +1,23 @@
+"""Plain tables: a parent, and children whose rows lie scattered, as those that many write at the same time do."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Parent(models.Model):
+    """What it says of its children has drifted in one of a hundred records."""
+
+    status = models.CharField(max_length=10)
+    child_count = models.IntegerField()
+    price_total = models.BigIntegerField()
+    last = models.ForeignKey("Child", null=True, on_delete=models.SET_NULL, related_name="+")
+
+
+class Child(models.Model):
+    """A foreign key with its usual index, and no other."""
+
+    parent = models.ForeignKey(Parent, on_delete=models.CASCADE, related_name="children", db_constraint=False)
+    created = models.DateTimeField()
+    price = models.IntegerField()
+    state = models.CharField(max_length=10)
