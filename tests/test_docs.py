@@ -12,7 +12,18 @@ import reconcile as package
 from reconcile import Rule, Settle
 from reconcile.cli import _group, reconcile
 from reconcile.declaring import Declaration
-from reconcile.effects import FromPython, HaveKeys, HaveReceipt, HaveRow, HaveRows, HaveSource, Satisfy
+from reconcile.effects import (
+    FromPython,
+    HaveKeys,
+    HaveReceipt,
+    HaveRow,
+    HaveRows,
+    HaveSource,
+    Latest,
+    LookedUp,
+    Satisfy,
+    Within,
+)
 from reconcile.remedies import Call, Enqueue, Resend, Split
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -157,6 +168,9 @@ def test_each_public_name_is_documented(name):
         (HaveSource, "have-source.md"),
         (HaveReceipt, "have-receipt.md"),
         (Enqueue, "enqueue.md"),
+        (Latest, "have-values.md"),
+        (LookedUp, "have-values.md"),
+        (Within, "have-values.md"),
     ],
 )
 def test_each_option_is_documented(kind, page):

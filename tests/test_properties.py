@@ -1,10 +1,12 @@
 """Whatever the state: a repair mends what had drifted, touches nothing else, and a second one writes nothing."""
 
-from django.db.models import Count, F, Q, Sum
+from decimal import Decimal
+
+from django.db.models import Avg, Count, F, Q, Sum
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.django import TestCase
 
-from reconcile import AtLeast, HaveRow, HaveValues, Rule, runs
+from reconcile import AtLeast, HaveRow, HaveValues, Latest, LookedUp, Rule, Within, runs
 from reconcile.drift import EXTRA, MISSING, STALE
 from reconcile.models import Change
 from tests.helpers import checked
@@ -43,6 +45,10 @@ TEAM_RULES = [
     HaveValues(player_count=Sum("players__age"), points=Sum("matches__points")),
     HaveValues(points=Sum("players__age", filter=Q(players__active=True))),
     HaveValues(player_count=Count("players", distinct=True) + Count("matches", distinct=True)),
+    HaveValues(points=Latest("players", by=["-age"], value="age", filter=Q(active=True))),
+    HaveValues(alternate=LookedUp(Team, link={"name": F("name")}, value="pk", by=["-points"])),
+    HaveValues(points=LookedUp(Match, link={"points__lte": F("player_count")}, value=Sum("points"))),
+    HaveValues(average=Within(Avg("players__age"), Decimal("2.5"))),
 ]
 EVERY = [Basket.objects.all(), Basket.objects.filter(quantity__gte=0), Basket.objects.exclude(label="right")]
 

@@ -6,10 +6,10 @@ from django.db.models import Avg, Count, F, Max, OuterRef, Q, Subquery, Sum, Val
 from django.db.models.functions import Coalesce, Concat, Lower, Now, Upper
 from django.utils import timezone
 
-from reconcile import HaveValues, Rule
+from reconcile import HaveValues, Rule, Settle
 from reconcile.models import Change
 from sample_project.shop.models import Customer, Group, Item, Order, PendingCharge
-from tests.helpers import assert_finds, assert_repairs, everything, repaired
+from tests.helpers import assert_finds, assert_repairs, checked, everything, repaired, statements
 from tests.zoo.models import Basket, Bill, Device, Match, Page, Player, Shy, Team
 
 pytestmark = pytest.mark.django_db
@@ -251,6 +251,67 @@ def test_an_average_is_rounded_as_the_column_stores_it():
     assert_repairs(rule(Team, average=Avg("players__age")), update=1)
     made.refresh_from_db()
     assert made.average == Decimal("20.7")
+
+
+def charges(*, archived=0, active=0, status="pending", **values):
+    """Charges of archived items and of active ones."""
+    order = Order.objects.create()
+    for kind, number in (("archived", archived), ("active", active)):
+        item = Item.objects.create(order=order, price=1, status=kind)
+        PendingCharge.objects.bulk_create(
+            [PendingCharge(item=item, amount=1, status=status, **values) for _ in range(number)]
+        )
+
+
+CANCELLED = Rule(
+    name="values",
+    every=PendingCharge.objects.filter(item__status="archived"),
+    must=HaveValues(status="cancelled"),
+)
+
+
+def test_what_every_joins_is_read_once_and_the_records_are_counted_with_it(monkeypatch):
+    monkeypatch.setattr("reconcile.windows.SIZE", 3)
+    charges(archived=10, active=4), charges(archived=5, status="cancelled")
+    with statements() as captured:
+        result = checked(CANCELLED, samples=2)
+    assert len(captured) == 2
+    assert (result.tally.checked, result.tally.settling, result.tally.total) == (15, 0, 10)
+    assert len(result.samples) == 2
+    assert_repairs(CANCELLED, update=10)
+    with statements() as captured:
+        assert checked(CANCELLED).tally.checked == 15
+    assert len(captured) == 1
+
+
+def test_young_records_are_counted_apart_there_too():
+    charges(archived=2, scheduled_at=timezone.now())
+    charges(archived=3, scheduled_at=timezone.now() - timedelta(hours=1)), charges(archived=1)
+    settled = Rule(
+        name="values", every=CANCELLED.every, must=CANCELLED.must, settle=Settle("scheduled_at", minutes=5)
+    )
+    tally = checked(settled).tally
+    assert (tally.checked, tally.settling, tally.total) == (4, 2, 4)
+
+
+def test_what_an_expression_joins_is_read_once_too(monkeypatch):
+    monkeypatch.setattr("reconcile.windows.SIZE", 3)
+    ada = Customer.objects.create(name="Ada")
+    Order.objects.bulk_create([Order(customer=ada) for _ in range(10)])
+    with statements() as captured:
+        assert checked(rule(Order, customer_name=F("customer__name")), samples=0).tally.total == 10
+    assert len(captured) == 1
+
+
+def test_aggregates_over_records_that_are_named_by_a_join():
+    ada = Customer.objects.create(name="Ada")
+    mine, _other = Order.objects.create(customer=ada), Order.objects.create()
+    Item.objects.bulk_create([Item(order=order, price=1) for order in Order.objects.all()])
+    Order.objects.update(item_count=0)
+    counted = rule(Order.objects.filter(customer__name="Ada"), item_count=Count("items"))
+    assert_finds(counted, stale=[mine])
+    assert checked(counted).tally.checked == 1
+    assert_repairs(counted, update=1)
 
 
 def test_an_average_in_a_column_of_integers_is_rounded():

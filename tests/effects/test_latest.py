@@ -19,7 +19,7 @@ from tests.helpers import (
     repaired,
     statements,
 )
-from tests.zoo.models import Device, Match, Page, Reply, Team, Thread
+from tests.zoo.models import Device, Match, Page, Reply, Tariff, Team, Thread
 
 pytestmark = pytest.mark.django_db
 NEWEST = ["-at", "-pk"]
@@ -207,6 +207,18 @@ def test_records_whose_key_is_a_text_or_a_uuid():
     assert Page.objects.get(code="A b").visits == 2
     assert_repairs(rule(Device, name=Latest("replies", by=NEWEST, value="text")), update=1)
     assert Device.objects.get().name == "at 2"
+
+
+def test_a_foreign_key_that_does_not_hold_the_primary_key():
+    used, unused = Tariff.objects.create(code="A b"), Tariff.objects.create(code="b", name="x")
+    for votes in (1, 2):
+        Reply.objects.create(tariff=used, text=f"said {votes}", votes=votes)
+    named = rule(Tariff, name=Latest("replies", by=["-votes"], value="text"))
+    assert not list(named.faults())
+    assert_finds(named, stale=[used, unused])
+    assert repaired(rule(Tariff.objects.filter(code="A b"), name=named.must.columns["name"])).left == 0
+    used.refresh_from_db()
+    assert used.name == "said 2"
 
 
 def test_a_thousand_records_take_as_many_statements_as_ten():

@@ -379,3 +379,159 @@ class Mark(models.Model):
 class ProxyTeam(Team):
     class Meta:
         proxy = True
+
+
+# For BeUnique, Delete and Merge.
+
+
+class Tag(models.Model):
+    name = models.CharField(max_length=20)
+
+
+class Contact(models.Model):
+    """Duplicates, and columns to merge."""
+
+    team = models.ForeignKey(Team, null=True, on_delete=models.CASCADE, related_name="contacts")
+    email = models.CharField(max_length=40, null=True)
+    is_default = models.BooleanField(default=False)
+    updated_at = models.DateTimeField(null=True)
+    visits = models.IntegerField(default=0, null=True)
+    spent = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+    phone = models.CharField(max_length=20, null=True)
+    code = models.CharField(max_length=20, null=True, unique=True)
+    details = models.JSONField(default=dict)
+    parent = models.ForeignKey("self", null=True, on_delete=models.SET_NULL)
+    friends = models.ManyToManyField("self", blank=True)
+    tags = models.ManyToManyField(Tag, related_name="contacts")
+
+
+class Letter(models.Model):
+    """Refers to contacts by two keys, of which one is unique with another column."""
+
+    contact = models.ForeignKey(Contact, on_delete=models.CASCADE, related_name="+")
+    copy_to = models.ForeignKey(Contact, null=True, on_delete=models.SET_NULL, related_name="+")
+    number = models.IntegerField(null=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("contact", "number"), name="zoo_letter_once"),)
+
+
+class Card(models.Model):
+    contact = models.OneToOneField(Contact, on_delete=models.CASCADE)
+
+
+class Ticket(models.Model):
+    """Refers to a contact by another column than its key."""
+
+    contact = models.ForeignKey(Contact, to_field="code", on_delete=models.CASCADE)
+
+
+class Loose(models.Model):
+    """The database doesn't know of the reference."""
+
+    contact = models.ForeignKey(Contact, on_delete=models.DO_NOTHING, db_constraint=False)
+
+
+class Remark(models.Model):
+    """Refers to any row by a generic foreign key, as text."""
+
+    # Without a constraint: tables of apps that have migrations are made later than these.
+    kind = models.ForeignKey("contenttypes.ContentType", on_delete=models.CASCADE, db_constraint=False)
+    target_key = models.CharField(max_length=40)
+    target = GenericForeignKey("kind", "target_key")
+
+
+class Member(models.Model):
+    """Its key is the contact's."""
+
+    contact = models.OneToOneField(Contact, primary_key=True, on_delete=models.CASCADE)
+
+
+class Seat(models.Model):
+    contact = models.ForeignKey(Contact, on_delete=models.CASCADE)
+    taken = models.BooleanField(default=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("contact",), condition=models.Q(taken=True), name="zoo_seat_taken"
+            ),
+        )
+
+
+class Shelf(models.Model):
+    """Unique by an expression."""
+
+    contact = models.ForeignKey(Contact, on_delete=models.CASCADE)
+    name = models.CharField(max_length=20)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(F("contact"), Lower("name"), name="zoo_shelf_once"),)
+
+
+class Locker(models.Model):
+    room = models.CharField(max_length=20)
+    number = models.IntegerField(null=True, unique=True)
+
+
+# Values of other rows: Latest, LookedUp, Within
+
+
+class Thread(models.Model):
+    last_reply = models.ForeignKey("Reply", null=True, on_delete=models.SET_NULL, related_name="+")
+    last_text = models.CharField(max_length=40, null=True)
+    last_at = models.DateTimeField(null=True)
+    last_on = models.DateField(null=True)
+    reply_count = models.PositiveIntegerField(default=0)
+    zip = models.CharField(max_length=20, null=True)
+    region = models.CharField(max_length=20, null=True)
+    weight = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+    postage = models.DecimalField(max_digits=8, decimal_places=2, null=True)
+    ratio = models.FloatField(default=0)
+
+
+class Reply(models.Model):
+    """A row of one of three parents, whose keys are numbers, texts and uuids."""
+
+    thread = models.ForeignKey(Thread, null=True, on_delete=models.CASCADE, related_name="replies")
+    page = models.ForeignKey(Page, null=True, on_delete=models.CASCADE, related_name="replies")
+    device = models.ForeignKey(Device, null=True, on_delete=models.CASCADE, related_name="replies")
+    at = models.DateTimeField(null=True)
+    text = models.CharField(max_length=40, default="")
+    hidden = models.BooleanField(default=False)
+    votes = models.IntegerField(null=True)
+    tariff = models.ForeignKey(
+        "Tariff", null=True, to_field="code", on_delete=models.CASCADE, related_name="replies"
+    )
+
+
+class Tariff(models.Model):
+    """Found by the beginning of a text, by a range, or by the text itself."""
+
+    code = models.CharField(max_length=20, null=True, unique=True)
+    prefix = models.CharField(max_length=20, default="")
+    name = models.CharField(max_length=20, default="")
+    more_than = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+    upto = models.DecimalField(max_digits=8, decimal_places=2, null=True)
+    price = models.DecimalField(max_digits=8, decimal_places=3, default=0)
+
+
+class Remark(models.Model):
+    """A generic foreign key without an index, as many are."""
+
+    content_type = models.ForeignKey(
+        "contenttypes.ContentType", on_delete=models.CASCADE, db_constraint=False
+    )
+    object_id = models.CharField(max_length=40)
+    score = models.IntegerField(default=1)
+
+
+if connection.vendor == "postgresql":
+    from django.contrib.postgres.fields import ArrayField, IntegerRangeField
+
+    class Span(models.Model):
+        """Found by containment, which PostgreSQL alone knows."""
+
+        numbers = IntegerRangeField(null=True)
+        codes = ArrayField(models.CharField(max_length=20), default=list)
+        name = models.CharField(max_length=20)
