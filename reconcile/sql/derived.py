@@ -6,7 +6,7 @@ What is derived is read once for all records in scope, where a correlated subque
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -38,29 +38,28 @@ class DerivedTable:
     nullable = True
     filtered_relation = None
 
-    def __init__(self, *, query: Query, on: WhereNode, table_alias: str, parent_alias: str) -> None:
+    def __init__(
+        self, *, query: Query, on: WhereNode, table_name: str, table_alias: str, parent_alias: str
+    ) -> None:
         self.query = query
+        # What Django knows the entry by; the alias changes where the query becomes a subquery.
+        self.table_name = table_name
         self.on = on
         self.table_alias = table_alias
         self.parent_alias = parent_alias
-
-    @property
-    def table_name(self) -> str:
-        """Its alias: a derived table has no other name."""
-        return self.table_alias
 
     def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> tuple[str, list[Any]]:
         """The join clause and its parameters."""
         inner, params = self.query.get_compiler(connection=connection).as_sql()
         on, more = self.on.as_sql(compiler, connection)
-        alias = compiler.quote_name_unless_alias(self.table_alias)
-        return f"{self.join_type} ({inner}) {alias} ON ({on})", [*params, *more]
+        return f"{self.join_type} ({inner}) {_quoted(compiler, self.table_alias)} ON ({on})", [*params, *more]
 
     def relabeled_clone(self, change_map: dict[str | None, str]) -> DerivedTable:
         """The same join under other aliases. The derived table itself has aliases of its own."""
         return DerivedTable(
             query=self.query,
             on=self.on.relabeled_clone(change_map),
+            table_name=self.table_name,
             table_alias=change_map.get(self.table_alias, self.table_alias),
             parent_alias=change_map.get(self.parent_alias, self.parent_alias),
         )
@@ -93,8 +92,17 @@ def left_joined(
     for name, (field, value) in on.items():
         condition.add(Same(columns[name], value, field=field).resolve_expression(query), AND)
     # Resolving may have joined what the expressions lead over; this join comes after those.
-    query.join(DerivedTable(query=table.query, on=condition, table_alias=alias, parent_alias=parent))  # type: ignore[arg-type]
+    entry = DerivedTable(
+        query=table.query, on=condition, table_name=alias, table_alias=alias, parent_alias=parent
+    )
+    query.join(entry)  # type: ignore[arg-type]
     return joined, columns
+
+
+def _quoted(compiler: SQLCompiler, alias: str) -> str:
+    """The alias as `Col` spells it, by the name that Django 6.1 has given the method."""
+    renamed: Callable[[str], str] | None = getattr(compiler, "quote_name", None)
+    return renamed(alias) if renamed else compiler.quote_name_unless_alias(alias)
 
 
 def _target(table: QuerySet[Any, Any], name: str, field: Field[Any, Any]) -> Field[Any, Any]:

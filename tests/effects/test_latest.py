@@ -223,14 +223,14 @@ def test_a_foreign_key_that_does_not_hold_the_primary_key():
 
 def test_a_thousand_records_take_as_many_statements_as_ten():
     counts = []
-    for size in (10, 1_000):
+    for size in (1, 10, 1_000):
         Thread.objects.all().delete()
         Thread.objects.bulk_create([Thread() for _ in range(size)])
         Reply.objects.bulk_create([Reply(thread=each, at=NOON) for each in Thread.objects.all()])
         with statements() as captured:
             assert repaired(rule(last_reply=LAST)).written.update == size
         counts.append(len(captured))
-    assert counts[0] == counts[1]
+    assert counts[1] == counts[2]
 
 
 def test_what_is_journalled_is_the_column_before_and_after():

@@ -310,7 +310,7 @@ def test_only_the_rule_s_column_of_stale_records_is_written():
 def test_a_thousand_records_take_as_many_statements_as_ten(columns):
     regions("1")
     counts = []
-    for size in (10, 1_000):
+    for size in (1, 10, 1_000):
         Thread.objects.all().delete()
         Thread.objects.bulk_create([Thread(zip="1") for _ in range(size)])
         for each in Thread.objects.all() if "reply_count" in columns else ():
@@ -318,7 +318,7 @@ def test_a_thousand_records_take_as_many_statements_as_ten(columns):
         with statements() as captured:
             assert repaired(rule(**columns)).written.update == size
         counts.append(len(captured))
-    assert counts[0] == counts[1]
+    assert counts[1] == counts[2]
 
 
 @pytest.mark.postgresql

@@ -146,13 +146,13 @@ def test_in_the_values_of_a_row():
 
 def test_a_thousand_records_take_as_many_statements_as_ten():
     counts = []
-    for size in (10, 1_000):
+    for size in (1, 10, 1_000):
         Order.objects.all().delete()
         Order.objects.bulk_create([Order(total=5) for _ in range(size)])
         with statements() as captured:
             assert repaired(rule(Order, total=Within(Sum("items__price"), CENT))).written.update == size
         counts.append(len(captured))
-    assert counts[0] == counts[1]
+    assert counts[1] == counts[2]
 
 
 @pytest.mark.parametrize(
