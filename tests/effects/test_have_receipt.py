@@ -9,7 +9,7 @@ from reconcile.graph import in_order
 from reconcile.models import Receipt
 from reconcile.windows import EVERYTHING, Keys
 from tests.helpers import an_hour_ago, assert_clean, assert_finds, checked, everything, repaired, statements
-from tests.zoo.models import Basket, Car, Device, Page, ProxyTeam, Remark, Shy, Team
+from tests.zoo.models import Basket, Car, Device, Memo, Page, ProxyTeam, Shy, Team
 
 pytestmark = pytest.mark.django_db
 
@@ -88,9 +88,9 @@ def test_a_proxy_s_records_have_the_receipts_of_their_table():
 
 
 def test_young_records_are_left_alone():
-    old = Remark.objects.create(written_at=an_hour_ago())
-    Remark.objects.create()
-    rule = Rule(name="mail", every=Remark, must=HaveReceipt("mail"), settle=Settle("written_at", minutes=15))
+    old = Memo.objects.create(written_at=an_hour_ago())
+    Memo.objects.create()
+    rule = Rule(name="mail", every=Memo, must=HaveReceipt("mail"), settle=Settle("written_at", minutes=15))
     assert_finds(rule, missing=[old])
 
 

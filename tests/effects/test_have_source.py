@@ -13,22 +13,22 @@ from reconcile.graph import in_order
 from reconcile.windows import EVERYTHING, Keys
 from sample_project.shop.models import Group, Order
 from tests.helpers import assert_clean, assert_finds, checked, everything, repaired, statements
-from tests.zoo.models import Basket, Car, Device, Mark, Page, Pair, Player, ProxyTeam, Remark, Shy, Team
+from tests.zoo.models import Basket, Car, Device, Mark, Memo, Page, Pair, Player, ProxyTeam, Shy, Team
 
 pytestmark = pytest.mark.django_db
 
-TARGET = Rule(name="target", every=Remark, must=HaveSource("target"))
-BASKET = Rule(name="basket", every=Remark, must=HaveSource("basket"))
-PAGE = Rule(name="page", every=Remark, must=HaveSource("page_code", model=Page, to="code"))
+TARGET = Rule(name="target", every=Memo, must=HaveSource("target"))
+BASKET = Rule(name="basket", every=Memo, must=HaveSource("basket"))
+PAGE = Rule(name="page", every=Memo, must=HaveSource("page_code", model=Page, to="code"))
 GONE = 987_654
 
 
-def rule(*arguments, every=Remark, **options):
+def rule(*arguments, every=Memo, **options):
     return Rule(name="source", every=every, must=HaveSource(*arguments, **options))
 
 
 def note(target=None, **values):
-    return Remark.objects.create(target=target, **values)
+    return Memo.objects.create(target=target, **values)
 
 
 def lose(target):
@@ -47,7 +47,7 @@ def a_target(kind):
 def test_a_row_whose_generic_target_is_gone_is_found(kind):
     here, lost = a_target(kind), note(Team.objects.create())
     note(here)
-    Remark.objects.filter(pk=lost.pk).update(
+    Memo.objects.filter(pk=lost.pk).update(
         content_type=ContentType.objects.get_for_model(kind),
         object_id=str(uuid.uuid4()) if kind is Device else "-5",
     )
@@ -84,8 +84,8 @@ def test_targets_of_many_models_are_counted_together_and_listed_in_key_order():
 
 def test_a_target_that_nothing_refers_to_by_is_no_drift():
     note()
-    Remark.objects.create(content_type=ContentType.objects.get_for_model(Team))
-    Remark.objects.create(object_id="7")
+    Memo.objects.create(content_type=ContentType.objects.get_for_model(Team))
+    Memo.objects.create(object_id="7")
     assert_clean(TARGET)
 
 
@@ -93,15 +93,15 @@ def test_a_text_that_is_no_key_is_found_and_no_error():
     kind = ContentType.objects.get_for_model(Team)
     number = Team.objects.create().pk
     wrong = ["", "x", f"0{number}", f" {number}", f"{number} ", f"{number}.0", "9" * 19, "9" * 40, "-", "1e3"]
-    notes = [Remark.objects.create(content_type=kind, object_id=text) for text in wrong]
+    notes = [Memo.objects.create(content_type=kind, object_id=text) for text in wrong]
     device = Device.objects.create(name="lamp")
     devices = ContentType.objects.get_for_model(Device)
     texts = [device.pk.hex, str(device.pk).upper(), "x"]
-    notes += [Remark.objects.create(content_type=devices, object_id=text) for text in texts]
+    notes += [Memo.objects.create(content_type=devices, object_id=text) for text in texts]
     note(Team.objects.get()), note(device)
     assert_finds(TARGET, extra=notes)
     (finder,) = TARGET.compile(using="default", now=timezone.now()).finders
-    assert finder.keys(Keys(list(Remark.objects.values_list("pk", flat=True)))) == [each.pk for each in notes]
+    assert finder.keys(Keys(list(Memo.objects.values_list("pk", flat=True)))) == [each.pk for each in notes]
 
 
 def test_the_largest_key_is_compared():
@@ -110,19 +110,19 @@ def test_the_largest_key_is_compared():
     note(Team.objects.create(pk=2**63 - 1))
     assert_clean(TARGET)
     (finder,) = TARGET.compile(using="default", now=timezone.now()).finders
-    assert finder.keys(Keys(list(Remark.objects.values_list("pk", flat=True)))) == []
+    assert finder.keys(Keys(list(Memo.objects.values_list("pk", flat=True)))) == []
 
 
 def test_an_unknown_content_type_is_found_and_no_error():
     gone = ContentType.objects.create(app_label="zoo", model="unicorn")
     team = Team.objects.create()
     note(team)
-    lost = [Remark.objects.create(content_type=gone, object_id=team.pk)]
-    lost += [Remark.objects.create(content_type_id=GONE, object_id=team.pk)]
-    Remark.objects.create(content_type=gone)
+    lost = [Memo.objects.create(content_type=gone, object_id=team.pk)]
+    lost += [Memo.objects.create(content_type_id=GONE, object_id=team.pk)]
+    Memo.objects.create(content_type=gone)
     assert_finds(TARGET, extra=lost)
     (finder,) = TARGET.compile(using="default", now=timezone.now()).finders
-    assert finder.keys(Keys(list(Remark.objects.values_list("pk", flat=True)))) == [each.pk for each in lost]
+    assert finder.keys(Keys(list(Memo.objects.values_list("pk", flat=True)))) == [each.pk for each in lost]
 
 
 def test_a_key_that_is_a_number_refers_to_numbers_texts_and_uuids():
@@ -141,15 +141,15 @@ def test_a_proxy_s_content_type_refers_to_the_same_rows():
     Mark.objects.create(target=proxy)
     note(proxy)
     assert Mark.objects.get().content_type.model == "proxyteam"
-    assert Remark.objects.get().content_type.model == "team"
+    assert Memo.objects.get().content_type.model == "team"
     assert_clean(TARGET)
     lose(proxy)
     assert_finds(rule("target", every=Mark), extra=Mark.objects.all())
-    assert_finds(TARGET, extra=Remark.objects.all())
+    assert_finds(TARGET, extra=Memo.objects.all())
 
 
 def test_a_target_whose_key_is_composite_is_an_error_of_the_rule():
-    Remark.objects.create(content_type=ContentType.objects.get_for_model(Pair), object_id="1")
+    Memo.objects.create(content_type=ContentType.objects.get_for_model(Pair), object_id="1")
     result = repaired(TARGET)
     assert "composite" in result.error
 
@@ -191,7 +191,7 @@ def test_a_link_by_an_expression_with_a_condition_on_the_owner():
     lost = [note(page_code="2"), note(page_code="3")]
     linked = rule(
         model=Page, link={"code": Concat(Value("p-"), F("page_code"))}, where=Q(visits__gt=0),
-        every=Remark.objects.filter(page_code__isnull=False),
+        every=Memo.objects.filter(page_code__isnull=False),
     )  # fmt: skip
     assert_finds(linked, extra=lost)
 
@@ -203,7 +203,7 @@ def test_a_link_over_several_columns_needs_all_of_them():
     lost = note(number=1, page_code="3")
     assert_finds(
         rule(model=Basket, link={"score": F("number"), "label": F("page_code")}),
-        extra=Remark.objects.exclude(page_code=None),
+        extra=Memo.objects.exclude(page_code=None),
     )
     linked = rule(model=Basket, link={"score": F("number"), "quantity": F("page_code")})
     assert_finds(linked, extra=[lost])
@@ -221,13 +221,13 @@ def test_young_records_are_left_alone():
     note(basket_id=GONE)
     old = note(basket_id=GONE, written_at=timezone.now() - timedelta(hours=1))
     team = Team.objects.create()
-    for made in (old, Remark.objects.exclude(pk=old.pk).get()):
-        Remark.objects.filter(pk=made.pk).update(
+    for made in (old, Memo.objects.exclude(pk=old.pk).get()):
+        Memo.objects.filter(pk=made.pk).update(
             content_type=ContentType.objects.get_for_model(team), object_id="-1"
         )
     for effect in ("basket", "target"):
         young = Rule(
-            name="young", every=Remark, must=HaveSource(effect), settle=Settle("written_at", minutes=15)
+            name="young", every=Memo, must=HaveSource(effect), settle=Settle("written_at", minutes=15)
         )
         assert_finds(young, extra=[old])
 
@@ -235,7 +235,7 @@ def test_young_records_are_left_alone():
 def test_only_the_records_of_the_rule_are_judged():
     lost = note(basket_id=GONE, number=1)
     note(basket_id=GONE, number=2)
-    assert_finds(rule("basket", every=Remark.objects.filter(number=1)), extra=[lost])
+    assert_finds(rule("basket", every=Memo.objects.filter(number=1)), extra=[lost])
 
 
 def test_a_repair_reports_and_writes_nothing():
@@ -259,14 +259,11 @@ def test_the_number_of_statements_does_not_grow(effect):
     kind = ContentType.objects.get_for_model(Team)
     numbers = []
     for number in (10, 990):
-        Remark.objects.bulk_create(
-            [
-                Remark(content_type=kind, object_id="-1", basket_id=GONE, page_code="gone")
-                for _ in range(number)
-            ]
+        Memo.objects.bulk_create(
+            [Memo(content_type=kind, object_id="-1", basket_id=GONE, page_code="gone") for _ in range(number)]
         )
         with statements() as sent:
-            assert checked(effect).tally[EXTRA] == Remark.objects.count()
+            assert checked(effect).tally[EXTRA] == Memo.objects.count()
         numbers.append(len(sent))
     assert numbers[0] == numbers[1]
 
@@ -274,20 +271,20 @@ def test_the_number_of_statements_does_not_grow(effect):
 @pytest.mark.parametrize(
     ("must", "sentence"),
     [
-        (HaveSource("target"), "Every remark must have the target that it refers to."),
-        (HaveSource("basket"), "Every remark must have the basket that it refers to."),
+        (HaveSource("target"), "Every memo must have the target that it refers to."),
+        (HaveSource("basket"), "Every memo must have the basket that it refers to."),
         (
             HaveSource("page_code", model=Page, to="code"),
-            "Every remark must have the Page that it refers to, with code = page_code.",
+            "Every memo must have the Page that it refers to, with code = page_code.",
         ),
         (
             HaveSource(model=Order, link={"id": F("number")}, where=Q(status="paid")),
-            "Every remark must have the Order that it refers to, with id = number, counting those with status = 'paid'.",
+            "Every memo must have the Order that it refers to, with id = number, counting those with status = 'paid'.",
         ),
     ],
 )
 def test_the_sentence(must, sentence):
-    made = Rule(name="said", every=Remark, must=must)
+    made = Rule(name="said", every=Memo, must=must)
     assert [str(fault) for fault in made.faults()] == []
     assert made.sentence == sentence
 
@@ -324,7 +321,7 @@ def test_the_sentence(must, sentence):
     ids=str,
 )  # fmt: skip
 def test_each_fault_says_the_way_out(must, fault_id, said):
-    faults = [*Rule(name="faulty", every=Remark, must=must).faults()]
+    faults = [*Rule(name="faulty", every=Memo, must=must).faults()]
     assert [fault.id for fault in faults] == [f"reconcile.{fault_id}"], [str(fault) for fault in faults]
     assert said in str(faults[0])
     assert faults[0].hint

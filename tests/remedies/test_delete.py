@@ -15,22 +15,22 @@ from reconcile.repairing import Chunks
 from tests.helpers import Session, assert_finds, assert_repairs, everything, repaired, statements
 from tests.test_repairing import held_by_another_session
 from tests.zoo.models import (
+    Aside,
     Badge,
     Basket,
     Bill,
     Car,
     Card,
     Contact,
+    Coupon,
     Device,
     Letter,
     Loose,
     Member,
     Page,
-    Remark,
     Shy,
     Tag,
     Team,
-    Ticket,
     Vehicle,
 )
 
@@ -103,7 +103,7 @@ def refer_by_primary_key(contact):
 
 def refer_by_other_column(contact):
     Contact.objects.filter(pk=contact.pk).update(code="code")
-    Ticket.objects.create(contact_id="code")
+    Coupon.objects.create(contact_id="code")
 
 
 def refer_by_many_to_many(contact):
@@ -119,7 +119,7 @@ def refer_by_itself(contact):
 
 
 def refer_by_generic_key(contact):
-    Remark.objects.create(kind=ContentType.objects.get_for_model(Contact), target_key=str(contact.pk))
+    Aside.objects.create(kind=ContentType.objects.get_for_model(Contact), target_key=str(contact.pk))
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,11 @@ def refer_by_generic_key(contact):
         (refer_by_second_key, "zoo.Letter by copy_to refers to it."),
         (refer_by_one_to_one, "zoo.Card by contact refers to it."),
         (refer_by_primary_key, "zoo.Member by contact refers to it."),
-        (refer_by_other_column, "zoo.Ticket by contact refers to it."),
+        (refer_by_other_column, "zoo.Coupon by contact refers to it."),
         (refer_by_many_to_many, "zoo.Contact_tags by contact refers to it."),
         (refer_by_many_to_many_to_itself, "zoo.Contact_friends by"),
         (refer_by_itself, "zoo.Contact by parent refers to it."),
-        (refer_by_generic_key, "zoo.Remark by target_key refers to it."),
+        (refer_by_generic_key, "zoo.Aside by target_key refers to it."),
     ],
 )
 def test_a_row_that_is_referred_to_is_refused_and_the_others_are_deleted(refer, said):
@@ -170,8 +170,8 @@ def test_a_loose_reference_without_a_constraint_keeps_no_row():
 
 def test_a_generic_key_of_another_kind_keeps_no_row():
     _, gone = alike()
-    Remark.objects.create(kind=ContentType.objects.get_for_model(Team), target_key=str(gone.pk))
-    Remark.objects.create(kind=ContentType.objects.get_for_model(Contact), target_key="no number")
+    Aside.objects.create(kind=ContentType.objects.get_for_model(Team), target_key=str(gone.pk))
+    Aside.objects.create(kind=ContentType.objects.get_for_model(Contact), target_key="no number")
     assert_repairs(ALIKE, delete=1)
 
 
@@ -199,19 +199,19 @@ def test_rows_with_uuid_and_text_keys_are_deleted_or_refused():
         Device.objects.create(name="x")
     _, referred, _ = Device.objects.order_by("pk")
     Badge.objects.create(device=referred, name="x")
-    Remark.objects.create(kind=ContentType.objects.get_for_model(Device), target_key=str(referred.pk))
+    Aside.objects.create(kind=ContentType.objects.get_for_model(Device), target_key=str(referred.pk))
     devices = Rule(name="d", every=Device, must=BeUnique("name"), remedies={EXTRA: Delete()})
     result = repaired(devices)
     assert (result.written.delete, result.skipped) == (1, 1)
     Badge.objects.all().delete()
-    assert "zoo.Remark" in repaired(devices).why_stopped
+    assert "zoo.Aside" in repaired(devices).why_stopped
     for code in "abc":
         Page.objects.create(code=code)
-    Remark.objects.create(kind=ContentType.objects.get_for_model(Page), target_key="b")
+    Aside.objects.create(kind=ContentType.objects.get_for_model(Page), target_key="b")
     pages = Rule(name="p", every=Page, must=BeUnique("visits"), remedies={EXTRA: Delete()})
     result = repaired(pages)
     assert (result.written.delete, result.skipped) == (1, 1)
-    assert "b: zoo.Remark" in result.why_stopped
+    assert "b: zoo.Aside" in result.why_stopped
 
 
 def test_a_row_that_the_default_manager_hides_is_deleted():

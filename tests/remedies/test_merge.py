@@ -13,21 +13,21 @@ from tests.helpers import Session, assert_clean, assert_repairs, everything, rep
 from tests.remedies.test_delete import Interrupted, chunks_for
 from tests.test_repairing import held_by_another_session
 from tests.zoo.models import (
+    Aside,
     Badge,
     Card,
     Contact,
+    Coupon,
     Device,
     Letter,
     Locker,
     Loose,
     Member,
     Page,
-    Remark,
+    Rack,
     Seat,
-    Shelf,
     Tag,
     Team,
-    Ticket,
 )
 
 pytestmark = pytest.mark.django_db
@@ -173,11 +173,11 @@ def test_foreign_keys_are_repointed():
 
 def test_one_to_one_by_other_column_loose_and_generic_keys_are_repointed():
     first, second = (Contact.objects.create(email="a", code=code) for code in ("one", "two"))
-    card, ticket = Card.objects.create(contact=second), Ticket.objects.create(contact=second)
+    card, ticket = Card.objects.create(contact=second), Coupon.objects.create(contact=second)
     loose = Loose.objects.create(contact=second)
     kinds = ContentType.objects.get_for_models(Contact, Team)
     remark, foreign = (
-        Remark.objects.create(kind=kinds[each], target_key=str(second.pk)) for each in (Contact, Team)
+        Aside.objects.create(kind=kinds[each], target_key=str(second.pk)) for each in (Contact, Team)
     )
     assert_repairs(MOVED, update=4, delete=1)
     stays(card, contact_id=first.pk)
@@ -274,7 +274,7 @@ def refuse_by_primary_key(first, second):
 
 def refuse_by_missing_code(first, second):
     Contact.objects.filter(pk=second.pk).update(code="x")
-    Ticket.objects.create(contact_id="x")
+    Coupon.objects.create(contact_id="x")
 
 
 @pytest.mark.parametrize(
@@ -333,13 +333,13 @@ def test_uuid_and_text_keys():
         Device.objects.create(name="x")
     first, second, _ = Device.objects.order_by("pk")
     badge = Badge.objects.create(device=second, name="x")
-    remark = Remark.objects.create(kind=ContentType.objects.get_for_model(Device), target_key=str(second.pk))
+    remark = Aside.objects.create(kind=ContentType.objects.get_for_model(Device), target_key=str(second.pk))
     assert_repairs(Rule(name="d", every=Device, must=BeUnique("name", merge={})), update=2, delete=2)
     stays(badge, device_id=first.pk)
     stays(remark, target_key=str(first.pk))
     for code in ("b", "a"):
         Page.objects.create(code=code, visits=4)
-    note = Remark.objects.create(kind=ContentType.objects.get_for_model(Page), target_key="b")
+    note = Aside.objects.create(kind=ContentType.objects.get_for_model(Page), target_key="b")
     assert_repairs(
         Rule(name="p", every=Page, must=BeUnique("visits", merge={"visits": "min"})), update=1, delete=1
     )
@@ -413,7 +413,7 @@ def test_what_is_not_to_be_merged_is_a_programming_error():
 def test_a_constraint_that_only_the_database_knows_sets_the_record_aside():
     first, second = alike()
     for each, name in ((first, "x"), (second, "X")):
-        Shelf.objects.create(contact=each, name=name)
+        Rack.objects.create(contact=each, name=name)
     result = repaired(MOVED)
     if not connection.features.supports_expression_indexes:
         assert result.written.delete == 1

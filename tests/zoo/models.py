@@ -5,6 +5,7 @@ from django.contrib.contenttypes.fields import GenericForeignKey
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models import F
+from django.db.models.functions import Lower
 from django.utils import timezone
 
 
@@ -352,7 +353,7 @@ class Word(models.Model):
 # HaveSource, HaveReceipt, Enqueue
 
 
-class Remark(models.Model):
+class Memo(models.Model):
     """Refers to anything, and to what no constraint holds."""
 
     content_type = models.ForeignKey(
@@ -420,7 +421,7 @@ class Card(models.Model):
     contact = models.OneToOneField(Contact, on_delete=models.CASCADE)
 
 
-class Ticket(models.Model):
+class Coupon(models.Model):
     """Refers to a contact by another column than its key."""
 
     contact = models.ForeignKey(Contact, to_field="code", on_delete=models.CASCADE)
@@ -432,7 +433,7 @@ class Loose(models.Model):
     contact = models.ForeignKey(Contact, on_delete=models.DO_NOTHING, db_constraint=False)
 
 
-class Remark(models.Model):
+class Aside(models.Model):
     """Refers to any row by a generic foreign key, as text."""
 
     # Without a constraint: tables of apps that have migrations are made later than these.
@@ -459,14 +460,14 @@ class Seat(models.Model):
         )
 
 
-class Shelf(models.Model):
+class Rack(models.Model):
     """Unique by an expression."""
 
     contact = models.ForeignKey(Contact, on_delete=models.CASCADE)
     name = models.CharField(max_length=20)
 
     class Meta:
-        constraints = (models.UniqueConstraint(F("contact"), Lower("name"), name="zoo_shelf_once"),)
+        constraints = (models.UniqueConstraint(F("contact"), Lower("name"), name="zoo_rack_once"),)
 
 
 class Locker(models.Model):
@@ -526,8 +527,7 @@ class Remark(models.Model):
     score = models.IntegerField(default=1)
 
 
-if connection.vendor == "postgresql":
-    from django.contrib.postgres.fields import ArrayField, IntegerRangeField
+if "ArrayField" in globals():
 
     class Span(models.Model):
         """Found by containment, which PostgreSQL alone knows."""
@@ -535,3 +535,6 @@ if connection.vendor == "postgresql":
         numbers = IntegerRangeField(null=True)
         codes = ArrayField(models.CharField(max_length=20), default=list)
         name = models.CharField(max_length=20)
+
+        class Meta:
+            required_db_vendor = "postgresql"
