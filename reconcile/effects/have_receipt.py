@@ -15,8 +15,7 @@ from reconcile.declaring import Declaration
 from reconcile.drift import MISSING, Drift, Guarantee
 from reconcile.errors import Fault
 from reconcile.finders import Finder, Promise, Rows, Source
-from reconcile.models import Receipt
-from reconcile.receipts import LONGEST_KEY, LONGEST_NAME, PROMISE, of_record
+from reconcile.receipts import LONGEST_KEY, LONGEST_NAME, PROMISE, of_record, receipt
 from reconcile.remedies import Remedy, Report
 from reconcile.sql.expressions import Column
 from reconcile.sql.lookups import is_text, stored_field
@@ -62,7 +61,7 @@ class HaveReceipt(Declaration):
 
     def writes(self, model: type[Model]) -> frozenset[Column]:  # noqa: ARG002
         """The receipts."""
-        return frozenset((Receipt, each.attname) for each in Receipt._meta.concrete_fields)
+        return frozenset((receipt(), each.attname) for each in receipt()._meta.concrete_fields)
 
     def remedies(self) -> Mapping[Drift, Remedy]:
         """Only the project knows how to do the effect, so MISSING is reported."""
@@ -85,7 +84,7 @@ class HaveReceipt(Declaration):
         """True of a receipt that counts."""
         since = {} if self.confirmed_within is None else {"recorded_at__gt": now - self.confirmed_within}
         return (
-            Q(state=Receipt.State.DONE)
-            | Q(state=Receipt.State.SENT, **since)
-            | Q(state=Receipt.State.PROMISED, recorded_at__gt=now - PROMISE)
+            Q(state=receipt().State.DONE)
+            | Q(state=receipt().State.SENT, **since)
+            | Q(state=receipt().State.PROMISED, recorded_at__gt=now - PROMISE)
         )

@@ -22,10 +22,9 @@ from django.db.models import Exists, F
 from django.utils import timezone
 
 from reconcile.errors import UsageError
-from reconcile.models import Receipt
 from reconcile.receipts._promises import PROMISE, forsake, promise, sent
 from reconcile.receipts._records import BLOCK, records_of
-from reconcile.receipts._table import UNIQUE, Rows, columns, every, named, of_record, selected
+from reconcile.receipts._table import UNIQUE, Rows, columns, every, named, of_record, receipt, selected
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.statements import replace_select
 from reconcile.sql.texts import AsText
@@ -39,6 +38,7 @@ __all__ = [
     "forsake",
     "of_record",
     "promise",
+    "receipt",
     "record",
     "sent",
 ]
@@ -77,9 +77,9 @@ def forget(name: str, objects: Any, *, keys: Iterable[Any] | None = None, using:
 
 def _record(name: str, rows: Rows) -> int:
     now = timezone.now()
-    done = of_record(name, rows.model, rows.db).filter(state=Receipt.State.DONE)
-    news = selected(name, rows.filter(~Exists(done)), state=Receipt.State.DONE, recorded_at=now)
-    written = _patiently(rows.db, lambda: replace_select(Receipt, columns(), news, unique=UNIQUE))
+    done = of_record(name, rows.model, rows.db).filter(state=receipt().State.DONE)
+    news = selected(name, rows.filter(~Exists(done)), state=receipt().State.DONE, recorded_at=now)
+    written = _patiently(rows.db, lambda: replace_select(receipt(), columns(), news, unique=UNIQUE))
     if connections[rows.db].vendor != "mysql":
         return written
     # Its count of affected rows takes those that were left alone, too; ours are known by their moment.

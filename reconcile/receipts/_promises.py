@@ -9,8 +9,7 @@ from typing import Any
 from django.db.models import Exists, Q, Subquery
 from django.utils import timezone
 
-from reconcile.models import Receipt
-from reconcile.receipts._table import Rows, columns, every, of_record, selected
+from reconcile.receipts._table import Rows, columns, every, of_record, receipt, selected
 from reconcile.sql.statements import insert_select
 from reconcile.windows import Keys
 
@@ -31,7 +30,7 @@ def promise(name: str, records: Rows, void: Q) -> list[tuple[Any, int]]:
     if not owing.values:
         return []
     records = model._base_manager.using(using).filter(owing.on("pk"))
-    mine: dict[str, Any] = {"state": Receipt.State.PROMISED, "recorded_at": timezone.now()}
+    mine: dict[str, Any] = {"state": receipt().State.PROMISED, "recorded_at": timezone.now()}
     old = of_record(name, model, using).filter(void)
     numbers = [
         *records.filter(Exists(old)).annotate(_receipt=_number(old)).values_list("_receipt", flat=True)
@@ -39,7 +38,7 @@ def promise(name: str, records: Rows, void: Q) -> list[tuple[Any, int]]:
     if numbers:
         every(using).filter(Keys(numbers).on("pk")).filter(void).update(**mine)
     insert_select(
-        Receipt, columns(), selected(name, records.filter(~Exists(of_record(name, model, using))), **mine)
+        receipt(), columns(), selected(name, records.filter(~Exists(of_record(name, model, using))), **mine)
     )
     promised = of_record(name, model, using).filter(**mine)
     found = records.filter(Exists(promised)).annotate(_receipt=_number(promised)).order_by("pk")
@@ -48,7 +47,7 @@ def promise(name: str, records: Rows, void: Q) -> list[tuple[Any, int]]:
 
 def sent(numbers: Sequence[int], *, using: str) -> None:
     """Note that what was promised by these receipts is on its way; what is done already stays done. One statement."""
-    _promised(numbers, using).update(state=Receipt.State.SENT, recorded_at=timezone.now())
+    _promised(numbers, using).update(state=receipt().State.SENT, recorded_at=timezone.now())
 
 
 def forsake(numbers: Sequence[int], *, using: str) -> None:
@@ -61,4 +60,4 @@ def _number(receipts: Rows) -> Subquery:
 
 
 def _promised(numbers: Sequence[int], using: str) -> Rows:
-    return every(using).filter(Keys(list(numbers)).on("pk")).filter(state=Receipt.State.PROMISED)
+    return every(using).filter(Keys(list(numbers)).on("pk")).filter(state=receipt().State.PROMISED)

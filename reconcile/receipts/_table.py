@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import CharField, DateTimeField, F, Field, Model, OuterRef, QuerySet, Value
 
-from reconcile.models import Receipt
 from reconcile.sql.lookups import Same
 from reconcile.sql.texts import AsText
 
-__all__ = ["UNIQUE", "Rows", "columns", "every", "label_of", "named", "of_record", "selected"]
+if TYPE_CHECKING:
+    from reconcile.models import Receipt
+
+__all__ = ["UNIQUE", "Rows", "columns", "every", "label_of", "named", "of_record", "receipt", "selected"]
 
 Rows = QuerySet[Any, Any]
 _NAMES = ("name", "model", "key", "state", "recorded_at")
 UNIQUE = ("name", "model", "key")
 """Columns of which no two receipts have the same values."""
+
+
+def receipt() -> type[Receipt]:
+    """The model; asked for late, since rule files and the command line import this before Django has its models."""
+    from reconcile.models import Receipt
+
+    return Receipt
 
 
 def label_of(model: type[Model]) -> str:
@@ -50,7 +59,7 @@ def named(name: str, model: type[Model], using: str) -> Rows:
 
 
 def every(using: str) -> Rows:
-    return Receipt._base_manager.using(using).order_by()
+    return receipt()._base_manager.using(using).order_by()
 
 
 def columns() -> list[Field[Any, Any]]:
@@ -58,4 +67,4 @@ def columns() -> list[Field[Any, Any]]:
 
 
 def _field(name: str) -> Field[Any, Any]:
-    return next(each for each in Receipt._meta.concrete_fields if each.name == name)
+    return next(each for each in receipt()._meta.concrete_fields if each.name == name)
