@@ -11,8 +11,10 @@ from reconcile.declaring import as_expression
 from reconcile.effects._link import RowSpec, carrier, terms
 from reconcile.effects.within import exact
 from reconcile.finders import Rows, Source
+from reconcile.sql.dialects import dialect_of
 from reconcile.sql.expressions import pinned
-from reconcile.sql.lookups import AsStored, Same
+from reconcile.sql.lookups import AsStored, Same, is_text
+from reconcile.sql.texts import EachItself
 from reconcile.windows import Scope
 
 __all__ = ["LINK", "VALUE", "Linked", "selecting"]
@@ -59,7 +61,14 @@ class Linked:
         rows = self.rows(scope)
         for column in self.link:
             rows = rows.filter(Same(F(column.attname), OuterRef(LINK.format(column.attname)), field=column))
-        return rows
+        return self._by_itself(rows)
+
+    def _by_itself(self, rows: Rows) -> Rows:
+        """`rows`, a subquery that says of each outer row what is true of that one; see `EachItself`."""
+        folded = dialect_of(self.source.using).remembers_folded and any(
+            is_text(column) for column in self.link
+        )
+        return rows.filter(EachItself(OuterRef("pk"))) if folded else rows
 
     def rows_of_records(self, scope: Scope) -> Rows:
         """The rows linked with any of the records in scope, which are few."""
@@ -93,7 +102,7 @@ class Linked:
         for column in self.link:
             link = F(LINK.format(column.attname))
             owners = owners.filter(Same(OuterRef(column.attname), link, field=column))
-        return owners
+        return self._by_itself(owners)
 
 
 def selecting(rows: Rows, alias: str) -> Rows:

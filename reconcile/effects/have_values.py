@@ -146,7 +146,10 @@ class HaveValues:
     def _paths(self) -> Iterator[str]:
         """The paths that the values read."""
         for value in self.columns.values():
-            yield from value.reads if isinstance(value, FromPython) else names_in(exact(value))
+            if isinstance(value, FromPython):
+                yield from (path for path in value.reads if isinstance(path, str))
+            else:
+                yield from names_in(exact(value))
 
     def _divided(self, model: type[Model]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The columns whose values only Python can tell, and the others."""

@@ -263,7 +263,7 @@ def test_a_group_is_ranked_whole_whatever_part_of_it_is_asked_for():
 
 
 def test_a_chunk_border_within_a_group_changes_nothing(monkeypatch):
-    monkeypatch.setattr("reconcile.repairing.CHUNK", 3)
+    monkeypatch.setattr("reconcile.sharding.CHUNK", 3)
     group = team()
     for _ in range(11):
         Contact.objects.create(team=group, is_default=True)
@@ -513,7 +513,7 @@ def test_a_rule_that_reads_what_goes_runs_afterwards():
     chosen = Rule(name="chosen", every=DEFAULTS, must=NEWEST)
     order = in_order(
         {each.name: each for each in (counted, defaults, merged, chosen)}, using="default", now=timezone.now()
-    )
+    ).rules
     names = [each.name for each in order]
     assert names.index("unique") < names.index("count")
     assert names.index("chosen") < names.index("defaults")

@@ -420,3 +420,15 @@ def test_records_that_share_a_link_owe_one_row_together():
     assert checked(rule).tally[MISSING] == 6
     assert_repairs(rule, insert=2)
     assert sorted(Bill.objects.values_list("basket_number", flat=True)) == [team.pk for team in teams]
+
+
+def test_texts_that_a_collation_folds_are_linked_each_by_itself():
+    """MariaDB keeps a subquery's answer by the folded text: what it found for 'a' it would say of 'A' and 'a ', too."""
+    Page.objects.bulk_create([Page(code="a")])
+    visits = [Visit.objects.create(page_code=code) for code in ("a", "A", "a ", "a")]
+    rule = Rule(name="visit", every=Page, must=HaveRow(Visit, link={"page_code": F("pk")}, count=AtLeast(1)))
+    assert_clean(rule)
+    owed = Rule(name="page", every=Visit, must=HaveRow(Page, link={"code": F("page_code")}, count=AtLeast(1)))
+    assert_finds(owed, missing=[visits[1], visits[2]])
+    exactly = Rule(name="exactly", every=Page, must=HaveRow(Visit, link={"page_code": F("pk")}, count=2))
+    assert_finds(exactly, extra=[visits[1], visits[2]])

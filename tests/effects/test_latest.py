@@ -245,7 +245,7 @@ def test_a_rule_that_writes_what_the_order_value_or_filter_reads_runs_first():
         reads = Rule(name="reads", every=Thread, must=HaveValues(**columns))
         writes = Rule(name="writes", every=Reply, must=HaveValues(votes=1))
         named = {each.name: each for each in (reads, writes)}
-        return [each.name for each in in_order(named, using="default", now=timezone.now())]
+        return [each.name for each in in_order(named, using="default", now=timezone.now()).rules]
 
     assert ordered(last_reply=Latest("replies", by=["-votes"])) == ["writes", "reads"]
     assert ordered(last_reply=Latest("replies", by=["-pk"], filter=Q(votes__gt=1))) == ["writes", "reads"]

@@ -356,7 +356,7 @@ def test_a_group_of_five_hundred():
 
 
 def test_a_chunk_border_within_a_group_changes_nothing(monkeypatch):
-    monkeypatch.setattr("reconcile.repairing.CHUNK", 3)
+    monkeypatch.setattr("reconcile.sharding.CHUNK", 3)
     made = [
         Contact.objects.create(email="ab"[number % 2], visits=number, phone=phone)
         for number, phone in enumerate([None, None, "x", "y", None, "z", None, None, "u", "v"])
