@@ -6,7 +6,7 @@ which another session stands in the way. Only then is anything written, for the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,8 +80,8 @@ class Repointing:
     def write(self, groups: Mapping[Any, Any], journal: Journal) -> Written:
         """Journal and write what concerns the groups that are left, as other -> survivor."""
         survivors = {*groups.values()}
-        gone: Collection[Any] = groups if self.model is self.referring.model else ()
-        rows = [row for row in self.rows if row.survivors & survivors and row.key not in gone]
+        # Also in rows that go themselves: InnoDB checks each as it is deleted, and not when all are gone.
+        rows = [row for row in self.rows if row.survivors & survivors]
         surplus = [row.key for row in rows if row.surplus and row.survivors <= survivors]
         written = Written(delete=delete_rows(self.model, surplus, journal, using=self.referring.using))
         dropped = {*surplus}
@@ -208,9 +208,7 @@ class _Examination:
 
     def _collide(self, unique: Unique, applies: str, rows: Sequence[_Row], found: Repointing) -> None:
         """Where moved rows come to be the same as others, they are surplus, or their groups are refused."""
-        judged = [
-            row for row in rows if row.values[applies] and not (self._is_itself and row.key in self.groups)
-        ]
+        judged = [row for row in rows if row.values[applies]]
         # What stays as it is comes first, so that of two the moved row is surplus.
         judged.sort(key=lambda row: bool(row.moves))
         by_key = {row.key: row for row in judged}

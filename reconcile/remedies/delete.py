@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from django.db import IntegrityError
-from django.db.models import F, Model
+from django.db.models import Model
 
 from reconcile.drift import EXTRA, Drift
 from reconcile.errors import ChunkConflictError, Fault
 from reconcile.finders import Finder
 from reconcile.remedies._base import Journal, Mending, Wrote
 from reconcile.remedies._locking import secured
-from reconcile.remedies._referring import Reference, Referring, deletion_faults
+from reconcile.remedies._referring import Referring, deletion_faults
 from reconcile.sql.dialects import dialect_of
 from reconcile.windows import Keys
 
@@ -78,12 +78,8 @@ def _referred(model: type[Model], keys: Keys, *, using: str) -> Iterator[tuple[A
     for each in references.all:
         if each.binding:
             values = references.values(each, keys)
-            for value in _found(references, each, values):
-                yield values[value], f"{each.name} refers to it. Delete that first, or leave this one."
-
-
-def _found(references: Referring, each: Reference, values: Mapping[Any, Any]) -> Iterator[Any]:
-    rows = references.rows(each, values)
-    if each.model is references.model and each.target.primary_key:
-        rows = rows.exclude(pk=F(each.column.attname))
-    yield from rows.values_list(each.column.attname, flat=True).distinct()
+            found = references.rows(each, values).values_list(each.column.attname, flat=True).distinct()
+            # A text that only the collation takes for the key refers to nothing, or the database itself keeps the row.
+            for value in found:
+                if value in values:
+                    yield values[value], f"{each.name} refers to it. Delete that first, or leave this one."

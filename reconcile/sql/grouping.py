@@ -32,10 +32,11 @@ class Bytewise(Func):
         field = stored_field(self.output_field)
         if not is_text(field):
             return "%s"
-        if vendor == "postgresql":
-            # Only a collation that the column asks for can fold; without one the column's index can be used.
-            return '%s COLLATE "C"' if getattr(field, "db_collation", None) else "%s"
-        return "CAST(%s AS BINARY)" if vendor == "mysql" else "%s COLLATE BINARY"
+        if vendor == "mysql":
+            return "CAST(%s AS BINARY)"
+        # Elsewhere only a collation that the column asks for folds; without one the column's index can be used.
+        folds = getattr(field, "db_collation", None)
+        return ('%s COLLATE "C"' if vendor == "postgresql" else "%s COLLATE BINARY") if folds else "%s"
 
 
 class _Row(Func):

@@ -23,7 +23,7 @@ from tests.helpers import (
     statements,
 )
 from tests.test_repairing import held_by_another_session
-from tests.zoo.models import Basket, Car, Contact, Device, Page, Player, Shy, Team
+from tests.zoo.models import Basket, Car, Contact, Device, Locker, Page, Player, Shy, Team
 
 pytestmark = pytest.mark.django_db
 
@@ -183,6 +183,15 @@ def test_text_that_differs_only_in_case_or_trailing_space_is_no_duplicate(emails
     assert sorted(finder_of(rule("email")).keys(Keys([each.pk for each in again]))) == [
         each.pk for each in again
     ]
+
+
+def test_text_is_told_apart_to_the_character_where_the_column_folds_case():
+    for room in ("a", "A"):
+        Locker.objects.create(room=room)
+    assert_clean(rule("room", every=Locker))
+    again = Locker.objects.create(room="A")
+    assert_finds(rule("room", every=Locker), extra=[again])
+    assert_repairs(rule("room", every=Locker, merge={"number": "max"}), delete=1)
 
 
 def test_an_expression_tells_what_is_alike():
