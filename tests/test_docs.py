@@ -25,6 +25,7 @@ from reconcile.effects import (
     Within,
 )
 from reconcile.remedies import Call, Enqueue, Resend, Split
+from reconcile.effects import BeUnique, HaveRow
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -172,6 +173,7 @@ def test_each_public_name_is_documented(name):
         (LookedUp, "have-values.md"),
         (Within, "have-values.md"),
     ],
+    [(Rule, "rules.md"), (Settle, "rules.md"), (HaveRow, "have-row.md"), (BeUnique, "be-unique.md")],
 )
 def test_each_option_is_documented(kind, page):
     rows = re.findall(r"^\| (.+?) \|", text(page), re.MULTILINE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +56,10 @@ def _results(run: Run) -> list[RuleRepair]:
 
 def _with_sums(runs: Any) -> QuerySet[Run]:
     """Each run with the sums over its outcomes, in the one statement that lists them."""
+    from reconcile.models import Outcome
+
     outcomes = _outcomes_of_run()
-    written = outcomes.annotate(sum=Sum(F("inserted") + F("updated"))).values("sum")
+    written = outcomes.annotate(sum=Sum(reduce(add, map(F, Outcome.COUNTED.values())))).values("sum")
     beats = outcomes.annotate(beat=Max("shards__heartbeat")).values("beat")
     annotated: QuerySet[Run] = runs.annotate(
         rules=Count("outcomes"),
@@ -119,7 +123,7 @@ def _one(run: Run) -> RenderableType:
             outcome.missing,
             outcome.stale,
             outcome.extra,
-            outcome.inserted + outcome.updated,
+            sum(getattr(outcome, column) for column in outcome.COUNTED.values()),
         )
         left = f"{outcome.left:,}" if outcome.state == outcome.State.DONE else "?"
         rows.add_row(
