@@ -24,7 +24,7 @@ from reconcile.errors import Fault
 from reconcile.finders import Finder, Source
 from reconcile.remedies import Remedy
 from reconcile.sql.dialects import dialect_of
-from reconcile.sql.expressions import Column
+from reconcile.sql.expressions import Column, columns_of
 from reconcile.sql.wording import condition_in_words, in_words
 
 __all__ = ["AtLeast", "AtMost", "Exactly", "HaveRow"]
@@ -167,8 +167,7 @@ class HaveRow(Declaration):
 
     def writes(self, model: type[Model]) -> frozenset[Column]:  # noqa: ARG002
         """All columns of the row: an inserted row brings them all."""
-        concrete = self.model._meta.concrete_model or self.model
-        return frozenset((concrete, each.attname) for each in concrete._meta.concrete_fields)
+        return columns_of(self.model)
 
     def remedies(self) -> Mapping[Drift, Remedy]:
         """The usual ones."""

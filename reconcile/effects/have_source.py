@@ -20,7 +20,7 @@ from reconcile.errors import Fault
 from reconcile.finders import Finder, Rows, Source
 from reconcile.remedies import Remedy
 from reconcile.sql.dialects import dialect_of
-from reconcile.sql.expressions import Column
+from reconcile.sql.expressions import Column, columns_of
 from reconcile.sql.wording import condition_in_words, in_words
 from reconcile.windows import Scope
 
@@ -66,8 +66,7 @@ class HaveSource(Declaration):
 
     def writes(self, model: type[Model]) -> frozenset[Column]:
         """All columns of the records: a remedy that deletes takes each of them away."""
-        concrete = model._meta.concrete_model or model
-        return frozenset((concrete, each.attname) for each in concrete._meta.concrete_fields)
+        return columns_of(model)
 
     def remedies(self) -> Mapping[Drift, Remedy]:
         """The usual one: EXTRA is reported."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from reconcile.remedies._base import Journal, Mending, Wrote
 from reconcile.remedies._locking import secured
 from reconcile.remedies._referring import Referring, deletion_faults
 from reconcile.sql.dialects import dialect_of
+from reconcile.sql.expressions import Column, columns_of
 from reconcile.windows import Keys
 
 __all__ = ["Delete", "delete_rows"]
@@ -27,11 +28,15 @@ class Delete(Mending):
 
     A row that another row refers to is not deleted, whatever on_delete says: it is set aside with a reason that
     names the model, so nothing cascades. Only a foreign key with DO_NOTHING and without a constraint is passed over.
-    Three statements, one for each model that refers to the rows, one more where generic foreign keys do; three
+    Three statements, one for each column that refers to the rows, one more where generic foreign keys do; three
     more where the rows drift because of another, which is locked, too.
     """
 
     verb: ClassVar[str] = "delete"
+
+    def writes(self, finder: Finder) -> Iterable[Column]:
+        """All columns of the rows, which go."""
+        return columns_of(finder.model)
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
         """Only what is there and owed by nothing can be deleted, and only from one table."""

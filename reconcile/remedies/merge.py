@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from django.db.models import Q
+from django.db.models.fields.reverse_related import ManyToOneRel
 
 from reconcile.drift import Drift, Written
 from reconcile.errors import ChunkConflictError, Fault
@@ -17,6 +18,7 @@ from reconcile.remedies._referring import Referring, deletion_faults
 from reconcile.remedies._repointing import examined
 from reconcile.remedies.delete import delete_rows
 from reconcile.sql.cases import BATCH, chosen
+from reconcile.sql.expressions import Column, columns_of
 from reconcile.windows import Keys
 
 __all__ = ["Merge"]
@@ -31,11 +33,18 @@ class Merge(Mending):
     collide in a unique constraint of the model that refers is refused with a reason; only many-to-many rows that
     Django itself keeps are then deleted as the duplicates they have become.
 
-    About ten statements a chunk, one for each model that refers, five more where rows of it are to be repointed,
-    and one more for each 1,000 rows that one of them updates beyond the first. The keys of what refers to duplicates are held in memory.
+    Nine statements a chunk, one for each model that refers, four more where rows of it are to be repointed, and
+    one more for each 1,000 rows that one of them updates beyond the first. The keys of what refers to duplicates
+    are held in memory.
     """
 
     verb: ClassVar[str] = "delete"
+
+    def writes(self, finder: Finder) -> Iterable[Column]:
+        """All columns of the rows, and those by which other rows refer to them."""
+        relations = finder.model._meta.get_fields(include_hidden=True)
+        fields = (each.field for each in relations if isinstance(each, ManyToOneRel))
+        return columns_of(finder.model) | {(each.model, each.attname) for each in fields}
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
         """Only what says how to can be merged, and only in one table."""

@@ -17,6 +17,7 @@ from django.db.models.sql.query import Query
 __all__ = [
     "Column",
     "aggregates_in",
+    "columns_of",
     "columns_read",
     "joins",
     "joins_whole",
@@ -151,6 +152,12 @@ def joins_whole(query: Query) -> bool:
         isinstance(join, Join) and join.filtered_relation is None and query.alias_refcount[alias]
         for alias, join in joins
     )
+
+
+def columns_of(model: type[Model]) -> frozenset[Column]:
+    """All columns of the model: what a row that comes or goes changes."""
+    concrete = model._meta.concrete_model or model
+    return frozenset((concrete, field.attname) for field in concrete._meta.concrete_fields)
 
 
 def columns_read(queryset: QuerySet[Any]) -> frozenset[Column]:

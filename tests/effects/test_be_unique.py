@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from reconcile import EXTRA, STALE, BeUnique, Delete, Insert, Merge, Report, Rule, Settle, Update
 from reconcile.graph import in_order
-from reconcile.models import Change
+from reconcile.models import Change, Shard
 from reconcile.runs._rule import too_risky
 from reconcile.windows import EVERYTHING, Keys, Window
 from tests.helpers import (
@@ -271,12 +271,17 @@ def test_a_group_is_ranked_whole_whatever_part_of_it_is_asked_for():
     assert finder.count(Keys(keys[:2])) == 2
 
 
-def test_a_chunk_border_within_a_group_changes_nothing(monkeypatch):
-    monkeypatch.setattr("reconcile.sharding.CHUNK", 3)
+class SmallUpdate(Update):
+    chunk = 3
+
+
+def test_a_chunk_border_within_a_group_changes_nothing():
     group = team()
     for _ in range(11):
         Contact.objects.create(team=group, is_default=True)
-    assert_repairs(Rule(name="default", every=DEFAULTS, must=NEWEST), update=10)
+    small = Rule(name="default", every=DEFAULTS, must=NEWEST, remedies={STALE: SmallUpdate()})
+    assert_repairs(small, update=10)
+    assert Shard.objects.filter(chunks=4).exists()
     assert Contact.objects.filter(is_default=True).count() == 1
 
 

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from reconcile import BeUnique, Merge, Rule, Settle
 from reconcile.drift import EXTRA
-from reconcile.models import Change
+from reconcile.models import Change, Shard
 from tests.helpers import Session, assert_clean, assert_repairs, everything, repaired, statements
 from tests.remedies.test_delete import Interrupted, chunks_for
 from tests.test_repairing import held_by_another_session
@@ -355,14 +355,20 @@ def test_a_group_of_five_hundred():
     assert Letter.objects.filter(contact=first).count() == 499
 
 
-def test_a_chunk_border_within_a_group_changes_nothing(monkeypatch):
-    monkeypatch.setattr("reconcile.sharding.CHUNK", 3)
+class SmallMerge(Merge):
+    chunk = 3
+
+
+def test_a_chunk_border_within_a_group_changes_nothing():
     made = [
         Contact.objects.create(email="ab"[number % 2], visits=number, phone=phone)
         for number, phone in enumerate([None, None, "x", "y", None, "z", None, None, "u", "v"])
     ]
     must = BeUnique("email", keep=["-visits"], merge={"visits": "sum", "phone": "coalesce"})
-    assert_repairs(Rule(name="b", every=Contact, must=must), update=2, delete=8)
+    assert_repairs(
+        Rule(name="b", every=Contact, must=must, remedies={EXTRA: SmallMerge()}), update=2, delete=8
+    )
+    assert Shard.objects.filter(chunks=3).exists()
     assert [*Contact.objects.order_by("email").values_list("pk", "visits", "phone")] == [
         (made[8].pk, 20, "u"),
         (made[9].pk, 25, "v"),
