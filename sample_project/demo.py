@@ -43,6 +43,7 @@ def _fill() -> None:
 
     console.print(Line(f"[bold]A shop with {ORDERS:,} orders"))
     database = Path(settings.DATABASES["default"]["NAME"])
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     for path in database.parent.glob(f"{database.name}*"):
         path.unlink()
     call_command("migrate", verbosity=0)
@@ -58,7 +59,6 @@ def _nightly() -> None:
     from reconcile.tasks import nightly
 
     console.print(Line("[bold]The nightly job, through Celery in this process"))
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     result = nightly.delay().get()
     console.print(
         f"\nreconcile.nightly wrote {result['written']:,} rows; {result['left']:,} are left to people.\n"

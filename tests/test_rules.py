@@ -1,7 +1,7 @@
 from datetime import timedelta
 
 import pytest
-from django.db.models import Count, F, Q
+from django.db.models import Count, F, Q, Value
 from django.db.models.functions import Concat
 
 from reconcile import EXTRA, MISSING, STALE, AtMost, HaveRow, HaveValues, Insert, Report, Rule, Settle, Update
@@ -204,3 +204,11 @@ def test_a_remedy_for_the_wrong_effect_is_a_programming_error():
             remedy.write(finder, Keys([1]), None)
     assert Report().write(finder, Keys([1]), None).written.total == 0
     assert list(Report().faults(EXTRA, None)) == []
+
+
+def test_a_concatenation_reads_as_it_was_written():
+    must = HaveValues(name=Concat(F("alternate__name"), Value("/"), F("name")))
+    assert (
+        Rule(every=Team, must=must).sentence
+        == "Every team must have name = Concat(alternate.name, '/', name)."
+    )

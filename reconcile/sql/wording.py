@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.db.models import (
@@ -20,6 +20,7 @@ from django.db.models import (
     Value,
 )  # fmt: skip
 from django.db.models.expressions import Col, CombinedExpression, NegatedExpression
+from django.db.models.functions.text import ConcatPair
 from django.db.models.lookups import Lookup
 from django.db.models.sql.query import Query
 from django.db.models.sql.where import NothingNode, WhereNode
@@ -106,6 +107,15 @@ def _node(node: Any, model: type[Model]) -> str:
     return _term(node)
 
 
+def _arguments(value: Any) -> Iterator[Any]:
+    """What a function is given; Django nests a Concat of several in pairs that nobody has written."""
+    for each in value.get_source_expressions():
+        if isinstance(each, ConcatPair):
+            yield from _arguments(each)
+        elif each is not None:
+            yield each
+
+
 def _aggregate(value: Aggregate) -> str:
     arguments = [
         each for each in value.get_source_expressions() if each is not None and each is not value.filter
@@ -148,7 +158,7 @@ def _term(value: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one for each kin
     if isinstance(value, Aggregate):
         return _aggregate(value)
     if isinstance(value, Func | Expression):
-        inner = ", ".join(_term(each) for each in value.get_source_expressions() if each is not None)
+        inner = ", ".join(_term(each) for each in _arguments(value))
         return f"{type(value).__name__}({inner})"
     if isinstance(value, set | frozenset):
         # A set has another order in each process; a sentence has one.

@@ -17,20 +17,39 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.models import Model
 
-from sample_project.shop.models import Article, Customer, Group, Invoice, Item, Order, PendingCharge
+from sample_project.shop.models import (
+    Address,
+    Article,
+    Category,
+    Customer,
+    Group,
+    Invoice,
+    Item,
+    Notification,
+    Order,
+    PendingCharge,
+    Subscriber,
+)
 
 __all__ = [
     "add_members",
     "archive_by_update",
     "delete_items_raw",
+    "delete_orders_raw",
+    "import_addresses",
     "import_articles",
+    "import_customers",
+    "import_items",
     "import_orders",
+    "import_subscribers",
     "insert_order_by_sql",
     "load_fixture",
     "lose_invoices",
+    "move_categories",
     "rename_articles",
     "reprice_items",
     "reprice_orders",
+    "rewrite_articles",
 ]
 
 
@@ -39,6 +58,26 @@ def import_orders(orders: Sequence[Order], items: Iterable[Item] = ()) -> None:
     """`bulk_create`: no invoice, no notification, no totals, no counters."""
     Order.objects.bulk_create(orders)
     Item.objects.bulk_create(items)
+
+
+def import_customers(customers: Sequence[Customer]) -> None:
+    """`bulk_create`: customers whom nobody welcomed, and without preferences."""
+    Customer.objects.bulk_create(customers)
+
+
+def import_addresses(addresses: Sequence[Address]) -> None:
+    """`bulk_create`: customers with several default addresses."""
+    Address.objects.bulk_create(addresses)
+
+
+def import_items(items: Sequence[Item]) -> None:
+    """`bulk_create` past `pre_save`: lines of no piece at all."""
+    Item.objects.bulk_create(items)
+
+
+def import_subscribers(subscribers: Sequence[Subscriber]) -> None:
+    """`bulk_create` without looking first: the same address several times."""
+    Subscriber.objects.bulk_create(subscribers)
 
 
 def import_articles(titles: Iterable[str]) -> None:
@@ -51,6 +90,16 @@ def rename_articles(articles: Sequence[Article], suffix: str) -> None:
     for article in articles:
         article.title += suffix
     Article.objects.bulk_update(articles, ["title"])
+
+
+def rewrite_articles(keys: Iterable[int], body: str) -> None:
+    """`QuerySet.update`: the body changes, the keywords are those of the old one."""
+    Article.objects.filter(pk__in=list(keys)).update(body=body)
+
+
+def move_categories(keys: Iterable[int], parent: Category | None) -> None:
+    """`QuerySet.update`: the drawer hangs elsewhere, and all paths below still say where it was."""
+    Category.objects.filter(pk__in=list(keys)).update(parent=parent)
 
 
 def reprice_orders(keys: Iterable[int], total: Decimal) -> None:
@@ -79,6 +128,18 @@ def delete_items_raw(keys: Iterable[int]) -> None:
     PendingCharge.objects.filter(item__in=list(keys)).delete()
     items = Item.objects.filter(pk__in=list(keys))
     items._raw_delete(items.db)
+
+
+def delete_orders_raw(keys: Iterable[int]) -> None:
+    """`_raw_delete` of orders and what refers to them: their notes stay behind, and counters and pointers are off."""
+    keys = list(keys)
+    Customer.objects.filter(last_order__in=keys).update(last_order=None)
+    Item.objects.filter(order__in=keys).delete()
+    for model in (Invoice, Notification):
+        rows = model._base_manager.filter(order__in=keys)
+        rows._raw_delete(rows.db)
+    orders = Order.objects.filter(pk__in=keys)
+    orders._raw_delete(orders.db)
 
 
 def load_fixture(objects: Iterable[Model]) -> None:

@@ -5,31 +5,56 @@ from __future__ import annotations
 from decimal import Decimal
 
 from django.conf import settings
+from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.utils import timezone
 
 __all__ = [
     "Access",
+    "Address",
     "Article",
+    "Category",
     "Customer",
+    "Delivery",
     "Group",
     "Invoice",
     "Item",
+    "Keyword",
+    "Note",
     "Notification",
     "Order",
     "PendingCharge",
+    "Subscriber",
 ]
 
 
 class Customer(models.Model):
-    """Someone who orders. `order_count` is a counter kept by a receiver."""
+    """Someone who orders. Receivers keep `order_count` and `last_order`, fill `preferences` and send a welcome."""
 
     name = models.CharField(max_length=100)
     email = models.EmailField(blank=True)
     order_count = models.PositiveIntegerField(default=0)
+    last_order = models.ForeignKey(
+        "Order", null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    preferences = models.JSONField(default=dict, blank=True)
+    joined_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
         return self.name
+
+
+class Address(models.Model):
+    """Where a customer lives; of several, a receiver keeps one at most the default."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="addresses")
+    street = models.CharField(max_length=100)
+    is_default = models.BooleanField(default=False)
+    updated_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return self.street
 
 
 class Order(models.Model):
@@ -79,7 +104,7 @@ class Notification(models.Model):
 
 
 class Item(models.Model):
-    """A line of an order. Once archived it is no longer on sale: `on_sale_since` is cleared."""
+    """A line of an order, of one piece or more. Once archived it is no longer on sale: `on_sale_since` is cleared."""
 
     class Status(models.TextChoices):
         ACTIVE = "active"
@@ -114,13 +139,76 @@ class PendingCharge(models.Model):
 
 
 class Article(models.Model):
-    """A text of the shop's journal. `slug` is derived from `title` by a pre_save receiver."""
+    """A text of the shop's journal. Receivers derive `slug` from the title and the keywords from the body."""
 
     title = models.CharField(max_length=100)
     slug = models.CharField(max_length=120, default="", blank=True)
+    body = models.TextField(default="", blank=True)
 
     def __str__(self) -> str:
         return self.title
+
+
+class Keyword(models.Model):
+    """A word that stands in an article's body behind a `#`; derived from it, and from nothing else."""
+
+    article = models.ForeignKey(Article, on_delete=models.CASCADE, related_name="keywords")
+    word = models.CharField(max_length=50)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("article", "word"), name="shop_keyword_once"),)
+
+    def __str__(self) -> str:
+        return self.word
+
+
+class Category(models.Model):
+    """A drawer of the catalogue. `path` is made from the parent's by receivers."""
+
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.CASCADE, related_name="children"
+    )
+    name = models.CharField(max_length=50)
+    path = models.CharField(max_length=500, default="", blank=True)
+
+    def __str__(self) -> str:
+        return self.path or self.name
+
+
+class Note(models.Model):
+    """A remark on an order, an item or anything else; a receiver deletes it with what it is about."""
+
+    content_type = models.ForeignKey(ContentType, on_delete=models.CASCADE, related_name="+")
+    object_id = models.CharField(max_length=36)
+    target = GenericForeignKey("content_type", "object_id")
+    text = models.CharField(max_length=200, default="", blank=True)
+
+    class Meta:
+        indexes = (models.Index(fields=("content_type", "object_id"), name="shop_note_target"),)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Subscriber(models.Model):
+    """Someone who gets the newsletter. The sign-up form looks for the address first; an import doesn't."""
+
+    email = models.EmailField()
+    phone = models.CharField(max_length=30, null=True, blank=True)
+    visits = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return self.email
+
+
+class Delivery(models.Model):
+    """A newsletter that was sent to a subscriber."""
+
+    subscriber = models.ForeignKey(Subscriber, on_delete=models.CASCADE, related_name="deliveries")
+    number = models.PositiveIntegerField(default=1)
+
+    def __str__(self) -> str:
+        return f"number {self.number} to subscriber {self.subscriber_id}"
 
 
 class Group(models.Model):

@@ -11,7 +11,19 @@ from django.db import transaction
 from django.utils import timezone
 
 from sample_project.shop import bulk, services
-from sample_project.shop.models import Article, Customer, Group, Item, Order, PendingCharge
+from sample_project.shop.models import (
+    Address,
+    Article,
+    Category,
+    Customer,
+    Delivery,
+    Group,
+    Item,
+    Note,
+    Order,
+    PendingCharge,
+    Subscriber,
+)
 
 __all__ = ["fill", "fill_past_signals", "fill_through_signals"]
 
@@ -28,16 +40,31 @@ def fill(orders: int = 2_000, *, seed: int = 7) -> None:
 
 @transaction.atomic
 def fill_through_signals(orders: int, chance: random.Random) -> None:
-    """Orders, articles and a group as the web site makes them; nothing of it drifts."""
-    customers = [Customer.objects.create(name=name) for name in CUSTOMERS]
+    """All that the shop has, as the web site makes it; nothing of it drifts."""
+    customers = [Customer.objects.create(name=name, joined_at=_long_ago()) for name in CUSTOMERS]
     for number in range(orders):
         status = Order.Status.DRAFT if number % 20 == 0 else Order.Status.PAID
         services.create_order(customer=chance.choice(customers), items=_items(chance), status=status)
     for number in range(orders // 20):
-        Article.objects.create(title=f"How we choose our {chance.choice(WARES)[0]}s, part {number}")
+        ware = chance.choice(WARES)[0]
+        Article.objects.create(
+            title=f"How we choose our {ware}s, part {number}", body=f"About #{ware} and #care."
+        )
     group = Group.objects.create(name="Friends of the shop")
     group.members.add(*[User.objects.create(username=f"friend-{number}") for number in range(orders // 50)])
     Order.objects.update(created_at=_long_ago())
+    for customer in customers:
+        services.count_orders(customer.pk)
+        Address.objects.create(customer=customer, street="1 Main Street", is_default=True)
+    for order in Order.objects.all()[: orders // 20]:
+        Note.objects.create(target=order, text="Call before delivery.")
+    house = Category.objects.create(name="house")
+    kitchen = Category.objects.create(name="kitchen", parent=house)
+    for name, _ in WARES:
+        Category.objects.create(name=name, parent=kitchen)
+    for number in range(orders // 20):
+        reader = Subscriber.objects.create(email=f"reader-{number}@example.org", visits=1)
+        Delivery.objects.create(subscriber=reader)
 
 
 @transaction.atomic
@@ -54,6 +81,9 @@ def fill_past_signals(orders: int, chance: random.Random) -> None:
     for key, item in lines:
         item.order_id = key
     Item.objects.bulk_create([item for _, item in lines])
+    bulk.import_customers(
+        [Customer(name=f"Guest {number}", joined_at=_long_ago()) for number in range(orders // 20)]
+    )
     bulk.insert_order_by_sql(Decimal("19.90"), customers[0])
     bulk.load_fixture([Order(pk=10_000_000, status=Order.Status.PAID, created_at=_long_ago())])
     _drift_what_was_right(orders, chance)
@@ -75,6 +105,24 @@ def _drift_what_was_right(orders: int, chance: random.Random) -> None:
     bulk.delete_items_raw(items[orders // 2 : orders // 2 + orders // 40])
     bulk.import_articles([f"A letter from customer {number}" for number in range(orders // 50)])
     bulk.rename_articles(list(Article.objects.all()[:5]), " (revised)")
+    bulk.rewrite_articles(Article.objects.order_by("-pk").values_list("pk", flat=True)[:7], "All about #tea.")
+    bulk.import_items([Item(order_id=invoiced[0], quantity=0) for _ in range(orders // 40)])
+    customers = list(Customer.objects.order_by("pk")[: orders // 100])
+    bulk.import_addresses(
+        [Address(customer=customer, street="2 Side Street", is_default=True) for customer in customers]
+    )
+    bulk.import_subscribers(
+        [
+            Subscriber(email=f"reader-{number}@example.org", phone="555", visits=2)
+            for number in range(orders // 100)
+        ]
+    )
+    cellar = Category.objects.create(name="cellar")
+    bulk.move_categories(Category.objects.filter(name="kitchen").values_list("pk", flat=True), cellar)
+    returned = [services.create_order(customer=customers[0], items=[]) for _ in range(orders // 100)]
+    for order in returned:
+        Note.objects.create(target=order, text="Sent back.")
+    bulk.delete_orders_raw([order.pk for order in returned])
     newcomers = User.objects.bulk_create(
         [User(username=f"newcomer-{number}") for number in range(orders // 50)]
     )

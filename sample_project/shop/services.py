@@ -6,43 +6,62 @@ statements as there are effects.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 import structlog
 from celery import shared_task
+from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.db.models import Count, F, OuterRef, Subquery, Sum
 from django.utils.text import slugify
 
+from reconcile import receipts
 from sample_project.shop.models import (
     Access,
+    Address,
     Article,
+    Category,
     Customer,
     Group,
     Invoice,
     Item,
+    Keyword,
+    Note,
     Notification,
     Order,
     PendingCharge,
 )
 
 __all__ = [
+    "DEFAULT_PREFERENCES",
     "archive_items",
+    "complete_preferences",
     "count_members",
     "count_orders",
     "create_order",
     "create_orders_bulk",
+    "forget_notes",
     "grant_access",
+    "index_keywords",
     "invoice_order",
+    "keep_default",
+    "keywords_of",
     "notify_order",
+    "place_category",
     "revoke_access",
+    "send_welcome",
     "slug_of",
     "sum_items",
     "tell_storefront",
+    "welcome",
 ]
 
 log = structlog.get_logger()
+
+DEFAULT_PREFERENCES = {"language": "en", "newsletter": False}
+"""Keys that each customer's preferences have, and what they are unless the customer says otherwise."""
 
 
 @transaction.atomic
@@ -76,8 +95,10 @@ def create_orders_bulk(orders: Sequence[Order], items: Sequence[Item]) -> None:
     Invoice.objects.bulk_create([Invoice(order=order, amount=order.total) for order in owing])
     Notification.objects.bulk_create([Notification(order=order, kind="created") for order in owing])
     customers = Customer.objects.filter(pk__in={order.customer_id for order in orders if order.customer_id})
-    counted = Order.objects.filter(customer=OuterRef("pk")).values("customer").annotate(number=Count("pk"))
-    customers.update(order_count=Subquery(counted.values("number")))
+    placed = Order.objects.filter(customer=OuterRef("pk"))
+    counted = placed.values("customer").annotate(number=Count("pk"))
+    latest = placed.order_by("-created_at", "-pk").values("pk")[:1]
+    customers.update(order_count=Subquery(counted.values("number")), last_order=Subquery(latest))
 
 
 def invoice_order(order: Order) -> None:
@@ -91,10 +112,39 @@ def notify_order(order: Order) -> None:
 
 
 def count_orders(customer_id: int) -> None:
-    """Bring a customer's counter up to date."""
-    Customer.objects.filter(pk=customer_id).update(
-        order_count=Order.objects.filter(customer=customer_id).count()
+    """Bring a customer's counter and last order up to date."""
+    orders = Order.objects.filter(customer=customer_id).order_by("-created_at", "-pk")
+    Customer.objects.filter(pk=customer_id).update(order_count=orders.count(), last_order=orders.first())
+
+
+def complete_preferences(customer: Customer) -> None:
+    """Give the customer each preference that isn't set."""
+    customer.preferences = {**DEFAULT_PREFERENCES, **customer.preferences}
+
+
+def welcome(customer: Customer) -> None:
+    """Have the welcome mail sent when the customer is stored."""
+    transaction.on_commit(lambda: send_welcome.delay([customer.pk]))
+
+
+@shared_task(name="shop.send_welcome")
+def send_welcome(customer_keys: list[int]) -> None:
+    """Welcome customers by mail: one message for the batch, and a receipt for each."""
+    log.info("welcome_sent", customers=len(customer_keys))
+    receipts.record("welcome-mail", Customer, keys=customer_keys)
+
+
+def keep_default(address: Address) -> None:
+    """Take the mark of the default from the customer's other addresses."""
+    Address.objects.filter(customer=address.customer_id, is_default=True).exclude(pk=address.pk).update(
+        is_default=False
     )
+
+
+def forget_notes(order: Order) -> None:
+    """Delete the notes on an order that is gone."""
+    kind = ContentType.objects.get_for_model(Order)
+    Note.objects.filter(content_type=kind, object_id=str(order.pk)).delete()
 
 
 def sum_items(order_id: int) -> None:
@@ -119,8 +169,9 @@ def archive_items(items: Iterable[Item]) -> None:
 
 @shared_task(name="shop.tell_storefront")
 def tell_storefront(item_keys: list[int]) -> None:
-    """Tell the outside storefront that items are gone: one message for the batch."""
+    """Tell the outside storefront that items are gone: one message for the batch, and a receipt for each."""
     log.info("storefront_told", items=len(item_keys))
+    receipts.record("storefront", Item, keys=item_keys)
 
 
 def slug_of(title: str) -> str:
@@ -131,6 +182,25 @@ def slug_of(title: str) -> str:
 def normalise_slug(article: Article) -> None:
     """Derive the article's slug from its title."""
     article.slug = slug_of(article.title)
+
+
+def keywords_of(body: str) -> list[str]:
+    """The words behind a `#`, each once."""
+    return sorted(set(re.findall(r"#(\w{1,50})", body.lower())))
+
+
+def index_keywords(article: Article) -> None:
+    """Bring the article's keywords up to date."""
+    words = keywords_of(article.body)
+    article.keywords.exclude(word__in=words).delete()
+    Keyword.objects.bulk_create(
+        [Keyword(article=article, word=word) for word in words], ignore_conflicts=True
+    )
+
+
+def place_category(category: Category) -> None:
+    """Make the category's path from its parent's."""
+    category.path = f"{category.parent.path if category.parent else ''}/{category.name}"
 
 
 def grant_access(group: Group, user_keys: Iterable[int]) -> None:

@@ -8,18 +8,46 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_sa
 from django.dispatch import receiver
 
 from sample_project.shop import services
-from sample_project.shop.models import Article, Group, Item, Order
+from sample_project.shop.models import Address, Article, Category, Customer, Group, Item, Order
 
 __all__ = [
+    "handle_address_saved",
     "handle_article_saving",
+    "handle_article_written",
+    "handle_category_saved",
+    "handle_category_saving",
+    "handle_customer_created",
+    "handle_customer_saving",
     "handle_item_archived",
     "handle_item_changed",
     "handle_item_deleted",
+    "handle_item_saving",
     "handle_members_changed",
     "handle_order_created",
+    "handle_order_deleted",
     "handle_order_saved",
     "handle_order_saving",
 ]
+
+
+@receiver(pre_save, sender=Customer)
+def handle_customer_saving(*, instance: Customer, **_: Any) -> None:
+    """Fill in the preferences that the customer has not set."""
+    services.complete_preferences(instance)
+
+
+@receiver(post_save, sender=Customer)
+def handle_customer_created(*, instance: Customer, created: bool, raw: bool = False, **_: Any) -> None:
+    """Welcome a new customer, on commit."""
+    if created and not raw:
+        services.welcome(instance)
+
+
+@receiver(post_save, sender=Address)
+def handle_address_saved(*, instance: Address, **_: Any) -> None:
+    """Keep the newest default address, and no other."""
+    if instance.is_default:
+        services.keep_default(instance)
 
 
 @receiver(pre_save, sender=Order)
@@ -38,9 +66,21 @@ def handle_order_created(*, instance: Order, raw: bool = False, **_: Any) -> Non
 
 @receiver([post_save, post_delete], sender=Order)
 def handle_order_saved(*, instance: Order, **_: Any) -> None:
-    """Count the customer's orders."""
+    """Count the customer's orders, and point at the last."""
     if instance.customer_id:
         services.count_orders(instance.customer_id)
+
+
+@receiver(post_delete, sender=Order)
+def handle_order_deleted(*, instance: Order, **_: Any) -> None:
+    """Delete the notes on the order."""
+    services.forget_notes(instance)
+
+
+@receiver(pre_save, sender=Item)
+def handle_item_saving(*, instance: Item, **_: Any) -> None:
+    """An item is one piece at least."""
+    instance.quantity = max(instance.quantity, 1)
 
 
 @receiver(post_save, sender=Item)
@@ -68,6 +108,25 @@ def handle_item_archived(*, instance: Item, **_: Any) -> None:
 def handle_article_saving(*, instance: Article, **_: Any) -> None:
     """Derive the slug."""
     services.normalise_slug(instance)
+
+
+@receiver(post_save, sender=Article)
+def handle_article_written(*, instance: Article, **_: Any) -> None:
+    """Derive the keywords."""
+    services.index_keywords(instance)
+
+
+@receiver(pre_save, sender=Category)
+def handle_category_saving(*, instance: Category, **_: Any) -> None:
+    """Make the path from the parent's."""
+    services.place_category(instance)
+
+
+@receiver(post_save, sender=Category)
+def handle_category_saved(*, instance: Category, **_: Any) -> None:
+    """Pass the path on to the children."""
+    for child in instance.children.all():
+        child.save()
 
 
 @receiver(m2m_changed, sender=Group.members.through)
