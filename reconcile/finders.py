@@ -171,7 +171,8 @@ class Finder:
     reads: the rows that `sifted` reads, as a queryset, for people and for the order of rules.
     levels: set where records are computed from each other, so that some have to be mended before others.
     ranged: a window is a range of the found rows' own keys; `find` then may give a union for it, which can be
-        counted, ordered and cut, but not filtered.
+        counted, ordered and cut, but not filtered. asks: what `find` looks for in a range depends on what the
+        database holds, so that its SQL can't be told without it.
     survivors: where rows drift because of another row of their group, each row of the groups that the scope's rows
         are in, as pairs of its key and the key of the one that stays. A remedy locks that one first.
     insertion, correction, …: what a remedy of that name needs; None where there is nothing for it to do.
@@ -186,6 +187,7 @@ class Finder:
     sifted: Callable[[Scope], Iterator[Any]] | None = None
     reads: Callable[[Scope], Rows] | None = None
     ranged: bool = False
+    asks: bool = False
     survivors: Callable[[Scope], Rows] | None = None
     insertion: Insertion | None = None
     correction: Correction | None = None

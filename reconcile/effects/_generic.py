@@ -56,7 +56,8 @@ class Generic:
     def finder(self) -> Finder:
         """The orphans, whatever their content type."""
         return Finder(
-            drift=EXTRA, model=self.source.model, carried=False, find=self.find, counted=self.count, ranged=True
+            drift=EXTRA, model=self.source.model, carried=False, find=self.find, counted=self.count, ranged=True,
+            asks=True,
         )  # fmt: skip
 
     def find(self, scope: Scope) -> Rows:

@@ -45,7 +45,7 @@ def finders_of(rule: Rule, using: str) -> tuple[Finder, ...]:
 
 def sql_of(rule: Rule, finder: Finder, using: str) -> str | None:
     """The SELECT of the finder's drift, in any window; None where there is none to show. Costs no statement."""
-    rows = finder.read(SYMBOLIC if finder.carried else EVERYTHING)
+    rows = None if finder.asks else finder.read(SYMBOLIC if finder.carried else EVERYTHING)
     if rows is None:
         return None
     return printed(_sorted(rows.values("pk")), symbols=SYMBOLS, words=_words(rule, using))

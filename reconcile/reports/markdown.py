@@ -94,10 +94,16 @@ def _details(rule: Rule, finder: Finder, using: str) -> str:
         summary += "; Python tells which of these rows drift"
     sql = sql_of(rule, finder, using)
     if sql is None:
-        sql = "-- the records are read" if finder.sifted is not None else "-- never any rows"
+        sql = _unsaid(finder)
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall(r"`+", sql)), 3)
     lines = "\n".join(line.rstrip() for line in sql.split("\n"))
     return f"<details>\n<summary>{summary}</summary>\n\n{fence}sql\n{lines}\n{fence}\n\n</details>"
+
+
+def _unsaid(finder: Finder) -> str:
+    if finder.sifted is not None:
+        return "-- the records are read"
+    return "-- one SELECT for each content type in use" if finder.asks else "-- never any rows"
 
 
 def _dotted(receiver: Callable[..., Any]) -> str:
