@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +42,7 @@ def main() -> None:
             left_out.append(f"{name} ({why})")
         else:
             environment[variable] = url
-    failed = [name for name, url in databases.items() if _run(name, url, environment)]
+    failed = _run_all(databases, environment)
     if not failed and len(databases) > 1 and not sys.argv[1:]:
         subprocess.run([sys.executable, "-m", "coverage", "combine", "-q"], cwd=ROOT, check=True)
         failed += ["coverage"] * bool(
@@ -58,14 +59,34 @@ def main() -> None:
     sys.exit(1 if failed or required else 0)
 
 
-def _run(name: str, url: str, environment: dict[str, str]) -> int:
-    print(f"\n=== {name} ===", flush=True)
+def _run_all(databases: dict[str, str], environment: dict[str, str]) -> list[str]:
+    """Run pytest for all databases at once, since each spends much of its time waiting; those that failed."""
+    print(f"Running the tests on {', '.join(databases)}; each is shown when it is done.", flush=True)
+    failed = []
+    with ThreadPoolExecutor() as pool:
+        running = {pool.submit(_run, name, url, environment): name for name, url in databases.items()}
+        for done in as_completed(running):
+            result = done.result()
+            print(f"\n=== {running[done]} ===\n{result.stdout}", flush=True)
+            failed += [running[done]] if result.returncode else []
+    return [name for name in databases if name in failed]
+
+
+def _run(name: str, url: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     settings = {**environment, "DATABASE_URL": url} if url else environment
     if not url:
         settings = {key: value for key, value in environment.items() if key != "DATABASE_URL"}
     settings = {**settings, "COVERAGE_FILE": str(ROOT / f".coverage.{name.lower()}")}
     command = [sys.executable, "-m", "pytest", "--cov", "--cov-report=", "--cov-fail-under=0", *sys.argv[1:]]
-    return subprocess.run(command, cwd=ROOT, env=settings, check=False).returncode
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=settings,
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def _unreachable(engine: str, url: str) -> str:
