@@ -25,6 +25,9 @@ pytestmark = [pytest.mark.server, pytest.mark.django_db(transaction=True)]
 
 DEADLINE = 60
 
+QUEUE = f"reconcile-{os.getpid()}"
+"""Of this process alone: tests on several databases run at the same time, over the same brokers."""
+
 
 def made(number):
     """Orders of two hours ago and an item for each, none of them saved."""
@@ -75,7 +78,9 @@ class CeleryProcess:
     def __init__(self, name, *arguments, folder, broker):
         self.name = name
         self.log = folder / f"{name}.log"
-        settings = environment(CELERY_BROKER_URL=broker, RECONCILE_EVERY_SECONDS="2", PYTHONUNBUFFERED="1")
+        settings = environment(
+            CELERY_BROKER_URL=broker, CELERY_QUEUE=QUEUE, RECONCILE_EVERY_SECONDS="2", PYTHONUNBUFFERED="1"
+        )
         command = [sys.executable, "-m", "celery", "-A", "sample_project", name, *arguments]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -121,13 +126,13 @@ class WorkerAndBeat:
 def emptied(broker):
     """No message of another run waits in the queue, and none of this one stays."""
     with Connection(broker) as connection:
-        queue = Queue("celery", Exchange("celery"), routing_key="celery")(connection.default_channel)
+        queue = Queue(QUEUE, Exchange(QUEUE), routing_key=QUEUE)(connection.default_channel)
         queue.declare()
         queue.purge()
         try:
             yield
         finally:
-            queue.purge()
+            queue.delete()
 
 
 @pytest.fixture(params=["TEST_REDIS_URL", "TEST_RABBITMQ_URL"])

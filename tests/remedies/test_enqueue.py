@@ -26,6 +26,7 @@ from tests.helpers import (
 from tests.zoo.models import Basket, Device, Page
 from tests.zoo.tasks import MESSAGES, greet, keep, label, stumble
 
+QUEUE = f"reconcile-enqueue-{os.getpid()}"
 pytestmark = pytest.mark.django_db
 
 DEAD = Celery("dead", broker="redis://127.0.0.1:1/0", set_as_current=False)
@@ -255,14 +256,14 @@ def test_over_a_real_broker_a_message_holds_the_keys():
     if not url:
         pytest.skip("needs a broker whose queue may be emptied: set TEST_REDIS_URL")
     app = Celery("real", broker=url, set_as_current=False)
-    app.conf.task_default_queue = "reconcile-test"
+    app.conf.task_default_queue = QUEUE
 
     @app.task(name="real.letter")
     def real(keys):
         """Nobody takes it."""
 
     device = Device.objects.create(name="x")
-    with queue(url, "reconcile-test") as waiting:
+    with queue(url, QUEUE) as waiting:
         assert_repairs(greeting(real, every=Device), enqueued=1)
         message = waiting.get(timeout=10)
         assert message.payload[0] == [[str(device.pk)]]
