@@ -204,7 +204,8 @@ def _walk(source: Source, sightings: list[_Sighting], counted: Tally) -> None:
     carried = [each for each in sightings if each.finder.carried]
     if not carried:
         return
-    for window, last in _windows(source, counted.checked + counted.settling):
+    size = next((each.finder.window for each in carried if len(carried) == 1), None)
+    for window, last in _windows(source, counted.checked + counted.settling, size):
         for each in carried:
             each.look(_reaching(each.finder, window, last=last))
 
@@ -226,7 +227,7 @@ def _records(source: Source) -> Tally:
 
 def in_windows(finder: Finder, source: Source, records: int, *, after: Any = None) -> Iterator[Window]:
     """The windows in which a finder to whose rows the scope is carried looks, from the record `after` on."""
-    for window, last in _windows(source, records, after=after):
+    for window, last in _windows(source, records, finder.window, after=after):
         yield _reaching(finder, window, last=last)
 
 
@@ -235,10 +236,12 @@ def _reaching(finder: Finder, window: Window, *, last: bool) -> Window:
     return Window(window.after, None) if last and finder.drift is EXTRA else window
 
 
-def _windows(source: Source, records: int, *, after: Any = None) -> Iterator[tuple[Window, bool]]:
+def _windows(
+    source: Source, records: int, size: int | None, *, after: Any = None
+) -> Iterator[tuple[Window, bool]]:
     """The walk, each window with whether it is the last."""
     before = None
-    for window in walk(source.model, using=source.using, records=records, after=after):
+    for window in walk(source.model, using=source.using, records=records, size=size, after=after):
         if before is not None:
             yield before, False
         before = window

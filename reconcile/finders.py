@@ -165,7 +165,8 @@ class Finder:
     side too; where it doesn't, windows would each read the linked table whole, so one statement without
     a window is the faster way.
 
-    find: the drifted rows as a queryset. counted: their number, where counting has a faster form.
+    find: the drifted rows as a queryset. window: keys in a window, where another number than the usual is faster.
+    counted: their number, where counting has a faster form.
     sifted: their keys, in key order and one at a time, where only Python can tell which rows drift; `find`
         then is a queryset of just these keys.
     reads: the rows that `sifted` reads, as a queryset, for people and for the order of rules.
@@ -182,6 +183,7 @@ class Finder:
     model: type[Model]
     carried: bool
     find: Callable[[Scope], Rows]
+    window: int | None = None
     counted: Callable[[Scope], int] | None = None
     tallied: Callable[[], Tally] | None = None
     sifted: Callable[[Scope], Iterator[Any]] | None = None

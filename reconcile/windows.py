@@ -19,10 +19,14 @@ from django.db.models.lookups import GreaterThan, LessThanOrEqual
 
 from reconcile.sql.lookups import Among
 
-__all__ = ["EVERYTHING", "Keys", "Scope", "Window", "walk"]
+__all__ = ["EVERYTHING", "SORTED", "Keys", "Scope", "Window", "walk"]
 
 SIZE = 100_000
 """Keys in a window. Smaller windows cost more statements; larger ones no longer fit in memory as a hash."""
+
+SORTED = 500_000
+"""Keys in a window where the linked rows are sorted rather than hashed: a sort goes to disk in either case, and linked rows
+that lie scattered over their table are read from all of its pages by each window."""
 
 _SPARSE = 4
 """Integer keys are stepped through arithmetically where at least one in this many is known to be used."""

@@ -30,6 +30,10 @@ class Derived(Declaration):
         """Whether a window costs no more than its share of the whole."""
         raise NotImplementedError
 
+    def window(self, source: Source, column: Field[Any, Any]) -> int | None:
+        """Keys in a window, where another number than the usual is faster."""
+        raise NotImplementedError
+
     def onto(self, records: Rows, source: Source, scope: Scope, column: Field[Any, Any]) -> tuple[Rows, Any]:
         """`records`, prepared by what it needs, and the expression over them that gives its value for `column`."""
         raise NotImplementedError

@@ -16,7 +16,7 @@ from reconcile.finders import Rows, Source
 from reconcile.sql.expressions import joins_whole, pinned
 from reconcile.windows import EVERYTHING, Scope
 
-__all__ = ["carried", "expected"]
+__all__ = ["carried", "expected", "window"]
 
 
 def carried(source: Source, values: Mapping[Field[Any, Any], Any]) -> bool:
@@ -30,6 +30,13 @@ def carried(source: Source, values: Mapping[Field[Any, Any], Any]) -> bool:
     rows, found = expected(source, EVERYTHING, values)
     named = {f"_{field.attname}": value for field, value in found.items()}
     return not joins_whole(source.every.query) and not joins_whole(rows.alias(**named).query)
+
+
+def window(source: Source, values: Mapping[Field[Any, Any], Any]) -> int | None:
+    """Keys in a window, where one of the values asks for another number than the usual."""
+    derived = ((field, exact(value)) for field, value in values.items())
+    sizes = [value.window(source, field) for field, value in derived if isinstance(value, Derived)]
+    return next((size for size in sizes if size), None)
 
 
 def expected(

@@ -14,7 +14,7 @@ from django.db.models import Count, F, Field, Model, Q
 from reconcile.declaring import column_faults, expression_faults, field_named
 from reconcile.drift import STALE, Drift, Guarantee, Tally
 from reconcile.effects._derived import Derived
-from reconcile.effects._expected import carried, expected
+from reconcile.effects._expected import carried, expected, window
 from reconcile.effects._from_python import FromPython, needs_python, written_fields
 from reconcile.effects._levels import level_faults, levels
 from reconcile.effects._link import terms
@@ -120,7 +120,7 @@ class HaveValues:
 
         whole = not carried(source, values)
         finder = Finder(
-            drift=STALE, model=source.model, carried=not whole, find=find,
+            drift=STALE, model=source.model, carried=not whole, find=find, window=window(source, values),
             correction=Correction(model=source.model, fields=fields, wanted=wanted, own=True),
             tallied=self._tally(source, differs) if whole else None,
             levels=levels(source.model, fields, self._paths(), find),

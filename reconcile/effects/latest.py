@@ -18,7 +18,7 @@ from reconcile.errors import Fault, nearest
 from reconcile.finders import Rows, Source
 from reconcile.sql.expressions import pinned
 from reconcile.sql.wording import condition_in_words, expression_in_words
-from reconcile.windows import Scope
+from reconcile.windows import SORTED, Scope
 
 __all__ = ["Latest"]
 
@@ -66,6 +66,10 @@ class Latest(Derived):
     def carried(self, source: Source, column: Field[Any, Any]) -> bool:
         """Always, but for a foreign key that holds something else than the records' primary key."""
         return self._matching(source, column).carried
+
+    def window(self, source: Source, column: Field[Any, Any]) -> int | None:
+        """Wide where the rows are sorted for all records of the window together."""
+        return SORTED if self._matching(source, column).joined else None
 
     def onto(self, records: Rows, source: Source, scope: Scope, column: Field[Any, Any]) -> tuple[Rows, Any]:
         """The value of the first row."""

@@ -20,7 +20,7 @@ from reconcile.finders import Rows, Source
 from reconcile.sql.expressions import aggregates_in, joins_to_many, mapped, names_in, pinned
 from reconcile.sql.lookups import is_text
 from reconcile.sql.wording import condition_in_words, expression_in_words
-from reconcile.windows import Scope
+from reconcile.windows import SORTED, Scope
 
 __all__ = ["LookedUp"]
 
@@ -108,6 +108,10 @@ class LookedUp(Derived):
     def carried(self, source: Source, column: Field[Any, Any]) -> bool:
         """Not where a derived table would be read whole by each window."""
         return self._matching(source, column).carried
+
+    def window(self, source: Source, column: Field[Any, Any]) -> int | None:
+        """Wide where the rows are sorted for all records of the window together."""
+        return SORTED if self._matching(source, column).joined and not self._aggregates else None
 
     def onto(self, records: Rows, source: Source, scope: Scope, column: Field[Any, Any]) -> tuple[Rows, Any]:
         """The first row's value, or the aggregate."""
