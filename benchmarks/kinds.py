@@ -25,12 +25,13 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
 django.setup()
 
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
-from django.db.models import Count, Sum
+from django.db.models import Count, Q, Sum
 
-from benchmarks.measuring import Case, compare, differs, execute, own_database
-from benchmarks.models import Child, Parent
-from reconcile import HaveValues, Latest, Rule
+from benchmarks.measuring import Case, as_text, compare, differs, execute, own_database
+from benchmarks.models import Child, Note, Parent
+from reconcile import BeUnique, HaveSource, HaveValues, Latest, Rule, Satisfy
 
 CHILDREN = 3
 """Children for each parent."""
@@ -122,7 +123,52 @@ def state() -> Iterator[Case]:
     )
 
 
-CASES: tuple[Callable[[], Iterator[Case]], ...] = (aggregate, latest, state)
+def duplicates() -> Iterator[Case]:
+    """Children that share a place below their parent."""
+    groups = "SELECT COUNT(*) AS n FROM benchmarks_child GROUP BY parent_id, place"
+    yield Case(
+        name="duplicates",
+        rule=Rule(name="duplicates", every=Child, must=BeUnique("parent", "place")),
+        by_hand=(
+            f"SELECT COALESCE(SUM(n - 1), 0) FROM ({groups} HAVING COUNT(*) > 1) x",
+            (
+                "SELECT COUNT(*) FROM (SELECT ROW_NUMBER() OVER (PARTITION BY parent_id, place ORDER BY id) AS n "
+                "FROM benchmarks_child) x WHERE n > 1"
+            ),
+        ),
+    )
+
+
+def orphans() -> Iterator[Case]:
+    """Notes whose parent is gone, by a generic foreign key."""
+    kind = ContentType.objects.get_for_model(Parent).pk
+    same = f"{as_text('p.id')} = t.object_id"
+    yield Case(
+        name="orphans by a generic key",
+        rule=Rule(name="orphans", every=Note, must=HaveSource("target")),
+        by_hand=(
+            (
+                f"SELECT COUNT(*) FROM benchmarks_note t LEFT JOIN benchmarks_parent p ON {same} "
+                f"WHERE t.content_type_id = {kind} AND p.id IS NULL"
+            ),
+            (
+                f"SELECT COUNT(*) FROM benchmarks_note t WHERE t.content_type_id = {kind} AND NOT EXISTS "
+                f"(SELECT 1 FROM benchmarks_parent p WHERE {same})"
+            ),
+        ),
+    )
+
+
+def condition() -> Iterator[Case]:
+    """A plain condition on the row."""
+    yield Case(
+        name="condition",
+        rule=Rule(name="condition", every=Child, must=Satisfy(Q(price__gte=1) & ~Q(state="lost"))),
+        by_hand=("SELECT COUNT(*) FROM benchmarks_child WHERE NOT (price >= 1 AND state <> 'lost')",),
+    )
+
+
+CASES: tuple[Callable[[], Iterator[Case]], ...] = (aggregate, latest, state, duplicates, orphans, condition)
 
 
 def _rule(**columns: object) -> Rule:
@@ -178,10 +224,17 @@ def _seed(parents: int) -> None:
     }[connection.vendor].format("n * 7919 % 1000003")
     scattered = f"(n * {SCATTER} % {parents} + 1)"
     execute(
-        "INSERT INTO benchmarks_child (id, parent_id, created, price, state) "
+        "INSERT INTO benchmarks_child (id, parent_id, created, price, state, place) "
         f"SELECT n, {scattered}, {moment}, n % 100, "
-        f"CASE WHEN {scattered} % 10 = 3 AND n % 97 <> 7 THEN 'cancelled' ELSE 'pending' END "
+        f"CASE WHEN {scattered} % 10 = 3 AND n % 97 <> 7 THEN 'cancelled' ELSE 'pending' END, "
+        f"CASE WHEN n % 67 = 7 THEN 0 WHEN n <= {parents} THEN 0 WHEN n <= {2 * parents} THEN 1 ELSE 2 END "
         f"FROM numbers WHERE n BETWEEN 1 AND {children}"
+    )
+    kind = ContentType.objects.get_for_model(Parent).pk
+    lost = f"CASE WHEN n % 100 = 7 THEN n + {10 * parents} ELSE {scattered} END"
+    execute(
+        f"INSERT INTO benchmarks_note (id, content_type_id, object_id) SELECT n, {kind}, {as_text(lost)} FROM numbers "
+        f"WHERE n BETWEEN 1 AND {children}"
     )
     execute("DROP TABLE numbers")
     _analyse()
@@ -196,7 +249,7 @@ def _seed(parents: int) -> None:
 
 
 def _analyse() -> None:
-    for table in ("benchmarks_parent", "benchmarks_child"):
+    for table in ("benchmarks_parent", "benchmarks_child", "benchmarks_note"):
         if connection.vendor == "postgresql":
             execute(f"VACUUM FULL ANALYZE {table}")
         else:

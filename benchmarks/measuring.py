@@ -15,7 +15,7 @@ from django.utils import timezone
 from reconcile import Rule
 from reconcile.checking import check
 
-__all__ = ["Case", "compare", "differs", "execute", "own_database"]
+__all__ = ["Case", "as_text", "compare", "differs", "execute", "own_database"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,11 @@ def differs(left: str, right: str) -> str:
     """A comparison that takes NULL for a value, as each database words it."""
     words = {"postgresql": "{} IS DISTINCT FROM {}", "mysql": "NOT ({} <=> {})", "sqlite": "{} IS NOT {}"}
     return words[connection.vendor].format(left, right)
+
+
+def as_text(number: str) -> str:
+    """A number as text, as each database words it."""
+    return f"CAST({number} AS {'CHAR' if connection.vendor == 'mysql' else 'varchar'})"
 
 
 def compare(case: Case, rounds: int) -> None:

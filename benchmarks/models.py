@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib.contenttypes.fields import GenericForeignKey
 from django.db import models
 
 
@@ -21,3 +22,14 @@ class Child(models.Model):
     created = models.DateTimeField()
     price = models.IntegerField()
     state = models.CharField(max_length=10)
+    place = models.IntegerField()
+
+
+class Note(models.Model):
+    """Refers to a parent by a generic foreign key, as text."""
+
+    content_type = models.ForeignKey(
+        "contenttypes.ContentType", on_delete=models.CASCADE, related_name="+", db_constraint=False
+    )
+    object_id = models.CharField(max_length=36)
+    target = GenericForeignKey()
