@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from django.db.models import Count, F, Field, Model, Q
+from django.db.models import F, Field, Model, Q
 
 from reconcile.declaring import column_faults, expression_faults, field_named
 from reconcile.drift import STALE, Drift, Guarantee, Tally
@@ -20,6 +20,7 @@ from reconcile.effects._levels import level_faults, levels
 from reconcile.effects._link import terms
 from reconcile.effects._python_faults import python_value_faults
 from reconcile.effects._python_values import python_finder
+from reconcile.effects._tally import in_one_statement
 from reconcile.effects.within import Within, exact, tolerances
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Rows, Source
@@ -132,16 +133,7 @@ class HaveValues:
         rows = self._expecting(replace(source, settled=Q()), EVERYTHING)
         if rows.query.group_by is not None:
             return None
-
-        def tally() -> Tally:
-            counts = {"_all": Count("pk"), "_drifted": Count("pk", filter=source.settled & differs)}
-            if source.settled:
-                counts["_due"] = Count("pk", filter=source.settled)
-            found = rows.aggregate(**counts)
-            due = found.get("_due", found["_all"])
-            return Tally(checked=due, settling=found["_all"] - due, drifted={STALE: found["_drifted"]})
-
-        return tally
+        return in_one_statement(source, rows, differs)
 
     def _paths(self) -> Iterator[str]:
         """The paths that the values read."""

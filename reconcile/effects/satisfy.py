@@ -5,7 +5,7 @@ STALE is the only drift: the record is there, and the condition does not hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,16 +19,17 @@ from reconcile.declaring import (
     expression_faults,
     field_named,
 )
-from reconcile.drift import STALE, Drift, Guarantee
+from reconcile.drift import STALE, Drift, Guarantee, Tally
+from reconcile.effects._tally import in_one_statement
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Rows, Source
 from reconcile.remedies import Remedy, Report
 from reconcile.sql.conditions import Fails
-from reconcile.sql.expressions import Column, pinned
+from reconcile.sql.expressions import Column, pinned, reads_alone
 from reconcile.sql.lookups import AsStored
 from reconcile.sql.statements import KEY, WANTED
 from reconcile.sql.wording import condition_in_words, in_words
-from reconcile.windows import Scope
+from reconcile.windows import EVERYTHING, Scope
 
 __all__ = ["Satisfy"]
 
@@ -109,8 +110,15 @@ class Satisfy(Declaration):
             Finder(
                 drift=STALE, model=source.model, carried=False, find=find,
                 correction=correction if columns else None,
+                tallied=self._tally(source, Q(Fails(condition))),
             ),
         )  # fmt: skip
+
+    def _tally(self, source: Source, fails: Q) -> Callable[[], Tally] | None:
+        """Counts records and drift in one scan; None where other rows tell, which are then joined or looked up."""
+        if not reads_alone(source.records(EVERYTHING).filter(fails)):
+            return None
+        return in_one_statement(source, source.owing(EVERYTHING), fails)
 
     @property
     def _condition(self) -> Q:

@@ -25,6 +25,7 @@ __all__ = [
     "path_of",
     "pinned",
     "pinned_queryset",
+    "reads_alone",
     "rebased",
 ]
 
@@ -152,6 +153,19 @@ def joins_whole(query: Query) -> bool:
         isinstance(join, Join) and join.filtered_relation is None and query.alias_refcount[alias]
         for alias, join in joins
     )
+
+
+def reads_alone(queryset: QuerySet[Any]) -> bool:
+    """Whether a row of the queryset is told by its own columns: no join, and no subquery in its conditions."""
+    query = queryset.query
+    return len(query.alias_map) <= 1 and not _has_subquery(query.where)
+
+
+def _has_subquery(node: Any) -> bool:
+    if isinstance(node, Query):
+        return True
+    sources: list[Any] = node.get_source_expressions() if hasattr(node, "get_source_expressions") else []
+    return any(_has_subquery(each) for each in [*sources, *getattr(node, "children", ())])
 
 
 def columns_of(model: type[Model]) -> frozenset[Column]:
