@@ -29,6 +29,8 @@ from reconcile.windows import Keys
 
 __all__ = ["ChunkJournal"]
 
+_KEY_AS_TEXT = Cast("pk", TextField())
+
 _PAIRS = 40
 """Columns in one JSON object; the databases' functions take about 100 arguments."""
 
@@ -77,11 +79,13 @@ class ChunkJournal:
         rows = model._base_manager.using(self.using).filter(keys.on("pk"))
         return self._note(model, rows, Change.Verb(verb))
 
-    def take_back(self) -> int:
-        """Take back what the chunk has handed over, since it never went out; the number of rows. One statement."""
+    def take_back(self, model: type[Model], keys: Keys) -> int:
+        """Take back that the records of `keys` were enqueued, since that never went out; rows. Two statements."""
+        rows = model._base_manager.using(self.using).filter(keys.on("pk")).annotate(_noted=_KEY_AS_TEXT)
         handed = Change._base_manager.using(self.using).filter(
-            shard=self.shard, chunk=self.chunk, verb=Change.Verb.ENQUEUED
-        )
+            shard=self.shard, chunk=self.chunk, verb=Change.Verb.ENQUEUED, model=model._meta.label,
+            key__in=list(rows.values_list("_noted", flat=True)),
+        )  # fmt: skip
         taken: int = handed._raw_delete(self.using)
         return taken
 
@@ -91,7 +95,7 @@ class ChunkJournal:
             "chunk": Value(self.chunk),
             "verb": Value(str(verb), output_field=CharField()),
             "model": Value(model._meta.label, output_field=CharField()),
-            "key": Cast("pk", TextField()),
+            "key": _KEY_AS_TEXT,
             **images,
         }
         fields = [next(each for each in Change._meta.fields if each.attname == name) for name in columns]

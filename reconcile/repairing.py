@@ -127,8 +127,7 @@ class Chunks:
             self._advance(keys[-1], wrote.written, len(skipped))
         self.shard.chunks += 1
         self.shard.cursor = str(keys[-1])
-        if wrote.sending is not None:
-            send(wrote.sending, wrote.written, journal, rule=self.rule, pause=self.pause)
+        send(wrote.sending, journal, rule=self.rule, pause=self.pause)
         self.mended += len(keys) - len(skipped)
         self.aside.extend(key for key in keys if key in held)
         for key, why in wrote.refused.items():

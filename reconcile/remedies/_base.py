@@ -44,13 +44,16 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Sending:
-    """What goes out of the database for a chunk, once the chunk has been committed.
+    """One message that goes out of the database for a chunk, once the chunk has been committed.
 
-    what: in words. send: hands it over, or raises. done, failed: note in the database that it went out, or that it
-    didn't; each costs one statement at most.
+    what: in words. model, keys: the records that it is about, of which the journal says that they were enqueued.
+    send: hands it over, or raises. done, failed: note in the database that it went out, or that it didn't; each costs
+    one statement at most.
     """
 
     what: str
+    model: type[Model]
+    keys: Keys
     send: Callable[[], None]
     done: Callable[[], None]
     failed: Callable[[], None]
@@ -62,13 +65,13 @@ class Wrote:
 
     written: rows by verb. held: rows left alone because other sessions hold them. refused: keys that the remedy
     could not mend, each with the reason; they are set aside, and the others of the chunk stand. sending: what goes out
-    after the commit. promised: the drift is gone already, although the remedy is a deferred one.
+    after the commit, in this order. promised: the drift is gone already, although the remedy is a deferred one.
     """
 
     written: Written = field(default_factory=Written)
     held: int = 0
     refused: Mapping[Any, str] = field(default_factory=dict)
-    sending: Sending | None = None
+    sending: Sequence[Sending] = ()
     promised: bool = False
 
     @classmethod

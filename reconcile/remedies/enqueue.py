@@ -85,11 +85,13 @@ class Enqueue(Mending):
         numbers = [number for _, number in promised]
         sending = Sending(
             what=f"{len(owing)} records to task {_name(self.task)}",
+            model=finder.model,
+            keys=Keys(owing),
             send=partial(_send, self.task, [_plain(key) for key in owing]),
             done=partial(receipts.sent, numbers, using=finder.using) if numbers else _nothing,
             failed=partial(receipts.forsake, numbers, using=finder.using) if numbers else _nothing,
         )
-        return Wrote.of(self.verb, len(owing), promised=finder.promise is not None, sending=sending)
+        return Wrote.of(self.verb, len(owing), promised=finder.promise is not None, sending=(sending,))
 
 
 def _promised(finder: Finder, promise: Promise, keys: Keys) -> list[tuple[Any, int]]:

@@ -88,13 +88,16 @@ class Split(Declaration):
         single = self._single(finder, keys)
         apart = set(single)
         rest = Keys([key for key in keys.values if key not in apart])
-        done = [self._verified(self.each, finder, Keys([key]), journal) for key in single]
-        if rest.values:
-            done.append(self._verified(self.rest, finder, rest, journal))
+        parts = [(self.each, Keys([key])) for key in single] + ([(self.rest, rest)] if rest.values else [])
+        done = [self._verified(part, finder, some, journal) for part, some in parts]
         return Wrote(
             written=sum((each.written for each in done), Written()),
             held=sum(each.held for each in done),
             refused={key: why for each in done for key, why in each.refused.items()},
+            sending=[message for each in done for message in each.sending],
+            promised=all(
+                each.promised or not part.deferred for (part, _), each in zip(parts, done, strict=True)
+            ),
         )
 
     def _verified(self, part: Remedy, finder: Finder, keys: Keys, journal: Journal) -> Wrote:

@@ -3,15 +3,29 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from celery import Celery
-from django.db import connection
+from django.db import IntegrityError, connection
+from django.db.models import Q
 from django.utils import timezone
 from kombu import Connection
 
-from reconcile import MISSING, STALE, Enqueue, HaveReceipt, HaveValues, Report, Rule, receipts, runs
+from reconcile import (
+    MISSING,
+    STALE,
+    Call,
+    Enqueue,
+    HaveReceipt,
+    HaveValues,
+    Report,
+    Rule,
+    Split,
+    receipts,
+    runs,
+)
 from reconcile.models import Change, Outcome, Receipt, Run
 from tests.helpers import (
     ROOT,
@@ -309,3 +323,70 @@ def test_a_rule_with_a_promise_may_only_report():
     rule = Rule(name="x", every=Basket, must=HaveReceipt("greeting"), remedies={MISSING: Report()})
     assert repaired(rule).written.total == 0
     assert connection.vendor
+
+
+def split(rest, each, must=None, drift=MISSING):
+    parts = Split(when=Q(score=9), each=each, rest=rest)
+    return Rule(name="split", every=Basket, must=must or HaveReceipt("greeting"), remedies={drift: parts})
+
+
+def test_both_parts_of_a_split_send_their_messages():
+    heavy = [Basket.objects.create(score=9).pk for _ in range(2)]
+    keys = baskets(5)
+    rest = [key for key in keys if key not in heavy]
+    assert_repairs(split(Enqueue(keep), Enqueue(keep)), enqueued=7)
+    assert [("keep", heavy[:1]), ("keep", heavy[1:]), ("keep", rest)] == MESSAGES
+    assert states() == ["sent"] * 7
+
+
+def test_a_part_that_isn_t_sent_later_stands_where_the_message_can_not_be_sent():
+    heavy = Basket.objects.create(score=9)
+    light = Basket.objects.create()
+    labelling = Call(
+        lambda records: Basket.objects.filter(pk__in=[each.pk for each in records]).update(label="b")
+    )
+    result = repaired(split(Enqueue(letter), labelling, HaveValues(label="b"), STALE))
+    assert "could not be sent" in result.why_stopped
+    assert (result.written.called, result.written.enqueued, result.left) == (1, 0, 1)
+    assert list(Change.objects.values_list("verb", "key")) == [("called", str(heavy.pk))]
+    assert light.pk != heavy.pk
+
+
+def test_only_what_was_not_sent_is_taken_back():
+    heavy = Basket.objects.create(score=9)
+    light = Basket.objects.create()
+    result = repaired(split(Enqueue(letter), Enqueue(keep)))
+    assert "could not be sent" in result.why_stopped
+    assert (result.written.enqueued, result.left) == (1, 1)
+    assert [("keep", [heavy.pk])] == MESSAGES
+    assert list(Receipt.objects.values_list("key", "state")) == [(str(heavy.pk), "sent")]
+    assert list(Change.objects.values_list("verb", "key")) == [("enqueued", str(heavy.pk))]
+    assert_repairs(greeting(), enqueued=1)
+    assert MESSAGES[1:] == [("keep", [light.pk])]
+
+
+class NeverTakenBack(Enqueue):
+    """Its promises can't be taken back, since the database doesn't let them."""
+
+    def write(self, finder, keys, journal):
+        wrote = super().write(finder, keys, journal)
+        return replace(wrote, sending=[replace(each, failed=refuse) for each in wrote.sending])
+
+
+def refuse():
+    raise IntegrityError("not now")
+
+
+def test_a_message_that_can_be_neither_sent_nor_taken_back_ends_the_run_incomplete():
+    baskets(2)
+    rule = Rule(
+        name="greeting",
+        every=Basket,
+        must=HaveReceipt("greeting"),
+        remedies={MISSING: NeverTakenBack(letter)},
+    )
+    result = repaired(rule)
+    assert "could not be sent" in result.why_stopped
+    assert "could not be taken back either (not now)" in result.why_stopped
+    assert result.incomplete
+    assert states() == ["promised"] * 2
