@@ -121,10 +121,13 @@ class Chunks:
             self._fence()
             locked = self._lock(keys)
             wrote = self.remedy.write(self.finder, Keys(locked), journal) if locked else Wrote()
-            self._spend(wrote.written.total)
+            self._hold_cap(wrote.written.total)
             held = self._still_drifted({*keys} - {*locked}) | self._verified(locked, wrote)
             skipped = held | {*wrote.refused}
             self._advance(keys[-1], wrote.written, len(skipped))
+        # Not before: what was rolled back has spent nothing.
+        if self.may_write is not None:
+            self.may_write -= wrote.written.total
         self.shard.chunks += 1
         self.shard.cursor = str(keys[-1])
         send(wrote.sending, journal, rule=self.rule, pause=self.pause)
@@ -152,16 +155,13 @@ class Chunks:
         rows = self.finder.model._base_manager.using(self.using).filter(Keys(keys).on("pk")).order_by("pk")
         return list(dialect_of(self.using).locked(rows).values_list("pk", flat=True))
 
-    def _spend(self, rows: int) -> None:
+    def _hold_cap(self, rows: int) -> None:
         """Hold the cap on rows, also where one record owes several; what goes beyond it is rolled back."""
-        if self.may_write is None:
-            return
-        if rows > self.may_write:
+        if self.may_write is not None and rows > self.may_write:
             raise GivenUpError(
                 f"The cap on repairs is reached: {self.may_write:g} more rows may be written, and the next chunk "
                 f"would write {rows}. Look at the journal; then repair with a higher cap."
             )
-        self.may_write -= rows
 
     def _still_drifted(self, keys: set[Any]) -> set[Any]:
         """Of keys that could not be locked, those that others hold; what is gone or mended needs no second try."""

@@ -49,10 +49,11 @@ class Split(Declaration):
     @property
     def chunk(self) -> int | None:
         """As many keys as the part that takes fewer."""
-        return min((part.chunk for part in self._parts if part.chunk is not None), default=None)
+        return min((part.chunk for part in self.parts if part.chunk is not None), default=None)
 
     @property
-    def _parts(self) -> tuple[Remedy, Remedy]:
+    def parts(self) -> tuple[Remedy, Remedy]:
+        """The remedies between which the records are split."""
         return self.each, self.rest
 
     def writes(self, finder: Finder) -> Iterable[Column]:
@@ -80,7 +81,7 @@ class Split(Declaration):
     def planned(self, finder: Finder, drifted: int) -> Written:
         """What both parts would write. One statement over the whole table where anything has drifted."""
         single = self._number(finder) if drifted else 0
-        each, rest = self._parts
+        each, rest = self.parts
         return each.planned(finder, single) + rest.planned(finder, max(drifted - single, 0))
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:

@@ -15,6 +15,7 @@ from reconcile.finders import Finder
 from reconcile.limits import share
 from reconcile.models import Outcome, Run, Shard
 from reconcile.planning import RulePlan, plan
+from reconcile.remedies import Remedy
 from reconcile.repairing import Chunks
 from reconcile.rules import Rule
 from reconcile.runs._holding import hold, release, still_mine
@@ -41,7 +42,7 @@ class _Repaired:
 
 def too_risky(rule: Rule, using: str) -> str:
     """Why nobody but a person should start this rule's repair; empty where the nightly job may."""
-    if any(rule.remedy(drift).verb == "delete" for drift in Drift):
+    if any(_deletes(rule.remedy(drift)) for drift in Drift):
         return (
             f"Its remedy deletes rows, which is for a person to start: reconcile repair {rule.name} --apply"
         )
@@ -50,6 +51,11 @@ def too_risky(rule: Rule, using: str) -> str:
         return ""
     settled = "; at C, settle= is enough" if guarantee == "C" else ""
     return f"Its guarantee is {guarantee}, so the nightly job only reports. A unique constraint would lift it to A{settled}."
+
+
+def _deletes(remedy: Remedy) -> bool:
+    """Whether the remedy, or one that it is made of, deletes rows."""
+    return remedy.verb == "delete" or any(map(_deletes, getattr(remedy, "parts", ())))
 
 
 def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progress) -> RuleRepair:

@@ -8,11 +8,24 @@ from datetime import timedelta
 import pytest
 import structlog
 from django.db import connection
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 from structlog.testing import capture_logs
 
-from reconcile import EXTRA, MISSING, HaveRow, HaveValues, Insert, Rule, Settle, runs
+from reconcile import (
+    EXTRA,
+    MISSING,
+    STALE,
+    Call,
+    Delete,
+    HaveRow,
+    HaveValues,
+    Insert,
+    Rule,
+    Settle,
+    Split,
+    runs,
+)
 from reconcile.drift import Status
 from reconcile.errors import (
     EvaluationError,
@@ -24,12 +37,13 @@ from reconcile.errors import (
 )
 from reconcile.models import Change, Outcome, Run, Shard
 from reconcile.registry import valid_rules
+from reconcile.runs._rule import too_risky
 from reconcile.sharding import CHUNK
 from reconcile.tasks import nightly
 from sample_project.shop import seed
 from sample_project.shop.models import Invoice, Notification, Order
 from tests.helpers import ROOT, an_hour_ago, environment, everything, reconcile_command, repaired
-from tests.zoo.models import Basket, Bill, Ghost, Team
+from tests.zoo.models import Basket, Bill, Ghost, Parcel, Team
 
 INVOICE = Rule(
     name="invoice",
@@ -394,6 +408,30 @@ def test_a_cap_holds_for_rows_also_where_a_record_owes_several(count):
     result = repaired(rule)
     assert result.written.insert == Bill.objects.count() == (0 if count == 3 else 4)
     assert ("The cap on repairs is reached" in result.why_stopped) is (count == 3)
+
+
+@pytest.mark.django_db
+def test_what_was_rolled_back_counts_for_no_cap():
+    light, heavy = Parcel.objects.create(weight=1), Parcel.objects.create(weight=2)
+
+    def close(records):
+        Parcel.objects.filter(pk__in=[each.pk for each in records], weight=1).update(state="closed")
+
+    rule = Rule(
+        name="closed", every=Parcel, must=HaveValues(state="closed"), remedies={STALE: Call(close)}, max_repairs=2
+    )  # fmt: skip
+    result = repaired(rule)
+    assert (result.written.called, result.left, result.skipped) == (1, 1, 1)
+    assert result.why_stopped.startswith(f"1 record could not be repaired, {heavy.pk}")
+    assert light.pk != heavy.pk
+
+
+def test_a_split_of_which_a_part_deletes_is_for_a_person_to_start():
+    split = Split(when=Q(amount=0), each=Call(print), rest=Delete())
+    rule = Rule(name="surplus", every=Order, must=INVOICE.must, remedies={EXTRA: split}, unattended=True)
+    assert list(rule.faults()) == []
+    assert rule.guarantee("default") == "A"
+    assert "Its remedy deletes rows" in too_risky(rule, "default")
 
 
 @pytest.mark.django_db
