@@ -23,7 +23,8 @@ from reconcile.sql.comparisons import PrefixOf
 from reconcile.sql.derived import left_joined
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.expressions import aggregates_in, mapped, pinned
-from reconcile.sql.lookups import AsStored, Same
+from reconcile.sql.lookups import AsStored, Same, is_text
+from reconcile.sql.texts import EachItself
 from reconcile.windows import Keys, Scope
 
 __all__ = ["EQUAL", "PREFIX", "Link", "Matching"]
@@ -178,10 +179,18 @@ class Matching:
         """Those of `rows` that match the record of the outer query, which `_linking` has prepared."""
         for link in self._varying:
             rows = rows.filter(link.matches(OuterRef(self._alias(link))))
+        folded = dialect_of(self.source.using).remembers_folded and any(map(_compares_text, self._varying))
+        # See `EachItself`.
+        rows = rows.filter(EachItself(OuterRef("pk"))) if folded else rows
         return rows.order_by()
 
     def _alias(self, link: Link) -> str:
         return f"_{self.name}_{self.links.index(link)}"
+
+
+def _compares_text(link: Link) -> bool:
+    """Whether its column is a text, or a lookup may make one of what it is compared with."""
+    return is_text(link.column) or link.lookup != EQUAL
 
 
 def _or_empty(column: Any, aggregate: Aggregate) -> Any:

@@ -453,3 +453,17 @@ def test_texts_that_a_collation_folds_are_looked_up_each_by_itself():
     assert {each.key for each in checked(named).samples} == {str(visit.pk) for visit in visits}
     Visit.objects.filter(pk__in=[visits[0].pk, visits[3].pk]).update(day=7)
     assert {each.key for each in checked(named).samples} == {str(visits[1].pk), str(visits[2].pk)}
+
+
+def test_folded_texts_are_told_apart_in_every_value_of_the_rule():
+    Tariff.objects.bulk_create([Tariff(prefix=code, name=f"region {code}") for code in ("a", "b")])
+    texts = ("a", "A", "a ", "á", "a", "A", "b", "B")
+    Thread.objects.bulk_create([Thread(zip=text) for text in texts])
+    link = {"prefix": F("zip")}
+    named = LookedUp(Tariff, link=link, value="name", by=["pk"])
+    counted = LookedUp(Tariff, link=link, value=Count("pk"))
+    both = rule(region=named, reply_count=counted)
+    assert_repairs(both, update=3)
+    expected = [("region a", 1), (None, 0), (None, 0), (None, 0)] * 2
+    expected[5:] = [(None, 0), ("region b", 1), (None, 0)]
+    assert list(Thread.objects.order_by("pk").values_list("region", "reply_count")) == expected
