@@ -1,5 +1,5 @@
 import pytest
-from django.db.models import Count, F, Sum
+from django.db.models import Count, F, OuterRef, Subquery, Sum
 from django.utils import timezone
 
 from reconcile import HaveRow, HaveValues, Rule
@@ -60,3 +60,25 @@ def test_a_rule_is_not_held_up_by_itself():
         name="self", every=Team.objects.filter(points__lt=10), must=HaveValues(points=F("player_count") + 1)
     )
     assert repaired(rule).written.update == 1
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        Team.objects.filter(pk=OuterRef("pk")).values("points")[:1],
+        Team.objects.filter(pk=OuterRef("pk")).order_by("-points").values("pk")[:1],
+        Team.objects.filter(pk=OuterRef("pk")).order_by(F("points") + 1).values("pk")[:1],
+    ],
+    ids=["selected", "ordered", "ordered by an expression"],
+)
+def test_what_a_subquery_selects_and_is_ordered_by_is_read_too(rows):
+    uses = Rule(every=Team, must=HaveValues(player_count=Subquery(rows)))
+    makes = Rule(every=Team, must=HaveValues(points=Sum("matches__points")))
+    assert ordered(uses=uses, makes=makes) == ["makes", "uses"]
+
+
+def test_what_a_membership_test_selects_is_read_too():
+    scores = Basket.objects.values("score")
+    uses = Rule(every=Bill.objects.filter(score__in=scores), must=HaveValues(kind="good"))
+    makes = Rule(every=Basket, must=HaveValues(score=F("quantity")))
+    assert ordered(uses=uses, makes=makes) == ["makes", "uses"]

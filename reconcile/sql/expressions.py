@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from django.core.exceptions import FieldError
 from django.db.models import Aggregate, DateTimeField, F, Field, Model, OuterRef, Q, QuerySet, Value
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.expressions import Col
@@ -54,7 +56,7 @@ def mapped(node: Any, leaf: Callable[[Any], Any]) -> Any:  # noqa: PLR0911 - one
     if isinstance(node, Query):
         return _mapped_query(node, leaf)
     if isinstance(node, tuple) and len(node) == 2:  # noqa: PLR2004
-        return (node[0], mapped(node[1], leaf))
+        return (node[0], _mapped_value(node[1], leaf))
     if not hasattr(node, "get_source_expressions"):
         return node
     sources = node.get_source_expressions()
@@ -62,7 +64,17 @@ def mapped(node: Any, leaf: Callable[[Any], Any]) -> Any:  # noqa: PLR0911 - one
         return node
     clone = node.copy() if hasattr(node, "copy") else copy.copy(node)
     clone.set_source_expressions([None if each is None else mapped(each, leaf) for each in sources])
+    if isinstance(getattr(clone, "rhs", None), tuple | list):
+        # Several values are no source expressions of a lookup.
+        clone.rhs = _mapped_value(clone.rhs, leaf)
     return clone
+
+
+def _mapped_value(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    """What a condition compares with; of several values each, among which no text is a path."""
+    if not isinstance(value, tuple | list):
+        return mapped(value, leaf)
+    return type(value)([_mapped_value(each, leaf) for each in value])
 
 
 def _mapped_query(query: Query, leaf: Callable[[Any], Any]) -> Query:
@@ -89,7 +101,7 @@ def rebased(expression: Any, *, prefix: str, onto: str) -> Any:
         if isinstance(node, F) and not isinstance(node, OuterRef):
             return F(moved(path_of(node)))
         if isinstance(node, tuple) and isinstance(node[0], str):
-            return (moved(node[0]), mapped(node[1], leaf))
+            return (moved(node[0]), _mapped_value(node[1], leaf))
         return node
 
     return mapped(expression, leaf)
@@ -115,7 +127,9 @@ def names_in(expression: Any) -> Iterator[str]:
         yield path_of(expression)
     elif isinstance(expression, tuple) and isinstance(expression[0], str):
         yield expression[0]
-        yield from names_in(expression[1])
+        values = expression[1] if isinstance(expression[1], tuple | list) else [expression[1]]
+        for value in values:
+            yield from () if isinstance(value, tuple) else names_in(value)
     elif isinstance(expression, Q):
         for child in expression.children:
             yield from names_in(child)
@@ -175,7 +189,7 @@ def columns_of(model: type[Model]) -> frozenset[Column]:
 
 
 def columns_read(queryset: QuerySet[Any]) -> frozenset[Column]:
-    """The columns that a queryset's conditions, annotations and joins read, subqueries included."""
+    """The columns that a queryset selects, or its conditions, annotations, joins and orders read; subqueries' too."""
     return frozenset(_columns(queryset.query))
 
 
@@ -190,7 +204,7 @@ def _columns(node: Any) -> Iterator[Column]:
 
 def _columns_of_query(query: Query) -> Iterator[Column]:
     yield from _columns(query.where)
-    yield from _columns_of_all(query.annotations.values())
+    yield from _columns_of_all((*query.select, *query.annotations.values(), *_ordering(query)))
     for alias, join in query.alias_map.items():
         # A join to a key that the column itself holds has been trimmed away, and isn't in the SQL.
         columns = getattr(join, "join_fields", None) if query.alias_refcount[alias] else None
@@ -203,6 +217,14 @@ def _columns_of_query(query: Query) -> Iterator[Column]:
             yield from _columns_of_query(derived)
     for related in getattr(query, "_filtered_relations", {}).values():
         yield from _columns(getattr(related, "resolved_condition", None))
+
+
+def _ordering(query: Query) -> Iterator[Any]:
+    """What the query is ordered by; only a name that leads nowhere is left out."""
+    for each in query.order_by:
+        term: Any = F(each.removeprefix("-")) if isinstance(each, str) else each
+        with suppress(FieldError):
+            yield term.resolve_expression(query.clone())
 
 
 def _columns_of_all(nodes: Iterable[Any]) -> Iterator[Column]:

@@ -8,9 +8,10 @@ from django.utils import timezone
 
 from reconcile import HaveValues, Rule, Settle
 from reconcile.models import Change
+from reconcile.windows import EVERYTHING
 from sample_project.shop.models import Customer, Group, Item, Order, PendingCharge
 from tests.helpers import assert_finds, assert_repairs, checked, everything, repaired, statements
-from tests.zoo.models import Basket, Bill, Device, Match, Page, Player, Shy, Team
+from tests.zoo.models import Basket, Bill, Device, Match, Page, Parcel, Player, Shy, Team
 
 pytestmark = pytest.mark.django_db
 
@@ -400,3 +401,24 @@ def test_null_in_a_column_that_refuses_it_is_an_error_of_that_record():
 
 def test_the_guarantee_is_a():
     assert rule(Team, player_count=1).guarantee("default") == "A"
+
+
+def test_texts_that_a_filter_lists_are_values_and_not_paths():
+    made = team()
+    Parcel.objects.bulk_create(
+        [Parcel(team=made, label=label) for label in ("parcels", "parcels__label", "x")]
+    )
+    listed = Q(parcels__label__in=("parcels", "parcels__label"))
+    assert_repairs(rule(Team, points=Count("parcels", filter=listed)), update=1)
+    made.refresh_from_db()
+    assert made.points == 2
+
+
+def test_each_clock_in_a_range_is_pinned():
+    now = timezone.now()
+    of_late = Q(seen_at__range=(Now() - timedelta(days=1), Now()))
+    Basket.objects.create(seen_at=now), Basket.objects.create(seen_at=now - timedelta(days=2))
+    seen = Rule(name="seen", every=Basket.objects.filter(of_late), must=HaveValues(changed=True))
+    for shift, found in ((timedelta(hours=1), 1), (timedelta(hours=-1), 0), (timedelta(days=-2, hours=1), 1)):
+        compiled = seen.compile(using="default", now=now + shift)
+        assert compiled.finders[0].count(EVERYTHING) == found
