@@ -27,6 +27,7 @@ from tests.zoo.models import (
     Letter,
     Loose,
     Member,
+    Memo,
     Page,
     Shy,
     Tag,
@@ -159,6 +160,21 @@ def test_a_row_that_refers_to_itself_is_refused_too_since_innodb_would_not_let_i
     _, stuck = alike()
     Contact.objects.filter(pk=stuck.pk).update(parent=stuck)
     assert "zoo.Contact by parent refers to it." in repaired(ALIKE).why_stopped
+
+
+def test_a_row_that_refers_to_itself_or_others_by_a_generic_key_may_go():
+    first, itself, other, kept = (Memo.objects.create(number=1) for _ in range(4))
+    Memo.objects.filter(pk=itself.pk).update(
+        content_type=ContentType.objects.get_for_model(Memo), object_id=itself.pk
+    )
+    Memo.objects.filter(pk=other.pk).update(
+        content_type=ContentType.objects.get_for_model(Team), object_id=first.pk
+    )
+    Memo.objects.create(target=kept)
+    result = repaired(Rule(name="m", every=Memo, must=BeUnique("number"), remedies={EXTRA: Delete()}))
+    assert (result.written.delete, result.skipped) == (2, 1)
+    assert "zoo.Memo by object_id refers to it." in result.why_stopped
+    assert {*Memo.objects.filter(number=1)} == {first, kept}
 
 
 def test_a_loose_reference_without_a_constraint_keeps_no_row():

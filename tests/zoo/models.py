@@ -538,3 +538,12 @@ if "ArrayField" in globals():
 
         class Meta:
             required_db_vendor = "postgresql"
+
+
+class Draft(models.Model):
+    """What `save()` would bump or make anew."""
+
+    title = models.CharField(max_length=40, default="")
+    slug = models.CharField(max_length=40, default="")
+    votes = models.IntegerField(default=0)
+    updated_at = models.DateTimeField(auto_now=True)
