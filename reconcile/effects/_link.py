@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from django.db import connections
-from django.db.models import F, Field, Model, Q, UniqueConstraint
+from django.db.models import F, Field, Model, Q, UniqueConstraint, Value
 
 from reconcile.declaring import as_expression, field_named
 from reconcile.effects._bounds import Bounds
@@ -68,17 +68,29 @@ def carries(model: type[Model], column: Field[Any, Any], value: Any) -> bool:
 
 
 def is_unique(must: RowSpec, using: str) -> bool:
-    """Whether the database itself allows one row at most for each link."""
+    """Whether the database itself allows one row at most for each link.
+
+    NULL gets any number of rows past a constraint, unless that says otherwise.
+    """
     meta = must.model._meta
-    partial = connections[using].features.supports_partial_indexes
+    features = connections[using].features
     link = {column.name for column in terms(must.model, must.link)}
     unique = [{column.name} for column in meta.concrete_fields if column.unique]
     unique += [set(names) for names in meta.unique_together]
-    unique += [
-        set(each.fields)
-        for each in meta.constraints
-        if isinstance(each, UniqueConstraint)
-        and each.fields
-        and (each.condition is None or (partial and each.condition == must.where))
-    ]
-    return must.bounds.n == 1 and any(names <= link for names in unique)
+    known = link - {*_null(must)}
+    covered = any(names <= known for names in unique)
+    for each in meta.constraints:
+        if isinstance(each, UniqueConstraint) and each.fields:
+            partial = features.supports_partial_indexes and each.condition == must.where
+            strict = features.supports_nulls_distinct_unique_constraints and each.nulls_distinct is False
+            whole = each.condition is None or partial
+            covered |= whole and {*each.fields} <= (link if strict else known)
+    return must.bounds.n == 1 and covered
+
+
+def _null(must: RowSpec) -> Iterator[str]:
+    """The link's columns that may be NULL, which None stands for; one that equals an expression links where it is not."""
+    for column, value in terms(must.model, must.link).items():
+        constant = as_expression(value, column)
+        if column.null and isinstance(constant, Value) and constant.value is None:
+            yield column.name

@@ -195,6 +195,9 @@ def _value_faults(model: type[Model], option: str, column: Field[Any, Any], valu
         value = value.expression
     if isinstance(value, Within):
         yield Fault("reconcile.E012", f"{where}: it has a tolerance.", "Only values= are compared with one.")
+    elif value is None and option == "link":
+        hint = f"Count rows by where=Q({column.name}__isnull=True), and give it in create_only=."
+        yield Fault("reconcile.E012", f"{where}: None links with no row.", hint)
     elif isinstance(value, Derived):
         hint = "Keep it in a column of the record with a HaveValues rule, and refer to that column."
         yield Fault("reconcile.E015", f"{where}: {type(value).__name__}(…) is not served here.", hint)
