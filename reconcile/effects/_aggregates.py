@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db.models import (
     Aggregate,
+    Count,
     DecimalField,
     F,
     Field,
@@ -31,7 +32,7 @@ from django.db.models.functions import Coalesce
 from reconcile.declaring import field_named
 from reconcile.finders import Source
 from reconcile.sql.dialects import dialect_of
-from reconcile.sql.expressions import aggregates_in, mapped, names_in, rebased
+from reconcile.sql.expressions import aggregates_in, mapped, names_in, path_of, rebased
 
 __all__ = ["JOINED", "aggregated", "joined_relation", "zero_if_none"]
 
@@ -62,7 +63,11 @@ def aggregated(source: Source, expression: Any, field: Field[Any, Any], relation
         if not isinstance(node, Aggregate):
             return node
         joined = relation is not None
-        moved = rebased(node, prefix=relation.name, onto=JOINED) if relation else _by_subquery(source, node)
+        moved = (
+            rebased(_by_link(node, relation), prefix=relation.name, onto=JOINED)
+            if relation
+            else _by_subquery(source, node)
+        )
         return zero_if_none(moved, node, field) if joined or node.empty_result_set_value is None else moved
 
     return mapped(expression, form)
@@ -81,6 +86,17 @@ class _OrZero(Coalesce):
 
     def _resolve_output_field(self) -> Any:
         return self.get_source_expressions()[0].output_field
+
+
+def _by_link(aggregate: Aggregate, relation: ManyToOneRel) -> Aggregate:
+    """A plain count of the related rows counts their foreign key, not their key: its index alone answers."""
+    first, *rest = aggregate.get_source_expressions()
+    bare = isinstance(first, F) and path_of(first) == relation.name
+    if not bare or not isinstance(aggregate, Count) or getattr(aggregate, "distinct", False):
+        return aggregate
+    counting = aggregate.copy()
+    counting.set_source_expressions([F(f"{relation.name}{LOOKUP_SEP}{relation.field.attname}"), *rest])
+    return counting
 
 
 def _is_plain(expression: Any, relation: ManyToOneRel) -> bool:
@@ -123,7 +139,9 @@ def _by_subquery(source: Source, aggregate: Aggregate) -> Subquery:
     if relation is not None and all(_is_simple(each) for each in aggregate.get_source_expressions()):
         rows = relation.related_model._base_manager.using(source.using)
         rows = rows.filter(**{relation.field.name: OuterRef("pk")}).order_by()
-        rows = rows.annotate(_value=rebased(aggregate, prefix=relation.name, onto="")).values("_value")
+        rows = rows.annotate(
+            _value=rebased(_by_link(aggregate, relation), prefix=relation.name, onto="")
+        ).values("_value")
         # Without GROUP BY an aggregate of no rows is one row: 0 for a count, as in the join form.
         rows.query.group_by = None
         return Subquery(rows)

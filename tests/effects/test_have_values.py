@@ -1,3 +1,4 @@
+import re
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -335,6 +336,29 @@ def test_a_count_over_many_to_many():
     assert_repairs(rule(Group, member_count=Count("members")), update=1)
     group.refresh_from_db()
     assert group.member_count == 3
+
+
+@pytest.mark.parametrize(
+    ("expression", "counted"),
+    [
+        (Count("players"), "team_id"),
+        (Count("players", distinct=True), "id"),
+        (Count("players__age"), "age"),
+        (Count("players", distinct=True) + Count("matches"), "team_id"),
+    ],
+    ids=str,
+)
+def test_a_count_of_related_rows_takes_their_foreign_key_and_a_distinct_or_another_one_does_not(
+    expression, counted
+):
+    made = team(3)
+    with statements() as captured:
+        assert_finds(rule(Team, player_count=expression), stale=[made])
+    columns = re.findall(r'COUNT\((?:DISTINCT )?[^()"`]*["`]?\w*["`]?\.?["`](\w+)["`]\)', captured[-1]["sql"])
+    assert columns[-1] == counted, captured[-1]["sql"]
+    assert_repairs(rule(Team, player_count=expression), update=1)
+    made.refresh_from_db()
+    assert made.player_count == 3
 
 
 def test_moving_a_child_is_found_at_both_parents():

@@ -324,7 +324,8 @@ def test_it_is_refused_in_a_row_s_values():
 
 
 def test_a_check_reads_all_windows(monkeypatch):
-    monkeypatch.setattr("reconcile.windows.SIZE", 3)
+    for size in ("reconcile.windows.SIZE", "reconcile.effects.latest.SORTED"):
+        monkeypatch.setattr(size, 3)
     for number in range(10):
         made, replies = thread(1, 2)
         point(made, replies[number % 2])
