@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError
+from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -117,7 +118,7 @@ class Chunks:
 
     def _transact(self, keys: Sequence[Any]) -> int:
         journal = self._journal()
-        with dialect_of(self.using).transaction():
+        with self._once_committed():
             self._fence()
             locked = self._lock(keys)
             wrote = self.remedy.write(self.finder, Keys(locked), journal) if locked else Wrote()
@@ -140,6 +141,23 @@ class Chunks:
             after=str(keys[0]), upto=str(keys[-1]), written=wrote.written.total, skipped=len(skipped),
         )  # fmt: skip
         return wrote.written.total
+
+    @contextmanager
+    def _once_committed(self) -> Iterator[None]:
+        """The chunk's transaction. What fails after its commit, in a hook of the project's, is no reason to try again."""
+        committed: list[bool] = []
+        try:
+            with dialect_of(self.using).transaction():
+                # The first of the hooks, so that it tells whether the commit was behind those that fail.
+                transaction.on_commit(lambda: committed.append(True), using=self.using)
+                yield
+        except Exception as error:
+            if not committed:
+                raise
+            said = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+            raise GivenUpError(
+                f"What was to follow a chunk's commit failed ({said}). The chunk stands; see what it has left undone."
+            ) from error
 
     def _fence(self) -> None:
         """Step 0: an owner that was taken over finds no shard with its token, and must stop."""

@@ -312,15 +312,22 @@ def test_what_waits_for_the_commit_runs_once_and_only_for_what_was_committed():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_fails_after_the_commit_ends_the_rule_and_leaves_the_data():
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError, IntegrityError, OperationalError], ids=lambda each: each.__name__
+)
+def test_what_fails_after_the_commit_ends_the_rule_and_leaves_the_data(error):
     parcels(2)
+
+    def fail():
+        raise error("database is locked")
 
     def service(records):
         stamp(records)
-        transaction.on_commit(lambda: 1 / 0)
+        transaction.on_commit(fail)
 
     result = repaired(rule(service))
-    assert "ZeroDivisionError" in result.why_stopped
+    assert f"{error.__name__}: database is locked" in result.why_stopped
+    assert result.incomplete
     assert (Stamp.objects.count(), Change.objects.count()) == (2, 2)
 
 
