@@ -64,11 +64,24 @@ def level_faults(
     model: type[Model], written: Iterable[Field[Any, Any]], paths: Iterable[str], where: str
 ) -> Iterator[Fault]:
     """A fault for each path that comes back to a written column by a way on which nothing can be first."""
+    steps: set[_Step] = set()
     for path in _back(model, set(written), paths):
-        if _step(model, path) is None:
+        step = _step(model, path)
+        if step is not None:
+            steps.add(step)
+        else:
             hint = "Read it through one foreign key to the same model, or from the rows that refer by one."
             said = f"{where}: {path!r} reads a column that the rule writes in other records, and not in one step."
             yield Fault("reconcile.E015", said, hint)
+    forth = {(step.there, step.here): step for step in steps}
+    for step in steps:
+        opposite = forth.get((step.here, step.there))
+        if opposite is not None and step.path < opposite.path:
+            hint = "Write two rules, one for each direction."
+            said = (
+                f"{where}: it reads what it writes through {step.path!r} and back through {opposite.path!r}"
+            )
+            yield Fault("reconcile.E015", f"{said}, so no record can be first.", hint)
 
 
 def _back(model: type[Model], written: set[Field[Any, Any]], paths: Iterable[str]) -> Iterator[str]:

@@ -164,6 +164,17 @@ def test_a_path_of_several_steps_back_to_the_same_column_is_refused():
     assert "'parent__parent__path' reads a column that the rule writes in other records" in fault.message
 
 
+def test_values_from_the_parent_and_from_the_children_are_not_served_by_one_rule():
+    both = Rule(name="both", every=Node, must=HaveValues(**PATH.must.columns, **SIZE.must.columns))
+    (fault,) = both.faults()
+    assert fault.id == "reconcile.E015"
+    assert "through 'children' and back through 'parent', so no record can be first" in fault.message
+    assert fault.hint == "Write two rules, one for each direction."
+    chain(3)
+    assert_repairs(PATH, update=3)
+    assert_repairs(SIZE, update=3)
+
+
 def test_a_path_to_a_column_that_the_rule_does_not_write_is_none_of_levels():
     rule = Rule(name="far", every=Node, must=HaveValues(name=F("parent__parent__path")))
     assert list(rule.faults()) == []
