@@ -278,3 +278,8 @@ def test_judging_writes_nothing_and_costs_the_same_for_any_number_of_records(ord
     assert everything() == before
     Order.objects.bulk_create([Order(created_at=order.created_at) for _ in range(1_000)])
     assert cost() == few
+
+
+def test_a_text_that_the_database_cannot_hold_is_no_key():
+    with pytest.raises(UsageError, match=r"can't be a key of zoo\.Page|There is no zoo\.Page"):
+        judged("a\0", every=Page, must=HaveValues(visits=1))

@@ -50,6 +50,8 @@ def _key(model: type[Model], text: str, using: str) -> Any:
         if (least is not None and int(text) < least) or (most is not None and int(text) > most):
             raise ValueError(text)
     text.encode()
+    if "\0" in text and connections[using].vendor == "postgresql":
+        raise ValueError(text)
     try:
         key = field.to_python(text)
     except (ValidationError, ArithmeticError, TypeError) as error:
