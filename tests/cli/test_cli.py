@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from reconcile.cli import reconcile
 from reconcile.models import Change, Outcome, Run, Shard
+from reconcile.registry import valid_rules
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import ROOT, an_hour_ago, environment, everything, reconcile_command
 from tests.zoo.models import Basket
@@ -64,7 +65,7 @@ def rules(tmp_path, monkeypatch, settings):
 def test_a_clean_check_exits_with_0():
     code, out, err = run("check")
     assert (code, err) == (0, "")
-    assert "All clean: 10 rules checked" in out
+    assert f"All clean: {len(valid_rules())} rules checked" in out
 
 
 def test_drift_exits_with_1_and_shows_the_sentence_and_the_keys(lacking):
@@ -343,7 +344,7 @@ def test_without_verbose_nothing_is_logged(lacking):
 def test_rules_lists_sentences_and_json():
     code, out, _ = run("rules")
     assert code == 0
-    assert "10 rules." in out
+    assert f"{len(valid_rules())} rules." in out
     assert "The name is copied so that lists of orders need no join." in out
     code, report = run_json("rules", "--select", "tag:money")
     assert code == 0

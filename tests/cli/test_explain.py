@@ -239,12 +239,14 @@ def test_a_stale_page_exits_with_1_and_says_what_changed_and_how_to_write_it(tmp
     file = tmp_path / "rules.md"
     page(file, "--select", "owner:sales")
     before = file.read_text()
-    file.write_text(before.replace("Every customer", "Each customer"))
+    file.write_text(before.replace("order_count = Count", "order_count is Count"))
     code, out, err = page(file, "--check")
     assert (code, out) == (1, "")
-    assert "changed: customers.order_count; new: groups.access, groups.member_count," in words(err)
+    assert "changed: customers.order_count; new: articles.slug, articles.keywords, categories.path," in words(
+        err
+    )
     assert f"Write it anew: reconcile rules --format markdown --output {file}" in err
-    assert file.read_text() == before.replace("Every customer", "Each customer")
+    assert file.read_text() == before.replace("order_count = Count", "order_count is Count")
     _, _, err = page(file, "--check", "--select", "owner:sales")
     assert "changed: customers.order_count. Write" in words(err)
     assert f"reconcile rules --select owner:sales --format markdown --output {file}" in err
