@@ -82,7 +82,8 @@ def is_unique(must: RowSpec, using: str) -> bool:
     for each in meta.constraints:
         if isinstance(each, UniqueConstraint) and each.fields:
             partial = features.supports_partial_indexes and each.condition == must.where
-            strict = features.supports_nulls_distinct_unique_constraints and each.nulls_distinct is False
+            # In this order, since Django asks the server whether it knows such constraints.
+            strict = each.nulls_distinct is False and features.supports_nulls_distinct_unique_constraints
             whole = each.condition is None or partial
             covered |= whole and {*each.fields} <= (link if strict else known)
     return must.bounds.n == 1 and covered
