@@ -38,7 +38,14 @@ class _Declared(type):
         known = {each.name for each in fields(cls) if each.init}  # type: ignore[arg-type]
         unknown = tuple(name for name in options if name not in known)
         given = {name: value for name, value in options.items() if name in known}
-        declared = type.__call__(cls, *args, **given)
+        try:
+            declared = type.__call__(cls, *args, **given)
+        except TypeError as error:
+            if not unknown:
+                raise
+            # Without the option that was meant nothing can be built; Python would name that one, and not this.
+            hint = nearest(unknown[0], known)
+            raise TypeError(f"{cls.__name__} has no option {unknown[0]!r}.{hint}") from error
         object.__setattr__(declared, "unknown_options", unknown)
         object.__setattr__(declared, "declared_in", sys._getframe(1).f_globals.get("__name__", ""))
         return declared  # type: ignore[no-any-return]

@@ -11,6 +11,7 @@ import pkgutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,7 @@ from reconcile.rules import Rule
 
 __all__ = ["Registry", "load", "select", "valid_rules"]
 
+_PACKAGE = Path(__file__).resolve().parent
 _SETTINGS = ("RULES",)
 _SELECTORS = ("tag", "owner", "model")
 
@@ -171,7 +173,9 @@ def _imported(name: str, faults: list[Fault]) -> ModuleType | None:
     except ImproperlyConfigured:
         raise
     except Exception as error:  # noqa: BLE001 - a rule file may raise anything; it is reported with its name
-        place = traceback.extract_tb(error.__traceback__)[-1]
+        # Where the file calls this package, the file's own line is the one to be looked at.
+        calls = traceback.extract_tb(error.__traceback__)
+        place = [each for each in calls if not Path(each.filename).is_relative_to(_PACKAGE)][-1]
         what = str(error).rstrip(".")
         said = f"Rule module {name!r} can't be imported: {type(error).__name__}: {what} ({place.filename}:{place.lineno})."
         faults.append(

@@ -1,0 +1,431 @@
+"""Traps that other tools fell into: transactions, locks, plans, options, output. What is tested elsewhere in full:
+
+Locks: another run holds the rule -> tests/runs/test_runs.py::test_a_rule_that_another_run_holds_is_left_alone
+Locks: they expire after SIGKILL -> tests/runs/test_runs.py::test_a_rule_whose_holder_has_died_is_taken_over_and_the_dead_is_fenced_out
+Locks: a killed repair goes on -> tests/runs/test_runs.py::test_a_repair_that_is_killed_goes_on_where_it_was_when_it_is_resumed
+Locks: who was superseded releases nothing -> tests/runs/test_runs.py::test_a_worker_that_was_superseded_neither_releases_the_rule_nor_closes_its_outcome
+Dry run: the preview -> tests/runs/test_runs.py::test_a_preview_counts_and_writes_nothing_at_all
+Dry run: the command -> tests/cli/test_cli.py::test_a_repair_without_apply_prints_the_plan_and_writes_nothing
+Limits: samples of one rule -> tests/test_checking.py::test_counts_are_never_capped_and_samples_are
+Typos: names, tags, databases, flags -> tests/cli/test_cli.py::test_bad_usage_exits_with_2_and_names_the_way_out
+Typos: columns and paths -> tests/test_rules.py::test_a_bad_rule_says_what_is_wrong_and_the_way_out
+Output: progress on a terminal -> tests/cli/test_cli.py::test_progress_is_shown_on_a_terminal_and_never_on_standard_output
+save(): no other receiver runs -> tests/remedies/test_resend.py::test_no_other_receiver_runs
+"""
+
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+from django.db.models import Count, F, Q
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
+from django.utils import timezone
+
+import reconcile as package
+from reconcile import (
+    EXTRA,
+    MISSING,
+    STALE,
+    AtLeast,
+    BeUnique,
+    Call,
+    Delete,
+    Enqueue,
+    FromPython,
+    HaveKeys,
+    HaveReceipt,
+    HaveRow,
+    HaveRows,
+    HaveSource,
+    HaveValues,
+    Insert,
+    Latest,
+    LookedUp,
+    Merge,
+    Report,
+    Resend,
+    Rule,
+    Satisfy,
+    Settle,
+    Split,
+    Update,
+    Within,
+    runs,
+)
+from reconcile.cli import reconcile
+from reconcile.declaring import Declaration
+from reconcile.models import Change, Outcome, Receipt, Run, Shard
+from reconcile.registry import load
+from reconcile.tasks import nightly
+from sample_project.shop.models import Customer, Invoice, Notification, Order
+from tests.helpers import (
+    ROOT,
+    an_hour_ago,
+    checked,
+    environment,
+    everything,
+    reconcile_command,
+    repaired,
+)
+from tests.zoo import tasks
+from tests.zoo.models import Basket, Bill, Contact, Draft, Memo, Mention, Note, Team
+
+pytestmark = pytest.mark.django_db
+
+
+def own_tables():
+    kept = (Run, Outcome, Shard, Change, Receipt)
+    return {model.__name__: sorted(map(repr, model.objects.values_list())) for model in kept}
+
+
+def test_each_chunk_is_a_transaction_of_its_own(monkeypatch):
+    """What fails in the last chunk takes nothing back of the others, and no transaction holds more than a chunk."""
+    monkeypatch.setattr("reconcile.sharding.CHUNK", 10)
+    Draft.objects.bulk_create([Draft(title=str(number)) for number in range(35)])
+    batches = []
+
+    def mend(records):
+        batches.append(len(records))
+        if any(each.title == "34" for each in records):
+            raise ValueError("not this one")
+        for each in records:
+            Draft.objects.filter(pk=each.pk).update(slug="x")
+
+    rule = Rule(name="r", every=Draft, must=HaveValues(slug="x"), remedies={STALE: Call(mend)})
+    result = repaired(rule)
+    assert max(batches) == 10
+    assert (result.written.called, result.left, result.skipped) == (34, 1, 1)
+    assert Draft.objects.filter(slug="x").count() == 34
+    assert Change.objects.values("chunk").distinct().count() > 3
+
+
+def test_a_further_run_wipes_nothing_that_earlier_ones_have_kept():
+    Order.objects.bulk_create([Order(created_at=an_hour_ago())])
+    rule = Rule(name="i", every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": 0}))
+    repaired(rule)
+    Invoice.objects.all().delete()
+    before = own_tables()
+    checked(rule)
+    assert own_tables() == before
+    repaired(rule)
+    nightly()
+    after = own_tables()
+    for name, rows in before.items():
+        assert {*rows} <= {*after[name]}, name
+
+
+def test_a_nightly_run_that_overlaps_another_leaves_its_rules_and_does_the_rest():
+    Order.objects.bulk_create([Order(created_at=an_hour_ago(), item_count=3)])
+    other = Run.objects.create(kind="nightly", now=timezone.now())
+    holder = Outcome.objects.create(
+        run=other, rule="orders.invoice", position=0, state="repairing", held="orders.invoice"
+    )
+    Shard.objects.create(outcome=holder, drift="missing", token=other.pk)
+    for _ in range(2):
+        # The second time, too: who passed the rule over has not let it go.
+        nightly()
+        holder.refresh_from_db()
+        assert (holder.held, Invoice.objects.count(), Notification.objects.count()) == (
+            "orders.invoice",
+            0,
+            1,
+        )
+    assert Order.objects.get().item_count == 0
+    Shard.objects.filter(outcome=holder).update(heartbeat=timezone.now() - timedelta(minutes=10))
+    nightly()
+    holder.refresh_from_db()
+    assert (holder.held, Invoice.objects.count()) == (None, 1)
+
+
+def a_rule_of_each_kind():
+    """(every, must, remedies) by name: each finds two records or rows in what `drifted` has made."""
+    bill = HaveRow(Bill, link={"basket_number": F("pk")}, values={"score": 5}, count=AtLeast(1))
+    named = HaveRows(Mention, link={"note": F("pk")}, rows=str.split, reads=["text"], key=["user_name"])
+    drop = {EXTRA: Delete()}
+    return {
+        "row missing": (Basket.objects.filter(label="lacking"), bill, {}),
+        "row stale": (Basket.objects.filter(label="stale"), bill, {}),
+        "row extra": (
+            Basket.objects.filter(label="none"),
+            HaveRow(Bill, link={"basket_number": F("pk")}),
+            drop,
+        ),
+        "rows": (Note, named, {}),
+        "values": (Basket.objects.filter(label="stale"), HaveValues(score=9), {}),
+        "aggregate": (Team, HaveValues(player_count=Count("players")), {}),
+        "python": (Note, HaveValues(slug=FromPython(str.upper, reads=["text"])), {}),
+        "latest": (Team, HaveValues(points=Latest("players", by=["pk"], value="age")), {}),
+        "source": (Memo, HaveSource("basket"), drop),
+        "unique": (Contact, BeUnique("email"), drop),
+        "others": (Contact, BeUnique("email", others={"email": None}), {}),
+        "merge": (Contact, BeUnique("email", merge={"visits": "sum"}), {}),
+        "condition": (Team, Satisfy(Q(player_count=0), values={"player_count": 0}), {}),
+        "enqueue": (Team, HaveReceipt("greeting"), {MISSING: Enqueue(tasks.keep)}),
+        "receipt": (Team, HaveReceipt("greeting"), {}),
+    }
+
+
+@pytest.fixture
+def drifted(db):
+    Basket.objects.bulk_create([Basket(label=label) for label in ("lacking", "stale") * 2])
+    stale = Basket.objects.filter(label="stale")
+    Bill.objects.bulk_create([Bill(basket_number=each.pk, score=1) for each in stale])
+    Note.objects.bulk_create([Note(text="ada"), Note(text="bob")])
+    Team.objects.bulk_create([Team(name="x", player_count=4, points=4) for _ in range(2)])
+    Memo.objects.bulk_create([Memo(basket_id=-7), Memo(basket_id=-8)])
+    Contact.objects.bulk_create([Contact(email="a", visits=2) for _ in range(3)])
+
+
+def rule_of(kind):
+    every, must, remedies = a_rule_of_each_kind()[kind]
+    rule = Rule(name="kind", every=every, must=must, remedies=remedies)
+    assert not list(rule.faults())
+    return rule
+
+
+@pytest.mark.parametrize("kind", a_rule_of_each_kind())
+def test_a_plan_has_looked_and_has_written_nothing(drifted, kind):
+    rule = rule_of(kind)
+    before = everything(), own_tables()
+    (plan,) = runs.preview({"kind": rule}, using="default", now=timezone.now())
+    assert (everything(), own_tables()) == before
+    assert sum(plan.found.values()) == 2
+    assert plan.planned.total == (0 if kind == "receipt" else 2)
+    written = repaired(rule).written
+    # What a merge brings to the rows that stay is only known when it merges.
+    merged = kind == "merge"
+    assert plan.planned.delete == written.delete if merged else plan.planned == written
+
+
+@pytest.mark.parametrize("kind", a_rule_of_each_kind())
+def test_a_limit_on_samples_is_none_on_the_count(drifted, kind):
+    rule = rule_of(kind)
+    for samples in (0, 1, 1_000):
+        result = checked(rule, samples=samples)
+        assert (result.tally.total, len(result.samples)) == (2, min(samples, 2))
+
+
+@pytest.mark.parametrize("cap", [0, 1])
+@pytest.mark.parametrize("kind", [kind for kind in a_rule_of_each_kind() if kind not in {"merge", "receipt"}])
+def test_a_cap_on_repairs_does_not_cap_what_is_counted(drifted, kind, cap):
+    before = everything()
+    result = repaired(rule_of(kind), max_repairs=cap)
+    assert (sum(result.found.values()), result.planned.total, result.written.total) == (2, 2, 0)
+    assert f"2 repairs are planned, and the cap is {cap}" in result.why_stopped
+    assert everything() == before
+
+
+def misspelt():
+    """A rule with one misspelt option for each class that rule files are written with: the rule, what was meant."""
+    row, values = {"link": {"basket_number": F("pk")}}, {"score": 1}
+    spelt = {
+        Rule: ({"every": Basket, "must": HaveValues(**values), "setle": None}, "settle"),
+        Settle: (HaveValues(**values), "hours", {"settle": Settle("seen_at", days=1, huors=1)}),
+        HaveRow: (HaveRow(Bill, **row, vaules={}), "values"),
+        HaveRows: (HaveRows(Bill, **row, rows=str, reads=["note"], key=["kind"], vaules=()), "values"),
+        HaveSource: (HaveSource(model=Bill, link={"basket_number": F("pk")}, were=Q()), "where"),
+        HaveReceipt: (HaveReceipt("mail", mxa_age=1), None),
+        BeUnique: (BeUnique("label", keeep=["pk"]), "keep"),
+        Satisfy: (Satisfy(Q(score=1), vaules={}), "values"),
+        FromPython: (HaveValues(note=FromPython(str, reads=["label"], batchh=1)), None),
+        HaveKeys: (HaveValues(details=HaveKeys({"a": 1}, exactlyy=True)), None),
+        Latest: (HaveValues(player_count=Latest("players", by=["pk"], value="age", fliter=Q())), "filter"),
+        LookedUp: (
+            HaveValues(score=LookedUp(Bill, link={"score": F("pk")}, value=Count("pk"), wehre=1)),
+            "where",
+        ),
+        Within: (HaveValues(score=Within(1, 2, tolerence=3)), "tolerance"),
+    }
+    remedies = {
+        Insert: (MISSING, Insert(verbb=1)), Update: (STALE, Update(batch=1)), Report: (MISSING, Report(loud=1)),
+        Delete: (EXTRA, Delete(cascade=1)), Call: (MISSING, Call(print, btach=1)),
+        Enqueue: (MISSING, Enqueue(tasks.keep, bacth=1)), Resend: (MISSING, Resend(print, singal=1)),
+        Split: (MISSING, Split(when=Q(score=1), each=Call(print), rest=Insert(), wehn=1)),
+    }  # fmt: skip
+    for kind, (must, meant, *more) in spelt.items():
+        every = {Latest: Team, HaveKeys: Note}.get(kind, Basket)
+        options = must if kind is Rule else {"every": every, "must": must, **(more[0] if more else {})}
+        yield pytest.param(kind, Rule(name="typo", **options), meant, id=kind.__name__)
+    for kind, (drift, remedy) in remedies.items():
+        must = HaveRow(Bill, **row, values=values)
+        rule = Rule(name="typo", every=Basket, must=must, remedies={drift: remedy})
+        yield pytest.param(kind, rule, "batch" if kind in {Call, Enqueue} else None, id=kind.__name__)
+    merged = BeUnique("email", merge={"visits": "sum"})
+    rule = Rule(name="typo", every=Contact, must=merged, remedies={EXTRA: Merge(delete=True)})
+    yield pytest.param(Merge, rule, None, id="Merge")
+
+
+@pytest.mark.parametrize(("kind", "rule", "meant"), list(misspelt()))
+def test_a_typo_in_an_option_of_any_class_is_a_fault_that_names_the_nearest(kind, rule, meant):
+    found = [str(fault) for fault in rule.faults()]
+    said = [fault for fault in found if f"{kind.__name__} has no option " in fault]
+    assert len(said) == 1, found
+    assert meant is None or f"Did you mean {meant!r}?" in said[0]
+
+
+def test_no_class_of_the_language_is_left_out_above():
+    named = {getattr(package, name) for name in package.__all__}
+    declared = {each for each in named if inspect.isclass(each) and issubclass(each, Declaration)}
+    assert declared == {parameters.values[0] for parameters in misspelt()}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "Rule(every=Team, must=HaveReceipt(nmae='x'))",
+            "HaveReceipt has no option 'nmae'. Did you mean 'name'?",
+        ),
+        ("Enqueue(tsak=print)", "Enqueue has no option 'tsak'. Did you mean 'task'?"),
+        ("Exactly(m=3)", "unexpected keyword argument 'm'"),
+        ("Rule(evry=Team, must=HaveReceipt('x'))", "Rule has no option 'evry'. Did you mean 'every'?"),
+    ],
+)
+def test_a_typo_in_an_option_that_must_be_given_names_it_and_the_line(
+    settings, tmp_path, monkeypatch, line, said
+):
+    settings.RECONCILE = {"RULES": ["misspelt"]}
+    (tmp_path / "misspelt.py").write_text(
+        f"from reconcile import *\nfrom tests.zoo.models import Team\n\nr = {line}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    found = " ".join(str(fault) for fault in load().faults)
+    sys.modules.pop("misspelt", None)
+    assert said in found
+    assert "misspelt.py:4" in found or line.startswith("Rule(evry")
+
+
+NOISY = """
+import logging, sys
+from django.db.models import F
+from reconcile import FromPython, HaveRow, HaveValues, Rule
+from sample_project.shop.models import Invoice, Order
+
+logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
+print("printed by a rule file")
+
+def named(status):
+    print("printed by a function")
+    logging.getLogger("shop").warning("logged by a function")
+    return status.upper()
+
+name = Rule(every=Order, must=HaveValues(customer_name=FromPython(named, reads=["status"])), tags=["noisy"], owner="me")
+invoice = Rule(every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": 3}), tags=["noisy"], owner="me")
+"""
+
+
+@pytest.fixture
+def noisy(transactional_db, tmp_path):
+    """A project whose rules print and log; its settings' environment, and where it may write."""
+    (tmp_path / "noisy.py").write_text(NOISY)
+    (tmp_path / "noisy_settings.py").write_text(
+        'from tests.settings import *\nRECONCILE = {"RULES": ["noisy"]}\nDEBUG = True\n'
+    )
+    Order.objects.bulk_create([Order(created_at=an_hour_ago()) for _ in range(3)])
+    return environment(DJANGO_SETTINGS_MODULE="tests.settings", PYTHONPATH=f"{tmp_path}:{ROOT}"), tmp_path
+
+
+def invocations(key, run, folder):
+    """Every command in its JSON mode with every flag it has, in an order in which each finds what it needs."""
+    always = ["--database", "default", "--format", "json"]
+    kept = [*always, "--output", str(folder / "report.json")]
+    chosen = ["--select", "tag:noisy", "--select", "owner:me"]
+    return [
+        (["check", *always, *chosen, "--samples", "1", "--fail-on", "warn"], 1, "rules"),
+        (["check", "name", *kept], 1, "rules"),
+        (["rules", *always, *chosen], 0, "rules"),
+        (["rules", *kept], 0, "rules"),
+        (["explain", "invoice", *always], 0, "rule"),
+        (["explain", "invoice", *always, "--key", key], 0, "rule"),
+        (["explain", "name", *kept, "--key", key], 0, "rule"),
+        (["repair", *always, *chosen, "--max-repairs", "2"], 4, "rules"),
+        (["repair", *always, *chosen], 0, "rules"),
+        (["repair", *kept, *chosen, "--max-repairs", "100%", "--apply"], 0, "rules"),
+        (["runs", *always], 0, "runs"),
+        (["runs", *kept], 0, "runs"),
+        (["runs", run, *always], 0, "rules"),
+        (["resume", run, *always], 0, "rules"),
+        (["resume", run, *kept], 2, None),
+        (["check", *always], 0, "rules"),
+    ]
+
+
+def test_every_command_in_json_mode_as_a_process_prints_json_and_nothing_else(noisy):
+    settings, folder = noisy
+    stopped = Run.objects.create(kind="repair", now=timezone.now(), state="stopped")
+    Outcome.objects.create(run=stopped, rule="invoice", position=0, may_repair=True)
+    key = str(Order.objects.first().pk)
+    for arguments, code, has in invocations(key, str(stopped.pk), folder):
+        report = folder / "report.json"
+        report.unlink(missing_ok=True)
+        command = reconcile_command("--settings", "noisy_settings", "--verbose", *arguments)
+        done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == code, (arguments, done)
+        assert "Traceback" not in done.stderr, (arguments, done.stderr)
+        if code == 2:
+            assert done.stdout == ""
+            continue
+        if "--output" in arguments:
+            assert done.stdout == "", arguments
+        said = report.read_text() if "--output" in arguments else done.stdout
+        assert has in json.loads(said), arguments
+        assert "printed by a rule file" in done.stderr or arguments[0] == "runs", arguments
+
+
+def test_no_command_and_no_flag_of_the_json_modes_is_left_out_above(tmp_path):
+    run = [arguments for arguments, *_ in invocations("1", "x", tmp_path)]
+    for name, command in reconcile.commands.items():
+        options = {each for each in command.params if each.param_type_name == "option"}
+        forms = next((each for each in options if "--format" in each.opts), None)
+        assert forms is not None, f"{name} has no --format"
+        assert "json" in forms.type.choices, f"{name} has no JSON mode"
+        given = {word for arguments in run if arguments[0] == name for word in arguments}
+        # `rules --check` compares a page of markdown.
+        flags = {each.opts[0] for each in options} - {"--check", "--help"}
+        assert flags <= given, (name, flags - given)
+
+
+@pytest.mark.parametrize("kind", ["insert", "update", "aggregate", "python", "delete", "merge", "split"])
+def test_a_repair_fires_no_receiver_and_bumps_no_timestamp(kind):
+    seen = timezone.now() - timedelta(days=30)
+    Draft.objects.bulk_create([Draft(title="a"), Draft(title="a")])
+    Draft.objects.update(updated_at=seen)
+    customer = Customer.objects.create(name="Ada")
+    Customer.objects.update(order_count=4)
+    Order.objects.bulk_create([Order(customer=customer)])
+    rules = {
+        "insert": (Order, HaveRow(Invoice, link={"order": F("pk")}, values={"amount": 0}), {}),
+        "update": (Draft, HaveValues(slug="x"), {}),
+        "aggregate": (Customer, HaveValues(order_count=Count("orders")), {}),
+        "python": (Draft, HaveValues(slug=FromPython(str.upper, reads=["title"])), {}),
+        "delete": (Draft, BeUnique("title"), {EXTRA: Delete()}),
+        "merge": (Draft, BeUnique("title", merge={"votes": "max"}), {}),
+        "split": (
+            Draft,
+            Satisfy(Q(votes=3), values={"votes": 3}),
+            {STALE: Split(when=Q(slug="none"), each=Call(print), rest=Update())},
+        ),
+    }
+    every, must, remedies = rules[kind]
+    heard = []
+    receivers = (pre_save, post_save, pre_delete, post_delete, m2m_changed)
+
+    def hear(sender, **_):
+        if sender._meta.app_label in {"shop", "zoo"}:
+            heard.append(sender)
+
+    for signal in receivers:
+        signal.connect(hear)
+    try:
+        result = repaired(Rule(name="r", every=every, must=must, remedies=remedies))
+    finally:
+        for signal in receivers:
+            signal.disconnect(hear)
+    assert result.written.total > 0
+    assert (result.left, heard) == (0, [])
+    assert {*Draft.objects.values_list("updated_at", flat=True)} == {seen}
