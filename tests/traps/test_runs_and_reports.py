@@ -1,4 +1,4 @@
-"""Traps that other tools fell into: transactions, locks, plans, options, output. What is tested elsewhere in full:
+"""Traps that other tools fell into: transactions, locks, plans, options, receivers. What is tested elsewhere in full:
 
 Locks: another run holds the rule -> tests/runs/test_runs.py::test_a_rule_that_another_run_holds_is_left_alone
 Locks: they expire after SIGKILL -> tests/runs/test_runs.py::test_a_rule_whose_holder_has_died_is_taken_over_and_the_dead_is_fenced_out
@@ -9,14 +9,11 @@ Dry run: the command -> tests/cli/test_cli.py::test_a_repair_without_apply_print
 Limits: samples of one rule -> tests/test_checking.py::test_counts_are_never_capped_and_samples_are
 Typos: names, tags, databases, flags -> tests/cli/test_cli.py::test_bad_usage_exits_with_2_and_names_the_way_out
 Typos: columns and paths -> tests/test_rules.py::test_a_bad_rule_says_what_is_wrong_and_the_way_out
-Output: progress on a terminal -> tests/cli/test_cli.py::test_progress_is_shown_on_a_terminal_and_never_on_standard_output
 save(): no other receiver runs -> tests/remedies/test_resend.py::test_no_other_receiver_runs
 """
 
 import importlib
 import inspect
-import json
-import subprocess
 import sys
 from datetime import timedelta
 
@@ -56,19 +53,15 @@ from reconcile import (
     Within,
     runs,
 )
-from reconcile.cli import reconcile
 from reconcile.declaring import Declaration
 from reconcile.models import Change, Outcome, Receipt, Run, Shard
 from reconcile.registry import load
 from reconcile.tasks import nightly
 from sample_project.shop.models import Customer, Invoice, Notification, Order
 from tests.helpers import (
-    ROOT,
     an_hour_ago,
     checked,
-    environment,
     everything,
-    reconcile_command,
     repaired,
 )
 from tests.zoo import tasks
@@ -298,96 +291,6 @@ def test_a_typo_in_an_option_that_must_be_given_names_it_and_the_line(
     sys.modules.pop("misspelt", None)
     assert said in found
     assert "misspelt.py:4" in found or line.startswith("Rule(evry")
-
-
-NOISY = """
-import logging, sys
-from django.db.models import F
-from reconcile import FromPython, HaveRow, HaveValues, Rule
-from sample_project.shop.models import Invoice, Order
-
-logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
-print("printed by a rule file")
-
-def named(status):
-    print("printed by a function")
-    logging.getLogger("shop").warning("logged by a function")
-    return status.upper()
-
-name = Rule(every=Order, must=HaveValues(customer_name=FromPython(named, reads=["status"])), tags=["noisy"], owner="me")
-invoice = Rule(every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": 3}), tags=["noisy"], owner="me")
-"""
-
-
-@pytest.fixture
-def noisy(transactional_db, tmp_path):
-    """A project whose rules print and log; its settings' environment, and where it may write."""
-    (tmp_path / "noisy.py").write_text(NOISY)
-    (tmp_path / "noisy_settings.py").write_text(
-        'from tests.settings import *\nRECONCILE = {"RULES": ["noisy"]}\nDEBUG = True\n'
-    )
-    Order.objects.bulk_create([Order(created_at=an_hour_ago()) for _ in range(3)])
-    return environment(DJANGO_SETTINGS_MODULE="tests.settings", PYTHONPATH=f"{tmp_path}:{ROOT}"), tmp_path
-
-
-def invocations(key, run, folder):
-    """Every command in its JSON mode with every flag it has, in an order in which each finds what it needs."""
-    always = ["--database", "default", "--format", "json"]
-    kept = [*always, "--output", str(folder / "report.json")]
-    chosen = ["--select", "tag:noisy", "--select", "owner:me"]
-    return [
-        (["check", *always, *chosen, "--samples", "1", "--fail-on", "warn"], 1, "rules"),
-        (["check", "name", *kept], 1, "rules"),
-        (["rules", *always, *chosen], 0, "rules"),
-        (["rules", *kept], 0, "rules"),
-        (["explain", "invoice", *always], 0, "rule"),
-        (["explain", "invoice", *always, "--key", key], 0, "rule"),
-        (["explain", "name", *kept, "--key", key], 0, "rule"),
-        (["repair", *always, *chosen, "--max-repairs", "2"], 4, "rules"),
-        (["repair", *always, *chosen], 0, "rules"),
-        (["repair", *kept, *chosen, "--max-repairs", "100%", "--apply"], 0, "rules"),
-        (["runs", *always], 0, "runs"),
-        (["runs", *kept], 0, "runs"),
-        (["runs", run, *always], 0, "rules"),
-        (["resume", run, *always], 0, "rules"),
-        (["resume", run, *kept], 2, None),
-        (["check", *always], 0, "rules"),
-    ]
-
-
-def test_every_command_in_json_mode_as_a_process_prints_json_and_nothing_else(noisy):
-    settings, folder = noisy
-    stopped = Run.objects.create(kind="repair", now=timezone.now(), state="stopped")
-    Outcome.objects.create(run=stopped, rule="invoice", position=0, may_repair=True)
-    key = str(Order.objects.first().pk)
-    for arguments, code, has in invocations(key, str(stopped.pk), folder):
-        report = folder / "report.json"
-        report.unlink(missing_ok=True)
-        command = reconcile_command("--settings", "noisy_settings", "--verbose", *arguments)
-        done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == code, (arguments, done)
-        assert "Traceback" not in done.stderr, (arguments, done.stderr)
-        if code == 2:
-            assert done.stdout == ""
-            continue
-        if "--output" in arguments:
-            assert done.stdout == "", arguments
-        said = report.read_text() if "--output" in arguments else done.stdout
-        assert has in json.loads(said), arguments
-        assert "printed by a rule file" in done.stderr or arguments[0] == "runs", arguments
-
-
-def test_no_command_and_no_flag_of_the_json_modes_is_left_out_above(tmp_path):
-    run = [arguments for arguments, *_ in invocations("1", "x", tmp_path)]
-    for name, command in reconcile.commands.items():
-        options = {each for each in command.params if each.param_type_name == "option"}
-        forms = next((each for each in options if "--format" in each.opts), None)
-        assert forms is not None, f"{name} has no --format"
-        assert "json" in forms.type.choices, f"{name} has no JSON mode"
-        given = {word for arguments in run if arguments[0] == name for word in arguments}
-        # `rules --check` compares a page of markdown.
-        flags = {each.opts[0] for each in options} - {"--check", "--help"}
-        assert flags <= given, (name, flags - given)
 
 
 @pytest.mark.parametrize("kind", ["insert", "update", "aggregate", "python", "delete", "merge", "split"])
