@@ -1,14 +1,17 @@
 """Whatever the state: a repair mends what had drifted, touches nothing else, and a second one writes nothing."""
 
 from decimal import Decimal
+from itertools import pairwise
 
 from django.db.models import Avg, Count, F, Q, Sum
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.django import TestCase
 
 from reconcile import AtLeast, HaveRow, HaveValues, Latest, LookedUp, Rule, Within, runs
 from reconcile.drift import EXTRA, MISSING, STALE
 from reconcile.models import Change
+from reconcile.windows import EVERYTHING, Keys, Window
 from tests.helpers import checked
 from tests.zoo.models import Basket, Bill, Match, Player, Team
 
@@ -62,8 +65,24 @@ def rows_of(model):
     }
 
 
+def assert_agreed(rule):
+    """A finder tells the same drift by windows of three keys, by the whole table, and by each key."""
+    compiled = rule.compile(using="default", now=timezone.now())
+    for finder in compiled.finders:
+        drifted = sorted(finder.keys(EVERYTHING))
+        assert finder.count(EVERYTHING) == len(drifted)
+        ends = [None, *sorted(rows_of(rule.model))[2::3], None]
+        seen = [Window(*pair) for pair in pairwise(ends)]
+        assert sorted(key for window in seen for key in finder.keys(window)) == drifted
+        assert sum(finder.count(window) for window in seen) == len(drifted)
+        every = sorted(rows_of(finder.model))
+        assert sorted(finder.keys(Keys(every))) == drifted
+        assert sorted(key for each in every for key in finder.keys(Keys([each]))) == drifted
+
+
 def assert_mended(rule, written_to):
     """A repair writes what had drifted and nothing else, and leaves nothing to find."""
+    assert_agreed(rule)
     before = rows_of(written_to)
     first_change = Change.objects.count()
     found = checked(rule).tally
