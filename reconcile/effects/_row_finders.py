@@ -18,13 +18,14 @@ from reconcile.effects._linked import LINK, VALUE, Linked, selecting
 from reconcile.effects.within import tolerances
 from reconcile.finders import Correction, Finder, Insertion, Rows, Source
 from reconcile.sql.expressions import pinned
-from reconcile.sql.lookups import AsStored, Same, any_differs
+from reconcile.sql.grouping import Bytewise
+from reconcile.sql.lookups import AsStored, Same, any_differs, is_text
 from reconcile.sql.statements import KEY, WANTED
 from reconcile.windows import EVERYTHING, Keys, Scope
 
 __all__ = ["row_finders"]
 
-_NEW = "_new_{}"
+_NEW, _ALIKE = "_new_{}", "_alike_{}"
 
 
 def row_finders(must: RowSpec, source: Source) -> tuple[Finder, ...]:
@@ -168,9 +169,14 @@ class _Extra:
         if self.unique:
             return unowed
         link = [column.attname for column in self.linked.link]
-        groups = (
-            self.rows(scope).order_by().values(*link).annotate(_rows=Count("pk")).filter(_rows__gt=self.most)
-        )
+        # Beside the texts themselves, which a collation might fold, what tells them apart.
+        exact = {
+            _ALIKE.format(column.attname): Bytewise(F(column.attname))
+            for column in self.linked.link
+            if is_text(column)
+        }
+        rows = self.rows(scope).order_by().annotate(**exact).values(*link, *exact)
+        groups = rows.annotate(_rows=Count("pk")).filter(_rows__gt=self.most)
         surplus = groups.filter(self.owned(scope)).aggregate(_sum=Sum(F("_rows") - self.most, default=0))
         return unowed + int(surplus["_sum"])
 

@@ -20,7 +20,7 @@ from tests.helpers import (
     repaired,
     statements,
 )
-from tests.zoo.models import Badge, Basket, Bill, Blob, Device, Page, Player, Team, Visit
+from tests.zoo.models import Badge, Basket, Bill, Blob, Device, Page, Player, Tariff, Team, Thread, Visit
 
 pytestmark = pytest.mark.django_db
 
@@ -432,3 +432,11 @@ def test_texts_that_a_collation_folds_are_linked_each_by_itself():
     assert_finds(owed, missing=[visits[1], visits[2]])
     exactly = Rule(name="exactly", every=Page, must=HaveRow(Visit, link={"page_code": F("pk")}, count=2))
     assert_finds(exactly, extra=[visits[1], visits[2]])
+
+
+def test_surplus_of_texts_that_a_collation_folds_is_counted_for_each_by_itself():
+    rule = Rule(name="tariff", every=Thread, must=HaveRow(Tariff, link={"prefix": F("zip")}))
+    for text in ("a", "A", "a "):
+        Thread.objects.create(zip=text), Tariff.objects.create(prefix=text)
+    assert_clean(rule)
+    assert_finds(rule, extra=[Tariff.objects.create(prefix="A")])
