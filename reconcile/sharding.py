@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from reconcile.checking import Kept, in_windows
+from reconcile.drift import EXTRA
 from reconcile.errors import GivenUpError
 from reconcile.finders import Finder, Source
 from reconcile.remedies import Remedy
@@ -97,9 +98,8 @@ class _Found:
         """The drifted keys beyond the cursor, which is a key of the finder's rows."""
         if not self.finder.carried:
             return self._in_blocks(cursor)
-        own = self.finder.model._meta.concrete_model is self.source.model._meta.concrete_model
-        # Windows are ranges of the records' keys; of linked rows, all are looked at again.
-        return self.within(cursor if own else None)
+        # Windows are ranges of the records' keys; of linked rows, which may be of the same model, all are looked at again.
+        return self.within(None if self.finder.drift is EXTRA else cursor)
 
     def within(self, after: Any) -> Iterator[Any]:
         """The drifted keys beyond the record `after`."""

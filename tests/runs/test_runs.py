@@ -16,6 +16,7 @@ from reconcile import (
     EXTRA,
     MISSING,
     STALE,
+    AtMost,
     Call,
     Delete,
     HaveRow,
@@ -43,7 +44,7 @@ from reconcile.tasks import nightly
 from sample_project.shop import seed
 from sample_project.shop.models import Invoice, Notification, Order
 from tests.helpers import ROOT, an_hour_ago, environment, everything, reconcile_command, repaired
-from tests.zoo.models import Basket, Bill, Ghost, Parcel, Team
+from tests.zoo.models import Basket, Bill, Ghost, Node, Parcel, Team
 
 INVOICE = Rule(
     name="invoice",
@@ -491,3 +492,20 @@ def test_resuming_looks_again_at_records_that_had_failed_before_the_cursor():
     assert Invoice.objects.count() == 3
     (result,) = runs.resume(Run.objects.get(), {"invoice": INVOICE}, using="default")
     assert (result.written.insert, result.left) == (4, 0)
+
+
+@pytest.mark.django_db
+def test_resuming_finds_extra_rows_of_the_records_own_model_before_the_cursor():
+    top = Node.objects.create(name="top")
+    children = [Node.objects.create(parent=top) for _ in range(4)]
+    must = HaveRow(Node, link={"parent": F("pk")}, count=AtMost(1))
+    rule = Rule(name="only", every=Node, must=must, remedies={EXTRA: Delete()})
+    run = Run.objects.create(kind="repair", now=timezone.now(), state="stopped")
+    outcome = Outcome.objects.create(
+        run=run, rule="only", position=0, state="repairing", may_repair=True, checked=5, extra=3
+    )
+    # As it was when the first of them had been deleted; the others are linked with a record of a smaller key.
+    children[1].delete()
+    Shard.objects.create(outcome=outcome, drift="extra", token=uuid.uuid4(), cursor=str(children[2].pk - 1))
+    (resumed,) = runs.resume(run, {"only": rule}, using="default")
+    assert (resumed.written.delete, resumed.left, resumed.why_stopped) == (2, 0, "")
