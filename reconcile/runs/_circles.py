@@ -53,7 +53,9 @@ def _open(circle: Sequence[str], run: Run, using: str) -> Sequence[Outcome]:
 
 
 def _drifts(rule: Rule, run: Run, using: str) -> bool:
-    return check(rule, using=using, now=run.now, samples=0).planned.total > 0
+    found = check(rule, using=using, now=run.now, samples=0)
+    # What can't be evaluated any more is taken again, too, so that its outcome says so.
+    return found.error is not None or found.planned.total > 0
 
 
 def _written(circle: Sequence[str], run: Run, using: str) -> int:

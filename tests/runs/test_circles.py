@@ -5,8 +5,8 @@ from django.db.models import Case, F, Value, When
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from reconcile import HaveValues, Report, Rule, runs
-from reconcile.drift import STALE
+from reconcile import FromPython, HaveValues, Report, Rule, runs
+from reconcile.drift import STALE, Status
 from reconcile.graph import in_order
 from reconcile.models import Outcome, Run, Shard
 from tests.zoo.models import Basket, Team
@@ -65,6 +65,23 @@ def test_rules_that_quarrel_are_given_up_and_the_circle_is_named():
     assert "after 10 rounds they still do: " in said[0]
     assert "points → count → points" in said[0]
     assert any(each.incomplete for each in results.values())
+
+
+def small(number):
+    if number > 5:
+        raise ValueError(f"{number} is too large")
+    return number
+
+
+def test_a_rule_that_another_of_the_circle_makes_fail_is_an_error():
+    Team.objects.create(name="x", points=0, player_count=1)
+    rules = named(
+        points=HaveValues(points=FromPython(small, reads=["player_count"])),
+        count=HaveValues(player_count=Greatest("player_count", F("points") * 7)),
+    )
+    _, results = repair(rules)
+    assert results["points"].status is Status.ERROR
+    assert "7 is too large" in results["points"].error
 
 
 def test_the_cap_on_repairs_holds_over_all_rounds():
