@@ -48,7 +48,7 @@ def repair_shard(chunks: Chunks, source: Source, *, records: int, kept: Kept, pr
     `kept` are keys that a check has found just now; `records` is how many it counted. A shard that was begun
     before has a cursor, and looks for itself. Where records are computed from each other, level by level.
     """
-    found = _Found(chunks, source, records)
+    found = _Found(chunks, source, records, chunks.finder)
     begun = chunks.shard.cursor is not None
     if chunks.finder.levels is not None:
         _by_levels(chunks, found, begun=begun, progress=progress)
@@ -89,10 +89,7 @@ class _Found:
     chunks: Chunks
     source: Source
     records: int
-
-    @property
-    def finder(self) -> Finder:
-        return self.chunks.finder
+    finder: Finder
 
     def beyond(self, cursor: Any) -> Iterator[Any]:
         """The drifted keys beyond the cursor, which is a key of the finder's rows."""
@@ -129,7 +126,8 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
     levels = whole.levels
     if levels is None:
         raise TypeError(f"{whole.drift} drift of {whole.model._meta.label} has no levels.")
-    chunks.finder = replace(whole, find=levels.ready, counted=None, sifted=None)
+    # A chunk asks of its records alone whether they drift: whether their sources do has chosen them.
+    found = replace(found, finder=replace(whole, find=levels.ready, counted=None, sifted=None))
     held: list[Any] = []
     try:
         keys = (
@@ -145,7 +143,7 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
                 break
             keys = found.within(None)
     finally:
-        chunks.finder, chunks.aside = whole, [*held, *chunks.aside]
+        chunks.aside = [*held, *chunks.aside]
     if circle := _circle(whole, chunks):
         said = f"through {levels.path!r}, so none of them can be first"
         raise GivenUpError(

@@ -5,7 +5,7 @@ from django.db.models import Count, F, Sum, Value
 from django.db.models.functions import Coalesce, Concat
 from django.utils import timezone
 
-from reconcile import HaveValues, Rule, runs
+from reconcile import FromPython, HaveValues, Rule, runs, sharding
 from reconcile.models import Change, Outcome, Shard
 from tests.helpers import assert_clean, assert_finds, assert_repairs, everything, repaired, statements
 from tests.zoo.models import Node, Staff
@@ -141,6 +141,27 @@ def test_a_deep_tree_costs_a_few_statements_a_level_and_not_one_a_record():
         return len(captured)
 
     assert wide(10) == wide(1_000)
+
+
+def test_a_chunk_calls_the_function_for_its_own_records_and_not_for_all(monkeypatch):
+    monkeypatch.setattr(sharding, "CHUNK", 10)
+    calls = []
+
+    def path_of(parent, name):
+        calls.append(name)
+        return f"{parent or ''}/{name}"
+
+    named = HaveValues(path=FromPython(path_of, reads=["parent__path", "name"]))
+
+    def calls_a_record(width):
+        Node.objects.all().delete()
+        calls.clear()
+        (top,) = chain(1)
+        Node.objects.bulk_create(Node(name=str(number), parent=top) for number in range(width))
+        assert repaired(Rule(name="python", every=Node, must=named)).written.update == width + 1
+        return len(calls) / (width + 1)
+
+    assert calls_a_record(400) == pytest.approx(calls_a_record(40), rel=0.2)
 
 
 def test_a_run_that_was_killed_at_some_level_goes_on_with_the_others():
