@@ -64,9 +64,6 @@ def mapped(node: Any, leaf: Callable[[Any], Any]) -> Any:  # noqa: PLR0911 - one
         return node
     clone = node.copy() if hasattr(node, "copy") else copy.copy(node)
     clone.set_source_expressions([None if each is None else mapped(each, leaf) for each in sources])
-    if isinstance(getattr(clone, "rhs", None), tuple | list):
-        # Several values are no source expressions of a lookup.
-        clone.rhs = _mapped_value(clone.rhs, leaf)
     return clone
 
 

@@ -7,7 +7,7 @@ from django.db.models import Avg, Count, F, Max, OuterRef, Q, Subquery, Sum, Val
 from django.db.models.functions import Coalesce, Concat, Lower, Now, Upper
 from django.utils import timezone
 
-from reconcile import HaveValues, Rule, Settle
+from reconcile import HaveValues, Rule, Satisfy, Settle
 from reconcile.models import Change
 from reconcile.windows import EVERYTHING
 from sample_project.shop.models import Customer, Group, Item, Order, PendingCharge
@@ -441,8 +441,8 @@ def test_texts_that_a_filter_lists_are_values_and_not_paths():
 def test_each_clock_in_a_range_is_pinned():
     now = timezone.now()
     of_late = Q(seen_at__range=(Now() - timedelta(days=1), Now()))
-    Basket.objects.create(seen_at=now), Basket.objects.create(seen_at=now - timedelta(days=2))
-    seen = Rule(name="seen", every=Basket.objects.filter(of_late), must=HaveValues(changed=True))
-    for shift, found in ((timedelta(hours=1), 1), (timedelta(hours=-1), 0), (timedelta(days=-2, hours=1), 1)):
+    seen = Rule(name="seen", every=Basket, must=Satisfy(of_late))
+    Basket.objects.create(seen_at=now - timedelta(hours=30))
+    for shift, found in ((timedelta(), 1), (timedelta(hours=-8), 0), (timedelta(hours=-40), 1)):
         compiled = seen.compile(using="default", now=now + shift)
         assert compiled.finders[0].count(EVERYTHING) == found
