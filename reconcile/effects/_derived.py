@@ -22,6 +22,10 @@ class Derived(Declaration):
         """Everything that is wrong with it, as the value of `column` of records of `model`. Costs no statement."""
         raise NotImplementedError
 
+    def reads(self, model: type[Model]) -> tuple[type[Model] | None, frozenset[str]]:
+        """The model of the rows that it asks, and the names of their columns that it reads."""
+        raise NotImplementedError
+
     def in_words(self) -> str:
         """What it is, to stand after `have column =`."""
         raise NotImplementedError

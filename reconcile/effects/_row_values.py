@@ -7,17 +7,28 @@ from typing import Any
 
 from django.core.exceptions import FieldError
 from django.db.models import F, Field, Model, Q
+from django.db.models.constants import LOOKUP_SEP
 
 from reconcile.declaring import expression_faults, resolution_fault
 from reconcile.errors import Fault
-from reconcile.sql.expressions import joins_to_many
+from reconcile.sql.expressions import joins_to_many, names_in
 
-__all__ = ["condition_faults", "row_expression", "value_faults"]
+__all__ = ["columns_named", "condition_faults", "row_expression", "value_faults"]
 
 
 def row_expression(value: Any) -> Any:
     """A path over the row as an expression; expressions as they are."""
     return F(value) if isinstance(value, str) else value
+
+
+def columns_named(*terms: Any) -> frozenset[str]:
+    """The first part of each path that the values, orders and conditions over a row name."""
+    paths = (path for term in terms for path in names_in(_plain(term)))
+    return frozenset(path.split(LOOKUP_SEP)[0] for path in paths)
+
+
+def _plain(term: Any) -> Any:
+    return F(term.removeprefix("-")) if isinstance(term, str) else term
 
 
 def value_faults(

@@ -50,7 +50,16 @@ class HaveValues:
         return f"HaveValues({', '.join(f'{name}={value!r}' for name, value in self.columns.items())})"
 
     def faults(self, model: type[Model]) -> Iterator[Fault]:
-        """Unknown columns, and paths in the expressions that lead nowhere."""
+        """Unknown columns, paths in the expressions that lead nowhere, and values that wait for themselves."""
+        found = list(self._column_faults(model))
+        yield from found
+        if not found:
+            written = written_fields(model, iter(self.columns))
+            yield from self._own_faults(
+                model, {name for each in written for name in (each.name, each.attname)}
+            )
+
+    def _column_faults(self, model: type[Model]) -> Iterator[Fault]:
         if not self.columns:
             yield Fault(
                 "reconcile.E012", "HaveValues() names no column.", "Give at least one: HaveValues(column=…)."
@@ -69,6 +78,19 @@ class HaveValues:
             yield from self._value_faults(model, field, value, f"HaveValues({name}=…)")
         written = written_fields(model, iter(self.columns))
         yield from level_faults(model, written, self._paths(), "HaveValues")
+
+    def _own_faults(self, model: type[Model], written: set[str]) -> Iterator[Fault]:
+        """Rows of the same model, asked for what the rule writes: there is no telling which must be first."""
+        for name, value in self.columns.items():
+            derived = exact(value)
+            rows, read = derived.reads(model) if isinstance(derived, Derived) else (None, frozenset())
+            own = rows is not None and rows._meta.concrete_model is model._meta.concrete_model
+            if own and read & written:
+                said = f"HaveValues({name}=…): {type(derived).__name__} reads {min(read & written)!r}, which the rule writes"
+                hint = (
+                    f"Read it by a path of one step, such as F('parent__{name}') or Max('children__{name}')."
+                )
+                yield Fault("reconcile.E015", f"{said} in other records.", hint)
 
     def _value_faults(
         self, model: type[Model], field: Field[Any, Any], value: Any, where: str

@@ -13,7 +13,7 @@ from django.db.models.fields.reverse_related import ManyToOneRel
 from reconcile.effects._derived import Derived
 from reconcile.effects._matching import EQUAL, Link, Matching
 from reconcile.effects._ordering import order_faults, order_in_words
-from reconcile.effects._row_values import condition_faults, row_expression, value_faults
+from reconcile.effects._row_values import columns_named, condition_faults, row_expression, value_faults
 from reconcile.errors import Fault, nearest
 from reconcile.finders import Rows, Source
 from reconcile.sql.expressions import pinned
@@ -56,6 +56,12 @@ class Latest(Derived):
             yield Fault("reconcile.E012", f"{where}: {said}.", 'Say which column it holds: value="…".')
             return
         yield from value_faults(rows, self._held(column), column, where)
+
+    def reads(self, model: type[Model]) -> tuple[type[Model] | None, frozenset[str]]:
+        """The related rows, and what value, order and filter read of them."""
+        relation = _relation(model, self.relation)
+        held = () if self.value is None else (self.value,)
+        return relation.related_model if relation else None, columns_named(*held, *self.by, self.filter)
 
     def in_words(self) -> str:
         """`the first of posts by created_at descending, pk descending`."""

@@ -14,7 +14,7 @@ from reconcile.declaring import expression_faults, resolution_fault
 from reconcile.effects._derived import Derived
 from reconcile.effects._matching import EQUAL, PREFIX, Link, Matching
 from reconcile.effects._ordering import order_faults, order_in_words
-from reconcile.effects._row_values import condition_faults, row_expression, value_faults
+from reconcile.effects._row_values import columns_named, condition_faults, row_expression, value_faults
 from reconcile.errors import Fault
 from reconcile.finders import Rows, Source
 from reconcile.sql.expressions import aggregates_in, joins_to_many, mapped, names_in, pinned
@@ -96,6 +96,10 @@ class LookedUp(Derived):
         if _names_columns(self.value):
             hint = "Put an aggregate around each column of the row, such as Max(…)."
             yield Fault("reconcile.E012", f"{where}: value= mixes aggregates with columns.", hint)
+
+    def reads(self, model: type[Model]) -> tuple[type[Model] | None, frozenset[str]]:  # noqa: ARG002
+        """The rows looked at, and what value, order, link and condition read of them."""
+        return self.model, columns_named(self.value, *self.by, *self.link, self.where)
 
     def in_words(self) -> str:
         """`name of the first Region where prefix is a prefix of zip by length descending`."""

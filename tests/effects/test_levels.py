@@ -1,11 +1,11 @@
 """Trees: records that are computed from other records of the same rule."""
 
 import pytest
-from django.db.models import Count, F, Sum, Value
+from django.db.models import Count, F, Q, Sum, Value
 from django.db.models.functions import Coalesce, Concat
 from django.utils import timezone
 
-from reconcile import FromPython, HaveValues, Rule, runs, sharding
+from reconcile import FromPython, HaveValues, Latest, LookedUp, Rule, runs, sharding
 from reconcile.models import Change, Outcome, Shard
 from tests.helpers import assert_clean, assert_finds, assert_repairs, everything, repaired, statements
 from tests.zoo.models import Node, Staff
@@ -208,3 +208,28 @@ def test_a_count_of_rows_that_reads_no_written_column_has_no_levels():
     assert rule.compile(using="default", now=timezone.now()).finders[0].levels is None
     chain(3)
     assert_repairs(rule, update=2)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        LookedUp(Node, link={"pk": F("parent_id")}, value=Concat("path", Value("/"), "name"), by=["pk"]),
+        LookedUp(Node, link={"path": F("name")}, value="name", by=["pk"]),
+        LookedUp(Node, link={"pk": F("parent_id")}, value="name", by=["-path"]),
+        Latest("children", value="path", by=["pk"]),
+        Latest("children", value="name", by=["pk"], filter=Q(path="x")),
+    ],
+    ids=str,
+)
+def test_rows_of_the_same_model_that_are_asked_for_what_the_rule_writes_are_refused(value):
+    (fault,) = Rule(name="own", every=Node, must=HaveValues(path=value)).faults()
+    assert fault.id == "reconcile.E015"
+    assert "reads 'path', which the rule writes in other records" in fault.message
+
+
+def test_rows_of_the_same_model_may_be_asked_for_what_the_rule_does_not_write():
+    chain(2)
+    rule = Rule(
+        name="name", every=Node, must=HaveValues(path=Latest("children", value="name", by=["pk"]), depth=0)
+    )
+    assert [str(fault) for fault in rule.faults()] == []
