@@ -31,6 +31,7 @@ from reconcile.journal import ChunkJournal
 from reconcile.models import Outcome, Shard
 from reconcile.remedies import Remedy, Wrote
 from reconcile.sending import send
+from reconcile.sql.columns import inherited
 from reconcile.sql.dialects import dialect_of
 from reconcile.windows import Keys
 
@@ -171,7 +172,9 @@ class Chunks:
     def _lock(self, keys: Sequence[Any]) -> list[Any]:
         """Step 2: lock the records in key order, skipping those that others hold."""
         rows = self.finder.model._base_manager.using(self.using).filter(Keys(keys).on("pk")).order_by("pk")
-        return list(dialect_of(self.using).locked(rows).values_list("pk", flat=True))
+        # A row that is spread over several tables is locked in each of them.
+        listed = dialect_of(self.using).locked(rows).values_list("pk", *inherited(self.finder.model))
+        return [key for key, *_ in listed]
 
     def _hold_cap(self, rows: int) -> None:
         """Hold the cap on rows, also where one record owes several; what goes beyond it is rolled back."""

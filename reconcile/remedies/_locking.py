@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import Model
 
 from reconcile.finders import Finder
+from reconcile.sql.columns import inherited
 from reconcile.sql.dialects import dialect_of
 from reconcile.windows import Keys
 
@@ -17,7 +18,8 @@ __all__ = ["locked", "members", "secured"]
 def locked(model: type[Model], keys: Iterable[Any], *, using: str) -> Keys:
     """Of `keys`, those of rows that no other session holds, now locked, in key order. One statement."""
     rows = model._base_manager.using(using).filter(Keys(list(keys)).on("pk")).order_by("pk")
-    return Keys(list(dialect_of(using).locked(rows).values_list("pk", flat=True)))
+    listed = dialect_of(using).locked(rows).values_list("pk", *inherited(model))
+    return Keys([key for key, *_ in listed])
 
 
 def members(finder: Finder, keys: Keys) -> dict[Any, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Field
+from django.db.models import Field, Model
 
-__all__ = ["INTEGERS", "TEXTS", "is_text", "stored_field"]
+__all__ = ["INTEGERS", "TEXTS", "inherited", "is_text", "stored_field"]
 
 INTEGERS = frozenset(
     {
@@ -29,3 +29,22 @@ def stored_field(field: Field[Any, Any]) -> Field[Any, Any]:
 def is_text(field: Field[Any, Any]) -> bool:
     """True where the column holds characters, which a collation might fold."""
     return stored_field(field).get_internal_type() in TEXTS
+
+
+def inherited(model: type[Model]) -> list[str]:
+    """A column of each other table that a row of the model is spread over, so that a SELECT of them reads all of it.
+
+    Keys and what links the tables are none: the ORM takes them from the row's own table.
+    """
+    own = (
+        next(
+            (
+                each.name
+                for each in parent._meta.local_concrete_fields
+                if each.remote_field is None and not each.primary_key
+            ),
+            "",
+        )
+        for parent in (model._meta.concrete_model or model)._meta.get_parent_list()
+    )
+    return [name for name in own if name]

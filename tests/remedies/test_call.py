@@ -12,7 +12,19 @@ from sample_project.shop.services import archive_items
 from tests.helpers import Session, assert_finds, assert_repairs, everything, repaired, statements
 from tests.remedies.chunks import between_fence_and_cursor
 from tests.test_repairing import held_by_another_session
-from tests.zoo.models import Badge, Device, Page, Parcel, ParcelProxy, Shy, Stamp, Team
+from tests.zoo.models import (
+    Badge,
+    Device,
+    Lorry,
+    Page,
+    Parcel,
+    ParcelProxy,
+    Shy,
+    Stamp,
+    Team,
+    Trailer,
+    Vehicle,
+)
 
 OWED = HaveRow(Stamp, link={"parcel": F("pk")})
 
@@ -372,6 +384,25 @@ def test_it_costs_the_same_number_of_statements(number):
         assert repaired(opened).written.called == number
     # Lock, what drifts still, the records, the journal, the function's own, the verification.
     assert len(between_fence_and_cursor(sent)) == 6
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("holder", [Vehicle, Lorry, Trailer], ids=lambda each: each.__name__)
+def test_a_record_of_which_another_session_holds_a_parent_s_row_is_not_handed_over(holder):
+    held, free = Trailer.objects.create(axles=3), Trailer.objects.create(axles=3)
+    recorder = Recorder(
+        lambda rows: Trailer.objects.filter(pk__in=[each.pk for each in rows]).update(axles=2)
+    )
+    called = rule(recorder, must=HaveValues(axles=2), drift=STALE, every=Trailer)
+    with held_by_another_session(
+        holder.objects.non_polymorphic() if False else holder.objects.filter(pk=held.pk)
+    ):
+        session = Session(lambda: repaired(called))
+        session.start()
+        assert session.join().written.called == 1
+    assert recorder.calls == [[free.pk]]
+    assert_repairs(called, called=1)
 
 
 @pytest.mark.server
