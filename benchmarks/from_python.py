@@ -32,6 +32,7 @@ from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
+from benchmarks.measuring import peak
 from reconcile import FromPython, HaveRows, HaveValues, Rule, runs
 from reconcile.checking import check
 from sample_project.shop.models import Notification, Order
@@ -210,10 +211,7 @@ def _print_peak() -> None:
     connection.settings_dict["NAME"] = os.environ["BENCHMARK_DATABASE"]
     for rule in (NAMED, KINDS):
         check(rule, using="default", now=timezone.now())
-    # Not ru_maxrss, which a child begins with at its parent's peak.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    print(int(peak) / 1024)
+    print(peak())
 
 
 def _row(

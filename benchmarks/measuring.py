@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from django.db import connection
@@ -15,7 +16,7 @@ from django.utils import timezone
 from reconcile import Rule
 from reconcile.checking import check
 
-__all__ = ["Case", "as_text", "compare", "differs", "execute", "own_database"]
+__all__ = ["Case", "as_text", "compare", "differs", "execute", "own_database", "peak"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,13 @@ def differs(left: str, right: str) -> str:
     """A comparison that takes NULL for a value, as each database words it."""
     words = {"postgresql": "{} IS DISTINCT FROM {}", "mysql": "NOT ({} <=> {})", "sqlite": "{} IS NOT {}"}
     return words[connection.vendor].format(left, right)
+
+
+def peak() -> float:
+    """Most memory that this process has held, in MiB. Not ru_maxrss, which a child begins with at its parent's peak."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (most,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(most) / 1024
 
 
 def as_text(number: str) -> str:

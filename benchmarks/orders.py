@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
+from benchmarks.measuring import peak
 from reconcile import AtLeast, HaveRow, Rule, runs
 from reconcile.checking import check
 from reconcile.models import Change, Run
@@ -192,7 +192,7 @@ def _print_peak(act: str) -> None:
         check(WHOLE, using="default", now=timezone.now())
     else:
         runs.repair({OWED.name: OWED}, using="default")
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak())
 
 
 def _row(
