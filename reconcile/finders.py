@@ -176,6 +176,8 @@ class Finder:
         database holds, so that its SQL can't be told without it.
     survivors: where rows drift because of another row of their group, each row of the groups that the scope's rows
         are in, as pairs of its key and the key of the one that stays. A remedy locks that one first.
+    alike: where rows drift because others like them came first, those others and the rows of the keys themselves: the
+        key, then what they have in common. A remedy that deletes locks the others first.
     insertion, correction, …: what a remedy of that name needs; None where there is nothing for it to do.
     """
 
@@ -191,6 +193,7 @@ class Finder:
     ranged: bool = False
     asks: bool = False
     survivors: Callable[[Scope], Rows] | None = None
+    alike: Callable[[Keys], Rows] | None = None
     insertion: Insertion | None = None
     correction: Correction | None = None
     rewriting: Rewriting | None = None

@@ -10,6 +10,7 @@ from django.db.models import Count, Exists, F, Field, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.db.models.lookups import GreaterThanOrEqual, LessThan
 
+from reconcile.declaring import as_expression
 from reconcile.drift import EXTRA, MISSING, STALE
 from reconcile.effects._bounds import AtMost
 from reconcile.effects._columns import shared_out, supplied
@@ -151,18 +152,34 @@ class _Extra:
         linked = self.linked
         return Finder(
             drift=EXTRA, model=linked.must.model, carried=linked.carrier is not None, find=self.find,
-            counted=self.count,
+            counted=self.count, alike=None if self.unique or not self.most else self.alike,
         )  # fmt: skip
 
     def find(self, scope: Scope) -> Rows:
         unowed = ~Q(self.owned(scope))
         if self.unique:
             return self.rows(scope).filter(unowed)
+        surplus = Q(GreaterThanOrEqual(_number(self.earlier()), self.most)) & Q(self.owned(scope))
+        return self.rows(scope).filter(surplus if self.only_surplus else surplus | unowed)
+
+    def earlier(self) -> Rows:
+        """The rows of the same link as the outer query's row that come before it."""
         earlier = self.linked.rows(EVERYTHING).filter(LessThan(F("pk"), OuterRef("pk")))
         for column in self.linked.link:
             earlier = earlier.filter(Same(F(column.attname), OuterRef(column.attname), field=column))
-        surplus = Q(GreaterThanOrEqual(_number(earlier), self.most)) & Q(self.owned(scope))
-        return self.rows(scope).filter(surplus if self.only_surplus else surplus | unowed)
+        return earlier
+
+    def alike(self, keys: Keys) -> Rows:
+        """The rows of `keys`, and those of perhaps the same link that come first, each with its link."""
+        link = self.linked.link.items()
+        telling = (column for column, value in link if not isinstance(as_expression(value, column), Value))
+        by = (self.linked.carrier or next(telling, None) or next(iter(self.linked.link))).attname
+        rows = self.linked.rows(EVERYTHING).filter(**{f"{by}__in": self.rows(keys).order_by().values(by)})
+        stays = Q(LessThan(_number(self.earlier()), self.most))
+        listed: Rows = rows.filter(keys.on("pk") | stays).values_list(
+            "pk", *(each.attname for each, _ in link)
+        )
+        return listed
 
     def count(self, scope: Scope) -> int:
         unowed = 0 if self.only_surplus else self.rows(scope).filter(~self.owned(scope)).count()

@@ -12,7 +12,7 @@ from reconcile.sql.columns import inherited
 from reconcile.sql.dialects import dialect_of
 from reconcile.windows import Keys
 
-__all__ = ["locked", "members", "secured"]
+__all__ = ["beside", "locked", "members", "secured"]
 
 
 def locked(model: type[Model], keys: Iterable[Any], *, using: str) -> Keys:
@@ -41,3 +41,20 @@ def secured(finder: Finder, keys: Keys) -> tuple[Keys, int]:
     drifted = {key: survivor for key, survivor in now.items() if key != survivor and key in wanted}
     free = [key for key, survivor in drifted.items() if survivor in held]
     return Keys(free), len(drifted) - len(free)
+
+
+def beside(finder: Finder, keys: Keys) -> tuple[Keys, int]:
+    """Those of `keys` beside which the rows like them that came first are now locked; and how many others hold back.
+
+    Without that lock another session could take the first away, and the repair the rest. Two statements; none for a
+    finder that tells of no rows that are alike.
+    """
+    if finder.alike is None or not keys.values:
+        return keys, 0
+    link = {key: tuple(values) for key, *values in finder.alike(keys)}
+    mine = {link[key] for key in keys.values if key in link}
+    first = {key for key, values in link.items() if values in mine} - {*keys.values}
+    missed = first - {*locked(finder.model, first, using=finder.using).values}
+    busy = {link[key] for key in missed}
+    free = [key for key in keys.values if link.get(key) not in busy]
+    return Keys(free), len(keys.values) - len(free)

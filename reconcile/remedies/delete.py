@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from django.db import IntegrityError
-from django.db.models import Model
+from django.db.models import F, Model
 
 from reconcile.drift import EXTRA, Drift
 from reconcile.errors import ChunkConflictError, Fault
 from reconcile.finders import Finder
 from reconcile.remedies._base import Journal, Mending, Wrote
-from reconcile.remedies._locking import secured
+from reconcile.remedies._locking import beside, secured
 from reconcile.remedies._referring import Referring, deletion_faults
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.expressions import Column, columns_of
+from reconcile.sql.texts import AsText, SameText
 from reconcile.windows import Keys
 
 __all__ = ["Delete", "delete_rows"]
@@ -29,7 +30,8 @@ class Delete(Mending):
     A row that another row refers to is not deleted, whatever on_delete says: it is set aside with a reason that
     names the model, so nothing cascades. Only a foreign key with DO_NOTHING and without a constraint is passed over.
     Three statements, one for each column that refers to the rows, one more where generic foreign keys do; three
-    more where the rows drift because of another, which is locked, too.
+    more where the rows drift because of another, which is locked, too; two
+    where they are beyond a number of rows, of which the first are.
     """
 
     verb: ClassVar[str] = "delete"
@@ -47,13 +49,14 @@ class Delete(Mending):
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
         """Journal and delete the rows of `keys` that still drift and that nothing refers to."""
         free, held = secured(finder, keys)
+        free, held_too = beside(finder, free)
         # MySQL can't delete from a table that a subquery reads, so the condition is asked beforehand, under the lock.
         extra = finder.keys(free)
         refused = dict(_referred(finder.model, Keys(extra), using=finder.using))
         deleted = delete_rows(
             finder.model, [key for key in extra if key not in refused], journal, using=finder.using
         )
-        return Wrote.of(self.verb, deleted, held=held, refused=refused)
+        return Wrote.of(self.verb, deleted, held=held + held_too, refused=refused)
 
 
 def delete_rows(model: type[Model], keys: Sequence[Any], journal: Journal, *, using: str) -> int:
@@ -83,7 +86,12 @@ def _referred(model: type[Model], keys: Keys, *, using: str) -> Iterator[tuple[A
     for each in references.all:
         if each.binding:
             values = references.values(each, keys)
-            found = references.rows(each, values).values_list(each.column.attname, flat=True).distinct()
+            rows = references.rows(each, values)
+            if each.kind is not None and each.model is references.model:
+                # No constraint keeps a row that refers to itself by a generic foreign key, which holds any key as text.
+                own = AsText(F("pk"), field=each.target)
+                rows = rows.exclude(SameText(own, AsText(F(each.column.attname), field=each.column)))
+            found = rows.values_list(each.column.attname, flat=True).distinct()
             # A text that only the collation takes for the key refers to nothing, or the database itself keeps the row.
             for value in found:
                 if value in values:

@@ -288,6 +288,26 @@ def test_an_unknown_option_is_a_fault():
 
 @pytest.mark.server
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("deletes", [True, False], ids=["deletes", "moves"])
+def test_surplus_stays_while_another_session_takes_the_first_away(deletes):
+    basket, free = Basket.objects.create(), Basket.objects.create()
+    for each in (basket, free):
+        Bill.objects.create(basket_number=each.pk), Bill.objects.create(basket_number=each.pk)
+    first = Bill.objects.filter(pk=Bill.objects.filter(basket_number=basket.pk).order_by("pk").first().pk)
+    with in_flight(first.delete if deletes else lambda: first.update(basket_number=None)) as handler:
+        repairer = Session(lambda: repaired(BILL))
+        repairer.start()
+        result = repairer.join()
+    handler.join()
+    assert (result.written.delete, result.left, result.skipped) == (1, 1, 1)
+    assert "other sessions hold these records" in result.why_stopped
+    assert Bill.objects.filter(basket_number=basket.pk).count() == 1
+    assert repaired(BILL).left == 0
+    assert Bill.objects.filter(basket_number__in=[basket.pk, free.pk]).count() == 2
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
 def test_a_row_whose_survivor_another_session_holds_is_left_for_later():
     first, *_ = alike(3)
     with held_by_another_session(Contact.objects.filter(pk=first.pk)):
