@@ -3,6 +3,7 @@ import subprocess
 import sys
 from datetime import timedelta
 
+import django
 import pytest
 from django.db import connection
 from django.db.models import Count, F, Q
@@ -27,8 +28,8 @@ def rule(must=None, every=Basket, **options):
 
 
 def test_the_sample_project_s_page_is_up_to_date():
-    if connection.vendor != "sqlite":
-        pytest.skip("the page is made on SQLite")
+    if connection.vendor != "sqlite" or django.VERSION[:2] != (5, 2):
+        pytest.skip("the page is made on SQLite with Django 5.2; others word some conditions otherwise")
     made = catalogue(list(valid_rules().values()), using="default")
     assert stale_in((ROOT / "docs" / "catalogue.md").read_text(), made) == ()
 

@@ -66,7 +66,8 @@ def test_a_check_writes_nothing(name):
     with statements() as sent:
         run_check(valid_rules()[name])
     assert everything() == before
-    assert all(query["sql"].lstrip().startswith("SELECT") for query in sent)
+    # Many rows are read through a cursor of the server's.
+    assert all(query["sql"].lstrip().startswith(("SELECT", "DECLARE")) for query in sent)
 
 
 @pytest.mark.django_db

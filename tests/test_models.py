@@ -104,7 +104,7 @@ def test_a_proxy_stands_for_its_table():
     of_proxy = Rule(
         name="of", every=Basket, must=HaveRow(NamedTeam, link={"points": F("pk")}, create_only={"name": "n"})
     )
-    Basket.objects.create()
+    Basket.objects.create(pk=41)
     assert_repairs(of_proxy, insert=1)
 
 

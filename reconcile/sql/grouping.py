@@ -50,7 +50,8 @@ class AmongRows(Lookup):
     prepare_rhs = False
 
     def __init__(self, columns: Sequence[Any], rows: QuerySet[Any, Any]) -> None:
-        super().__init__(_Row(*columns), Subquery(rows))
+        # Of several columns it has no type of its own, which Django 6 asks for.
+        super().__init__(_Row(*columns), Subquery(rows, output_field=BooleanField()))
 
     def as_sql(  # type: ignore[override]
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper

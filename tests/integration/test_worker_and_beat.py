@@ -148,7 +148,16 @@ def broker(request):
 def worker_and_beat(transactional_db, broker, tmp_path):
     # Asking for the database here has the processes stopped before the tables are emptied, which they would block.
     arguments = {
-        "worker": ["--pool", "solo", "--without-mingle", "--without-gossip", "--loglevel", "INFO"],
+        "worker": [
+            "-n",
+            f"{QUEUE}@%h",
+            "--pool",
+            "solo",
+            "--without-mingle",
+            "--without-gossip",
+            "--loglevel",
+            "INFO",
+        ],
         "beat": ["-s", str(tmp_path / "schedule"), "--loglevel", "INFO"],
     }
     with ExitStack() as stopping:

@@ -257,7 +257,7 @@ def test_a_table_is_written_that_the_rule_s_own_subquery_reads(kind):
 
 
 def test_an_owed_row_that_a_default_manager_hides_is_there():
-    basket, lacking = Basket.objects.create(), Basket.objects.create()
+    basket, lacking = Basket.objects.create(pk=41), Basket.objects.create(pk=42)
     hidden = Shy._base_manager.create(visible=False, value=basket.pk)
     extra = Shy._base_manager.create(visible=False, value=-4)
     rule = Rule(
