@@ -1,6 +1,7 @@
 import json
 import subprocess
 
+import django
 import pytest
 from django.db import connection
 
@@ -279,6 +280,7 @@ def test_line_ends_of_another_system_do_not_make_a_page_stale(tmp_path):
     assert page(file, "--check")[0] == 0
 
 
+@pytest.mark.skipif(django.VERSION[:2] != (5, 2), reason="the page is made with Django 5.2")
 def test_the_project_s_own_page_is_up_to_date():
     if connection.vendor == "sqlite":
         assert page(ROOT / "docs" / "catalogue.md", "--check")[0] == 0
