@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import django
@@ -32,7 +31,7 @@ from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
-from benchmarks.measuring import peak
+from benchmarks.measuring import execute, own_database, peak, postgresql_only
 from reconcile import FromPython, HaveRows, HaveValues, Rule, runs
 from reconcile.checking import check
 from sample_project.shop.models import Notification, Order
@@ -93,7 +92,8 @@ def main() -> None:
     if options.peak:
         _print_peak()
         return
-    with _own_database():
+    postgresql_only()
+    with own_database():
         print(f"{options.orders:,} orders, 1 % drifted, on {connection.vendor}\n")
         _seed(options.orders)
         _compare(options)
@@ -101,29 +101,13 @@ def main() -> None:
         _compare_memory(options.orders)
 
 
-@contextmanager
-def _own_database() -> Iterator[None]:
-    if connection.vendor != "postgresql":
-        sys.exit("The seed of this benchmark is written for PostgreSQL: set DATABASE_URL.")
-    name = connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
-    try:
-        yield
-    finally:
-        connection.creation.destroy_test_db(name, verbosity=0)
-
-
-def _execute(sql: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-
-
 def _seed(orders: int) -> None:
-    _execute("TRUNCATE shop_order, shop_notification RESTART IDENTITY CASCADE")
-    _execute(SEED.format(orders=orders))
+    execute("TRUNCATE shop_order, shop_notification RESTART IDENTITY CASCADE")
+    execute(SEED.format(orders=orders))
     more = [field for field in Notification._meta.concrete_fields if field.name == "created_at"]
-    _execute(NOTIFICATIONS.format(columns=", created_at" if more else "", values=", now()" if more else ""))
-    _execute("VACUUM ANALYZE shop_order")
-    _execute("VACUUM ANALYZE shop_notification")
+    execute(NOTIFICATIONS.format(columns=", created_at" if more else "", values=", now()" if more else ""))
+    execute("VACUUM ANALYZE shop_order")
+    execute("VACUUM ANALYZE shop_notification")
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from django.utils import timezone
 from reconcile import Rule
 from reconcile.checking import check
 
-__all__ = ["Case", "as_text", "compare", "differs", "execute", "own_database", "peak"]
+__all__ = ["Case", "as_text", "compare", "differs", "execute", "own_database", "peak", "postgresql_only"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,12 @@ def own_database() -> Iterator[None]:
         yield
     finally:
         connection.creation.destroy_test_db(name, verbosity=0)
+
+
+def postgresql_only() -> None:
+    """End the benchmark where its seed can't be written."""
+    if connection.vendor != "postgresql":
+        sys.exit("The seed of this benchmark is written for PostgreSQL: set DATABASE_URL.")
 
 
 def execute(sql: str) -> list[tuple[Any, ...]]:

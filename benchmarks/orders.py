@@ -15,8 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import django
@@ -30,7 +29,7 @@ from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
-from benchmarks.measuring import peak
+from benchmarks.measuring import execute, own_database, peak, postgresql_only
 from reconcile import AtLeast, HaveRow, Rule, runs
 from reconcile.checking import check
 from reconcile.models import Change, Run
@@ -82,7 +81,8 @@ def main() -> None:
     if options.peak:
         _print_peak(options.peak)
         return
-    with _own_database():
+    postgresql_only()
+    with own_database():
         print(f"{options.orders:,} orders, 1 % without an invoice, on {connection.vendor}\n")
         _seed(options.orders)
         _compare_checks(options.rounds)
@@ -91,29 +91,12 @@ def main() -> None:
         _compare_memory(options.orders)
 
 
-@contextmanager
-def _own_database() -> Iterator[None]:
-    if connection.vendor != "postgresql":
-        sys.exit("The seed of this benchmark is written for PostgreSQL: set DATABASE_URL.")
-    name = connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
-    try:
-        yield
-    finally:
-        connection.creation.destroy_test_db(name, verbosity=0)
-
-
-def _execute(sql: str) -> list[tuple[object, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchall() if cursor.description else []
-
-
 def _seed(orders: int) -> None:
-    _execute("TRUNCATE shop_order, shop_invoice RESTART IDENTITY CASCADE")
-    _execute(SEED.format(orders=orders))
-    _execute(INVOICES)
-    _execute("VACUUM ANALYZE shop_order")
-    _execute("VACUUM ANALYZE shop_invoice")
+    execute("TRUNCATE shop_order, shop_invoice RESTART IDENTITY CASCADE")
+    execute(SEED.format(orders=orders))
+    execute(INVOICES)
+    execute("VACUUM ANALYZE shop_order")
+    execute("VACUUM ANALYZE shop_invoice")
 
 
 def _compare_checks(rounds: int) -> None:
@@ -121,19 +104,19 @@ def _compare_checks(rounds: int) -> None:
         result = check(rule, using="default", now=timezone.now(), samples=0)
         assert result.error is None, result.error
 
-    _row("check, missing only", lambda: ours(OWED), lambda: _execute(f"SELECT count(*) {MISSING}"), rounds)
-    _execute("SET max_parallel_workers_per_gather = 0")
+    _row("check, missing only", lambda: ours(OWED), lambda: execute(f"SELECT count(*) {MISSING}"), rounds)
+    execute("SET max_parallel_workers_per_gather = 0")
     _row(
         "check, missing only, each on one core",
         lambda: ours(OWED),
-        lambda: _execute(f"SELECT count(*) {MISSING}"),
+        lambda: execute(f"SELECT count(*) {MISSING}"),
         rounds,
     )
-    _execute("RESET max_parallel_workers_per_gather")
+    execute("RESET max_parallel_workers_per_gather")
     _row(
         "check, missing, stale and extra",
         lambda: ours(WHOLE),
-        lambda: [_execute(f"SELECT count(*) {each}") for each in (MISSING, STALE, EXTRA)],
+        lambda: [execute(f"SELECT count(*) {each}") for each in (MISSING, STALE, EXTRA)],
         rounds,
     )
 
@@ -145,14 +128,14 @@ def _compare_repairs(rounds: int) -> None:
         _, results = runs.repair({OWED.name: OWED}, using="default")
         assert results[0].left == 0, results[0]
 
-    _row("repair, journalled and verified", ours, lambda: _execute(by_hand), rounds, before=_drift)
+    _row("repair, journalled and verified", ours, lambda: execute(by_hand), rounds, before=_drift)
 
 
 def _drift() -> None:
-    _execute("DELETE FROM shop_invoice WHERE order_id % 100 = 7")
-    _execute("TRUNCATE reconcile_change")
+    execute("DELETE FROM shop_invoice WHERE order_id % 100 = 7")
+    execute("TRUNCATE reconcile_change")
     Run.objects.all().delete()
-    _execute("VACUUM ANALYZE shop_invoice")
+    execute("VACUUM ANALYZE shop_invoice")
 
 
 def _compare_loop() -> None:
