@@ -6,7 +6,7 @@ Counts are never capped; samples are. What goes wrong is an error of the rule, n
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -79,17 +79,11 @@ def check(
     try:
         with evaluated(using):
             compiled = rule.compile(using=using, now=now)
-            tallied = _tallied(compiled.finders) if known is None and not keep else None
-            counted = known or tallied or _records(compiled.source)
             sightings = [
                 _Sighting(finder, samples, keep if rule.remedy(finder.drift).verb else 0)
                 for finder in compiled.finders
             ]
-            if tallied:
-                for each in sightings:
-                    each.sample(tallied[each.finder.drift])
-            else:
-                _walk(compiled.source, sightings, counted)
+            counted = _looked(compiled.source, sightings, known, whole=not keep)
             planned = sum(
                 (rule.remedy(each.finder.drift).planned(each.finder, each.number) for each in sightings),
                 Written(),
@@ -197,6 +191,18 @@ class _Sighting:
         return True
 
 
+def _looked(source: Source, sightings: list[_Sighting], known: Tally | None, *, whole: bool) -> Tally:
+    """Count the records and their drift: in one statement, where the one finder can and no keys are to be kept."""
+    tallied = sightings[0].finder.tallied if len(sightings) == 1 and known is None and whole else None
+    if tallied is None:
+        counted = known or _records(source)
+        _walk(source, sightings, counted)
+        return counted
+    counted = tallied()
+    sightings[0].sample(counted[sightings[0].finder.drift])
+    return counted
+
+
 def _walk(source: Source, sightings: list[_Sighting], counted: Tally) -> None:
     for each in sightings:
         if not each.finder.carried:
@@ -208,12 +214,6 @@ def _walk(source: Source, sightings: list[_Sighting], counted: Tally) -> None:
     for window, last in _windows(source, counted.checked + counted.settling, size):
         for each in carried:
             each.look(_reaching(each.finder, window, last=last))
-
-
-def _tallied(finders: Sequence[Finder]) -> Tally | None:
-    """Records and drift from one statement, where the rule's only finder has one. Each would read the same rows."""
-    tallied = finders[0].tallied if len(finders) == 1 else None
-    return tallied() if tallied else None
 
 
 def _records(source: Source) -> Tally:
