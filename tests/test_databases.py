@@ -103,3 +103,4 @@ def test_the_command_line_works_on_the_database_that_it_is_told():
     assert run("repair", "orders.item_count", "--database", "archive", "--apply").returncode == 0
     assert run("check", "orders.item_count", "--database", "archive").returncode == 0
     assert run("check", "--database", "nowhere").returncode == 2
+    assert run("explain", "orders.item_count", "--database", "nowhere").returncode == 2

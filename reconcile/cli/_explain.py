@@ -11,7 +11,6 @@ from reconcile.cli._group import reconcile
 from reconcile.cli._options import (
     chosen_rules,
     database_option,
-    known_database,
     output_options,
     write_report,
 )
@@ -37,8 +36,7 @@ def explain_command(
 
     With --key, say what one record owes, what is there, and what a repair would do.
     """
-    found = chosen_rules((rule,), ())[rule]
-    using = known_database(using)
+    found = chosen_rules((rule,), (), using)[rule]
     if key is None:
         explained = explain(found, using=using, now=timezone.now())
         write_report(

@@ -286,3 +286,11 @@ def test_the_project_s_own_page_is_up_to_date():
         assert page(ROOT / "docs" / "catalogue.md", "--check")[0] == 0
     else:
         assert page(ROOT / "docs" / "catalogue.md", "--check")[0] == 1
+
+
+@pytest.mark.django_db
+def test_a_rule_that_is_not_about_the_database_is_not_explained_there(rules):
+    rules("r = Rule(every=Basket, must=HaveValues(label='x'), databases=['archive'])")
+    code, out, err = run("explain", "own.r")
+    assert (code, out) == (2, "")
+    assert "'own.r' is not about database 'default'. Give another --database." in words(err)
