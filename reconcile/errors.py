@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 __all__ = [
+    "CancelledError",
     "ChunkConflictError",
     "EvaluationError",
     "Fault",
@@ -18,6 +19,7 @@ __all__ = [
     "HeldError",
     "InvalidRulesError",
     "NotMendedError",
+    "PausedError",
     "ReconcileError",
     "RemedyFailedError",
     "StoppedError",
@@ -57,6 +59,14 @@ class HeldError(ReconcileError):
 
 class StoppedError(ReconcileError):
     """Somebody interrupted a repair; what it had written stands, and the run can be resumed."""
+
+
+class PausedError(StoppedError):
+    """Somebody has asked the run to pause, and it has; it can be resumed."""
+
+
+class CancelledError(StoppedError):
+    """Somebody has asked the run to end, and it has; what it had written stands."""
 
 
 class TakenOverError(ReconcileError):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["is_limit", "share"]
+__all__ = ["FLOOR", "cap_of", "is_limit", "share"]
+
+FLOOR = 10
+"""Rows that a cap given as a percent lets through in any case: of few records, a percent is less than a row."""
 
 
 def is_limit(value: Any) -> bool:
@@ -20,3 +23,9 @@ def share(limit: int | str, of: int) -> float:
     if isinstance(limit, str):
         return float(limit.removesuffix("%")) / 100 * of
     return limit
+
+
+def cap_of(limit: int | str, of: int) -> float:
+    """The number of rows that a cap lets through: a count as it is, a percent of `of` rows, but FLOOR at the least."""
+    rows = share(limit, of)
+    return max(rows, FLOOR) if isinstance(limit, str) else rows

@@ -1,4 +1,4 @@
-"""What the package keeps in the database: Run, Outcome, Shard, Change, and Receipt.
+"""What the package keeps in the database: Run, Outcome, Shard, Chunk, Change, Finding, Suspension, and Receipt.
 
 They live in the database that they speak of, because a chunk's data, journal and cursor commit together.
 How a state follows another is decided in `runs`; here stands only what is stored.
@@ -13,15 +13,18 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
-__all__ = ["Change", "ExactField", "Outcome", "Receipt", "Run", "Shard"]
+__all__ = [
+    "Change", "Chunk", "ExactField", "Finding", "Outcome", "Receipt", "Run", "Shard", "Suspension",
+]  # fmt: skip
 
 
 class Run(models.Model):
-    """A persisted execution: the nightly job, or a repair that somebody started."""
+    """A persisted execution: the nightly job, a repair that somebody started, or one that takes a run's writes back."""
 
     class Kind(models.TextChoices):
         REPAIR = "repair"
         NIGHTLY = "nightly"
+        UNDO = "undo"
 
     class State(models.TextChoices):
         RUNNING = "running"
@@ -30,6 +33,16 @@ class Run(models.Model):
         # running -> stopped occurs when an error ends it, or when another worker takes over its shard.
         # stopped -> running and running -> running occur when the run is resumed; the latter after a kill.
         STOPPED = "stopped"
+        # running -> pausing occurs when somebody asks for it; the worker finds out before its next chunk.
+        PAUSING = "pausing"
+        # pausing -> paused occurs when the worker has stopped there.
+        # pausing -> running and paused -> running occur when the run is resumed.
+        PAUSED = "paused"
+        # running, pausing -> cancelling occurs when somebody asks for it; the worker finds out before its next chunk.
+        CANCELLING = "cancelling"
+        # cancelling -> cancelled occurs when the worker has stopped there; stopped, paused -> cancelled at once.
+        # What the run has written stands, and it can't be resumed.
+        CANCELLED = "cancelled"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=10, choices=Kind.choices)
@@ -38,6 +51,9 @@ class Run(models.Model):
     started_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True)
     why_stopped = models.TextField(default="", blank=True)
+    undoes = models.ForeignKey(
+        "self", null=True, on_delete=models.CASCADE, related_name="undone_by", help_text="Run whose writes it takes back."
+    )
 
     class Meta:
         ordering = ("-started_at",)
@@ -66,6 +82,10 @@ class Outcome(models.Model):
     )
     may_repair = models.BooleanField(default=False)
     max_repairs = models.CharField(max_length=20, default="", blank=True)
+    max_deletes = models.CharField(max_length=20, default="", blank=True)
+    kept_plan = models.JSONField(
+        default=dict, help_text="What the plan that was given says of the rule; empty without a plan."
+    )
     status = models.CharField(max_length=10, default="", blank=True)
     guarantee = models.CharField(max_length=1, default="", blank=True)
     checked = models.PositiveBigIntegerField(default=0)
@@ -89,6 +109,13 @@ class Outcome(models.Model):
     )
     skipped = models.PositiveBigIntegerField(
         default=0, help_text="Keys locked by others to the end, or failing."
+    )
+    again = models.PositiveBigIntegerField(
+        default=0, help_text="Drifted records that an earlier run had repaired already."
+    )
+    warning = models.TextField(default="", blank=True, help_text="What people should look at, repaired or not.")
+    refused = models.JSONField(
+        default=list, help_text="The first records that were set aside, each with its key and the reason."
     )
     why_stopped = models.TextField(default="", blank=True)
     error = models.TextField(default="", blank=True)
@@ -136,6 +163,25 @@ class Shard(models.Model):
         return f"{self.drift} of {self.outcome_id}"
 
 
+class Chunk(models.Model):
+    """One committed transaction of a shard: proof that it was committed, and which keys it has dealt with.
+
+    It is written in the chunk's own transaction. `keys` are those of the records that were repaired in it, which is how a
+    later run knows a record that drifts again.
+    """
+
+    shard = models.ForeignKey(Shard, on_delete=models.CASCADE, related_name="committed")
+    number = models.PositiveBigIntegerField()
+    keys = models.JSONField(default=list)
+    committed_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("shard", "number"), name="reconcile_chunk_once"),)
+
+    def __str__(self) -> str:
+        return f"chunk {self.number} of {self.shard_id}"
+
+
 class Change(models.Model):
     """Journal row: one row's image before and after it was written by a chunk.
 
@@ -168,6 +214,36 @@ class Change(models.Model):
 
     def __str__(self) -> str:
         return f"{self.verb} {self.model} {self.key}"
+
+
+class Finding(models.Model):
+    """A drifted row that a repair would delete, remembered between runs: it is deleted when a second run finds it, too."""
+
+    id = models.BigAutoField(primary_key=True)
+    rule = models.CharField(max_length=200)
+    drift = models.CharField(max_length=10)
+    key = models.TextField(help_text="Primary key of the drifted row, as text.")
+    first_run = models.UUIDField(help_text="Run that found it first.")
+    last_run = models.UUIDField(help_text="Run that found it last.")
+    found_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = (models.Index(fields=("rule", "drift"), name="reconcile_finding_rule"),)
+
+    def __str__(self) -> str:
+        return f"{self.drift} {self.key} of {self.rule}"
+
+
+class Suspension(models.Model):
+    """That the nightly job leaves a rule alone, since what it had repaired drifted again, until somebody resumes it."""
+
+    rule = models.CharField(max_length=200, unique=True)
+    run = models.UUIDField(help_text="Run that found the records drifting again.")
+    since = models.DateTimeField(default=timezone.now)
+    why = models.TextField()
+
+    def __str__(self) -> str:
+        return self.rule
 
 
 class ExactField(models.CharField):  # type: ignore[type-arg]

@@ -20,12 +20,14 @@ from django.core.exceptions import FieldError, ImproperlyConfigured
 
 from reconcile.declaring import resolution_fault
 from reconcile.errors import Fault, InvalidRulesError, UnknownNameError, UsageError, nearest
+from reconcile.pacing import MOST, chunk_faults
 from reconcile.rules import Rule
+from reconcile.throttling import throttle_faults
 
 __all__ = ["Registry", "load", "select", "valid_rules"]
 
 _PACKAGE = Path(__file__).resolve().parent
-_SETTINGS = ("RULES",)
+_SETTINGS = ("RULES", "THROTTLES", "CHUNK")
 _SELECTORS = ("tag", "owner", "model")
 
 
@@ -148,6 +150,8 @@ def _setting_packages() -> tuple[list[ModuleType], list[Fault]]:
         for key in configured
         if key not in _SETTINGS
     ]
+    faults += chunk_faults(configured.get("CHUNK", MOST))
+    faults += throttle_faults(configured.get("THROTTLES", ()))
     names = configured.get("RULES", [])
     if isinstance(names, str) or not isinstance(names, Sequence):
         return [], [*faults, Fault("reconcile.E001", f"settings.RECONCILE['RULES'] is {names!r}.", shape)]

@@ -1,22 +1,23 @@
 """The act of repairing: one chunk is one transaction; data, journal and cursor commit together.
 
-Its steps are numbered as docs/repair.md numbers them. What a run does with many chunks is in `runs`.
+Its steps are numbered as docs/repair.md numbers them. What a run does with many chunks is in `runs`; what becomes of a
+chunk whose COMMIT was not answered, in `_committing`.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError, transaction
+from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError
 from django.db.models import F
 from django.utils import timezone
 
+from reconcile._committing import Attempt, CommittedError, committed_or_not, reconnected
 from reconcile.checking import evaluated
 from reconcile.drift import Written
 from reconcile.errors import (
@@ -26,16 +27,19 @@ from reconcile.errors import (
     RemedyFailedError,
     TakenOverError,
 )
+from reconcile.faults import Step, reached
 from reconcile.finders import Finder
 from reconcile.journal import ChunkJournal
-from reconcile.models import Outcome, Shard
+from reconcile.models import Chunk, Outcome, Shard
+from reconcile.pacing import Pace
 from reconcile.remedies import Remedy, Wrote
 from reconcile.sending import send
 from reconcile.sql.columns import inherited
 from reconcile.sql.dialects import dialect_of
+from reconcile.throttling import Throttle, hold_back
 from reconcile.windows import Keys
 
-__all__ = ["Chunks"]
+__all__ = ["Allowance", "Chunks"]
 
 log = structlog.get_logger()
 
@@ -50,26 +54,70 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Seconds between tries, full jitter."""
 
 
+@dataclass
+class Allowance:
+    """Rows that the caps still let a run write for a rule, and how many of them it may delete; None without a cap."""
+
+    rows: float | None = None
+    deletes: float | None = None
+
+    def hold(self, written: Written) -> None:
+        """Raise GivenUpError where a chunk goes beyond what is left; the chunk is then rolled back."""
+        for left, rows, what in (
+            (self.rows, written.total, "repairs"),
+            (self.deletes, written.delete, "deletes"),
+        ):
+            if left is not None and rows > left:
+                raise GivenUpError(
+                    f"The cap on {what} is reached: {left:g} more rows may be written, and the next chunk "
+                    f"would write {rows}. Look at the journal; then repair with a higher cap."
+                )
+
+    def spend(self, written: Written) -> None:
+        """Take off what a committed chunk has written."""
+        self.rows = None if self.rows is None else self.rows - written.total
+        self.deletes = None if self.deletes is None else self.deletes - written.delete
+
+
 @dataclass(kw_only=True)
 class Chunks:
-    """Repairs chunks of keys for one finder and remedy, as the owner of one shard."""
+    """Repairs chunks of keys for one finder and remedy, as the owner of one shard.
+
+    obey: called before each chunk and now and then while the walk finds nothing; it raises where somebody wants the run to
+        pause or end. throttles: asked before each chunk whether the database has other worries.
+    may_take: of keys, those that this run may touch; the others are counted in `waiting`.
+    failures: keys that can't be repaired, each with the reason. aside: keys to be tried again at the end.
+    doubtful: the last try at a chunk, where its COMMIT was not answered. See Note [COMMIT without an answer].
+    """
 
     rule: str
     finder: Finder
     remedy: Remedy
     shard: Shard
     using: str
-    may_write: float | None = None
+    allowance: Allowance = field(default_factory=Allowance)
+    obey: Callable[[], None] = lambda: None
+    throttles: Sequence[Throttle] = ()
+    may_take: Callable[[Sequence[Any]], Sequence[Any]] | None = None
     aside: list[Any] = field(default_factory=list)
     failures: dict[Any, str] = field(default_factory=dict)
+    doubtful: Attempt | None = None
+    waiting: int = 0
     mended: int = 0
+    pace: Pace = field(default_factory=Pace)
     beaten: float = field(default_factory=time.monotonic)
     pause: Callable[[float], None] = time.sleep
 
     def beat(self) -> None:
-        """Say that the worker lives, where the last chunk or beat was a while ago."""
+        """Say that the worker lives, where the last chunk or beat was a while ago, and see what people want of it."""
         if time.monotonic() - self.beaten > BEAT:
-            self._fence()
+            self.obey()
+            self._fence(None)
+
+    def _tick(self) -> None:
+        """While a throttle holds the repair back."""
+        self.obey()
+        self.beat()
 
     def repair(self, keys: Sequence[Any]) -> int:
         """Repair `keys`, in as many transactions as it takes; rows written.
@@ -78,11 +126,18 @@ class Chunks:
         with its error. Keys that others hold are set aside to be tried again. Raises TakenOverError.
         """
         for attempt in range(TRIES):
+            self.obey()
+            hold_back(self.throttles, self.using, tick=self._tick, pause=self.pause)
+            tried = Attempt(number=self.shard.chunks + 1, keys=keys)
             try:
-                return self._transact(keys)
+                self._transact(tried)
+                return self._close(tried)
+            except CommittedError as proof:
+                return self._close(proof.attempt)
             except (Error, ChunkConflictError, NotMendedError, RemedyFailedError) as error:
-                failure = self._examined(error)
-                if not dialect_of(self.using).is_transient(error):
+                self.doubtful = tried if tried.in_doubt else self.doubtful
+                failure = self._examined(error, tried)
+                if not (tried.in_doubt or dialect_of(self.using).is_transient(error)):
                     break
                 log.warning(
                     "chunk_retried", rule=self.rule, keys=len(keys), attempt=attempt + 1, error=str(error)
@@ -94,9 +149,11 @@ class Chunks:
         self._set_aside(keys[0], failure)
         return 0
 
-    def _examined(self, error: Exception) -> Exception:
+    def _examined(self, error: Exception, tried: Attempt) -> Exception:
         """The error, if it may concern single records; raises EvaluationError where it concerns them all."""
         lost = isinstance(error, Error) and dialect_of(self.using).is_lost(error)
+        if lost and tried.in_doubt and reconnected(self.using, self.pause):
+            return error
         if lost or isinstance(error, ProgrammingError | InterfaceError | NotSupportedError):
             with evaluated(self.using):
                 raise error
@@ -117,57 +174,68 @@ class Chunks:
                 f"The last one, {key}: {said}"
             )
 
-    def _transact(self, keys: Sequence[Any]) -> int:
-        journal = self._journal()
-        with self._once_committed():
-            self._fence()
-            locked = self._lock(keys)
-            wrote = self.remedy.write(self.finder, Keys(locked), journal) if locked else Wrote()
-            self._hold_cap(wrote.written.total)
-            held = self._still_drifted({*keys} - {*locked}) | self._verified(locked, wrote)
-            skipped = held | {*wrote.refused}
-            self._advance(keys[-1], wrote.written, len(skipped))
+    def _transact(self, tried: Attempt) -> None:
+        """Steps 0 to 6; what they came to is noted in `tried`."""
+        keys, tried.began = tried.keys, time.monotonic()
+        tried.journal = ChunkJournal(shard=self.shard, chunk=tried.number, using=self.using)
+        with committed_or_not(tried, self.using):
+            reached(Step.FENCE)
+            self._fence(tried)
+            if self.finder.exclusive and not self.remedy.deferred:
+                reached(Step.TABLES)
+                dialect_of(self.using).lock_tables(self.finder.exclusive)
+            reached(Step.LOCK)
+            tried.locked = self._lock(keys)
+            reached(Step.WRITE)
+            if tried.locked:
+                tried.wrote = self.remedy.write(self.finder, Keys(tried.locked), tried.journal)
+            self.allowance.hold(tried.wrote.written)
+            reached(Step.VERIFY)
+            held = self._still_drifted({*keys} - {*tried.locked}) | self._verified(tried.locked, tried.wrote)
+            tried.held = held
+            reached(Step.CURSOR)
+            self._advance(tried)
+            reached(Step.COMMIT)
+        reached(Step.COMMITTED)
+
+    def _close(self, done: Attempt) -> int:
+        """What follows the commit of a chunk; its rows written."""
+        keys, wrote = done.keys, done.wrote
+        self.doubtful = None
         # Not before: what was rolled back has spent nothing.
-        if self.may_write is not None:
-            self.may_write -= wrote.written.total
-        self.shard.chunks += 1
+        self.allowance.spend(wrote.written)
+        self.shard.chunks = done.number
         self.shard.cursor = str(keys[-1])
-        send(wrote.sending, journal, rule=self.rule, pause=self.pause)
-        self.mended += len(keys) - len(skipped)
-        self.aside.extend(key for key in keys if key in held)
+        self.pace.note(len(keys), time.monotonic() - done.began)
+        if done.journal is not None:
+            send(wrote.sending, done.journal, rule=self.rule, pause=self.pause)
+        self.mended += len(keys) - len(done.skipped)
+        self.aside.extend(key for key in keys if key in done.held)
         for key, why in wrote.refused.items():
             self._note_failure(key, why)
         log.info(
             "chunk_repaired", rule=self.rule, run=str(self.shard.outcome.run_id), drift=str(self.finder.drift),
-            after=str(keys[0]), upto=str(keys[-1]), written=wrote.written.total, skipped=len(skipped),
+            after=str(keys[0]), upto=str(keys[-1]), written=wrote.written.total, skipped=len(done.skipped),
         )  # fmt: skip
         return wrote.written.total
 
-    @contextmanager
-    def _once_committed(self) -> Iterator[None]:
-        """The chunk's transaction. What fails after its commit, in a hook of the project's, is no reason to try again."""
-        committed: list[bool] = []
-        try:
-            with dialect_of(self.using).transaction():
-                # The first of the hooks, so that it tells whether the commit was behind those that fail.
-                transaction.on_commit(lambda: committed.append(True), using=self.using)
-                yield
-        except Exception as error:
-            if not committed:
-                raise
-            said = f"{type(error).__name__}: {error}".strip().split("\n")[0]
-            raise GivenUpError(
-                f"What was to follow a chunk's commit failed ({said}). The chunk stands; see what it has left undone."
-            ) from error
+    def _fence(self, tried: Attempt | None) -> None:
+        """Step 0: an owner that was taken over finds no shard with its token, and must stop.
 
-    def _fence(self) -> None:
-        """Step 0: an owner that was taken over finds no shard with its token, and must stop."""
+        The chunk's number is part of it: of a chunk whose COMMIT was not answered, a second try finds the number
+        taken if the first was committed after all. The row's lock makes it wait for a COMMIT that is still under way.
+        """
         mine = self._own_shard().filter(state=Shard.State.RUNNING)
-        if not mine.update(heartbeat=timezone.now()):
-            raise TakenOverError(
-                f"Another worker has taken over the repair of {self.rule}; this one has stopped."
-            )
-        self.beaten = time.monotonic()
+        if tried is not None:
+            mine = mine.filter(chunks=tried.number - 1)
+        if mine.update(heartbeat=timezone.now()):
+            self.beaten = time.monotonic()
+            return
+        if self.doubtful is not None and self._own_shard().filter(chunks=self.doubtful.number).exists():
+            raise CommittedError(self.doubtful)
+        raise TakenOverError(
+            f"Another worker has taken over the repair of {self.rule}; this one has stopped."
+        )
 
     def _lock(self, keys: Sequence[Any]) -> list[Any]:
         """Step 2: lock the records in key order, skipping those that others hold."""
@@ -176,20 +244,9 @@ class Chunks:
         listed = dialect_of(self.using).locked(rows).values_list("pk", *inherited(self.finder.model))
         return [key for key, *_ in listed]
 
-    def _hold_cap(self, rows: int) -> None:
-        """Hold the cap on rows, also where one record owes several; what goes beyond it is rolled back."""
-        if self.may_write is not None and rows > self.may_write:
-            raise GivenUpError(
-                f"The cap on repairs is reached: {self.may_write:g} more rows may be written, and the next chunk "
-                f"would write {rows}. Look at the journal; then repair with a higher cap."
-            )
-
     def _still_drifted(self, keys: set[Any]) -> set[Any]:
         """Of keys that could not be locked, those that others hold; what is gone or mended needs no second try."""
         return {*self.finder.keys(Keys([*keys]))} if keys else set()
-
-    def _journal(self) -> ChunkJournal:
-        return ChunkJournal(shard=self.shard, chunk=self.shard.chunks + 1, using=self.using)
 
     def _verified(self, keys: Sequence[Any], wrote: Wrote) -> set[Any]:
         """Step 5: after the write none of the locked records may drift, but those of rows that others hold."""
@@ -203,14 +260,19 @@ class Chunks:
             "something in the database change what is written, or does where= exclude it?"
         )
 
-    def _advance(self, key: Any, written: Written, skipped: int) -> None:
-        """Step 6: the cursor and the counts, in the data's own transaction."""
+    def _advance(self, tried: Attempt) -> None:
+        """Step 6: the cursor, the proof and the counts, in the data's own transaction."""
+        written = tried.wrote.written
         self._own_shard().update(
-            cursor=str(key),
-            chunks=self.shard.chunks + 1,
+            cursor=str(tried.keys[-1]),
+            chunks=tried.number,
             written=F("written") + written.total,
-            set_aside=F("set_aside") + skipped,
+            set_aside=F("set_aside") + len(tried.skipped),
         )
+        # What a task does later is not repaired yet.
+        keys = [] if self.remedy.deferred else [_plain(key) for key in tried.repaired]
+        proof = Chunk(shard=self.shard, number=tried.number, keys=keys)
+        Chunk._base_manager.using(self.using).bulk_create([proof])
         counts = {Outcome.COUNTED[verb]: rows for verb, rows in written.as_dict().items() if rows}
         if counts:
             outcome = Outcome._base_manager.using(self.using).filter(pk=self.shard.outcome_id)
@@ -218,3 +280,8 @@ class Chunks:
 
     def _own_shard(self) -> Any:
         return Shard._base_manager.using(self.using).filter(pk=self.shard.pk, token=self.shard.token)
+
+
+def _plain(key: Any) -> Any:
+    """The key as JSON can hold it."""
+    return key if isinstance(key, int) else str(key)

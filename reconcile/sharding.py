@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -14,15 +14,11 @@ from reconcile.checking import Kept, in_windows
 from reconcile.drift import EXTRA
 from reconcile.errors import GivenUpError
 from reconcile.finders import Finder, Source
-from reconcile.remedies import Remedy
 from reconcile.repairing import Chunks
 
-__all__ = ["CHUNK", "KEEP", "repair_shard"]
+__all__ = ["KEEP", "drifted_keys", "repair_shard"]
 
 log = structlog.get_logger()
-
-CHUNK = 5_000
-"""Keys that one transaction repairs."""
 
 KEEP = 100_000
 """Drifted keys that a check keeps for the repair that follows it; a few MiB."""
@@ -48,45 +44,62 @@ def repair_shard(chunks: Chunks, source: Source, *, records: int, kept: Kept, pr
     `kept` are keys that a check has found just now; `records` is how many it counted. A shard that was begun
     before has a cursor, and looks for itself. Where records are computed from each other, level by level.
     """
-    found = _Found(chunks, source, records, chunks.finder)
+    found = _Found(chunks.beat, source, records, chunks.finder)
     begun = chunks.shard.cursor is not None
     if chunks.finder.levels is not None:
         _by_levels(chunks, found, begun=begun, progress=progress)
     elif begun:
         _repair(chunks, found.beyond(chunks.finder.model._meta.pk.to_python(chunks.shard.cursor)), progress)
     else:
-        unknown = () if kept.complete else found.within(kept.upto)
-        _repair(chunks, chain(kept.keys, unknown), progress)
+        _repair(chunks, drifted_keys(chunks.finder, source, records, kept, chunks.beat), progress)
 
 
 def _repair(chunks: Chunks, keys: Iterable[Any], progress: Progress) -> int:
     """Repair the keys, and again those that others held; how many there were."""
     number = 0
-    for chunk in _in_chunks(keys, chunks.remedy):
-        chunks.repair(chunk)
+    for chunk in _in_chunks(keys, chunks):
+        number += _chunk(chunks, chunk)
         progress(len(chunk))
-        number += len(chunk)
     for seconds in AGAIN:
         if not chunks.aside:
             break
         chunks.pause(random.uniform(seconds / 2, seconds))  # noqa: S311
         again, chunks.aside = chunks.aside, []
-        for chunk in _in_chunks(again, chunks.remedy):
-            chunks.repair(chunk)
+        for chunk in _in_chunks(again, chunks):
+            _chunk(chunks, chunk)
     return number
 
 
-def _in_chunks(keys: Iterable[Any], remedy: Remedy) -> Iterator[list[Any]]:
+def _chunk(chunks: Chunks, keys: list[Any]) -> int:
+    """Repair those of the keys that this run may touch; how many those are."""
+    taken = keys if chunks.may_take is None else chunks.may_take(keys)
+    chunks.waiting += len(keys) - len(taken)
+    if taken:
+        chunks.repair(taken)
+    return len(taken)
+
+
+def _in_chunks(keys: Iterable[Any], chunks: Chunks) -> Iterator[list[Any]]:
+    """Chunks of as many keys as the pace allows at that moment, and the remedy."""
     ahead = iter(keys)
-    while chunk := list(islice(ahead, min(remedy.chunk or CHUNK, CHUNK))):
+    while chunk := list(islice(ahead, min(chunks.remedy.chunk or chunks.pace.size, chunks.pace.size))):
         yield chunk
+
+
+def drifted_keys(
+    finder: Finder, source: Source, records: int, kept: Kept, watch: Callable[[], None]
+) -> Iterator[Any]:
+    """All drifted keys in order: those that a check has kept, then those beyond. `watch` is called once a window."""
+    yield from kept.keys
+    if not kept.complete:
+        yield from _Found(watch, source, records, finder).within(kept.upto)
 
 
 @dataclass(frozen=True)
 class _Found:
     """Where a shard's drifted keys come from. Read in short statements, outside any transaction."""
 
-    chunks: Chunks
+    beat: Callable[[], None]
     source: Source
     records: int
     finder: Finder
@@ -104,12 +117,12 @@ class _Found:
             yield from self._in_blocks(after)
             return
         for window in in_windows(self.finder, self.source, self.records, after=after):
-            self.chunks.beat()
+            self.beat()
             yield from self.finder.keys(window)
 
     def _in_blocks(self, after: Any) -> Iterator[Any]:
         while True:
-            self.chunks.beat()
+            self.beat()
             keys = self.finder.beyond(after, limit=BLOCK)
             yield from keys
             if len(keys) < BLOCK:

@@ -1,0 +1,106 @@
+"""One try at a chunk, and what is known of its COMMIT.
+
+Note [COMMIT without an answer]: where the connection breaks while COMMIT is under way, nobody on this side can know
+whether the server has carried it out. So it is looked up: the chunk's number stands in the shard's row, in the
+chunk's own transaction. A second try begins with a compare-and-set on that number. If the first was committed it finds the
+number taken, and what the first had written is what was written.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from django.db import Error, connections, transaction
+
+from reconcile.errors import GivenUpError
+from reconcile.journal import ChunkJournal
+from reconcile.remedies import Wrote
+from reconcile.sql.dialects import dialect_of
+
+__all__ = ["Attempt", "CommittedError", "committed_or_not", "reconnected"]
+
+log = structlog.get_logger()
+
+RECONNECTS = (0.05, 0.2, 1.0, 3.0, 10.0)
+"""Seconds to wait, at most, before each try to reach a server that has dropped the connection."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Attempt:
+    """One try at a chunk: what it has locked, written and left so far.
+
+    in_doubt: COMMIT was sent, or was about to be, and the connection broke.
+    """
+
+    number: int
+    keys: Sequence[Any]
+    began: float = field(default_factory=time.monotonic)
+    journal: ChunkJournal | None = None
+    locked: Sequence[Any] = ()
+    wrote: Wrote = field(default_factory=Wrote)
+    held: set[Any] = field(default_factory=set)
+    in_doubt: bool = False
+
+    @property
+    def skipped(self) -> set[Any]:
+        """Keys that were left for later, or for good."""
+        return self.held | {*self.wrote.refused}
+
+    @property
+    def repaired(self) -> list[Any]:
+        """Keys that were locked, and neither left nor refused."""
+        skipped = self.skipped
+        return [key for key in self.locked if key not in skipped]
+
+
+class CommittedError(Exception):
+    """An earlier try, whose COMMIT was not answered, was committed after all. Never leaves `repairing`."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__(f"Chunk {attempt.number} was committed.")
+        self.attempt = attempt
+
+
+@contextmanager
+def committed_or_not(tried: Attempt, using: str) -> Iterator[None]:
+    """The chunk's transaction. What fails after its commit, in a hook of the project's, is no reason to try again.
+
+    Where the connection breaks at the very end, `tried` is marked as in doubt. See Note [COMMIT without an answer].
+    """
+    committed: list[bool] = []
+    whole = False
+    try:
+        with dialect_of(using).transaction():
+            # The first of the hooks, so that it tells whether the commit was behind those that fail.
+            transaction.on_commit(lambda: committed.append(True), using=using)
+            yield
+            whole = True
+    except Exception as error:
+        if committed:
+            said = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+            raise GivenUpError(
+                f"What was to follow a chunk's commit failed ({said}). The chunk stands; see what it has left undone."
+            ) from error
+        tried.in_doubt = whole and isinstance(error, Error) and dialect_of(using).is_lost(error)
+        raise
+
+
+def reconnected(using: str, pause: Callable[[float], None]) -> bool:
+    """Whether the server can be reached again, after a few tries."""
+    connection = connections[using]
+    for seconds in RECONNECTS:
+        pause(random.uniform(seconds / 2, seconds))  # noqa: S311
+        try:
+            connection.close()
+            connection.ensure_connection()
+        except Error as error:
+            log.warning("database_not_reached", database=using, error=str(error).strip())
+            continue
+        return True
+    return False
