@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reconcile.checking import RuleCheck
 from reconcile.drift import Written
-from reconcile.limits import share
+from reconcile.limits import cap_of
 from reconcile.rules import Rule
 
-__all__ = ["RulePlan", "plan"]
+__all__ = ["Caps", "RulePlan", "plan"]
+
+Limit = int | str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caps:
+    """What a person has given in the place of the rules' own caps, as counts of rows or percents; None where nothing."""
+
+    max_repairs: Limit = None
+    max_deletes: Limit = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,25 +28,47 @@ class RulePlan:
     """What a repair of one rule would do. With `why_stopped`, it would stop before its first write.
 
     planned: drifted rows by the verb of their remedy; rows that are only reported are not among them.
+    rows, deletes: what the caps let it write in all, and delete; None without a cap.
     """
 
     rule: Rule
     check: RuleCheck
     planned: Written
-    cap: int | str | None = None
+    rows: float | None = None
+    deletes: float | None = None
     why_stopped: str = ""
+    again: Sequence[str] = ()
 
 
-def plan(check: RuleCheck, *, max_repairs: int | str | None = None) -> RulePlan:
-    """The plan for what `check` found; `max_repairs` (count or percent) stands in for the rule's own cap."""
-    rule = check.rule
-    planned = check.planned
-    cap = rule.max_repairs if max_repairs is None else max_repairs
-    why = ""
-    if cap is not None and planned.total > share(cap, check.tally.checked):
-        of = f" of {check.tally.checked:,} records" if isinstance(cap, str) else ""
-        why = (
-            f"{planned.total:,} repairs are planned, and the cap is {cap}{of}. Look at them: reconcile check {rule.name}; "
-            f"then raise the cap: --max-repairs {planned.total}"
-        )
-    return RulePlan(rule=rule, check=check, planned=planned, cap=cap, why_stopped=why)
+def plan(check: RuleCheck, caps: Caps | None = None) -> RulePlan:
+    """The plan for what `check` found; caps that are given stand in for the rule's own."""
+    caps = caps or Caps()
+    rule, planned = check.rule, check.planned
+    max_repairs = rule.max_repairs if caps.max_repairs is None else caps.max_repairs
+    max_deletes = rule.max_deletes if caps.max_deletes is None else caps.max_deletes
+    refusals = (
+        _refusal(check, planned.total, max_repairs, "repairs", "--max-repairs"),
+        _refusal(check, planned.delete, max_deletes, "deletes", "--max-deletes"),
+    )
+    return RulePlan(
+        rule=rule,
+        check=check,
+        planned=planned,
+        rows=_most(max_repairs, check),
+        deletes=_most(max_deletes, check),
+        why_stopped=" ".join(filter(None, refusals)),
+    )
+
+
+def _most(limit: Limit, check: RuleCheck) -> float | None:
+    return None if limit is None else cap_of(limit, check.tally.checked)
+
+
+def _refusal(check: RuleCheck, planned: int, limit: Limit, what: str, flag: str) -> str:
+    if limit is None or planned <= cap_of(limit, check.tally.checked):
+        return ""
+    of = f" of {check.tally.checked:,} records" if isinstance(limit, str) else ""
+    return (
+        f"{planned:,} {what} are planned, and the cap is {limit}{of}. Look at them: reconcile check {check.rule.name}; "
+        f"then raise the cap: {flag} {planned}"
+    )

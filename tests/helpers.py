@@ -15,9 +15,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from reconcile import EXTRA, MISSING, STALE, runs
+from reconcile.agreeing import deletes
 from reconcile.checking import check
-from reconcile.drift import Status, Written
-from reconcile.models import Change
+from reconcile.drift import Drift, Status, Written
+from reconcile.models import Change, Run
+from reconcile.planning import Caps
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,9 +51,18 @@ def assert_clean(rule):
     assert_finds(rule)
 
 
-def repaired(rule, **options):
-    """Repair the rule; what became of it."""
-    _, results = runs.repair({rule.name: rule}, using="default", **options)
+def found_by_the_night(*rules, using="default"):
+    """Let a run that repairs nothing find the drift, so that the next one agrees with it on what to delete."""
+    rules = {rule.name: rule for rule in rules}
+    run = runs._advancing._begin(Run.Kind.NIGHTLY, rules, using=using, may_repair=set())
+    runs._advancing._advance(run, rules, using=using)
+
+
+def repaired(rule, **caps):
+    """Repair the rule, of which a run before has seen what is to be deleted; what became of it."""
+    if any(deletes(rule.remedy(drift)) for drift in Drift):
+        found_by_the_night(rule)
+    _, results = runs.repair({rule.name: rule}, using="default", caps=Caps(**caps))
     return results[0]
 
 
@@ -73,6 +84,22 @@ def everything():
     return {
         model._meta.label: sorted(map(repr, model._base_manager.values_list()))
         for model in apps.get_models()
+        if model._meta.app_label in {"shop", "zoo", "auth"} and model._meta.can_migrate(connection)
+    }
+
+
+def raw_rows(model):
+    """Every row of the model's own table as the driver gives it; a float's sign and a decimal's zeros count."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {connection.ops.quote_name(model._meta.db_table)}")
+        return sorted(map(repr, cursor.fetchall()))
+
+
+def raw_tables():
+    """Every table that isn't the package's own, row by row as the driver gives it."""
+    return {
+        model._meta.label: raw_rows(model)
+        for model in apps.get_models(include_auto_created=True)
         if model._meta.app_label in {"shop", "zoo", "auth"} and model._meta.can_migrate(connection)
     }
 

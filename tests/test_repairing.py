@@ -334,7 +334,7 @@ def test_records_are_found_in_blocks_where_the_scope_is_not_carried():
     Basket.objects.bulk_create([Basket() for _ in range(7)])
     compiled = rule.compile(using="default", now=timezone.now())
     chunks, _ = chunks_for(rule)
-    keys = _Found(chunks, compiled.source, 0, compiled.finders[0])
+    keys = _Found(chunks.beat, compiled.source, 0, compiled.finders[0])
     found = list(keys.within(None))
     assert found == sorted(Basket.objects.values_list("pk", flat=True))
     assert list(keys.beyond(found[2])) == found[3:]

@@ -36,7 +36,7 @@ from sample_project.shop.models import (
     PendingCharge,
     Subscriber,
 )
-from tests.helpers import ROOT, an_hour_ago
+from tests.helpers import ROOT, an_hour_ago, found_by_the_night
 
 pytestmark = pytest.mark.django_db
 
@@ -50,6 +50,7 @@ def drifted(now=None):
 
 def repair_all():
     Order.objects.update(created_at=an_hour_ago())
+    found_by_the_night(*valid_rules().values())
     _, results = runs.repair(valid_rules(), using="default")
     assert {result.left for result in results} == {0}, results
 

@@ -45,8 +45,12 @@ class CheckReport:
 
 @dataclass(frozen=True, kw_only=True)
 class RepairReport:
-    """One repair, or its preview, of several rules. `run` is the persisted run; none for a preview."""
+    """One repair, or its preview, of several rules. `run` is the persisted run; none for a preview.
 
+    asked: that --apply was given. Where a plan no longer holds nothing was begun all the same.
+    """
+
+    asked: bool = False
     run: str | None
     database: str
     repairs: Sequence[RuleRepair]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconcile.checking import RuleCheck
 from reconcile.drift import EXTRA, MISSING, STALE
+from reconcile.effects import Lift
 from reconcile.explaining import Explanation, Part
 from reconcile.judging import UNSAID, Judgement, Made, Row, Subject
 from reconcile.reports._summary import CheckReport, RepairReport
@@ -28,6 +29,7 @@ __all__ = [
     "rules_report",
     "run_report",
     "runs_report",
+    "steered_report",
 ]
 
 
@@ -84,6 +86,10 @@ def _repair(repair: RuleRepair) -> dict[str, Any]:
         "left": repair.left,
         "skipped": repair.skipped,
         "why_stopped": repair.why_stopped or None,
+        "again": repair.again,
+        "warning": repair.warning or None,
+        "refused": list(repair.refused),
+        "fingerprint": repair.fingerprint or None,
         "seconds": round(repair.seconds, 3),
         "error": repair.error,
     }
@@ -121,6 +127,11 @@ def run_report(run: Run, repairs: Sequence[RuleRepair]) -> str:
     return _dumped({"version": 1, **_run(run), "rules": [_repair(each) for each in repairs]})
 
 
+def steered_report(run: Run) -> str:
+    """A run that somebody has asked to pause or to end, in the state that it is in then."""
+    return _dumped({"version": 1, **_run(run)})
+
+
 def _run(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.pk),
@@ -143,10 +154,20 @@ def explanation(explained: Explanation) -> str:
             "sentence": explained.sentence,
             "reason": explained.reason,
             "guarantee": explained.guarantee,
+            "lift": _lift(explained.lift) if explained.lift else None,
             "settle": {"column": settle.column, "seconds": settle.age.total_seconds()} if settle else None,
             "drifts": [_part(part) for part in explained.parts],
         }
     )
+
+
+def _lift(lift: Lift) -> dict[str, Any]:
+    return {
+        "model": lift.model or None,
+        "fields": list(lift.fields),
+        "django": lift.django or None,
+        "why_not": lift.why_not or None,
+    }
 
 
 def _part(part: Part) -> dict[str, Any]:

@@ -159,7 +159,8 @@ def _planned_status(repair: RuleRepair) -> Text:
 def _remarks(report: RepairReport) -> Iterator[RenderableType]:
     said = False
     for repair in report.repairs:
-        remarks = [remark for remark in (repair.error, repair.why_stopped) if remark]
+        remarks: list[str | Text] = [remark for remark in (repair.error, repair.why_stopped) if remark]
+        remarks += [Text(repair.warning, style="yellow")] if repair.warning else []
         for drift, number in repair.reported.items():
             keys = ", ".join(sample.key for sample in repair.samples if sample.drift is drift)
             remarks.append(
@@ -181,6 +182,8 @@ def _repair_sum(report: RepairReport) -> Text:
 
 def _planned_sum(report: RepairReport) -> Text:
     planned = sum(repair.planned.total for repair in report.repairs)
+    if report.asked:
+        return Text("Nothing was written.", style="red")
     if not planned:
         return Text("Nothing to repair.")
     return Text.assemble(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import structlog
 from django.db import transaction
@@ -11,15 +12,29 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from reconcile.checking import check, evaluated
-from reconcile.errors import StoppedError, TakenOverError, UnknownNameError, UsageError
+from reconcile.drift import Status
+from reconcile.errors import (
+    CancelledError,
+    PausedError,
+    StoppedError,
+    TakenOverError,
+    UnknownNameError,
+    UsageError,
+)
+from reconcile.fingerprints import fingerprint
 from reconcile.graph import in_order
 from reconcile.models import Outcome, Run
-from reconcile.planning import plan
+from reconcile.planning import Caps, plan
+from reconcile.plans import KeptPlan
+from reconcile.recurring import has_history
 from reconcile.registry import select, valid_rules
 from reconcile.rules import Rule
 from reconcile.runs._circles import settle
+from reconcile.runs._guards import again_in_words, recurrent, too_risky, waiting_in_words
 from reconcile.runs._results import Progress, RuleRepair, planned_only, recorded
-from reconcile.runs._rule import take, too_risky
+from reconcile.runs._rule import take
+from reconcile.runs._steering import ACTIVE
+from reconcile.sharding import KEEP
 
 __all__ = ["find", "nightly", "preview", "repair", "resume"]
 
@@ -29,21 +44,61 @@ Rules = Mapping[str, Rule]
 
 
 def preview(
-    rules: Rules, *, using: str, now: datetime, max_repairs: int | str | None = None, samples: int = 5
+    rules: Rules,
+    *,
+    using: str,
+    now: datetime,
+    caps: Caps | None = None,
+    kept_plan: KeptPlan | None = None,
+    samples: int = 5,
 ) -> list[RuleRepair]:
     """What `repair` would do, with every guard; nothing is written, not even a run."""
     with evaluated(using):
         ordered = in_order(rules, using=using, now=now).rules
-    checks = (check(rule, using=using, now=now, samples=samples) for rule in ordered)
-    return [planned_only(plan(found, max_repairs=max_repairs)) for found in checks]
+        return [
+            _previewed(rule, using=using, now=now, caps=caps, kept_plan=kept_plan, samples=samples)
+            for rule in ordered
+        ]
+
+
+def _previewed(
+    rule: Rule, *, using: str, now: datetime, caps: Caps | None, kept_plan: KeptPlan | None, samples: int
+) -> RuleRepair:
+    keep = KEEP if has_history(rule, using=using, now=now) else 0
+    made = plan(check(rule, using=using, now=now, samples=samples, keep=keep), caps)
+    if made.check.status is Status.ERROR:
+        return planned_only(made, using=using)
+    again = recurrent(made, run=None, now=now, using=using)
+    warning = " ".join(filter(None, (again_in_words(again), waiting_in_words(made, using=using))))
+    why = ""
+    if kept_plan is not None and made.planned.total:
+        why = kept_plan.rules[rule.name].refusal(
+            rule.name, fingerprint(rule, using), made.planned, kept_plan.file
+        )
+    return planned_only(made, using=using, why_stopped=why, again=len(again), warning=warning)
 
 
 def repair(
-    rules: Rules, *, using: str, max_repairs: int | str | None = None, progress: Progress | None = None
-) -> tuple[Run, list[RuleRepair]]:
-    """Check, repair and verify the rules as a new run. Raises EvaluationError where no run can be begun."""
+    rules: Rules,
+    *,
+    using: str,
+    caps: Caps | None = None,
+    kept_plan: KeptPlan | None = None,
+    progress: Progress | None = None,
+) -> tuple[Run | None, list[RuleRepair]]:
+    """Check, repair and verify the rules as a new run. Raises EvaluationError where no run can be begun.
+
+    With a plan, only what it has is written: where a rule was edited or drifts more than it says, nothing is written for
+    any rule, and there is no run.
+    """
+    if kept_plan is not None:
+        planned = preview(rules, using=using, now=timezone.now(), caps=caps, kept_plan=kept_plan)
+        if any(each.why_stopped or each.error for each in planned):
+            return None, planned
     with evaluated(using):
-        run = _begin(Run.Kind.REPAIR, rules, using=using, may_repair=set(rules), max_repairs=max_repairs)
+        run = _begin(
+            Run.Kind.REPAIR, rules, using=using, may_repair=set(rules), caps=caps, kept_plan=kept_plan
+        )
     return run, _advance(run, rules, using=using, progress=progress)
 
 
@@ -78,9 +133,9 @@ def resume(run: Run, rules: Rules, *, using: str, progress: Progress | None = No
 
     Raises UsageError where the run is finished, and UnknownNameError where one of its rules no longer exists.
     """
-    if run.state == Run.State.FINISHED:
+    if run.state in {Run.State.FINISHED, Run.State.CANCELLED}:
         raise UsageError(
-            f"Run {run} is finished; there is nothing to resume. What is left is for a new repair."
+            f"Run {run} is {run.state}; there is nothing to resume. What is left is for a new repair."
         )
     for outcome in _outcomes(run, using).exclude(state=Outcome.State.DONE):
         if outcome.rule not in rules:
@@ -91,9 +146,15 @@ def resume(run: Run, rules: Rules, *, using: str, progress: Progress | None = No
 
 
 def _begin(
-    kind: Run.Kind, rules: Rules, *, using: str, may_repair: set[str], max_repairs: int | str | None = None
+    kind: Run.Kind,
+    rules: Rules,
+    *,
+    using: str,
+    may_repair: set[str],
+    caps: Caps | None = None,
+    kept_plan: KeptPlan | None = None,
 ) -> Run:
-    now = timezone.now()
+    now, given = timezone.now(), caps or Caps()
     run = Run(kind=kind, now=now)
     outcomes = [
         Outcome(
@@ -101,7 +162,9 @@ def _begin(
             rule=rule.name,
             position=position,
             may_repair=rule.name in may_repair,
-            max_repairs="" if max_repairs is None else str(max_repairs),
+            max_repairs=_told(given.max_repairs),
+            max_deletes=_told(given.max_deletes),
+            kept_plan=_kept(kept_plan, rule.name),
         )
         for position, rule in enumerate(in_order(rules, using=using, now=now).rules)
     ]
@@ -110,6 +173,14 @@ def _begin(
         Outcome._base_manager.using(using).bulk_create(outcomes)
     log.info("run_started", run=str(run.pk), kind=str(kind), rules=len(rules), database=using)
     return run
+
+
+def _told(limit: int | str | None) -> str:
+    return "" if limit is None else str(limit)
+
+
+def _kept(kept_plan: KeptPlan | None, rule: str) -> dict[str, Any]:
+    return {} if kept_plan is None else {**kept_plan.rules[rule].as_dict(), "file": kept_plan.file}
 
 
 def _outcomes(run: Run, using: str) -> QuerySet[Outcome]:
@@ -140,6 +211,10 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
                     _settle(circle, run, rules, results, using=using, took=took)
     except TakenOverError:
         # The run goes on in another worker's hands; what becomes of it is that one's to say.
+        raise
+    except (PausedError, CancelledError) as error:
+        state = Run.State.PAUSED if isinstance(error, PausedError) else Run.State.CANCELLED
+        _stop(run, using, f"Somebody has {state} it.", state=state)
         raise
     except KeyboardInterrupt:
         _stop(run, using, "Somebody interrupted it.")
@@ -173,15 +248,15 @@ def _finish(run: Run, using: str) -> None:
     state = Run.State.STOPPED if open_rules else Run.State.FINISHED
     why = f"Not finished: {', '.join(open_rules)}. Resuming the run goes on with that." if open_rules else ""
     ended = {"state": state, "finished_at": timezone.now(), "why_stopped": why}
-    Run._base_manager.using(using).filter(pk=run.pk, state=Run.State.RUNNING).update(**ended)
+    Run._base_manager.using(using).filter(pk=run.pk, state__in=ACTIVE).update(**ended)
 
 
-def _stop(run: Run, using: str, why: str) -> None:
+def _stop(run: Run, using: str, why: str, *, state: Run.State = Run.State.STOPPED) -> None:
     """Note why the run ended before its end, where the database still answers."""
     log.error("run_stopped", run=str(run.pk), why=why)
     try:
         _outcomes(run, using).update(held=None)
-        stopped = {"state": Run.State.STOPPED, "finished_at": timezone.now(), "why_stopped": why}
-        Run._base_manager.using(using).filter(pk=run.pk, state=Run.State.RUNNING).update(**stopped)
+        stopped = {"state": state, "finished_at": timezone.now(), "why_stopped": why}
+        Run._base_manager.using(using).filter(pk=run.pk, state__in=ACTIVE).update(**stopped)
     except Exception as error:  # noqa: BLE001 - the first error is the one that is raised
         log.error("run_not_recorded", run=str(run.pk), error=str(error))

@@ -95,7 +95,8 @@ def _evict(outcome: Outcome, *, using: str) -> None:
         release(holder, using=using)
         why = f"Its worker gave no sign of life for {int(quiet.total_seconds())} s; run {str(outcome.run_id)[:8]} took over."
         stopped = {"state": Run.State.STOPPED, "finished_at": timezone.now(), "why_stopped": why}
-        Run._base_manager.using(using).filter(pk=holder.run_id, state=Run.State.RUNNING).update(**stopped)
+        active = (Run.State.RUNNING, Run.State.PAUSING, Run.State.CANCELLING)
+        Run._base_manager.using(using).filter(pk=holder.run_id, state__in=active).update(**stopped)
         log.warning(
             "rule_taken_over", rule=outcome.rule, run=str(outcome.run_id), from_run=str(holder.run_id)
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reconcile.drift import Drift, Sample, Status, Tally, Written
+from reconcile.fingerprints import fingerprint
 from reconcile.models import Outcome
 from reconcile.planning import RulePlan
 from reconcile.rules import Rule
@@ -23,7 +24,9 @@ class RuleRepair:
     found: drifted rows by kind, before the repair. left: rows that had still drifted when it was verified, of the
     kinds that a remedy writes for. skipped: keys that others held to the end, or that failed. held: another run
     was repairing the rule. incomplete: the repair was asked for and did not do all of it.
-    reported: drifted rows, by kind, that the rule leaves to people.
+    reported: drifted rows, by kind, that the rule leaves to people. again: drifted records that an earlier run had repaired
+    already. refused: the first records that were set aside, each with its key and why. warning: what people should
+    look at, in words. fingerprint: the rule's, in a preview.
     """
 
     rule: str
@@ -40,10 +43,17 @@ class RuleRepair:
     held: bool = False
     incomplete: bool = False
     seconds: float = 0
+    again: int = 0
+    refused: Sequence[Mapping[str, str]] = ()
+    warning: str = ""
+    fingerprint: str = ""
 
 
-def planned_only(made: RulePlan) -> RuleRepair:
-    """The result of a preview: nothing is written, and a guard that would stop the repair has spoken."""
+def planned_only(
+    made: RulePlan, *, using: str, why_stopped: str = "", again: int = 0, warning: str = ""
+) -> RuleRepair:
+    """The result of a preview: nothing is written, and the guards that would stop the repair have spoken."""
+    why = why_stopped or made.why_stopped
     return RuleRepair(
         rule=made.rule.name,
         status=made.check.status,
@@ -52,11 +62,14 @@ def planned_only(made: RulePlan) -> RuleRepair:
         written=Written(),
         samples=made.check.samples,
         left=made.planned.total,
-        why_stopped=made.why_stopped,
+        why_stopped=why,
         error=made.check.error,
         reported=reported(made.rule, made.check.tally),
-        incomplete=bool(made.why_stopped),
+        incomplete=bool(why),
         seconds=made.check.seconds,
+        again=again,
+        warning=warning,
+        fingerprint=fingerprint(made.rule, using),
     )
 
 
@@ -89,4 +102,7 @@ def recorded(outcome: Outcome, *, held: bool = False) -> RuleRepair:
         held=held,
         incomplete=outcome.may_repair and bool(outcome.left or outcome.why_stopped),
         seconds=outcome.seconds,
+        again=outcome.again,
+        refused=outcome.refused,
+        warning=outcome.warning,
     )

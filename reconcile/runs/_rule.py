@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
 
+from reconcile.agreeing import agreed, deletes
 from reconcile.checking import RuleCheck, check, evaluated
 from reconcile.drift import EXTRA, MISSING, STALE, Drift, Status
 from reconcile.errors import EvaluationError, GivenUpError, HeldError
 from reconcile.finders import Finder
-from reconcile.limits import share
 from reconcile.models import Outcome, Run, Shard
+from reconcile.pacing import Pace
 from reconcile.planning import RulePlan, plan
-from reconcile.remedies import Remedy
-from reconcile.repairing import Chunks
+from reconcile.repairing import Allowance, Chunks
 from reconcile.rules import Rule
+from reconcile.runs._guards import caps_of, noted, refusal, warned
 from reconcile.runs._holding import hold, release, still_mine
 from reconcile.runs._results import Progress, RuleRepair, recorded, reported, written
+from reconcile.runs._steering import obeying
 from reconcile.sharding import KEEP, repair_shard
+from reconcile.throttling import throttles
 from reconcile.windows import Keys
 
-__all__ = ["take", "too_risky"]
+__all__ = ["take"]
 
 log = structlog.get_logger()
+
+REFUSED = 100
+"""Records that were set aside which an outcome names, each with the reason."""
 
 
 @dataclass(kw_only=True)
@@ -33,6 +41,7 @@ class _Repaired:
     """What the shards of one rule came to."""
 
     skipped: int = 0
+    waiting: int = 0
     failures: dict[Any, str] = field(default_factory=dict)
     why_stopped: str = ""
     held: bool = False
@@ -40,33 +49,18 @@ class _Repaired:
     deferred: bool = False
 
 
-def too_risky(rule: Rule, using: str) -> str:
-    """Why nobody but a person should start this rule's repair; empty where the nightly job may."""
-    if any(_deletes(rule.remedy(drift)) for drift in Drift):
-        return (
-            f"Its remedy deletes rows, which is for a person to start: reconcile repair {rule.name} --apply"
-        )
-    guarantee = rule.guarantee(using)
-    if guarantee in {"A", "B"} or (guarantee == "C" and rule.settle):
-        return ""
-    settled = "; at C, settle= is enough" if guarantee == "C" else ""
-    return f"Its guarantee is {guarantee}, so the nightly job only reports. A unique constraint would lift it to A{settled}."
-
-
-def _deletes(remedy: Remedy) -> bool:
-    """Whether the remedy, or one that it is made of, deletes rows."""
-    return remedy.verb == "delete" or any(map(_deletes, getattr(remedy, "parts", ())))
-
-
 def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progress) -> RuleRepair:
     """Bring one rule of a run to its outcome.
 
-    Raises TakenOverError where another worker has the rule now, and EvaluationError where the database is gone.
+    Raises TakenOverError where another worker has the rule now, PausedError and CancelledError where somebody wants it
+    so, and EvaluationError where the database is gone.
     """
     started = time.monotonic()
-    found = check(rule, using=using, now=run.now, keep=KEEP if outcome.may_repair else 0)
+    obeying(run, using=using)()
+    keep = KEEP if outcome.may_repair or _deleting(rule) else 0
+    found = check(rule, using=using, now=run.now, keep=keep)
     begun = outcome.state == Outcome.State.REPAIRING
-    made = plan(found, max_repairs=_limit(outcome.max_repairs))
+    made = plan(found, caps_of(outcome))
     log.info(
         "rule_planned",
         rule=rule.name,
@@ -74,9 +68,14 @@ def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progre
         planned=made.planned.total,
         why_stopped=made.why_stopped,
     )
+    repaired = _Repaired()
+    if found.status is not Status.ERROR:
+        noted(made, run, using=using)
+        if not begun:
+            again = warned(outcome, made, run, using=using)
+            repaired.why_stopped = refusal(outcome, made, run, again=again, using=using)
     if not begun:
         _note_found(outcome, made, using)
-    repaired = _Repaired(why_stopped="" if begun else _refusal(outcome, made, using))
     if found.status is not Status.ERROR and not repaired.why_stopped and (made.planned.total or begun):
         repaired = _repair(outcome, made, run, using=using, progress=progress)
         found = check(rule, using=using, now=run.now, known=found.tally)
@@ -88,18 +87,8 @@ def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progre
     return recorded(outcome, held=repaired.held)
 
 
-def _limit(text: str) -> int | str | None:
-    return (text if text.endswith("%") else int(text)) if text else None
-
-
-def _refusal(outcome: Outcome, made: RulePlan, using: str) -> str:
-    """Why the rule is not repaired; empty where it is, or where there is nothing to repair."""
-    if not made.planned.total:
-        return ""
-    if outcome.may_repair:
-        return made.why_stopped
-    reason = too_risky(made.rule, using) if made.rule.unattended else ""
-    return reason or "It is not unattended, so the nightly job only reports."
+def _deleting(rule: Rule) -> bool:
+    return any(deletes(rule.remedy(drift)) for drift in Drift)
 
 
 def _repair(outcome: Outcome, made: RulePlan, run: Run, *, using: str, progress: Progress) -> _Repaired:
@@ -119,7 +108,7 @@ def _repair(outcome: Outcome, made: RulePlan, run: Run, *, using: str, progress:
     try:
         for drift, finder in finders.items():
             if shards[drift].state == Shard.State.RUNNING:
-                chunks = _chunks(rule, finder, shards[drift], using, _allowance(outcome, made, using))
+                chunks = _chunks(made, finder, shards[drift], run, _allowance(outcome, made, using))
                 try:
                     with evaluated(using):
                         repair_shard(
@@ -140,25 +129,45 @@ def _repair(outcome: Outcome, made: RulePlan, run: Run, *, using: str, progress:
     return repaired
 
 
-def _allowance(outcome: Outcome, made: RulePlan, using: str) -> float | None:
-    """Rows that the cap still lets the run write for this rule; None without a cap."""
-    if made.cap is None:
-        return None
-    outcome.refresh_from_db(using=using, fields=["checked", *Outcome.COUNTED.values()])
-    return share(made.cap, outcome.checked) - written(outcome).total
+def _allowance(outcome: Outcome, made: RulePlan, using: str) -> Allowance:
+    """What the caps still let the run write for this rule."""
+    if made.rows is None and made.deletes is None:
+        return Allowance()
+    outcome.refresh_from_db(using=using, fields=[*Outcome.COUNTED.values()])
+    done = written(outcome)
+    return Allowance(
+        rows=None if made.rows is None else made.rows - done.total,
+        deletes=None if made.deletes is None else made.deletes - done.delete,
+    )
 
 
-def _chunks(rule: Rule, finder: Finder, shard: Shard, using: str, may_write: float | None) -> Chunks:
+def _chunks(made: RulePlan, finder: Finder, shard: Shard, run: Run, allowance: Allowance) -> Chunks:
+    rule, using = made.rule, finder.using
     remedy = rule.remedy(finder.drift)
-    return Chunks(rule=rule.name, finder=finder, remedy=remedy, shard=shard, using=using, may_write=may_write)
+    may_take: Callable[[Sequence[Any]], Sequence[Any]] | None = None
+    if deletes(remedy):
+        may_take = partial(agreed, rule.name, finder, run=run.pk, using=using)
+    return Chunks(
+        rule=rule.name,
+        finder=finder,
+        remedy=remedy,
+        shard=shard,
+        using=using,
+        allowance=allowance,
+        obey=obeying(run, using=using),
+        throttles=throttles(),
+        may_take=may_take,
+        pace=Pace.configured(),
+    )
 
 
 def _close(chunks: Chunks, repaired: _Repaired) -> None:
     """The shard has passed its last key; what stayed aside and still drifts was skipped."""
-    left = len(chunks.finder.keys(Keys(chunks.aside))) if chunks.aside else 0
-    repaired.skipped += left + len(chunks.failures)
+    left = chunks.finder.keys(Keys(chunks.aside)) if chunks.aside else ()
+    repaired.skipped += len(left) + len(chunks.failures)
+    repaired.waiting += chunks.waiting
     Shard._base_manager.using(chunks.using).filter(pk=chunks.shard.pk, token=chunks.shard.token).update(
-        state=Shard.State.DONE, set_aside=left + len(chunks.failures)
+        state=Shard.State.DONE, set_aside=len(left) + len(chunks.failures)
     )
 
 
@@ -181,16 +190,24 @@ def _note_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: _Repair
     outcome.error = found.error or ""
     outcome.left = sum(found.tally[drift] for drift in Drift if rule.remedy(drift).verb)
     outcome.skipped = repaired.skipped
+    outcome.refused = [
+        {"key": str(key), "why": why} for key, why in list(repaired.failures.items())[:REFUSED]
+    ]
     outcome.why_stopped = repaired.why_stopped or _why_left(outcome, repaired)
 
 
 def _why_left(outcome: Outcome, repaired: _Repaired) -> str:
-    failures = repaired.failures
+    failures: Mapping[Any, str] = repaired.failures
     if failures:
         key, why = next(iter(failures.items()))
         if len(failures) == 1:
             return f"1 record could not be repaired, {key}: {why}"
         return f"{len(failures)} records could not be repaired; the first, {key}: {why}"
+    if repaired.waiting:
+        return (
+            f"{repaired.waiting:,} rows would be deleted, and this run is the first to find them. Deletes need two runs "
+            f"that agree: look at them, then run it again: reconcile repair {outcome.rule} --apply"
+        )
     if outcome.left and outcome.enqueued and repaired.deferred:
         return "The records are mended when the tasks that were enqueued have run. Check again later."
     if outcome.left and outcome.may_repair and not outcome.error:

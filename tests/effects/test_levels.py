@@ -5,7 +5,7 @@ from django.db.models import Count, F, Q, Sum, Value
 from django.db.models.functions import Coalesce, Concat
 from django.utils import timezone
 
-from reconcile import FromPython, HaveValues, Latest, LookedUp, Rule, runs, sharding
+from reconcile import FromPython, HaveValues, Latest, LookedUp, Rule, runs
 from reconcile.models import Change, Outcome, Shard
 from tests.helpers import assert_clean, assert_finds, assert_repairs, everything, repaired, statements
 from tests.zoo.models import Node, Staff
@@ -143,8 +143,8 @@ def test_a_deep_tree_costs_a_few_statements_a_level_and_not_one_a_record():
     assert wide(10) == wide(1_000)
 
 
-def test_a_chunk_calls_the_function_for_its_own_records_and_not_for_all(monkeypatch):
-    monkeypatch.setattr(sharding, "CHUNK", 10)
+def test_a_chunk_calls_the_function_for_its_own_records_and_not_for_all(settings):
+    settings.RECONCILE = {**settings.RECONCILE, "CHUNK": 10}
     calls = []
 
     def path_of(parent, name):

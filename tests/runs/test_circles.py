@@ -9,6 +9,7 @@ from reconcile import FromPython, HaveValues, Report, Rule, runs
 from reconcile.drift import STALE, Status
 from reconcile.graph import in_order
 from reconcile.models import Outcome, Run, Shard
+from reconcile.planning import Caps
 from tests.zoo.models import Basket, Team
 
 pytestmark = pytest.mark.django_db
@@ -33,7 +34,7 @@ THREE = named(
 
 
 def repair(rules, **options):
-    run, results = runs.repair(rules, using="default", **options)
+    run, results = runs.repair(rules, using="default", caps=Caps(**options))
     return run, {each.rule: each for each in results}
 
 

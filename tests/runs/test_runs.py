@@ -37,13 +37,22 @@ from reconcile.errors import (
     UsageError,
 )
 from reconcile.models import Change, Outcome, Run, Shard
+from reconcile.pacing import FIRST
+from reconcile.planning import Caps
 from reconcile.registry import valid_rules
-from reconcile.runs._rule import too_risky
-from reconcile.sharding import CHUNK
+from reconcile.runs import too_risky
 from reconcile.tasks import nightly
 from sample_project.shop import seed
 from sample_project.shop.models import Invoice, Notification, Order
-from tests.helpers import ROOT, an_hour_ago, environment, everything, reconcile_command, repaired
+from tests.helpers import (
+    ROOT,
+    an_hour_ago,
+    environment,
+    everything,
+    found_by_the_night,
+    reconcile_command,
+    repaired,
+)
 from tests.zoo.models import Basket, Bill, Ghost, Node, Parcel, Team
 
 INVOICE = Rule(
@@ -60,7 +69,8 @@ def missing(number):
 
 
 def previewed(rule, **options):
-    return runs.preview({rule.name: rule}, using="default", now=timezone.now(), **options)[0]
+    caps = Caps(**options)
+    return runs.preview({rule.name: rule}, using="default", now=timezone.now(), caps=caps)[0]
 
 
 @pytest.mark.django_db
@@ -87,16 +97,18 @@ def test_a_repair_leaves_a_run_with_an_outcome_a_rule():
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("cap", "stops"), [(2, True), (3, False), ("50%", True), ("100%", False), (0, True)])
+@pytest.mark.parametrize(
+    ("cap", "stops"), [(20, True), (30, False), ("50%", True), ("100%", False), (0, True)]
+)
 def test_a_cap_stops_before_the_first_write_and_says_how_to_go_on(cap, stops):
-    missing(3)
+    missing(30)
     for result in (previewed(INVOICE, max_repairs=cap), repaired(INVOICE, max_repairs=cap)):
         assert bool(result.why_stopped) is stops
         assert result.incomplete is stops
-    assert Invoice.objects.count() == (0 if stops else 3)
+    assert Invoice.objects.count() == (0 if stops else 30)
     if stops:
-        assert f"3 repairs are planned, and the cap is {cap}" in result.why_stopped
-        assert "--max-repairs 3" in result.why_stopped
+        assert f"30 repairs are planned, and the cap is {cap}" in result.why_stopped
+        assert "--max-repairs 30" in result.why_stopped
 
 
 @pytest.mark.django_db
@@ -157,6 +169,7 @@ def test_the_nightly_job_repairs_what_is_unattended_and_reports_the_rest():
 def test_the_whole_shop_is_clean_after_a_repair_and_a_second_one_writes_nothing():
     seed.fill(200)
     rules = valid_rules()
+    found_by_the_night(*rules.values())
     _, first = runs.repair(rules, using="default")
     assert all(result.written.total for result in first), first
     assert {(result.status, result.left) for result in first} == {(Status.PASS, 0)}
@@ -315,7 +328,7 @@ def test_a_repair_that_is_killed_goes_on_where_it_was_when_it_is_resumed(tmp_pat
 
 @pytest.mark.django_db
 def test_a_worker_that_is_taken_over_between_two_chunks_leaves_the_run_to_the_other():
-    missing(CHUNK + 1)
+    missing(FIRST + 1)
 
     def another_takes_over(*_):
         Shard.objects.update(token=uuid.uuid4())
@@ -324,7 +337,7 @@ def test_a_worker_that_is_taken_over_between_two_chunks_leaves_the_run_to_the_ot
         runs.repair({"invoice": INVOICE}, using="default", progress=another_takes_over)
     run = Run.objects.get()
     assert (run.state, run.why_stopped) == ("running", "")
-    assert Invoice.objects.count() == Change.objects.count() == CHUNK
+    assert Invoice.objects.count() == Change.objects.count() == FIRST
 
 
 @pytest.mark.django_db(transaction=True)
@@ -507,5 +520,6 @@ def test_resuming_finds_extra_rows_of_the_records_own_model_before_the_cursor():
     # As it was when the first of them had been deleted; the others are linked with a record of a smaller key.
     children[1].delete()
     Shard.objects.create(outcome=outcome, drift="extra", token=uuid.uuid4(), cursor=str(children[2].pk - 1))
+    found_by_the_night(rule)
     (resumed,) = runs.resume(run, {"only": rule}, using="default")
     assert (resumed.written.delete, resumed.left, resumed.why_stopped) == (2, 0, "")

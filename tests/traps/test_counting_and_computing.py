@@ -63,16 +63,17 @@ def team(players=0, **values):
     return made
 
 
-def small_pages(monkeypatch):
-    for place in ("sharding.CHUNK", "sharding.BLOCK", "windows.SIZE", "runs._rule.KEEP"):
+def small_pages(monkeypatch, settings):
+    settings.RECONCILE = {**settings.RECONCILE, "CHUNK": 100}
+    for place in ("sharding.BLOCK", "windows.SIZE", "runs._rule.KEEP"):
         monkeypatch.setattr(f"reconcile.{place}", 100)
 
 
 @pytest.mark.parametrize("pages", ["large", "small"])
 @pytest.mark.parametrize("kind", ["generic", "linked"])
-def test_deleting_a_thousand_orphans_leaves_none(monkeypatch, pages, kind):
+def test_deleting_a_thousand_orphans_leaves_none(monkeypatch, settings, pages, kind):
     if pages == "small":
-        small_pages(monkeypatch)
+        small_pages(monkeypatch, settings)
     alive, gone = Team.objects.create(), Team.objects.create()
     baskets = [Basket.objects.create() for _ in range(2)]
     for number in range(1_000):
@@ -85,7 +86,10 @@ def test_deleting_a_thousand_orphans_leaves_none(monkeypatch, pages, kind):
     Team.objects.filter(pk=gone.pk).delete()
     must = {"generic": HaveSource("target"), "linked": HaveRow(Bill, link={"basket_number": F("pk")})}[kind]
     every = {"generic": Memo, "linked": Basket}[kind]
-    assert_repairs(Rule(name="orphans", every=every, must=must, remedies={EXTRA: Delete()}), delete=1_000)
+    assert_repairs(
+        Rule(name="orphans", every=every, must=must, remedies={EXTRA: Delete()}, max_deletes=1_000),
+        delete=1_000,
+    )
     assert (Memo.objects.count(), Bill.objects.count()) == ((20, 1_002) if kind == "generic" else (1_020, 2))
 
 

@@ -75,9 +75,9 @@ def own_tables():
     return {model.__name__: sorted(map(repr, model.objects.values_list())) for model in kept}
 
 
-def test_each_chunk_is_a_transaction_of_its_own(monkeypatch):
+def test_each_chunk_is_a_transaction_of_its_own(settings):
     """What fails in the last chunk takes nothing back of the others, and no transaction holds more than a chunk."""
-    monkeypatch.setattr("reconcile.sharding.CHUNK", 10)
+    settings.RECONCILE = {**settings.RECONCILE, "CHUNK": 10}
     Draft.objects.bulk_create([Draft(title=str(number)) for number in range(35)])
     batches = []
 

@@ -1,0 +1,100 @@
+"""A plan that was looked at, read back from its file: a repair then writes that and nothing more.
+
+The file is what `repair --format json` prints without `--apply`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reconcile.drift import VERBS, Written
+from reconcile.errors import UsageError
+
+__all__ = ["KeptPlan", "PlannedRule", "kept_plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRule:
+    """What the plan says of one rule. `fingerprint` is the rule's at that time."""
+
+    fingerprint: str
+    planned: Written
+
+    def refusal(self, name: str, fingerprint: str, planned: Written, file: str) -> str:
+        """Why the rule may not be repaired by this plan any more; empty where it may."""
+        if fingerprint != self.fingerprint:
+            return f"Rule {name} was edited after the plan in {file} was made. {_ANEW}"
+        grown = list(_grown(self.planned, planned))
+        if grown:
+            return f"The plan in {file} no longer covers {name}: {'; '.join(grown)}. {_ANEW}"
+        return ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the outcome of a run keeps it."""
+        return {"fingerprint": self.fingerprint, "planned": self.planned.as_dict()}
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> PlannedRule:
+        """From what `as_dict` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        counts = kept["planned"]
+        numbers = {verb: counts[verb] for verb in VERBS}
+        if not all(isinstance(number, int) and number >= 0 for number in numbers.values()):
+            raise ValueError("counts of rows are whole numbers")
+        return cls(fingerprint=str(kept["fingerprint"]), planned=Written(**numbers))
+
+
+_ANEW = "Nothing was written for it. Make a new plan, look at it, and apply that: reconcile repair … --format json --output FILE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptPlan:
+    """A whole plan, for one database. `file` is where it stands."""
+
+    file: str
+    database: str
+    rules: Mapping[str, PlannedRule]
+
+
+def kept_plan(file: Path) -> KeptPlan:
+    """Read the plan. Raises UsageError for a file that is none, says of what version, or was made by applying."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The plan {str(file)!r} can't be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise UsageError(f"The plan {str(file)!r} is no JSON: {error}. {_MADE}") from error
+    return _plan(str(file), found)
+
+
+_MADE = "A plan is what `reconcile repair … --format json --output FILE` writes without --apply."
+
+
+def _plan(file: str, found: Any) -> KeptPlan:
+    if not isinstance(found, dict) or found.get("version") != 1:
+        raise UsageError(f"The plan {file!r} isn't of version 1. {_MADE}")
+    if found.get("applied") is not False:
+        raise UsageError(f"The plan {file!r} is the report of a repair, or of something else. {_MADE}")
+    try:
+        rules = {str(each["rule"]): PlannedRule.of(each) for each in _rules(found)}
+        return KeptPlan(file=file, database=str(found["database"]), rules=rules)
+    except (KeyError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise UsageError(f"The plan {file!r} lacks something, or has it wrong ({said}). {_MADE}") from error
+
+
+def _rules(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    listed = found["rules"]
+    if any(each["error"] for each in listed):
+        raise ValueError("a rule could not be evaluated when it was made")
+    return [each for each in listed if any(each["planned"].values())]
+
+
+def _grown(then: Written, now: Written) -> Iterator[str]:
+    for verb in VERBS:
+        before, after = getattr(then, verb), getattr(now, verb)
+        if after > before:
+            yield f"{verb} {before:,} planned, {after:,} now"

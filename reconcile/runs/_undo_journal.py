@@ -1,0 +1,138 @@
+"""The journal of one run, as its undo reads it: what the run wrote for which rule, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from django.db.models import Count, Max
+
+from reconcile.drift import Written
+from reconcile.errors import UsageError
+from reconcile.finders import Rows
+from reconcile.models import Change, Run, Shard
+from reconcile.reverting import INVERSE, UNDOABLE
+from reconcile.runs._steering import lives
+
+__all__ = [
+    "LISTED",
+    "Conflict",
+    "RuleUndo",
+    "RunJournal",
+    "Stretch",
+    "counted",
+    "outside",
+    "planned",
+    "stretches",
+    "undoable",
+]
+
+LISTED = 100
+"""Conflicts of a rule that are kept with their reasons."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A change that can't be taken back: its row, as `shop.Invoice 12`, and why."""
+
+    key: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleUndo:
+    """One rule's part in an undo.
+
+    planned: rows to be written, by verb: what was inserted is deleted, and the other way round. written: rows that were.
+    outside: what the run had handed to functions and tasks, by verb; what these did can't be undone. conflicts: the first
+    changes that were or are to be left; left: the number of all.
+    """
+
+    rule: str
+    planned: Written
+    written: Written = field(default_factory=Written)
+    outside: Written = field(default_factory=Written)
+    conflicts: tuple[Conflict, ...] = ()
+    left: int = 0
+    why_stopped: str = ""
+    incomplete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Consecutive changes that one rule has made, by the ids of the first and the last."""
+
+    rule: str
+    floor: int
+    top: int
+
+
+class RunJournal:
+    """The journal of one run, and which rule made which changes."""
+
+    def __init__(self, run: Run, using: str) -> None:
+        shards = Shard._base_manager.using(using).filter(outcome__run=run)
+        self.rules: dict[int, str] = dict(shards.values_list("pk", "outcome__rule"))
+        self.changes: Rows = Change._base_manager.using(using).filter(shard_id__in=[*self.rules])
+
+    def of(self, rule: str) -> Rows:
+        """The changes that one rule has made."""
+        return self.changes.filter(shard_id__in=[shard for shard, its in self.rules.items() if its == rule])
+
+
+def stretches(journal: RunJournal) -> Iterator[Stretch]:
+    """The journal's stretches, the last one first. Two statements each."""
+    changes = journal.changes.filter(verb__in=UNDOABLE)
+    top = changes.aggregate(last=Max("pk"))["last"]
+    while top is not None:
+        rule = journal.rules[changes.values_list("shard_id", flat=True).get(pk=top)]
+        mine = [shard for shard, its in journal.rules.items() if its == rule]
+        below = changes.filter(pk__lt=top).exclude(shard_id__in=mine).aggregate(last=Max("pk"))["last"]
+        yield Stretch(rule, 0 if below is None else below + 1, top)
+        top = below
+
+
+def undoable(run: Run, using: str) -> Mapping[str, Mapping[str, int]]:
+    """The changes of each rule by verb, those without an image too. Raises UsageError where none can be taken back."""
+    if lives(Run._base_manager.using(using).get(pk=run.pk), using=using):
+        raise UsageError(
+            f"Run {run} goes on. Pause or cancel it first: reconcile pause {run}, or reconcile cancel {run}"
+        )
+    found = counted(run, using)
+    if not any(planned(counts).total for counts in found.values()):
+        raise UsageError(f"Run {run} has written no rows, so there is nothing to undo.")
+    if by := _undone_by(run, using):
+        raise UsageError(
+            f"Run {run} was undone by run {by}. To have its writes back, undo that: reconcile undo {by}"
+        )
+    return found
+
+
+def counted(run: Run, using: str) -> dict[str, dict[str, int]]:
+    """The run's changes by rule and verb, the rule that wrote last first. One statement."""
+    changes = Change._base_manager.using(using).filter(shard__outcome__run=run)
+    rows = changes.order_by().values_list("shard__outcome__rule", "verb").annotate(Count("pk"), Max("pk"))
+    found: dict[str, dict[str, int]] = {}
+    for rule, verb, number, _ in sorted(rows, key=lambda row: -row[3]):
+        found.setdefault(rule, {})[verb] = number
+    return found
+
+
+def planned(counts: Mapping[str, int]) -> Written:
+    """Rows to be written, by verb, to take back changes of these verbs."""
+    return Written(**{INVERSE[verb]: number for verb, number in counts.items() if verb in INVERSE})
+
+
+def outside(counts: Mapping[str, int]) -> Written:
+    """Of changes by verb, those that have no image: what was handed to functions and tasks."""
+    return Written(**{verb: number for verb, number in counts.items() if verb not in INVERSE})
+
+
+def _undone_by(run: Run, using: str) -> Run | None:
+    """A run that has taken all of this one's writes back, and was not undone itself."""
+    whole = Run._base_manager.using(using).filter(undoes=run, state=Run.State.FINISHED)
+    for each in whole.exclude(outcomes__left__gt=0).order_by("-started_at"):
+        wrote = Change._base_manager.using(using).filter(shard__outcome__run__undoes=each)
+        if not wrote.exists():
+            return each
+    return None
