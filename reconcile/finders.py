@@ -75,15 +75,13 @@ class Correction:
     """What `Update` needs: the stale rows with their expected values, as a SELECT in `update_from`'s form.
 
     `own` says that the rows are the records themselves, which the chunk has locked already. Of a finder with
-    `survivors`, `wanted` is asked for rows alone that are known to drift under their locks. `constants`, by attname:
-    what the fields become where that needs no SELECT, in which InnoDB might lock rows that it merely passes.
+    `survivors`, `wanted` is asked for rows alone that are known to drift under their locks.
     """
 
     model: type[Model]
     fields: tuple[Field[Any, Any], ...]
     wanted: Callable[[Scope], Rows]
     own: bool
-    constants: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +176,8 @@ class Finder:
         are in, as pairs of its key and the key of the one that stays. A remedy locks that one first.
     alike: where rows drift because others like them came first, those others and the rows of the keys themselves: the
         key, then what they have in common. A remedy that deletes locks the others first.
+    exclusive: tables that a chunk locks before any row, since no lock on a row keeps other sessions from inserting the
+        row that the chunk inserts.
     insertion, correction, …: what a remedy of that name needs; None where there is nothing for it to do.
     """
 
@@ -194,6 +194,7 @@ class Finder:
     asks: bool = False
     survivors: Callable[[Scope], Rows] | None = None
     alike: Callable[[Keys], Rows] | None = None
+    exclusive: tuple[type[Model], ...] = ()
     insertion: Insertion | None = None
     correction: Correction | None = None
     rewriting: Rewriting | None = None

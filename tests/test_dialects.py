@@ -45,6 +45,22 @@ def test_mariadb_s_ended_sessions_are_not_tried_again(code):
     assert not MySQL(None).is_transient(OperationalError(code, "x"))
 
 
+def test_an_update_on_mariadb_looks_its_rows_up_by_their_keys():
+    statement = MySQL(None).update_from(
+        table="`t`", key="`id`", wanted_key="e.`k`", assignments=[("`n`", "e.`v`")], select="SELECT 1"
+    )
+    assert statement == (
+        "UPDATE (SELECT 1) AS e STRAIGHT_JOIN `t` FORCE INDEX (PRIMARY) ON `t`.`id` = e.`k` SET `t`.`n` = e.`v`"
+    )
+
+
+@pytest.mark.parametrize(("mariadb", "word"), [(True, ""), (False, "ROW")])
+def test_rows_of_values_are_named_on_mysql_alone(mariadb, word):
+    server = type("Server", (), {"mysql_is_mariadb": mariadb})()
+    assert MySQL(server).row_word() == word
+    assert PostgreSQL(server).row_word() == ""
+
+
 def test_a_locked_sqlite_file_is_tried_again():
     assert SQLite(None).is_transient(OperationalError("database is locked"))
     assert not SQLite(None).is_transient(OperationalError("no such table: x"))

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db.models import F, Model, OrderBy, QuerySet, Value
+from django.db.models import F, Model, OrderBy, QuerySet
 from django.utils import timezone
 
 from reconcile.declaring import Declaration, as_expression, field_named
 from reconcile.drift import EXTRA, STALE, Drift, Guarantee
 from reconcile.effects._covering import is_covered
 from reconcile.effects._groups import Groups
+from reconcile.effects._lifting import Lift, filter_of, lifted
 from reconcile.effects._unique_faults import merge_faults, order_faults, others_faults, unique_faults
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Merging, Rows, Source
@@ -131,6 +132,19 @@ class BeUnique(Declaration):
         own = every.model._meta.concrete_model
         return "A" if all(model is own for model, _ in self._deciding(every)) else "C"
 
+    def lift(self, every: QuerySet[Any], using: str) -> Lift:
+        """The constraint under which there are no duplicates."""
+        condition = filter_of(every)
+        if condition is None:
+            return Lift(why_not="The filter of every= can't be told as the condition of a unique constraint.")
+        return lifted(
+            every.model,
+            self._expressions,
+            condition=condition,
+            nulls_distinct=self.nulls_distinct,
+            using=using,
+        )
+
     def writes(self, model: type[Model]) -> frozenset[Column]:
         """The columns of `others`; without it all of the record, which goes, and what refers to it."""
         concrete = model._meta.concrete_model or model
@@ -200,16 +214,14 @@ def _correction(groups: Groups, others: Mapping[str, Any]) -> Correction:
     values = {WANTED.format(attname): value for attname, value in stored.items()}
 
     def wanted(scope: Scope) -> Rows:
-        # Which rows are beyond the first has been asked under their locks. Asked again within the UPDATE, InnoDB
-        # would lock all rows that it reads to rank them, and wait for live sessions.
+        # Which rows are beyond the first has been asked under their locks; it need not be asked again.
         rows = (
             model._base_manager.using(groups.source.using).filter(scope.on("pk")).annotate(**{KEY: F("pk")})
         )
         listed: Rows = rows.annotate(**values).values_list(KEY, *values)
         return listed
 
-    constants = stored if all(isinstance(value, Value) for value in named.values()) else None
-    return Correction(model=model, fields=tuple(named), wanted=wanted, own=True, constants=constants)
+    return Correction(model=model, fields=tuple(named), wanted=wanted, own=True)
 
 
 def _merging(groups: Groups, merge: Mapping[str, str]) -> Merging:

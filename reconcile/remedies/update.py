@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from reconcile.drift import STALE, Drift
 from reconcile.errors import ChunkConflictError, Fault
-from reconcile.finders import Correction, Finder, Rows
+from reconcile.finders import Finder
 from reconcile.remedies._base import Journal, Mending, Wrote
 from reconcile.remedies._locking import locked, secured
 from reconcile.remedies._rewriting import rewrite
@@ -22,10 +22,10 @@ __all__ = ["Update"]
 class Update(Mending):
     """Write only the rule's columns, only where they differ, never through `save()`. The default for STALE.
 
-    Four statements: the stale keys, their images, the update, the images after it. One more where the
-    stale rows are not the records themselves and have to be locked first; three more where a row is stale
-    because of another, which is locked, too. Values that only Python can tell are computed again from the locked
-    records, and written 500 rows a statement.
+    Four statements: the stale keys, their images, the update, the images after it. On MariaDB and MySQL what is to be
+    written is read first, in a statement of its own. One more where the stale rows are not the records
+    themselves and have to be locked first; three more where a row is stale because of another, which is locked, too.
+    Values that only Python can tell are computed again from the locked records, and written 500 rows a statement.
     """
 
     verb: ClassVar[str] = "update"
@@ -50,7 +50,7 @@ class Update(Mending):
         free = stale if correction.own else locked(correction.model, stale.values, using=wanted.db)
         held += len(stale.values) - len(free.values)
         noted = journal.before(correction.model, correction.fields, free)
-        written = _updated(correction, wanted.filter(free.on("pk")), free)
+        written = update_from(correction.model, correction.fields, wanted.filter(free.on("pk")))
         completed = journal.after(correction.model, correction.fields)
         if not noted == written == completed:
             raise ChunkConflictError(
@@ -58,10 +58,3 @@ class Update(Mending):
                 "writes what they are computed from."
             )
         return Wrote.of(self.verb, written, held=held)
-
-
-def _updated(correction: Correction, wanted: Rows, free: Keys) -> int:
-    if correction.constants is None:
-        return update_from(correction.model, correction.fields, wanted)
-    rows = correction.model._base_manager.using(wanted.db).filter(free.on("pk"))
-    return rows.update(**correction.constants)

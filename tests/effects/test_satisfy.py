@@ -242,7 +242,8 @@ def test_a_chunk_costs_the_same_number_of_statements(number):
     writes = [
         each["sql"]
         for each in sent
-        if each["sql"].startswith(("UPDATE", "INSERT")) and "zoo_parcel" in each["sql"]
+        if each["sql"].startswith(("UPDATE", "INSERT"))
+        and ("zoo_parcel" in each["sql"] or "reconcile_change" in each["sql"])
     ]
     assert len(writes) == 3
 

@@ -36,9 +36,15 @@ class Dialect:
     remembers_folded: ClassVar[bool] = False
     """Whether a subquery's answer for one text is taken for another that the collation folds with it."""
 
+    locks_tables: ClassVar[bool] = False
+    """Whether `lock_tables` is what keeps handlers in flight from inserting a row that a chunk inserts too."""
+
     joins_derived_tables: ClassVar[bool] = False
     """Whether the first of several rows is fastest as a join with a derived table (else: a subquery). It takes
      DISTINCT ON, too."""
+
+    locks_what_it_reads: ClassVar[bool] = False
+    """Whether an UPDATE from a SELECT locks each row that the SELECT reads, so that it has to be read beforehand."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
@@ -56,6 +62,16 @@ class Dialect:
     def locked(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
         """`rows`, with locks taken on those that no other session holds; locked ones are skipped."""
         return rows
+
+    def hold(self, rows: QuerySet[Any, Any]) -> None:
+        """Take the locks of `locked` on all of `rows`, waiting for whoever has one. One statement; in a transaction."""
+        list(self._awaited(rows))
+
+    def _awaited(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
+        return rows.select_for_update()
+
+    def lock_tables(self, models: Sequence[type[Model]]) -> None:
+        """Keep other writers out of these tables until the chunk ends, where no lock on a row does. One statement a table."""
 
     def keeps_rows_out(self, *, constrained: bool) -> bool:  # noqa: ARG002
         """Whether a chunk's locks keep a handler in flight from inserting a row that the chunk inserts too.
@@ -92,6 +108,10 @@ class Dialect:
         """An UPDATE of `table` from the SELECT whose alias is `e`. All names are quoted already."""
         settings = ", ".join(f"{column} = {value}" for column, value in assignments)
         return f"UPDATE {table} SET {settings} FROM ({select}) AS e WHERE {table}.{key} = {wanted_key}"
+
+    def row_word(self) -> str:
+        """The word before each row of a VALUES list that is joined with a SELECT."""
+        return ""
 
     def create_index(self, model: type[Model], index: Index) -> str:
         """The statement that would make `index`, for people to run."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import Error, InterfaceError, OperationalError
@@ -22,6 +24,15 @@ SELECT current_setting('transaction_isolation'),
        set_config('idle_in_transaction_session_timeout', %s, true)
 """
 
+_NOTICING = """,
+       CASE WHEN version() LIKE '%%linux%%' THEN set_config('client_connection_check_interval', '500ms', true) END
+"""
+"""Without it, the server works on for a client that was killed, and holds its locks, until the statement is done.
+From 14 on; servers on some other systems refuse any value but 0."""
+
+
+_USUAL_VERSION = 150000
+"""As Django writes it: 15.0."""
 
 _SHUTDOWN = frozenset({"57P01", "57P02", "57P03"})
 """The server ends the session, crashes, or doesn't take new ones."""
@@ -33,11 +44,14 @@ class PostgreSQL(Dialect):
     aggregates_by_join = True
     looks_up_each = False
     joins_derived_tables = True
+    locks_tables = True
 
     def guard(self) -> None:
         """One statement. In REPEATABLE READ a check after the lock would read a snapshot older than the wait."""
+        connection: Any = self.connection
+        guard = _GUARD + (_NOTICING if connection.pg_version >= 140000 else "")  # noqa: PLR2004
         with self.connection.cursor() as cursor:
-            cursor.execute(_GUARD, [f"{LOCK_TIMEOUT_MS}ms", *[f"{STATEMENT_TIMEOUT_MS}ms"] * 2])
+            cursor.execute(guard, [f"{LOCK_TIMEOUT_MS}ms", *[f"{STATEMENT_TIMEOUT_MS}ms"] * 2])
             isolation = cursor.fetchone()[0]
         if isolation != "read committed":
             raise EvaluationError(
@@ -47,6 +61,16 @@ class PostgreSQL(Dialect):
 
     def locked(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
         return rows.select_for_update(skip_locked=True, no_key=True)
+
+    def _awaited(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
+        return rows.select_for_update(no_key=True)
+
+    def lock_tables(self, models: Sequence[type[Model]]) -> None:
+        """Before any row lock: taken after it, a handler that holds the table and waits for the row would deadlock."""
+        with self.connection.cursor() as cursor:
+            for table in sorted({model._meta.db_table for model in models}):
+                quoted = self.connection.ops.quote_name(table)
+                cursor.execute(f"LOCK TABLE {quoted} IN SHARE ROW EXCLUSIVE MODE")
 
     def check_references(self) -> None:
         """One statement, since Django's foreign keys are deferred.
@@ -64,6 +88,19 @@ class PostgreSQL(Dialect):
     def create_index(self, model: type[Model], index: Index) -> str:
         """Concurrently, since anything else keeps writers waiting until it is done."""
         return str(index.create_sql(model, self.connection.schema_editor(), concurrently=True))
+
+    @contextmanager
+    def unasked(self) -> Iterator[None]:
+        """Django tells by the server's version whether NULL can be unique; one that supports all of it stands in."""
+        told: dict[str, Any] = vars(self.connection)
+        before: dict[str, Any] = {name: told[name] for name in ("pg_version", "features") if name in told}
+        told["pg_version"] = _USUAL_VERSION
+        told["features"] = self.connection.features_class(self.connection)
+        try:
+            yield
+        finally:
+            told.pop("pg_version", None)
+            told.update(before)
 
     def _is_transient(self, error: Error) -> bool:
         return _sqlstate(error) in _TRANSIENT

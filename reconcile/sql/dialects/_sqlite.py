@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.db import Error
+from django.db.models import QuerySet
 
 from reconcile.sql.dialects._base import Dialect
 
@@ -29,6 +30,17 @@ class SQLite(Dialect):
                 yield
         finally:
             connection.transaction_mode = before
+
+    def hold(self, rows: QuerySet[Any, Any]) -> None:
+        """Become the one writer, by writing nothing: a transaction whose first statement writes waits for its turn.
+
+        A transaction that has read already fails at once where another session has written since, whatever comes first.
+        """
+        quote = self.connection.ops.quote_name
+        meta = rows.model._meta
+        table, key = quote(meta.db_table), quote(str(meta.pk.column))
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"UPDATE {table} SET {key} = {key} WHERE 0")
 
     def keeps_rows_out(self, *, constrained: bool) -> bool:  # noqa: ARG002
         """No other session writes at all while a chunk does."""
