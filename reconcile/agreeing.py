@@ -39,12 +39,14 @@ def remember(rule: str, finder: Finder, keys: Iterable[Any], *, run: UUID, using
     Three statements for 5,000 keys, and one in the end.
     """
     findings = Finding._base_manager.using(using).filter(rule=rule, drift=str(finder.drift))
+    began = timezone.now()
     for block in _blocks(keys):
         told = [str(key) for key in block]
         known = {*findings.filter(key__in=told).values_list("key", flat=True)}
-        findings.filter(key__in=told).update(last_run=run)
+        findings.filter(key__in=told).update(found_at=timezone.now())
         _note(rule, finder, Keys([key for key in block if str(key) not in known]), run, using)
-    findings.exclude(last_run=run)._raw_delete(using)
+    # What another run is finding at this moment stays.
+    findings.filter(found_at__lt=began)._raw_delete(using)
 
 
 def agreed(rule: str, finder: Finder, keys: Sequence[Any], *, run: UUID, using: str) -> Sequence[Any]:
@@ -76,7 +78,6 @@ def _note(rule: str, finder: Finder, keys: Keys, run: UUID, using: str) -> None:
         "drift": Value(str(finder.drift), output_field=CharField()),
         "key": AsText(F("pk"), field=finder.model._meta.pk),
         "first_run": Value(run, output_field=UUIDField()),
-        "last_run": Value(run, output_field=UUIDField()),
         "found_at": Value(timezone.now(), output_field=DateTimeField()),
     }
     fields = [field for field in Finding._meta.concrete_fields if field.name in columns]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from hashlib import sha256
+from types import CodeType
 from typing import Any
 
 from django.db.models import F, Model, Q, QuerySet
@@ -25,7 +26,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def fingerprint(rule: Rule, using: str) -> str:
-    """64 hexadecimal digits over the rule's declaration and the source of the functions that it names.
+    """64 hexadecimal digits over the rule's declaration and the code of the functions that it names.
 
     What those functions call is not looked into. It differs between databases, whose SQL differs. Costs no statement.
     """
@@ -66,6 +67,8 @@ def _expression(value: Any, using: str) -> str:
         return _call(_told(type(value), using), made[0], made[1], using)
     if callable(value):
         return _function(value)
+    if hasattr(value, "__dict__"):
+        return _call(_told(type(value), using), (), vars(value), using)
     return _ADDRESS.sub("", repr(value))
 
 
@@ -78,15 +81,23 @@ def _queryset(rows: QuerySet[Any, Any], using: str) -> str:
 
 
 def _function(function: Callable[..., Any]) -> str:
-    """Where a function stands, and its source; its code, where the source can't be read."""
+    """Where a function stands, and what it does: comments and white space don't count."""
     function = inspect.unwrap(function)
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        source = repr((code.co_code, code.co_names)) if code else ""
-    return f"{name}#{sha256(source.encode()).hexdigest()}"
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    defaults = (getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None))
+    said = f"{_code(code) if code else ''} {_ADDRESS.sub('', repr(defaults))}"
+    return f"{name}#{sha256(said.encode()).hexdigest()}"
+
+
+def _code(code: CodeType) -> str:
+    constants = [_code(each) if isinstance(each, CodeType) else _constant(each) for each in code.co_consts]
+    return repr((code.co_code, code.co_names, code.co_varnames, constants))
+
+
+def _constant(value: Any) -> str:
+    # A set has its own order in each process.
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
 
 
 def _call(name: str, arguments: tuple[Any, ...], named: Mapping[str, Any], using: str) -> str:

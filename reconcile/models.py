@@ -224,8 +224,7 @@ class Finding(models.Model):
     drift = models.CharField(max_length=10)
     key = models.TextField(help_text="Primary key of the drifted row, as text.")
     first_run = models.UUIDField(help_text="Run that found it first.")
-    last_run = models.UUIDField(help_text="Run that found it last.")
-    found_at = models.DateTimeField(default=timezone.now)
+    found_at = models.DateTimeField(default=timezone.now, help_text="When a run found it last.")
 
     class Meta:
         indexes = (models.Index(fields=("rule", "drift"), name="reconcile_finding_rule"),)

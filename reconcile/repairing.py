@@ -17,9 +17,9 @@ from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError
 from django.db.models import F
 from django.utils import timezone
 
-from reconcile._committing import Attempt, CommittedError, committed_or_not, reconnected
+from reconcile._committing import Attempt, committed_or_not, reconnected, stands
+from reconcile.allowance import Allowance
 from reconcile.checking import evaluated
-from reconcile.drift import Written
 from reconcile.errors import (
     ChunkConflictError,
     GivenUpError,
@@ -39,7 +39,7 @@ from reconcile.sql.dialects import dialect_of
 from reconcile.throttling import Throttle, hold_back
 from reconcile.windows import Keys
 
-__all__ = ["Allowance", "Chunks"]
+__all__ = ["Chunks"]
 
 log = structlog.get_logger()
 
@@ -54,31 +54,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Seconds between tries, full jitter."""
 
 
-@dataclass
-class Allowance:
-    """Rows that the caps still let a run write for a rule, and how many of them it may delete; None without a cap."""
-
-    rows: float | None = None
-    deletes: float | None = None
-
-    def hold(self, written: Written) -> None:
-        """Raise GivenUpError where a chunk goes beyond what is left; the chunk is then rolled back."""
-        for left, rows, what in (
-            (self.rows, written.total, "repairs"),
-            (self.deletes, written.delete, "deletes"),
-        ):
-            if left is not None and rows > left:
-                raise GivenUpError(
-                    f"The cap on {what} is reached: {left:g} more rows may be written, and the next chunk "
-                    f"would write {rows}. Look at the journal; then repair with a higher cap."
-                )
-
-    def spend(self, written: Written) -> None:
-        """Take off what a committed chunk has written."""
-        self.rows = None if self.rows is None else self.rows - written.total
-        self.deletes = None if self.deletes is None else self.deletes - written.delete
-
-
 @dataclass(kw_only=True)
 class Chunks:
     """Repairs chunks of keys for one finder and remedy, as the owner of one shard.
@@ -86,8 +61,8 @@ class Chunks:
     obey: called before each chunk and now and then while the walk finds nothing; it raises where somebody wants the run to
         pause or end. throttles: asked before each chunk whether the database has other worries.
     may_take: of keys, those that this run may touch; the others are counted in `waiting`.
-    failures: keys that can't be repaired, each with the reason. aside: keys to be tried again at the end.
-    doubtful: the last try at a chunk, where its COMMIT was not answered. See Note [COMMIT without an answer].
+    failures: keys that can't be repaired, each with the reason. aside: keys to be tried again at the end, since
+        others hold them; busy: what the database said of some of them.
     """
 
     rule: str
@@ -100,8 +75,8 @@ class Chunks:
     throttles: Sequence[Throttle] = ()
     may_take: Callable[[Sequence[Any]], Sequence[Any]] | None = None
     aside: list[Any] = field(default_factory=list)
+    busy: dict[Any, str] = field(default_factory=dict)
     failures: dict[Any, str] = field(default_factory=dict)
-    doubtful: Attempt | None = None
     waiting: int = 0
     mended: int = 0
     pace: Pace = field(default_factory=Pace)
@@ -132,11 +107,10 @@ class Chunks:
             try:
                 self._transact(tried)
                 return self._close(tried)
-            except CommittedError as proof:
-                return self._close(proof.attempt)
             except (Error, ChunkConflictError, NotMendedError, RemedyFailedError) as error:
-                self.doubtful = tried if tried.in_doubt else self.doubtful
                 failure = self._examined(error, tried)
+                if tried.in_doubt and stands(tried, self._own_shard(), self.pause):
+                    return self._close(tried)
                 if not (tried.in_doubt or dialect_of(self.using).is_transient(error)):
                     break
                 log.warning(
@@ -146,7 +120,10 @@ class Chunks:
         if len(keys) > 1:
             middle = len(keys) // 2
             return self.repair(keys[:middle]) + self.repair(keys[middle:])
-        self._set_aside(keys[0], failure)
+        if dialect_of(self.using).is_transient(failure):
+            self._hold(keys[0], failure)
+        else:
+            self._set_aside(keys[0], failure)
         return 0
 
     def _examined(self, error: Exception, tried: Attempt) -> Exception:
@@ -159,11 +136,18 @@ class Chunks:
                 raise error
         return error
 
+    def _hold(self, key: Any, failure: Exception) -> None:
+        """Keep one record for a try at the end: other sessions were in its way each time."""
+        self._own_shard().update(set_aside=F("set_aside") + 1)
+        self.aside.append(key)
+        self.busy[key] = _first_line(failure)
+        log.warning("record_held", rule=self.rule, key=str(key), error=self.busy[key])
+
     def _set_aside(self, key: Any, failure: Exception) -> None:
         """Note one record that can't be repaired; raises GivenUpError when that has become the normal case."""
         # Only this worker knows which; a count in the database makes whoever resumes look at all again.
         self._own_shard().update(set_aside=F("set_aside") + 1)
-        self._note_failure(key, str(failure).strip().split("\n")[0])
+        self._note_failure(key, _first_line(failure))
 
     def _note_failure(self, key: Any, said: str) -> None:
         self.failures[key] = said
@@ -177,7 +161,7 @@ class Chunks:
     def _transact(self, tried: Attempt) -> None:
         """Steps 0 to 6; what they came to is noted in `tried`."""
         keys, tried.began = tried.keys, time.monotonic()
-        tried.journal = ChunkJournal(shard=self.shard, chunk=tried.number, using=self.using)
+        tried.journal = self._journal()
         with committed_or_not(tried, self.using):
             reached(Step.FENCE)
             self._fence(tried)
@@ -201,7 +185,6 @@ class Chunks:
     def _close(self, done: Attempt) -> int:
         """What follows the commit of a chunk; its rows written."""
         keys, wrote = done.keys, done.wrote
-        self.doubtful = None
         # Not before: what was rolled back has spent nothing.
         self.allowance.spend(wrote.written)
         self.shard.chunks = done.number
@@ -222,8 +205,8 @@ class Chunks:
     def _fence(self, tried: Attempt | None) -> None:
         """Step 0: an owner that was taken over finds no shard with its token, and must stop.
 
-        The chunk's number is part of it: of a chunk whose COMMIT was not answered, a second try finds the number
-        taken if the first was committed after all. The row's lock makes it wait for a COMMIT that is still under way.
+        The chunk's number is part of it, so that no chunk is committed twice. The row's lock, held until the chunk is
+        over, makes whoever takes over wait for it, and whoever asks what became of it.
         """
         mine = self._own_shard().filter(state=Shard.State.RUNNING)
         if tried is not None:
@@ -231,11 +214,12 @@ class Chunks:
         if mine.update(heartbeat=timezone.now()):
             self.beaten = time.monotonic()
             return
-        if self.doubtful is not None and self._own_shard().filter(chunks=self.doubtful.number).exists():
-            raise CommittedError(self.doubtful)
         raise TakenOverError(
             f"Another worker has taken over the repair of {self.rule}; this one has stopped."
         )
+
+    def _journal(self) -> ChunkJournal:
+        return ChunkJournal(shard=self.shard, chunk=self.shard.chunks + 1, using=self.using)
 
     def _lock(self, keys: Sequence[Any]) -> list[Any]:
         """Step 2: lock the records in key order, skipping those that others hold."""
@@ -280,6 +264,10 @@ class Chunks:
 
     def _own_shard(self) -> Any:
         return Shard._base_manager.using(self.using).filter(pk=self.shard.pk, token=self.shard.token)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 def _plain(key: Any) -> Any:

@@ -51,9 +51,13 @@ def hold(outcome: Outcome, drifts: Iterable[Drift], *, using: str) -> dict[Drift
 
 def _taken(outcome: Outcome, drifts: Iterable[Drift], using: str) -> dict[Drift, Shard]:
     token = uuid.uuid4()
+    # First, as in a chunk: this waits for the chunk at hand, so it must not hold the counts that are yet to be written. And
+    # before anything is read, since that chunk moves the cursor.
+    Shard._base_manager.using(using).filter(outcome=outcome).update(token=token, heartbeat=timezone.now())
+    shards = {drift: _shard(outcome, drift, token, using) for drift in drifts}
     mine = Outcome._base_manager.using(using).filter(pk=outcome.pk)
     mine.update(held=outcome.rule, state=Outcome.State.REPAIRING)
-    return {drift: _shard(outcome, drift, token, using) for drift in drifts}
+    return shards
 
 
 def release(outcome: Outcome, *, using: str) -> None:
@@ -71,11 +75,10 @@ def still_mine(shards: Iterable[Shard], *, using: str) -> None:
 def _shard(outcome: Outcome, drift: Drift, token: uuid.UUID, using: str) -> Shard:
     shards = Shard._base_manager.using(using)
     shard, _ = shards.get_or_create(outcome=outcome, drift=drift, defaults={"token": token})
-    shard.token, shard.heartbeat = token, timezone.now()
     if shard.set_aside:
         # Which keys were set aside was only in the killed worker's memory; walking again finds them.
         shard.cursor, shard.set_aside, shard.state = None, 0, Shard.State.RUNNING
-    shard.save(using=using)
+        shard.save(using=using, update_fields=["cursor", "set_aside", "state"])
     return shard
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from reconcile.agreeing import agreed, deletes
+from reconcile.allowance import Allowance
 from reconcile.checking import RuleCheck, check, evaluated
 from reconcile.drift import EXTRA, MISSING, STALE, Drift, Status
 from reconcile.errors import EvaluationError, GivenUpError, HeldError
@@ -18,7 +19,7 @@ from reconcile.finders import Finder
 from reconcile.models import Outcome, Run, Shard
 from reconcile.pacing import Pace
 from reconcile.planning import RulePlan, plan
-from reconcile.repairing import Allowance, Chunks
+from reconcile.repairing import Chunks
 from reconcile.rules import Rule
 from reconcile.runs._guards import caps_of, noted, refusal, warned
 from reconcile.runs._holding import hold, release, still_mine
@@ -32,6 +33,8 @@ __all__ = ["take"]
 
 log = structlog.get_logger()
 
+_HELD = "Another session holds it, or what it is repaired by."
+
 REFUSED = 100
 """Records that were set aside which an outcome names, each with the reason."""
 
@@ -43,6 +46,7 @@ class _Repaired:
     skipped: int = 0
     waiting: int = 0
     failures: dict[Any, str] = field(default_factory=dict)
+    held_keys: dict[Any, str] = field(default_factory=dict)
     why_stopped: str = ""
     held: bool = False
     unfinished: bool = False
@@ -165,6 +169,7 @@ def _close(chunks: Chunks, repaired: _Repaired) -> None:
     """The shard has passed its last key; what stayed aside and still drifts was skipped."""
     left = chunks.finder.keys(Keys(chunks.aside)) if chunks.aside else ()
     repaired.skipped += len(left) + len(chunks.failures)
+    repaired.held_keys |= {key: chunks.busy.get(key, _HELD) for key in left}
     repaired.waiting += chunks.waiting
     Shard._base_manager.using(chunks.using).filter(pk=chunks.shard.pk, token=chunks.shard.token).update(
         state=Shard.State.DONE, set_aside=len(left) + len(chunks.failures)
@@ -190,9 +195,8 @@ def _note_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: _Repair
     outcome.error = found.error or ""
     outcome.left = sum(found.tally[drift] for drift in Drift if rule.remedy(drift).verb)
     outcome.skipped = repaired.skipped
-    outcome.refused = [
-        {"key": str(key), "why": why} for key, why in list(repaired.failures.items())[:REFUSED]
-    ]
+    refused = {**repaired.failures, **repaired.held_keys}
+    outcome.refused = [{"key": str(key), "why": why} for key, why in list(refused.items())[:REFUSED]]
     outcome.why_stopped = repaired.why_stopped or _why_left(outcome, repaired)
 
 

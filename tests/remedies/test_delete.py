@@ -1,5 +1,6 @@
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from django.contrib.contenttypes.models import ContentType
@@ -7,12 +8,20 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from reconcile import EXTRA, AtMost, BeUnique, Delete, HaveRow, Insert, Rule
+from reconcile import EXTRA, AtMost, BeUnique, Delete, HaveRow, Insert, Rule, runs
 from reconcile.drift import MISSING, STALE
 from reconcile.journal import ChunkJournal
 from reconcile.models import Change, Outcome, Run, Shard
 from reconcile.repairing import Chunks
-from tests.helpers import Session, assert_finds, assert_repairs, everything, repaired, statements
+from tests.helpers import (
+    Session,
+    assert_finds,
+    assert_repairs,
+    everything,
+    found_by_the_night,
+    repaired,
+    statements,
+)
 from tests.test_repairing import held_by_another_session
 from tests.zoo.models import (
     Aside,
@@ -320,7 +329,9 @@ def test_a_row_whose_survivor_another_session_holds_is_left_for_later():
 @pytest.mark.django_db(transaction=True)
 def test_two_repairs_at_once_delete_each_row_once():
     Contact.objects.bulk_create([Contact(email=f"{number % 100}") for number in range(400)])
-    sessions = [Session(lambda: repaired(ALIKE)) for _ in range(2)]
+    found_by_the_night(ALIKE)
+    rules = {ALIKE.name: replace(ALIKE, max_deletes=None)}
+    sessions = [Session(lambda: runs.repair(rules, using="default")[1][0]) for _ in range(2)]
     for session in sessions:
         session.start()
     results = [session.join() for session in sessions]

@@ -1,0 +1,176 @@
+"""Plan files: a repair writes what was planned and looked at, and nothing more."""
+
+import json
+
+import pytest
+from django.db.models import F
+from django.utils import timezone
+
+from reconcile import HaveRow, HaveValues, Rule, runs
+from reconcile.drift import Written
+from reconcile.errors import UsageError
+from reconcile.models import Outcome, Run
+from reconcile.planning import Caps
+from reconcile.plans import KeptPlan, PlannedRule, kept_plan
+from reconcile.reports import json as report
+from reconcile.reports._summary import RepairReport
+from sample_project.shop.models import Invoice, Order
+
+INVOICE = Rule(
+    name="invoice", every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")})
+)
+NAME = Rule(name="name", every=Order, must=HaveValues(customer_name="x"))
+
+pytestmark = pytest.mark.django_db
+
+
+def missing(number):
+    Order.objects.bulk_create([Order(total=3, customer_name="x") for _ in range(number)])
+
+
+def planned(tmp_path, *rules):
+    """The plan that a preview writes, read back."""
+    rules = {rule.name: rule for rule in rules}
+    repairs = runs.preview(rules, using="default", now=timezone.now())
+    file = tmp_path / "plan.json"
+    file.write_text(
+        report.repair_report(RepairReport(run=None, database="default", repairs=repairs, seconds=1))
+    )
+    return kept_plan(file)
+
+
+def applied(plan, *rules, **caps):
+    return runs.repair(
+        {rule.name: rule for rule in rules}, using="default", kept_plan=plan, caps=Caps(**caps)
+    )
+
+
+def test_what_was_planned_is_written(tmp_path):
+    missing(3)
+    plan = planned(tmp_path, INVOICE)
+    run, (result,) = applied(plan, INVOICE)
+    assert (result.written.insert, result.left, result.why_stopped) == (3, 0, "")
+    assert run.outcomes.get().kept_plan["planned"]["insert"] == 3
+
+
+def test_less_than_was_planned_is_written_where_less_is_left_to_do(tmp_path):
+    missing(3)
+    plan = planned(tmp_path, INVOICE)
+    Invoice.objects.create(order=Order.objects.first(), amount=3)
+    _, (result,) = applied(plan, INVOICE)
+    assert (result.written.insert, result.left) == (2, 0)
+
+
+def test_counts_that_have_grown_stop_before_the_first_write_of_any_rule(tmp_path):
+    missing(3)
+    Order.objects.update(customer_name="y")
+    plan = planned(tmp_path, INVOICE, NAME)
+    Order.objects.create(total=3, customer_name="x")
+    Invoice.objects.all().delete()
+    run, results = applied(plan, INVOICE, NAME)
+    by_rule = {result.rule: result for result in results}
+    assert run is None
+    assert "no longer covers invoice: insert 3 planned, 4 now" in by_rule["invoice"].why_stopped
+    assert "Make a new plan" in by_rule["invoice"].why_stopped
+    assert (by_rule["invoice"].incomplete, by_rule["name"].written.total) == (True, 0)
+    assert not Invoice.objects.exists()
+    assert not Order.objects.filter(customer_name="x", total=3, pk__lt=0).exists()
+    assert not Run.objects.exists()
+
+
+def test_a_rule_that_was_edited_after_planning_stops_before_the_first_write(tmp_path):
+    missing(3)
+    plan = planned(tmp_path, INVOICE)
+    edited = Rule(
+        name="invoice",
+        every=Order,
+        must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total") + 1}),
+    )
+    run, (result,) = applied(plan, edited)
+    assert (run, Invoice.objects.count()) == (None, 0)
+    assert f"Rule invoice was edited after the plan in {plan.file} was made" in result.why_stopped
+
+
+def test_a_rule_that_grew_by_what_another_of_the_run_wrote_is_stopped_at_its_turn(tmp_path):
+    """The total is repaired first; the invoices that follow it were not in the plan."""
+    missing(2)
+    for order in Order.objects.all():
+        Invoice.objects.create(order=order, amount=3)
+    total = Rule(name="total", every=Order, must=HaveValues(total=4))
+    plan = planned(tmp_path, total)
+    plan = KeptPlan(
+        file=plan.file,
+        database="default",
+        rules={**plan.rules, "invoice": PlannedRule(fingerprint=_fingerprint(INVOICE), planned=Written())},
+    )
+    run, results = applied(plan, total, INVOICE)
+    by_rule = {result.rule: result for result in results}
+    assert (by_rule["total"].written.update, by_rule["invoice"].written.total) == (2, 0)
+    assert "update 0 planned, 2 now" in by_rule["invoice"].why_stopped
+    assert run is not None
+
+
+def _fingerprint(rule):
+    from reconcile.fingerprints import fingerprint
+
+    return fingerprint(rule, "default")
+
+
+def test_a_cap_counts_beside_the_plan(tmp_path):
+    missing(3)
+    plan = planned(tmp_path, INVOICE)
+    run, (result,) = applied(plan, INVOICE, max_repairs=2)
+    assert (run, "the cap is 2" in result.why_stopped) == (None, True)
+
+
+def test_a_resumed_run_still_has_its_plan(tmp_path):
+    missing(3)
+    plan = planned(tmp_path, INVOICE)
+    run = runs._advancing._begin(
+        Run.Kind.REPAIR, {"invoice": INVOICE}, using="default", may_repair={"invoice"}, kept_plan=plan
+    )
+    missing(1)
+    (result,) = runs.resume(run, {"invoice": INVOICE}, using="default")
+    assert "insert 3 planned, 4 now" in result.why_stopped
+    assert (Invoice.objects.count(), Outcome.objects.get().inserted) == (0, 0)
+
+
+def plan_text(**changes):
+    rule = {"rule": "invoice", "fingerprint": "ab", "planned": Written(insert=3).as_dict(), "error": None}
+    return json.dumps({"version": 1, "applied": False, "database": "default", "rules": [rule], **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "isn't of version 1"),
+        (plan_text(version=2), "isn't of version 1"),
+        (plan_text(applied=True), "is the report of a repair"),
+        (plan_text(applied=None), "is the report of a repair"),
+        (plan_text(rules=[{"rule": "invoice"}]), "lacks something, or has it wrong (KeyError: 'error')"),
+        (plan_text(rules=7), "lacks something, or has it wrong (TypeError"),
+        (plan_text(rules=[{"rule": "invoice", "error": "x", "planned": {}}]), "a rule could not be evaluated"),
+        (plan_text(rules=[{"rule": "r", "error": None, "fingerprint": "a", "planned": {"insert": 1}}]), "KeyError"),
+        (plan_text(rules=[{"rule": "r", "error": None, "fingerprint": "a", "planned": Written(insert=-1).as_dict()}]), "whole"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_plan_is_refused_with_the_way_out(tmp_path, text, said):
+    file = tmp_path / "plan.json"
+    file.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        kept_plan(file)
+    assert said in str(refused.value)
+    assert "A plan is what `reconcile repair … --format json --output FILE` writes" in str(refused.value)
+
+
+def test_a_plan_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"gone\.json' can't be read: No such file"):
+        kept_plan(tmp_path / "gone.json")
+
+
+def test_a_plan_keeps_only_rules_for_which_there_is_something_to_write(tmp_path):
+    file = tmp_path / "plan.json"
+    idle = {"rule": "idle", "fingerprint": "ab", "planned": Written().as_dict(), "error": None}
+    file.write_text(plan_text(rules=[idle]))
+    assert kept_plan(file).rules == {}
