@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Within,
     )
     from reconcile.errors import ReconcileError
+    from reconcile.locking import holding, locks
     from reconcile.remedies import Call, Delete, Enqueue, Insert, Merge, Report, Resend, Split, Update
     from reconcile.rules import Rule
     from reconcile.settling import Settle
@@ -64,6 +65,8 @@ __all__ = [
     "Split",
     "Update",
     "Within",
+    "holding",
+    "locks",
     "receipts",
 ]
 
@@ -87,6 +90,7 @@ _HOMES = {
         "Within",
     ),
     "reconcile.errors": ("ReconcileError",),
+    "reconcile.locking": ("holding", "locks"),
     "reconcile.remedies": (
         "Call",
         "Delete",

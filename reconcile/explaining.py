@@ -11,6 +11,7 @@ from datetime import datetime
 
 from reconcile.checking import evaluated
 from reconcile.drift import Drift, Guarantee
+from reconcile.effects import Lift
 from reconcile.finders import Finder
 from reconcile.rules import Rule
 from reconcile.settling import Settle
@@ -46,13 +47,17 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What a rule means on one database."""
+    """What a rule means on one database.
+
+    lift: what would lift it to guarantee A; None where it has that, or its effect can't tell.
+    """
 
     rule: str
     using: str
     sentence: str
     reason: str
     guarantee: Guarantee
+    lift: Lift | None
     settle: Settle | None
     parts: tuple[Part, ...]
 
@@ -73,6 +78,7 @@ def explain(rule: Rule, *, using: str, now: datetime) -> Explanation:
             sentence=rule.sentence,
             reason=rule.reason,
             guarantee=rule.guarantee(using),
+            lift=rule.lift(using),
             settle=rule.settle,
             parts=tuple(_part(rule, finder, window, indexes) for finder in compiled.finders),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,18 +13,22 @@ from django.utils import timezone
 
 from reconcile.declaring import Declaration
 from reconcile.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Status, Tally
-from reconcile.effects import Effect, OverRecords
+from reconcile.effects import Effect, Lift, Liftable, OverRecords, OwesRows
 from reconcile.errors import Fault, nearest
 from reconcile.finders import Finder, Source
 from reconcile.limits import is_limit, share
+from reconcile.locking import holds
 from reconcile.records import every_faults
 from reconcile.remedies import Insert, Remedy, Report, Update
 from reconcile.settling import Settle
+from reconcile.sql.dialects import dialect_of
 from reconcile.sql.wording import queryset_in_words
 
 __all__ = ["CompiledRule", "Rule"]
 
 _DEFAULT_REMEDIES: Mapping[Drift, Remedy] = {MISSING: Insert(), STALE: Update(), EXTRA: Report()}
+MAX_DELETES = "10%"
+"""What a repair may delete where the rule says nothing."""
 LONGEST_NAME = 200
 """Characters that the tables of runs hold."""
 
@@ -42,6 +46,8 @@ class Rule(Declaration):
     warn_if, error_if: how much drift is tolerated, as a count of rows or a percent of the checked records
         ('0.5%'). More than `warn_if` is a warning, more than `error_if` a failure; unless given, any drift fails.
     max_repairs: a repair that would write more rows than this (count or percent) stops before its first write.
+    max_deletes: the same for the rows that it would delete; unless given, a tenth of the checked records. A percent lets
+        ten rows through in any case.
     unattended: the nightly job may repair the rule.
     remedies: other than the default remedy for a kind of drift.
     covers: the receivers that the rule stands in for.
@@ -57,6 +63,7 @@ class Rule(Declaration):
     warn_if: int | str | None = None
     error_if: int | str | None = None
     max_repairs: int | str | None = None
+    max_deletes: int | str | None = MAX_DELETES
     unattended: bool = False
     remedies: Mapping[Drift, Remedy] = field(default_factory=dict)
     covers: Sequence[Callable[..., Any]] = ()
@@ -98,11 +105,47 @@ class Rule(Declaration):
         return self.remedies.get(drift) or effect.remedies().get(drift) or _DEFAULT_REMEDIES[drift]
 
     def guarantee(self, using: str) -> Guarantee:
-        """How safe a repair is beside live writers."""
+        """How safe a repair is beside live writers; docs/rules.md says when which level is given.
+
+        Costs no statement, but where a constraint says how NULL counts: Django asks PostgreSQL for its version then.
+        """
+        level = self._level(using)
+        if level == "A":
+            return level
+        if self._handlers_hold():
+            return "B"
+        return "C" if self._exclusive(using) else level
+
+    def lift(self, using: str) -> Lift | None:
+        """What would lift the rule to A; None where it is, or where its effect can't tell."""
+        effect: Effect = self.must
+        if self.guarantee(using) == "A" or not isinstance(effect, Liftable):
+            return None
+        return effect.lift(self.queryset, using)
+
+    def _level(self, using: str) -> Guarantee:
+        """The guarantee by constraints and the locks on records."""
         effect: Effect = self.must
         if isinstance(effect, OverRecords):
             return effect.guarantee_over(self.queryset, using)
         return effect.guarantee(self.model, using)
+
+    def _handlers_hold(self) -> bool:
+        """Whether all that the rule stands in for takes the lock that a chunk takes, and no task acts after it."""
+        tied = isinstance(self.must, OwesRows) and self.must.is_tied(self.model)
+        held = bool(self.covers) and all(holds(each, self.model) for each in self.covers)
+        return tied and held and not self.remedy(MISSING).deferred
+
+    def _exclusive(self, using: str) -> tuple[type[Model], ...]:
+        """The tables that a chunk must lock, since nothing else keeps a handler in flight from inserting its rows too.
+
+        Only for an INSERT of its own: a function of the project's would keep live writers waiting while it works.
+        """
+        if not isinstance(self.must, OwesRows) or not isinstance(self.remedy(MISSING), Insert):
+            return ()
+        if not dialect_of(using).locks_tables or self._handlers_hold() or self._level(using) == "A":
+            return ()
+        return self.must.inserted()
 
     def status(self, tally: Tally) -> Status:
         """Whether this much drift passes, warns or fails."""
@@ -120,7 +163,12 @@ class Rule(Declaration):
         settled = self.settle.condition(self.model, now) if self.settle else Q()
         source = Source(every=self.queryset, using=using, now=now, settled=settled)
         effect: Effect = self.must
-        return CompiledRule(rule=self, source=source, finders=effect.finders(source))
+        exclusive = self._exclusive(using)
+        finders = tuple(
+            replace(each, exclusive=exclusive) if each.drift is MISSING and exclusive else each
+            for each in effect.finders(source)
+        )
+        return CompiledRule(rule=self, source=source, finders=finders)
 
     def faults(self) -> Iterator[Fault]:
         """Everything that is wrong with the declaration, each fault with the way out. Costs no statement."""
@@ -177,7 +225,7 @@ class Rule(Declaration):
             yield Fault(
                 "reconcile.E012", f"remedies= is {self.remedies!r}.", "Give a dictionary by kind of drift."
             )
-        for option in ("warn_if", "error_if", "max_repairs"):
+        for option in ("warn_if", "error_if", "max_repairs", "max_deletes"):
             if not is_limit(getattr(self, option)):
                 hint = "Give a count of rows such as 10, or a percent such as '0.5%'."
                 yield Fault("reconcile.E012", f"{option}= is {getattr(self, option)!r}.", hint)

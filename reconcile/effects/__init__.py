@@ -1,7 +1,8 @@
 """What a record can owe: one file per `must=`. An effect is data; it compiles to finders."""
 
-from reconcile.effects._base import Effect, OverRecords
+from reconcile.effects._base import Effect, Liftable, OverRecords, OwesRows
 from reconcile.effects._from_python import FromPython, HaveKeys
+from reconcile.effects._lifting import Lift
 from reconcile.effects.be_unique import BeUnique
 from reconcile.effects.have_receipt import HaveReceipt
 from reconcile.effects.have_row import AtLeast, AtMost, Exactly, HaveRow
@@ -27,8 +28,11 @@ __all__ = [
     "HaveSource",
     "HaveValues",
     "Latest",
+    "Lift",
+    "Liftable",
     "LookedUp",
     "OverRecords",
+    "OwesRows",
     "Satisfy",
     "Within",
 ]

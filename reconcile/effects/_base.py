@@ -8,12 +8,13 @@ from typing import Any, Protocol, runtime_checkable
 from django.db.models import Model, QuerySet
 
 from reconcile.drift import Drift, Guarantee
+from reconcile.effects._lifting import Lift
 from reconcile.errors import Fault
 from reconcile.finders import Finder, Source
 from reconcile.remedies import Remedy
 from reconcile.sql.expressions import Column
 
-__all__ = ["Effect", "OverRecords"]
+__all__ = ["Effect", "Liftable", "OverRecords", "OwesRows"]
 
 
 class Effect(Protocol):
@@ -54,4 +55,26 @@ class OverRecords(Protocol):
 
     def guarantee_over(self, every: QuerySet[Any], using: str) -> Guarantee:
         """How safe a repair is beside live writers, by constraints that hold for these records."""
+        ...
+
+
+@runtime_checkable
+class OwesRows(Protocol):
+    """An effect that owes rows, which live handlers insert, too."""
+
+    def is_tied(self, model: type[Model]) -> bool:
+        """Whether each row is owed by one record alone, so that a lock on that keeps all apart who insert the row."""
+        ...
+
+    def inserted(self) -> tuple[type[Model], ...]:
+        """The models whose tables a repair inserts into."""
+        ...
+
+
+@runtime_checkable
+class Liftable(Protocol):
+    """An effect of which a unique constraint might make a rule of guarantee A."""
+
+    def lift(self, every: QuerySet[Any], using: str) -> Lift:
+        """The constraint, or why there is none. Asked where the guarantee isn't A; costs no statement."""
         ...

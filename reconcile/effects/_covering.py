@@ -1,66 +1,79 @@
-"""Whether the database itself rules out that two records of a queryset are alike."""
+"""Whether the database itself rules out that two rows of a queryset are alike."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.db import connections
-from django.db.models import F, Model, QuerySet, UniqueConstraint
+from django.db.models import F, Field, Model, Q, QuerySet
+from django.db.models.sql.where import AND, WhereNode
 
 from reconcile.declaring import field_named
 from reconcile.sql.expressions import path_of
+from reconcile.sql.uniques import Unique, uniques_of
 
-__all__ = ["is_covered"]
+__all__ = ["is_covered", "is_filter", "own_fields"]
 
 
 def is_covered(every: QuerySet[Any], columns: Sequence[Any], *, nulls_distinct: bool, using: str) -> bool:
-    """True where a unique constraint lets no two records of `every` be alike in `columns`.
+    """True where a unique constraint lets no two rows of `every` be alike in `columns`, which are expressions.
 
     A constraint on some of the columns covers them all. A conditional one counts if its condition is the filter of
-    `every`. Where NULL counts like any value, the constraint must say so, too, or none of its columns be null.
+    `every`, or one of the parts that all have to hold. Where NULL counts like any value, the constraint must say so,
+    too, or none of its columns be null.
     """
-    paths = [path_of(column) for column in columns if isinstance(column, F)]
-    meta = every.model._meta
-    fields = (meta.pk if path == "pk" else field_named(every.model, path) for path in paths)
-    named = {field.name for field in fields if field is not None}
+    named = {*own_fields(every.model, columns)}
     return any(
-        {*names} <= named
-        and all(expression in columns for expression in expressions)
-        and (nulls_distinct or not nullable)
-        for names, expressions, nullable in _unique(every, using)
+        {*unique.fields} <= named
+        and all(expression in columns for expression in unique.expressions)
+        and (nulls_distinct or not unique.escaped)
+        and (unique.condition is None or _implies(every, unique.condition))
+        for unique in _all(every.model, using)
     )
 
 
-def _unique(every: QuerySet[Any], using: str) -> Iterator[tuple[Sequence[str], Sequence[Any], bool]]:
-    """Each unique constraint that holds for all of `every`: its names, its expressions, and whether NULL escapes it."""
-    model = every.model
-    for column in model._meta.concrete_fields:
-        if column.unique:
-            yield (column.name,), (), column.null
-    for names in model._meta.unique_together:
-        yield names, (), _may_be_null(model, names)
-    features = connections[using].features
-    for each in model._meta.constraints:
-        if not isinstance(each, UniqueConstraint):
-            continue
-        partial = each.condition is not None
-        if partial and not (features.supports_partial_indexes and _is_filter(every, each.condition)):
-            continue
-        if each.expressions and not features.supports_expression_indexes:
-            continue
-        strict = each.nulls_distinct is False and features.supports_nulls_distinct_unique_constraints
-        yield (
-            each.fields,
-            each.expressions,
-            not strict and (bool(each.expressions) or _may_be_null(model, each.fields)),
-        )
+def own_fields(model: type[Model], columns: Sequence[Any]) -> Iterator[Field[Any, Any]]:
+    """The columns of `model` among the expressions; no path to another table, and no function of a column."""
+    for column in columns:
+        if isinstance(column, F):
+            path = path_of(column)
+            field = model._meta.pk if path == "pk" else field_named(model, path)
+            if field is not None:
+                yield field
 
 
-def _is_filter(every: QuerySet[Any], condition: Any) -> bool:
-    return bool(every.query.where == every.model._base_manager.filter(condition).query.where)
+def is_filter(every: QuerySet[Any], condition: Q) -> bool:
+    """Whether `every` is filtered by `condition`, and by nothing else."""
+    return bool(every.query.where == _where(every, condition))
 
 
-def _may_be_null(model: type[Model], names: Sequence[str]) -> bool:
-    fields = [field_named(model, name) for name in names]
-    return any(field is None or field.null for field in fields)
+def _all(model: type[Model], using: str) -> Iterator[Unique]:
+    """What holds for the rows of a model: a row that continues others is as unique as each of them."""
+    for each in dict.fromkeys(
+        table._meta.concrete_model or table for table in (model, *model._meta.get_parent_list())
+    ):
+        yield from uniques_of(each, using)
+
+
+def _implies(every: QuerySet[Any], condition: Q) -> bool:
+    """Whether each row of `every` meets the condition: it is the filter, or its parts are among those of the filter."""
+    wanted = _where(every, condition)
+    if every.query.where == wanted:
+        return True
+    return all(part in _parts(every.query.where) for part in _parts(wanted))
+
+
+def _parts(where: Any) -> list[Any]:
+    """What all has to hold."""
+    if (
+        not isinstance(where, WhereNode)
+        or where.negated
+        or (where.connector != AND and len(where.children) > 1)
+    ):
+        return [where]
+    return [part for child in where.children for part in _parts(child)]
+
+
+def _where(every: QuerySet[Any], condition: Q) -> WhereNode:
+    where: WhereNode = every.model._base_manager.filter(condition).query.where
+    return where

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from django.db import connections
-from django.db.models import F, Field, Model, Q, UniqueConstraint, Value
+from django.db.models import F, Field, Model, Q, QuerySet, Value
 
 from reconcile.declaring import as_expression, field_named
 from reconcile.effects._bounds import Bounds
 from reconcile.effects._columns import PerRow
+from reconcile.effects._covering import is_covered
 from reconcile.effects.within import exact
 from reconcile.sql.expressions import path_of
 from reconcile.sql.lookups import INTEGERS, stored_field
 
-__all__ = ["RowSpec", "carrier", "carries", "given_columns", "is_unique", "terms"]
+__all__ = ["RowSpec", "carrier", "carries", "given_columns", "is_unique", "linked_rows", "terms"]
 
 
 class RowSpec(Protocol):
@@ -67,31 +67,28 @@ def carries(model: type[Model], column: Field[Any, Any], value: Any) -> bool:
     return names_key and stored_field(column).get_internal_type() in alike
 
 
-def is_unique(must: RowSpec, using: str) -> bool:
-    """Whether the database itself allows one row at most for each link.
+def is_unique(must: RowSpec, using: str, *, key: Sequence[str] = ()) -> bool:
+    """Whether the database itself allows one row at most for each link, or for each link and key.
 
-    NULL gets any number of rows past a constraint, unless that says otherwise.
+    NULL in the link links with nothing, so it may escape the constraint; in the key it counts like any value.
     """
-    meta = must.model._meta
-    features = connections[using].features
-    link = {column.name for column in terms(must.model, must.link)}
-    unique = [{column.name} for column in meta.concrete_fields if column.unique]
-    unique += [set(names) for names in meta.unique_together]
-    known = link - {*_null(must)}
-    covered = any(names <= known for names in unique)
-    for each in meta.constraints:
-        if isinstance(each, UniqueConstraint) and each.fields:
-            partial = features.supports_partial_indexes and each.condition == must.where
-            # In this order, since Django asks the server whether it knows such constraints.
-            strict = each.nulls_distinct is False and features.supports_nulls_distinct_unique_constraints
-            whole = each.condition is None or partial
-            covered |= whole and {*each.fields} <= (link if strict else known)
-    return must.bounds.n == 1 and covered
+    if must.bounds.n != 1:
+        return False
+    link = [F(column.name) for column in terms(must.model, must.link)]
+    keys = [column for name in key if (column := field_named(must.model, name)) is not None]
+    rows = linked_rows(must)
+    told = [*link, *(F(column.name) for column in keys if not column.null)]
+    whole = [*link, *(F(column.name) for column in keys)]
+    return is_covered(rows, told, nulls_distinct=True, using=using) or is_covered(
+        rows, whole, nulls_distinct=False, using=using
+    )
 
 
-def _null(must: RowSpec) -> Iterator[str]:
-    """The link's columns that may be NULL, which None stands for; one that equals an expression links where it is not."""
-    for column, value in terms(must.model, must.link).items():
-        constant = as_expression(value, column)
-        if column.null and isinstance(constant, Value) and constant.value is None:
-            yield column.name
+def linked_rows(must: RowSpec) -> QuerySet[Any]:
+    """The rows that count, as a queryset of their own table: those of `where` that have the link's constants."""
+    constants = {
+        column.attname: constant.value
+        for column, value in terms(must.model, must.link).items()
+        if isinstance(constant := as_expression(value, column), Value)
+    }
+    return must.model._base_manager.filter(must.where, **constants)

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db.models import Exists, Model, Q
+from django.db.models import Exists, Model, Q, QuerySet
 
 from reconcile.declaring import Declaration
 from reconcile.drift import MISSING, Drift, Guarantee
+from reconcile.effects._lifting import Lift
 from reconcile.errors import Fault
 from reconcile.finders import Finder, Promise, Rows, Source
 from reconcile.receipts import LONGEST_KEY, LONGEST_NAME, PROMISE, of_record, receipt
@@ -58,6 +60,13 @@ class HaveReceipt(Declaration):
     def guarantee(self, model: type[Model], using: str) -> Guarantee:  # noqa: ARG002
         """C: a receipt is there once, but who acts first and records later isn't kept from acting twice."""
         return "C"
+
+    def lift(self, every: QuerySet[Any], using: str) -> Lift:  # noqa: ARG002
+        """None: the effect is outside the database."""
+        return Lift(
+            why_not="What is done outside the database is done before a receipt can tell of it, and a receipt is "
+            "unique already."
+        )
 
     def writes(self, model: type[Model]) -> frozenset[Column]:  # noqa: ARG002
         """The receipts."""

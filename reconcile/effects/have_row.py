@@ -5,19 +5,20 @@ The declaration and its faults stand here; the querysets that it compiles to, in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db.models import CompositePrimaryKey, Field, Model, Q
+from django.db.models import CompositePrimaryKey, F, Field, ForeignKey, Model, Q, QuerySet
 
 from reconcile.declaring import Declaration, column_faults, expression_faults, field_named, resolution_fault
 from reconcile.drift import Drift, Guarantee
 from reconcile.effects._bounds import AtLeast, AtMost, Bounds, Exactly
 from reconcile.effects._columns import NoValueError, PerRow, supplied
 from reconcile.effects._derived import Derived
-from reconcile.effects._link import carrier, given_columns, is_unique
+from reconcile.effects._lifting import Lift, lifted
+from reconcile.effects._link import carrier, given_columns, is_unique, terms
 from reconcile.effects._row_finders import row_finders
 from reconcile.effects.within import Within
 from reconcile.errors import Fault
@@ -157,13 +158,32 @@ class HaveRow(Declaration):
 
     def guarantee(self, model: type[Model], using: str) -> Guarantee:
         """A where a unique constraint covers the link, C where a lock on the record keeps rows out, else D."""
-        if is_unique(self, using):
+        return self.level(model, using)
+
+    def level(self, model: type[Model], using: str, *, key: Sequence[str] = ()) -> Guarantee:
+        """The guarantee where `key`, other columns of the row, tell the rows of one record apart."""
+        if is_unique(self, using, key=key):
             return "A"
         column = carrier(self, model)
-        constrained = bool(
-            column is not None and column.remote_field and getattr(column, "db_constraint", False)
-        )
+        constrained = column is not None and _refers(column, model)
         return "C" if dialect_of(using).keeps_rows_out(constrained=constrained) else "D"
+
+    def is_tied(self, model: type[Model]) -> bool:
+        """Where the link holds the record's own key."""
+        return carrier(self, model) is not None
+
+    def inserted(self) -> tuple[type[Model], ...]:
+        """The row's own table: where it continues a row of another one, its link is unique already."""
+        return (self.model,) if self.bounds.least else ()
+
+    def lift(self, every: QuerySet[Any], using: str) -> Lift:  # noqa: ARG002
+        """A constraint on the link's columns, for the rows that count, where one row is allowed."""
+        if isinstance(self.bounds, AtLeast) or self.bounds.n != 1:
+            return Lift(
+                why_not="A record may have several rows, which no unique constraint allows and counts."
+            )
+        columns = [F(column.name) for column in terms(self.model, self.link)]
+        return lifted(self.model, columns, condition=self.where, nulls_distinct=True, using=using)
 
     def writes(self, model: type[Model]) -> frozenset[Column]:  # noqa: ARG002
         """All columns of the row: an inserted row brings them all."""
@@ -182,6 +202,15 @@ def _parent_links(model: type[Model]) -> list[Field[Any, Any]]:
     """The columns by which a row continues one of another table, where the model inherits."""
     concrete = model._meta.concrete_model or model
     return [link for link in concrete._meta.parents.values() if link is not None]
+
+
+def _refers(column: Field[Any, Any], model: type[Model]) -> bool:
+    """Whether the database checks the column against the records' own key, and so against the row that a chunk locks."""
+    if not isinstance(column, ForeignKey) or not getattr(column, "db_constraint", False):
+        return False
+    target = column.target_field
+    concrete = model._meta.concrete_model or model
+    return bool(target.primary_key and (target.model._meta.concrete_model or target.model) is concrete)
 
 
 def _is_called(value: Any) -> bool:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db.models import BinaryField, Field, JSONField, Model
+from django.db.models import BinaryField, F, Field, JSONField, Model, Q, QuerySet
 
 from reconcile.declaring import Declaration, column_faults, field_named
 from reconcile.drift import Drift, Guarantee
 from reconcile.effects._derived_rows import row_set_finders
 from reconcile.effects._from_python import function_name, reading_faults
-from reconcile.effects._link import carrier
+from reconcile.effects._lifting import Lift, lifted
+from reconcile.effects._link import carrier, terms
 from reconcile.effects.have_row import HaveRow
 from reconcile.errors import Fault
 from reconcile.finders import Finder, Source
@@ -104,8 +105,22 @@ class HaveRows(Declaration):
 
     def guarantee(self, model: type[Model], using: str) -> Guarantee:
         """A where a unique constraint covers link and key, C where a lock on the record keeps rows out, else D."""
-        whole = HaveRow(self.model, link={**self.link, **dict.fromkeys(self.key)})
-        return whole.guarantee(model, using)
+        return self._linked.level(model, using, key=self.key)
+
+    def is_tied(self, model: type[Model]) -> bool:
+        """Always: the link holds the record's own key."""
+        return self._linked.is_tied(model)
+
+    def inserted(self) -> tuple[type[Model], ...]:
+        """The rows' table."""
+        return self._linked.inserted()
+
+    def lift(self, every: QuerySet[Any], using: str) -> Lift:  # noqa: ARG002
+        """A constraint on the columns of link and key; NULL in the key counts like any value."""
+        keys = [*_fields(self.model, self.key)]
+        columns = [F(column.name) for column in (*terms(self.model, self.link), *keys)]
+        distinct = not any(column.null for column in keys)
+        return lifted(self.model, columns, condition=Q(), nulls_distinct=distinct, using=using)
 
     def writes(self, model: type[Model]) -> frozenset[Column]:
         """All columns of the row: an inserted row brings them all."""

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db.models import F, Field, Model, Q
+from django.db.models import F, Field, Model, Q, QuerySet
 
 from reconcile.declaring import Declaration, field_named
 from reconcile.drift import EXTRA, Drift, Guarantee
 from reconcile.effects._generic import Generic, generic_key
+from reconcile.effects._lifting import Lift
 from reconcile.effects._owner import Owner
 from reconcile.effects._source_faults import source_faults
 from reconcile.errors import Fault
@@ -63,6 +64,13 @@ class HaveSource(Declaration):
     def guarantee(self, model: type[Model], using: str) -> Guarantee:  # noqa: ARG002
         """D, since there is no owner whose row could be locked; C where a chunk keeps every other writer out."""
         return "C" if dialect_of(using).keeps_rows_out(constrained=False) else "D"
+
+    def lift(self, every: QuerySet[Any], using: str) -> Lift:  # noqa: ARG002
+        """None: an orphan has no owner."""
+        return Lift(
+            why_not="A record whose owner is gone has no row that could be locked. Only a foreign key with a constraint "
+            "in the database lets no such record come to be."
+        )
 
     def writes(self, model: type[Model]) -> frozenset[Column]:
         """All columns of the records: a remedy that deletes takes each of them away."""

@@ -15,7 +15,7 @@ from django.db.models import CompositePrimaryKey, Field, Model, Q
 from reconcile.drift import Written
 from reconcile.errors import ChunkConflictError
 from reconcile.remedies._base import Journal
-from reconcile.remedies._colliding import Unique, unique_with
+from reconcile.remedies._colliding import Colliding, unique_with
 from reconcile.remedies._referring import Reference, Referring
 from reconcile.remedies.delete import delete_rows
 from reconcile.sql.cases import BATCH, chosen
@@ -156,7 +156,7 @@ class _Examination:
         found.busy.update(self._busy(found.rows))
         return found
 
-    def _rows(self, unique: Sequence[Unique]) -> list[_Row]:
+    def _rows(self, unique: Sequence[Colliding]) -> list[_Row]:
         """The rows that refer to a row that goes; where they might collide, also those that refer to one that stays."""
         members = Keys([*dict.fromkeys([*self.groups, *self.groups.values()])])
         held = {each: _Held(self.referring.values(each, members)) for each in self.references}
@@ -206,7 +206,7 @@ class _Examination:
                 for survivor in row.survivors:
                     yield survivor, f"{self.model._meta.label} {row.key} would connect it with itself."
 
-    def _collide(self, unique: Unique, applies: str, rows: Sequence[_Row], found: Repointing) -> None:
+    def _collide(self, unique: Colliding, applies: str, rows: Sequence[_Row], found: Repointing) -> None:
         """Where moved rows come to be the same as others, they are surplus, or their groups are refused."""
         judged = [row for row in rows if row.values[applies]]
         # What stays as it is comes first, so that of two the moved row is surplus.

@@ -20,7 +20,7 @@ from reconcile.sql.expressions import Column, columns_of
 from reconcile.sql.texts import AsText, SameText
 from reconcile.windows import Keys
 
-__all__ = ["Delete", "delete_rows"]
+__all__ = ["Delete", "delete_rows", "referred"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Delete(Mending):
         free, held_too = beside(finder, free)
         # MySQL can't delete from a table that a subquery reads, so the condition is asked beforehand, under the lock.
         extra = finder.keys(free)
-        refused = dict(_referred(finder.model, Keys(extra), using=finder.using))
+        refused = dict(referred(finder.model, Keys(extra), using=finder.using))
         deleted = delete_rows(
             finder.model, [key for key in extra if key not in refused], journal, using=finder.using
         )
@@ -78,13 +78,14 @@ def delete_rows(model: type[Model], keys: Sequence[Any], journal: Journal, *, us
     return deleted
 
 
-def _referred(model: type[Model], keys: Keys, *, using: str) -> Iterator[tuple[Any, str]]:
+def referred(model: type[Model], keys: Keys, *, using: str) -> Iterator[tuple[Any, str]]:
     """Those of the rows that other rows refer to, each with the reason not to delete it."""
     if not keys.values:
         return
     references = Referring.to(model, using)
     for each in references.all:
-        if each.binding:
+        # What refers to the row in a parent's table may stay: that one isn't deleted.
+        if each.binding and each.target.model is references.model:
             values = references.values(each, keys)
             rows = references.rows(each, values)
             if each.kind is not None and each.model is references.model:

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.text import Text
 
+from reconcile.effects import Lift
 from reconcile.explaining import Explanation, Part
 from reconcile.reports._facts import GUARANTEES, settled
 from reconcile.sql.indexes import MissingIndex
@@ -29,6 +30,8 @@ def _lines(explained: Explanation) -> Iterator[RenderableType]:
     if explained.reason:
         yield Text(explained.reason, style="dim")
     yield Text.assemble("\nGuarantee ", (explained.guarantee, "bold"), f"  {GUARANTEES[explained.guarantee]}")
+    if explained.lift:
+        yield from _lift(explained.lift)
     if explained.settle:
         yield Text(settled(explained.settle))
     warned: set[MissingIndex] = set()
@@ -38,6 +41,15 @@ def _lines(explained: Explanation) -> Iterator[RenderableType]:
             if missing not in warned:
                 yield from _warning(missing)
         warned |= {*part.unindexed}
+
+
+def _lift(lift: Lift) -> Iterator[RenderableType]:
+    if not lift.django:
+        yield Text(f"No unique constraint would lift it to A. {lift.why_not}")
+        return
+    said = f"would not lift it to A here. {lift.why_not}" if lift.why_not else "would lift it to A:"
+    yield Text(f"In Meta.constraints of {lift.model} this {said}")
+    yield _unbroken(Text(lift.django, style="bold"))
 
 
 def _part(part: Part) -> Iterator[RenderableType]:

@@ -13,9 +13,9 @@ __all__ = ["GUARANTEES", "age_in_words", "nightly", "settled"]
 
 GUARANTEES: Mapping[Guarantee, str] = {
     "A": "A unique constraint, or the record's own row lock, keeps a repair and live writers apart.",
-    "B": "Handlers take the same lock as the repair.",
+    "B": "Handlers and the repair take the same lock on the record, and look before they insert.",
     "C": "The repair's lock keeps handlers in flight apart, not ones that insert later without asking.",
-    "D": "Best effort: no constraint and no lock covers the link. A unique constraint on it would lift the rule to A.",
+    "D": "Best effort: no constraint and no lock covers what a repair writes.",
 }
 
 

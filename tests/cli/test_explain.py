@@ -39,7 +39,7 @@ def test_the_json_of_an_explanation_is_exactly_the_documented_object(db, rules):
     code, report = run_json("explain", "own.r")
     assert code == 0
     assert list(report) == [
-        "version", "rule", "database", "sentence", "reason", "guarantee", "settle", "drifts",
+        "version", "rule", "database", "sentence", "reason", "guarantee", "lift", "settle", "drifts",
     ]  # fmt: skip
     missing, extra = report["drifts"]
     assert (missing["drift"], extra["drift"]) == ("missing", "extra")
@@ -47,6 +47,54 @@ def test_the_json_of_an_explanation_is_exactly_the_documented_object(db, rules):
     (unindexed,) = missing["unindexed"]
     assert list(unindexed) == ["table", "columns", "create", "django"]
     assert (unindexed["table"], unindexed["columns"]) == ("zoo_bill", ["basket_number"])
+
+
+def test_the_constraint_that_would_lift_a_rule_to_a_is_named(db, rules):
+    rules(LOOSE)
+    declared = 'models.UniqueConstraint(fields=["basket_number"], name="zoo_bill_basket_number_once")'
+    _, out, _ = run("explain", "own.r")
+    assert f"In Meta.constraints of zoo.Bill this would lift it to A:\n  {declared}" in out
+    assert run_json("explain", "own.r")[1]["lift"] == {
+        "model": "zoo.Bill", "fields": ["basket_number"], "django": declared, "why_not": None,
+    }  # fmt: skip
+
+
+def test_a_constraint_that_this_database_does_not_know_is_named_with_that(db, rules):
+    rules(
+        "from django.db.models import Q\n"
+        "r = Rule(every=Basket, must=HaveRow(Bill, link={'basket_number': F('pk')}, where=Q(kind='x')))"
+    )
+    _, out, _ = run("explain", "own.r")
+    why = run_json("explain", "own.r")[1]["lift"]["why_not"]
+    assert 'condition=models.Q(kind="x")' in out
+    if connection.features.supports_partial_indexes:
+        assert (why, "this would lift it to A:" in out) == (None, True)
+    else:
+        assert why == "This database has no unique constraints with a condition."
+        assert f"this would not lift it to A here. {why}" in words(out)
+
+
+def test_where_no_constraint_would_lift_a_rule_that_is_said(db, rules):
+    rules("r = Rule(every=Basket, must=HaveRow(Bill, link={'basket_number': F('pk')}, count=2))")
+    _, out, _ = run("explain", "own.r")
+    lift = run_json("explain", "own.r")[1]["lift"]
+    assert (lift["model"], lift["fields"], lift["django"]) == (None, [], None)
+    assert f"No unique constraint would lift it to A. {lift['why_not']}" in words(out)
+
+
+@pytest.mark.django_db
+def test_a_rule_at_a_has_nothing_to_lift():
+    assert run_json("explain", "orders.invoice")[1]["lift"] is None
+    assert "lift" not in run("explain", "orders.invoice")[1]
+
+
+def test_handlers_that_hold_the_record_are_said_to(db, rules):
+    rules(
+        "from tests.test_guarantees import careful\n"
+        "r = Rule(every=Basket, must=HaveRow(Bill, link={'basket_number': F('pk')}), covers=[careful])"
+    )
+    assert "Guarantee B  Handlers and the repair take the same lock" in run("explain", "own.r")[1]
+    assert run_json("explain", "own.r")[1]["lift"]["model"] == "zoo.Bill"
 
 
 @pytest.mark.django_db

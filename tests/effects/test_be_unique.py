@@ -10,7 +10,7 @@ from django.utils import timezone
 from reconcile import EXTRA, STALE, BeUnique, Delete, Insert, Merge, Report, Rule, Settle, Update
 from reconcile.graph import in_order
 from reconcile.models import Change, Shard
-from reconcile.runs._rule import too_risky
+from reconcile.runs import too_risky
 from reconcile.windows import EVERYTHING, Keys, Window
 from tests.helpers import (
     Session,

@@ -1,3 +1,4 @@
+import json
 import re
 import threading
 from datetime import timedelta
@@ -329,7 +330,7 @@ def test_the_sentence_names_rows_link_and_function():
 
 def test_the_guarantee_is_a_where_a_constraint_covers_link_and_key():
     assert rule().guarantee("default") == "A"
-    assert WORDS.guarantee("default") == {"sqlite": "C"}.get(connection.vendor, "D")
+    assert WORDS.guarantee("default") == {"mysql": "D"}.get(connection.vendor, "C")
 
 
 @pytest.mark.parametrize(
@@ -378,7 +379,7 @@ def test_documents_among_the_values_are_compared_as_json():
     assert_repairs(give, update=1)
     bill.refresh_from_db()
     assert bill.details == {"length": 3, "on": True}
-    assert Change.objects.get().before == {"details": {"on": 1, "length": 3}}
+    assert json.loads(Change.objects.get().before["details"]) == {"on": 1, "length": 3}
 
 
 @pytest.mark.server

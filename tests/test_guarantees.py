@@ -1,0 +1,482 @@
+"""Which guarantee a rule has, what it follows from, and which constraint would lift it."""
+
+from functools import wraps
+
+import pytest
+from django.core import checks
+from django.db import connection, models
+from django.db.models import F, Max, Q, UniqueConstraint
+from django.db.models.functions import Lower, Now
+from django.test.utils import isolate_apps
+
+from reconcile import (
+    MISSING,
+    AtLeast,
+    AtMost,
+    BeUnique,
+    Call,
+    Enqueue,
+    HaveReceipt,
+    HaveRow,
+    HaveRows,
+    HaveSource,
+    HaveValues,
+    Report,
+    Rule,
+    locks,
+)
+from sample_project.shop.models import Invoice, Order
+from tests.cli.test_cli import rules
+from tests.helpers import statements
+from tests.zoo.models import (
+    Basket,
+    Bill,
+    Contact,
+    Loose,
+    Mention,
+    NamedTeam,
+    Note,
+    Player,
+    Team,
+    Vehicle,
+    Visit,
+    Word,
+)
+from tests.zoo.tasks import keep
+
+__all__ = ["rules"]
+
+LINK = {"basket_number": F("pk")}
+
+
+@locks(Basket)
+def careful(*, instance, **_):
+    Bill.objects.get_or_create(basket_number=instance.pk)
+
+
+def careless(*, instance, **_):
+    Bill.objects.create(basket_number=instance.pk)
+
+
+def bill(*covers, **options):
+    must = options.pop("must", None) or HaveRow(Bill, link=LINK)
+    return Rule(**{"name": "bill", "every": Basket, "must": must, "covers": covers, **options})
+
+
+def level(rule):
+    assert [str(fault) for fault in rule.faults()] == []
+    return rule.guarantee("default")
+
+
+def without_lock():
+    """What a rule has whose link no constraint and no foreign key covers."""
+    return "D" if connection.vendor == "mysql" else "C"
+
+
+def exclusive(rule):
+    from django.utils import timezone
+
+    compiled = rule.compile(using="default", now=timezone.now())
+    return {each.drift: each.exclusive for each in compiled.finders if each.exclusive}
+
+
+# What covers a link.
+
+
+@isolate_apps("tests.zoo")
+def linked_model(*constraints, **meta):
+    """A model of rows that a basket may owe, with these constraints."""
+
+    class Row(models.Model):
+        number = models.BigIntegerField(null=True)
+        other = models.BigIntegerField(null=True)
+        kind = models.CharField(max_length=10)
+        active = models.BooleanField()
+        text = models.TextField(default="")
+
+        class Meta:
+            app_label = "zoo"
+
+    Row._meta.constraints = list(constraints)
+    for name, value in meta.items():
+        setattr(Row._meta, name, value)
+    return Row
+
+
+def linked(model, link=None, **options):
+    return Rule(name="r", every=Basket, must=HaveRow(model, link=link or {"number": F("pk")}, **options))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("condition", "where", "covered"),
+    [
+        (Q(active=True), Q(active=True), True),
+        (Q(active=True), Q(active=True, kind="x"), True),
+        (Q(active=True), Q(kind="x") & Q(active=True), True),
+        (Q(kind="x", active=True), Q(active=True) & Q(kind="x"), True),
+        (Q(active=True), Q(), False),
+        (Q(active=True), Q(active=False), False),
+        (Q(kind="x", active=True), Q(active=True), False),
+        (Q(active=True), Q(active=True) | Q(kind="x"), False),
+        (Q(active=True), ~Q(active=True, kind="x"), False),
+    ],
+)
+def test_a_conditional_constraint_counts_where_all_rows_that_count_meet_its_condition(
+    condition, where, covered
+):
+    row = linked_model(UniqueConstraint(fields=["number"], condition=condition, name="once"))
+    partial = connection.features.supports_partial_indexes
+    assert (linked(row, where=where).guarantee("default") == "A") is (covered and partial)
+
+
+@pytest.mark.django_db
+def test_a_constant_of_the_link_is_a_condition_too():
+    row = linked_model(UniqueConstraint(fields=["number"], condition=Q(kind="x"), name="once"))
+    partial = connection.features.supports_partial_indexes
+    assert (linked(row, {"number": F("pk"), "kind": "x"}).guarantee("default") == "A") is partial
+    assert linked(row, {"number": F("pk"), "kind": "y"}).guarantee("default") != "A"
+
+
+@pytest.mark.django_db
+def test_a_constraint_on_more_than_the_link_covers_nothing():
+    row = linked_model(UniqueConstraint(fields=["number", "kind"], name="once"))
+    assert linked(row).guarantee("default") != "A"
+    assert linked(row, {"number": F("pk"), "kind": "x"}).guarantee("default") == "A"
+
+
+@isolate_apps("tests.zoo")
+def test_a_constraint_of_an_inherited_table_covers_the_rows_that_continue_it():
+    class Numbered(models.Model):
+        number = models.IntegerField()
+
+        class Meta:
+            app_label = "zoo"
+            constraints = (UniqueConstraint(fields=["number"], name="zoo_numbered_once"),)
+
+    class Special(Numbered):
+        size = models.IntegerField()
+
+        class Meta:
+            app_label = "zoo"
+
+    class Alias(Special):
+        class Meta:
+            app_label = "zoo"
+            proxy = True
+
+    assert level(Rule(name="r", every=Special, must=BeUnique("number"))) == "A"
+    assert level(Rule(name="r", every=Alias, must=BeUnique("number"))) == "A"
+    assert level(Rule(name="r", every=Special, must=BeUnique("size"))) != "A"
+
+
+# Level C: a lock on the table.
+
+
+@pytest.mark.parametrize(
+    ("rule", "table"),
+    [
+        (bill(), Bill),
+        (bill(careless), Bill),
+        (bill(must=HaveRow(Bill, link=LINK, count=3)), Bill),
+        (bill(must=HaveRow(Bill, link=LINK, count=AtLeast(1))), Bill),
+        (bill(every=Team, must=HaveRow(Player, link={"team": F("pk")})), Player),
+    ],
+)
+def test_on_postgresql_the_table_is_locked_where_no_constraint_covers_the_link(rule, table):
+    locked = connection.vendor == "postgresql"
+    assert exclusive(rule) == ({MISSING: (table,)} if locked else {})
+    if locked:
+        assert level(rule) == "C"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        bill(every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")})),
+        bill(careful),
+        bill(must=HaveRow(Bill, link=LINK, count=AtMost(1))),
+        bill(remedies={MISSING: Call(careless)}),
+        bill(remedies={MISSING: Report()}),
+        bill(every=Vehicle, must=HaveValues(wheels=4)),
+    ],
+)
+def test_no_table_is_locked_where_that_is_needless_or_a_function_would_hold_it(rule):
+    assert exclusive(rule) == {}
+
+
+def test_a_rule_that_calls_a_function_has_no_table_lock_and_so_no_level_c_of_it():
+    expected = {"postgresql": "D", "mysql": "D", "sqlite": "C"}[connection.vendor]
+    assert bill(remedies={MISSING: Call(careless)}).guarantee("default") == expected
+
+
+@pytest.mark.parametrize(
+    ("every", "must", "checked"),
+    [
+        (Team, HaveRow(Player, link={"team": F("pk")}), True),
+        (NamedTeam, HaveRow(Player, link={"team": F("pk")}), True),
+        (Basket, HaveRow(Player, link={"team": F("pk")}), False),
+        (Team, HaveRow(Loose, link={"contact": F("pk")}), False),
+    ],
+)
+def test_on_mariadb_only_a_foreign_key_to_the_record_itself_is_checked_against_its_lock(every, must, checked):
+    expected = {"mysql": "C" if checked else "D"}.get(connection.vendor, "C")
+    assert level(Rule(name="r", every=every, must=must)) == expected
+
+
+# Level B: handlers that take the same lock.
+
+
+def test_handlers_that_take_the_record_s_lock_make_it_b():
+    assert level(bill(careful)) == level(bill(careful, careful)) == "B"
+
+
+def test_one_handler_that_does_not_keeps_it_from_b():
+    assert level(bill(careful, careless)) == level(bill(careless)) == level(bill()) == without_lock()
+
+
+def test_a_lock_on_another_record_is_none():
+    @locks(Team)
+    def beside(*, instance, **_):
+        pass
+
+    assert level(bill(beside)) == without_lock()
+
+
+def test_the_lock_is_seen_through_other_decorators():
+    @wraps(careful)
+    def around(*args, **kwargs):
+        return careful(*args, **kwargs)
+
+    def opaque(*args, **kwargs):
+        return careful(*args, **kwargs)
+
+    assert level(bill(around)) == "B"
+    assert level(bill(opaque)) == without_lock()
+
+
+def test_where_two_records_owe_the_same_row_a_lock_on_one_of_them_is_not_enough():
+    shared = HaveRow(Visit, link={"page_code": F("label")}, create_only={"day": 1})
+    assert level(bill(careful, must=shared)) == without_lock()
+
+
+def test_a_task_acts_when_the_chunk_s_lock_is_gone():
+    rule = bill(careful, remedies={MISSING: Enqueue(keep)})
+    assert rule.guarantee("default") != "B"
+
+
+def test_a_constraint_is_worth_more_than_the_handlers_lock():
+    @locks(Order)
+    def handler(*, instance, **_):
+        pass
+
+    owed = HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")})
+    assert level(Rule(name="r", every=Order, must=owed, covers=[handler])) == "A"
+
+
+def test_a_group_of_duplicates_is_not_guarded_by_a_lock_on_one_record():
+    @locks(Contact)
+    def handler(*, instance, **_):
+        pass
+
+    assert level(Rule(name="r", every=Contact, must=BeUnique("email"), covers=[handler])) == "D"
+
+
+# The constraint that is missing.
+
+
+def pasted(django, **names):
+    return eval(django, {"models": models, "Lower": Lower, **names})
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "must",
+    [
+        lambda row: HaveRow(row, link={"number": F("pk")}),
+        lambda row: HaveRow(row, link={"number": F("pk"), "kind": "x"}),
+        lambda row: HaveRow(row, link={"number": F("pk")}, where=Q(kind='say "x"', active=True)),
+        lambda row: HaveRow(row, link={"number": F("pk")}, where=Q(kind="x") | ~Q(active=True)),
+        lambda row: HaveRow(row, link={"number": F("pk")}, where=Q(other__isnull=True)),
+        lambda row: HaveRow(row, link={"number": F("pk")}, count=AtMost(1)),
+        lambda row: HaveRows(row, link={"number": F("pk")}, rows=list, reads=["note"], key=["kind"]),
+        lambda row: HaveRows(row, link={"number": F("pk")}, rows=list, reads=["note"], key=["other"]),
+    ],
+)
+def test_the_constraint_that_is_named_lifts_the_rule_to_a(must):
+    row = linked_model()
+    rule = Rule(name="r", every=Basket, must=must(row))
+    assert rule.guarantee("default") != "A"
+    lift = rule.lift("default")
+    assert lift.model == "zoo.Row"
+    row._meta.constraints = [pasted(lift.django)]
+    lifted = rule.guarantee("default") == "A"
+    assert lifted is lift.helps is not bool(lift.why_not)
+    assert (rule.lift("default") is None) is lifted
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("columns", "every"),
+    [
+        (["number"], lambda rows: rows),
+        (["number", "kind"], lambda rows: rows),
+        ([Lower("kind")], lambda rows: rows),
+        ([Lower("kind"), "number"], lambda rows: rows),
+        (["number"], lambda rows: rows.filter(active=True)),
+        (["number"], lambda rows: rows.filter(active=True, kind__in=["x", "y"])),
+        (["number"], lambda rows: rows.filter(Q(active=True) | Q(kind="x"))),
+        (["number"], lambda rows: rows.exclude(kind="x")),
+    ],
+)
+@pytest.mark.parametrize("nulls_distinct", [True, False])
+def test_the_constraint_that_is_named_rules_the_duplicates_out(columns, every, nulls_distinct):
+    row = linked_model()
+    must = BeUnique(*columns, nulls_distinct=nulls_distinct)
+    rule = Rule(name="r", every=every(row._base_manager.all()), must=must)
+    assert rule.guarantee("default") == "D"
+    lift = rule.lift("default")
+    row._meta.constraints = [pasted(lift.django)]
+    assert (rule.guarantee("default") == "A") is lift.helps is not bool(lift.why_not)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (bill(must=HaveRow(Bill, link=LINK, count=2)), "several rows"),
+        (bill(must=HaveRow(Bill, link=LINK, count=AtLeast(1))), "several rows"),
+        (bill(must=HaveRow(Bill, link=LINK, where=Q(made_at__lt=Now()))), "the clock"),
+        (bill(every=Contact, must=BeUnique("team__name")), "several tables"),
+        (bill(every=Contact, must=BeUnique(Lower("team__name"))), "several tables"),
+        (bill(every=Contact.objects.filter(team__name="x"), must=BeUnique("email")), "every="),
+        (bill(every=Contact.objects.filter(visits=F("spent")), must=BeUnique("email")), "every="),
+        (bill(every=Mention, must=HaveSource("note")), "owner"),
+        (bill(every=Note, must=HaveReceipt("mail")), "outside the database"),
+        (bill(every=Team, must=HaveRow(Player, link={"team": F("pk")}, where=Q(team__name="x"))), "Other tables"),
+    ],
+)  # fmt: skip
+def test_where_no_constraint_would_lift_a_rule_a_sentence_says_why(rule, said):
+    assert [str(fault) for fault in rule.faults()] == []
+    lift = rule.lift("default")
+    assert (lift.django, lift.helps) == ("", False)
+    assert said in lift.why_not
+
+
+def test_a_rule_at_a_and_an_effect_that_can_not_tell_have_nothing_to_lift():
+    assert bill(every=Vehicle, must=HaveValues(wheels=4)).lift("default") is None
+    assert bill(every=Team, must=HaveValues(points=Max("players__age"))).lift("default") is None
+
+
+@pytest.mark.django_db
+def test_a_table_that_django_does_not_manage_gets_no_constraint_of_it():
+    lift = linked(linked_model(managed=False)).lift("default")
+    assert (bool(lift.django), lift.helps, "manage" in lift.why_not) == (True, False, True)
+
+
+@pytest.mark.django_db
+def test_a_text_of_any_length_is_not_unique_everywhere():
+    lift = linked(linked_model(), {"text": F("label")}).lift("default")
+    assert lift.helps is (connection.vendor != "mysql")
+
+
+@pytest.mark.django_db
+def test_a_long_name_is_cut_and_still_tells_constraints_apart():
+    row = linked_model(model_name="x" * 50)
+    names = {
+        pasted(linked(row, link).lift("default").django).name
+        for link in ({"number": F("pk"), "kind": "x"}, {"number": F("pk"), "active": True})
+    }
+    assert len(names) == 2
+    assert all(len(name) <= 60 and name.endswith("_once") for name in names)
+
+
+# The system check. Without a mark, these fail where the database is asked.
+
+
+def warnings():
+    return checks.run_checks(tags=["reconcile"])
+
+
+OWED = "r = Rule(every=Basket, must=HaveRow(Bill, link={'basket_number': F('pk')}%s)%s)"
+
+
+def test_a_rule_that_a_constraint_would_lift_is_warned_of_with_the_constraint(rules):
+    rules(OWED % ("", ""))
+    (warning,) = warnings()
+    assert (warning.id, warning.level) == ("reconcile.W001", checks.WARNING)
+    assert "Rule 'own.r': its guarantee is " in warning.msg
+    assert "zoo.Bill" in warning.msg
+    assert (
+        'models.UniqueConstraint(fields=["basket_number"], name="zoo_bill_basket_number_once")'
+        in warning.hint
+    )
+
+
+def test_a_rule_at_a_is_not(rules):
+    rules("r = Rule(every=Order, must=HaveRow(Invoice, link={'order': F('pk')}, values={'amount': 1}))")
+    assert warnings() == []
+
+
+def test_nor_is_one_whose_handlers_take_the_lock(rules):
+    rules("from tests.test_guarantees import careful\n" + OWED % ("", ", covers=[careful]"))
+    assert warnings() == []
+
+
+def test_nor_is_one_that_no_constraint_would_lift(rules):
+    rules(OWED % (", count=2", ""))
+    assert warnings() == []
+
+
+def test_a_constraint_with_a_condition_is_named_where_a_database_of_the_rule_has_such(rules):
+    rules("from django.db.models import Q\n" + OWED % (", where=Q(kind='x')", ", databases=['default']"))
+    found = warnings()
+    assert len(found) == (0 if connection.vendor == "mysql" else 1)
+    assert all('condition=models.Q(kind="x")' in each.hint for each in found)
+
+
+def test_the_server_is_not_asked_whether_null_can_be_unique(rules):
+    rules(
+        "from reconcile import HaveRows\nfrom tests.zoo.models import Contact, Letter\n"
+        "r = Rule(every=Contact, databases=['default'], must=HaveRows(\n"
+        "    Letter, link={'contact': F('pk')}, rows=list, reads=['email'], key=['number']))"
+    )
+    found = warnings()
+    assert len(found) == (1 if connection.vendor == "postgresql" else 0)
+    assert all("nulls_distinct=False" in each.hint for each in found)
+
+
+def test_a_rule_that_is_about_no_database_at_hand_is_not_warned_of(rules, settings):
+    settings.DATABASE_ROUTERS = ["tests.test_guarantees.Nowhere"]
+    rules(OWED % ("", ""))
+    assert warnings() == []
+
+
+class Nowhere:
+    def allow_migrate(self, db, app_label, **hints):
+        return False
+
+
+def test_rules_with_faults_are_not_warned_of_before_they_can_be_used(rules):
+    rules(OWED % ("", "") + "\nbad = Rule(every=Basket, must=HaveValues(totl=1))")
+    assert [each.id for each in warnings()] == ["reconcile.E013"]
+
+
+def test_the_sample_shop_is_warned_of_its_subscribers_alone():
+    """The newsletter's import makes duplicates, so that its table can't have the constraint yet."""
+    (warning,) = warnings()
+    assert "Rule 'subscribers.email': its guarantee is D" in warning.msg
+
+
+@pytest.mark.django_db
+def test_a_guarantee_and_its_lift_cost_no_statement():
+    with statements() as sent:
+        for rule in (bill(), bill(careful), bill(every=Note, must=HaveReceipt("mail"))):
+            rule.guarantee("default")
+            rule.lift("default")
+    assert len(sent) == 0
+
+
+def test_where_words_are_derived_a_key_that_may_be_null_needs_more_than_a_plain_constraint():
+    must = HaveRows(Word, link={"page_code": F("label")}, rows=list, reads=["label"], key=["number"])
+    assert "nulls_distinct=False" in must.lift(Basket.objects.all(), "archive").django
+    assert "past unique constraints" in must.lift(Basket.objects.all(), "archive").why_not
