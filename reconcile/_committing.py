@@ -1,9 +1,10 @@
 """One try at a chunk, and what is known of its COMMIT.
 
 Note [COMMIT without an answer]: where the connection breaks while COMMIT is under way, nobody on this side can know
-whether the server has carried it out. So it is looked up: the chunk's number stands in the shard's row, in the
-chunk's own transaction. A second try begins with a compare-and-set on that number. If the first was committed it finds the
-number taken, and what the first had written is what was written.
+whether the server has carried it out, or still will. So it is looked up: the chunk's number stands in the shard's row, by
+the chunk's own transaction, which holds that row's lock until it is over. Whoever gets the lock finds the number if the chunk
+was committed, and what it had written is what was written. A chunk's own patience with locks is too short for that: a
+COMMIT that comes later than the last try would have its records reported as failed, although they are repaired.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from typing import Any
 
 import structlog
 from django.db import Error, connections, transaction
+from django.db.models import QuerySet
 
 from reconcile.errors import GivenUpError
 from reconcile.journal import ChunkJournal
+from reconcile.models import Shard
 from reconcile.remedies import Wrote
 from reconcile.sql.dialects import dialect_of
 
-__all__ = ["Attempt", "CommittedError", "committed_or_not", "reconnected"]
+__all__ = ["Attempt", "committed_or_not", "reconnected", "stands"]
 
 log = structlog.get_logger()
 
@@ -45,6 +48,7 @@ class Attempt:
     locked: Sequence[Any] = ()
     wrote: Wrote = field(default_factory=Wrote)
     held: set[Any] = field(default_factory=set)
+    waits_for_tables: bool = False
     in_doubt: bool = False
 
     @property
@@ -57,14 +61,6 @@ class Attempt:
         """Keys that were locked, and neither left nor refused."""
         skipped = self.skipped
         return [key for key in self.locked if key not in skipped]
-
-
-class CommittedError(Exception):
-    """An earlier try, whose COMMIT was not answered, was committed after all. Never leaves `repairing`."""
-
-    def __init__(self, attempt: Attempt) -> None:
-        super().__init__(f"Chunk {attempt.number} was committed.")
-        self.attempt = attempt
 
 
 @contextmanager
@@ -104,3 +100,28 @@ def reconnected(using: str, pause: Callable[[float], None]) -> bool:
             continue
         return True
     return False
+
+
+def stands(tried: Attempt, shard: QuerySet[Shard], pause: Callable[[float], None]) -> bool:
+    """Whether a chunk whose COMMIT was not answered was committed. See Note [COMMIT without an answer].
+
+    `shard` is the row that the chunk belongs to, while this worker owns it. Waits until the chunk's transaction is over:
+    a minute at most on PostgreSQL, which ends idle ones; elsewhere as long as the server lets a session wait for a lock, for
+    each of a few tries. Raises the database's error where that was too short. Two statements.
+    """
+    for seconds in RECONNECTS:
+        try:
+            return _stands(tried, shard)
+        except Error as error:
+            if not dialect_of(shard.db).is_transient(error):
+                raise
+            log.warning("commit_not_decided", chunk=tried.number, error=str(error).strip())
+        pause(random.uniform(seconds / 2, seconds))  # noqa: S311
+    return _stands(tried, shard)
+
+
+def _stands(tried: Attempt, shard: QuerySet[Shard]) -> bool:
+    # Two statements: one alone would tell what was true before it had waited.
+    with transaction.atomic(using=shard.db):
+        dialect_of(shard.db).hold(shard)
+        return shard.filter(chunks=tried.number).exists()

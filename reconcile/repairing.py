@@ -117,11 +117,11 @@ class Chunks:
                     "chunk_retried", rule=self.rule, keys=len(keys), attempt=attempt + 1, error=str(error)
                 )
                 self.pause(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)))  # noqa: S311
-        if len(keys) > 1:
+        if len(keys) > 1 and not tried.waits_for_tables:
             middle = len(keys) // 2
             return self.repair(keys[:middle]) + self.repair(keys[middle:])
         if dialect_of(self.using).is_transient(failure):
-            self._hold(keys[0], failure)
+            self._hold(keys, failure)
         else:
             self._set_aside(keys[0], failure)
         return 0
@@ -136,12 +136,14 @@ class Chunks:
                 raise error
         return error
 
-    def _hold(self, key: Any, failure: Exception) -> None:
-        """Keep one record for a try at the end: other sessions were in its way each time."""
-        self._own_shard().update(set_aside=F("set_aside") + 1)
-        self.aside.append(key)
-        self.busy[key] = _first_line(failure)
-        log.warning("record_held", rule=self.rule, key=str(key), error=self.busy[key])
+    def _hold(self, keys: Sequence[Any], failure: Exception) -> None:
+        """Keep one record for a try at the end, or all where their table was never free: others were in the way each time."""
+        self._own_shard().update(set_aside=F("set_aside") + len(keys))
+        self.aside.extend(keys)
+        self.busy |= dict.fromkeys(keys, _first_line(failure))
+        log.warning(
+            "records_held", rule=self.rule, key=str(keys[0]), keys=len(keys), error=_first_line(failure)
+        )
 
     def _set_aside(self, key: Any, failure: Exception) -> None:
         """Note one record that can't be repaired; raises GivenUpError when that has become the normal case."""
@@ -167,7 +169,9 @@ class Chunks:
             self._fence(tried)
             if self.finder.exclusive and not self.remedy.deferred:
                 reached(Step.TABLES)
+                tried.waits_for_tables = True
                 dialect_of(self.using).lock_tables(self.finder.exclusive)
+                tried.waits_for_tables = False
             reached(Step.LOCK)
             tried.locked = self._lock(keys)
             reached(Step.WRITE)

@@ -34,6 +34,7 @@ from reconcile.runs._guards import again_in_words, recurrent, too_risky, waiting
 from reconcile.runs._results import Progress, RuleRepair, planned_only, recorded
 from reconcile.runs._rule import take
 from reconcile.runs._steering import ACTIVE
+from reconcile.runs._undoing import advance_undo
 from reconcile.sharding import KEEP
 
 __all__ = ["find", "nightly", "preview", "repair", "resume"]
@@ -137,11 +138,15 @@ def resume(run: Run, rules: Rules, *, using: str, progress: Progress | None = No
         raise UsageError(
             f"Run {run} is {run.state}; there is nothing to resume. What is left is for a new repair."
         )
+    undoes = run.kind == Run.Kind.UNDO
     for outcome in _outcomes(run, using).exclude(state=Outcome.State.DONE):
-        if outcome.rule not in rules:
+        # An undo is told by the journal alone.
+        if outcome.rule not in rules and not undoes:
             raise UnknownNameError("rule", outcome.rule, rules)
     Run._base_manager.using(using).filter(pk=run.pk).update(state=Run.State.RUNNING, why_stopped="")
     log.info("run_resumed", run=str(run.pk), database=using)
+    if undoes:
+        return advance_undo(run, using=using, progress=progress)
     return _advance(run, rules, using=using, progress=progress)
 
 

@@ -44,8 +44,13 @@ def too_risky(rule: Rule, using: str) -> str:
     guarantee = rule.guarantee(using)
     if guarantee in {"A", "B"} or (guarantee == "C" and rule.settle):
         return ""
-    settled = "; at C, settle= is enough" if guarantee == "C" else ""
-    return f"Its guarantee is {guarantee}, so the nightly job only reports. A unique constraint would lift it to A{settled}."
+    lift = rule.lift(using)
+    said = [f"Its guarantee is {guarantee}, so the nightly job only reports."]
+    if lift is not None and lift.helps:
+        said.append(f"A unique constraint on {lift.model} would lift it to A: reconcile explain {rule.name}")
+    elif guarantee == "C":
+        said.append("At C, settle= is enough.")
+    return " ".join(said)
 
 
 def caps_of(outcome: Outcome) -> Caps:
