@@ -13,14 +13,7 @@ from django.utils import timezone
 
 from reconcile.checking import check, evaluated
 from reconcile.drift import Status
-from reconcile.errors import (
-    CancelledError,
-    PausedError,
-    StoppedError,
-    TakenOverError,
-    UnknownNameError,
-    UsageError,
-)
+from reconcile.errors import UnknownNameError, UsageError
 from reconcile.fingerprints import fingerprint
 from reconcile.graph import in_order
 from reconcile.models import Outcome, Run
@@ -30,10 +23,10 @@ from reconcile.recurring import has_history
 from reconcile.registry import select, valid_rules
 from reconcile.rules import Rule
 from reconcile.runs._circles import settle
+from reconcile.runs._ending import ending
 from reconcile.runs._guards import again_in_words, recurrent, too_risky, waiting_in_words
 from reconcile.runs._results import Progress, RuleRepair, planned_only, recorded
 from reconcile.runs._rule import take
-from reconcile.runs._steering import ACTIVE
 from reconcile.runs._undoing import advance_undo
 from reconcile.sharding import KEEP
 
@@ -204,7 +197,7 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
         log.info("rule_done", run=str(run.pk), rule=result.rule, status=str(result.status), left=result.left)
         results[result.rule] = result
 
-    try:
+    with ending(run, using=using):
         circles = in_order(rules, using=using, now=run.now).circles
         for outcome in _outcomes(run, using):
             if outcome.state == Outcome.State.DONE:
@@ -214,20 +207,6 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
             for circle in circles:
                 if outcome.rule in circle and {*circle} <= {*results}:
                     _settle(circle, run, rules, results, using=using, took=took)
-    except TakenOverError:
-        # The run goes on in another worker's hands; what becomes of it is that one's to say.
-        raise
-    except (PausedError, CancelledError) as error:
-        state = Run.State.PAUSED if isinstance(error, PausedError) else Run.State.CANCELLED
-        _stop(run, using, f"Somebody has {state} it.", state=state)
-        raise
-    except KeyboardInterrupt:
-        _stop(run, using, "Somebody interrupted it.")
-        raise StoppedError(f"Interrupted. Go on with: reconcile resume {run}") from None
-    except BaseException as error:
-        _stop(run, using, str(error) or type(error).__name__)
-        raise
-    _finish(run, using)
     log.info("run_finished", run=str(run.pk), written=sum(each.written.total for each in results.values()))
     return list(results.values())
 
@@ -245,23 +224,3 @@ def _settle(
         settle(circle, run, rules, using=using, take=took)
         for outcome in _outcomes(run, using).filter(rule__in=circle):
             results[outcome.rule] = recorded(outcome, held=results[outcome.rule].held)
-
-
-def _finish(run: Run, using: str) -> None:
-    """Note the end of the run; it is only stopped where an error has left a rule open."""
-    open_rules = _outcomes(run, using).exclude(state=Outcome.State.DONE).values_list("rule", flat=True)
-    state = Run.State.STOPPED if open_rules else Run.State.FINISHED
-    why = f"Not finished: {', '.join(open_rules)}. Resuming the run goes on with that." if open_rules else ""
-    ended = {"state": state, "finished_at": timezone.now(), "why_stopped": why}
-    Run._base_manager.using(using).filter(pk=run.pk, state__in=ACTIVE).update(**ended)
-
-
-def _stop(run: Run, using: str, why: str, *, state: Run.State = Run.State.STOPPED) -> None:
-    """Note why the run ended before its end, where the database still answers."""
-    log.error("run_stopped", run=str(run.pk), why=why)
-    try:
-        _outcomes(run, using).update(held=None)
-        stopped = {"state": state, "finished_at": timezone.now(), "why_stopped": why}
-        Run._base_manager.using(using).filter(pk=run.pk, state__in=ACTIVE).update(**stopped)
-    except Exception as error:  # noqa: BLE001 - the first error is the one that is raised
-        log.error("run_not_recorded", run=str(run.pk), error=str(error))

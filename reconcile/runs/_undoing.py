@@ -146,7 +146,9 @@ class _Undo:
                 progress=lambda keys: progress(stretch.rule, keys),
             )
         finally:
-            self.failures[stretch.rule] |= chunks.failures | dict.fromkeys(chunks.aside, BUSY)
+            self.failures[stretch.rule] |= chunks.failures | {
+                key: chunks.busy.get(key, BUSY) for key in chunks.aside
+            }
 
     def close(self) -> None:
         """All stretches are through: note what was left, and let the rules go."""
