@@ -22,7 +22,7 @@ from reconcile.sql.statements import execute_select_into
 from reconcile.sql.texts import AsText
 from reconcile.windows import Keys
 
-__all__ = ["agreed", "agreed_number", "deletes", "remember"]
+__all__ = ["agreed", "agreed_number", "deletes", "forget", "remember"]
 
 BLOCK = 5_000
 """Keys that are noted at once."""
@@ -47,6 +47,11 @@ def remember(rule: str, finder: Finder, keys: Iterable[Any], *, run: UUID, using
         _note(rule, finder, Keys([key for key in block if str(key) not in known]), run, using)
     # What another run is finding at this moment stays.
     findings.filter(found_at__lt=began)._raw_delete(using)
+
+
+def forget(rule: str, *, using: str) -> None:
+    """Forget what was found for the rule: two runs have to agree anew. One statement."""
+    Finding._base_manager.using(using).filter(rule=rule)._raw_delete(using)
 
 
 def agreed(rule: str, finder: Finder, keys: Sequence[Any], *, run: UUID, using: str) -> Sequence[Any]:

@@ -96,6 +96,7 @@ That took {seconds:.0f} s. The database stands. From this folder, with
   .venv/bin/python manage.py shop_bulk 100       100 more orders that no signal sees
   .venv/bin/reconcile check --format json        what a machine reads
   .venv/bin/reconcile repair orders.invoice      the plan for one rule; add --apply to write
+  .venv/bin/reconcile undo RUN                   what of a run would be taken back; `reconcile runs` lists them
   .venv/bin/reconcile rules                      every rule, as a sentence
 
 The rules are in rules/, one subject a file.

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from reconcile import EXTRA, BeUnique, Call, Delete, HaveSource, Merge, Rule, Split, runs
 from reconcile.agreeing import agreed, deletes, remember
-from reconcile.models import Change, Finding
+from reconcile.models import Change, Finding, Run
 from reconcile.planning import Caps
 from reconcile.tasks import nightly
 from tests.helpers import found_by_the_night
@@ -97,6 +97,16 @@ def test_a_preview_notes_nothing_and_says_what_will_be_asked():
     assert not Finding.objects.exists()
     found_by_the_night(ORPHANS)
     assert preview(ORPHANS).warning == ""
+
+
+def test_after_an_undo_two_runs_have_to_agree_anew():
+    orphans(2)
+    repair(ORPHANS)
+    repair(ORPHANS)
+    runs.undo(Run.objects.get(outcomes__deleted=2), using="default")
+    assert Memo.objects.count() == 2
+    assert repair(ORPHANS).written.delete == 0
+    assert repair(ORPHANS).written.delete == 2
 
 
 def test_a_merge_waits_until_its_whole_group_was_found():

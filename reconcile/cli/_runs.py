@@ -130,9 +130,10 @@ def _one(run: Run) -> RenderableType:
             outcome.status or outcome.state, outcome.rule, *(f"{number:,}" for number in counts), left
         )
     remarks = [
-        f"{each.rule}  {each.error or each.why_stopped}"
+        f"{each.rule}  {remark}"
         for each in outcomes
-        if each.error or each.why_stopped
+        for remark in (each.error or each.why_stopped, each.warning)
+        if remark
     ]
     why = [why for why in (run.why_stopped, _sign_of_life(run)) if why]
     return Group("", f"Run {run.pk}, {run.kind}, {run.state}", "", rows, "", *remarks, *why)

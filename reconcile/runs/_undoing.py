@@ -8,6 +8,7 @@ import structlog
 from django.db import transaction
 from django.utils import timezone
 
+from reconcile.agreeing import forget
 from reconcile.checking import Kept, evaluated
 from reconcile.drift import STALE, Drift, Status, Written
 from reconcile.errors import GivenUpError
@@ -158,6 +159,8 @@ class _Undo:
                 state=Shard.State.DONE
             )
             self._note(rule, Outcome.State.DONE, "")
+            # Who takes a delete back doesn't want the next run to do it again at once.
+            forget(rule, using=self.using)
 
     def give_up(self, why: str) -> None:
         """Note why the undo ended before its end; what is taken back stays so."""
