@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
@@ -22,20 +22,54 @@ LEAST, FIRST, MOST = 10, 1_000, 5_000
 GROWTH = 1.2
 """How many times larger than the one before a chunk may be. It may shrink at once."""
 
-WEIGHT = 0.3
-"""Share of the latest chunk in the moving average of records a second."""
+_NOTHING = 1e-9
+"""Seconds for a record that are as good as none."""
+
+FADING = 0.7
+"""How much less a chunk counts than the one after it."""
+
+
+@dataclass
+class _Sums:
+    """Faded sums over chunks, from which their costs are told."""
+
+    weight: float = 0
+    n: float = 0
+    t: float = 0
+    nn: float = 0
+    nt: float = 0
+    fixed: float = 0
+
+    def add(self, records: int, seconds: float) -> None:
+        for name, more in (
+            ("weight", 1), ("n", records), ("t", seconds), ("nn", records**2), ("nt", records * seconds),
+        ):  # fmt: skip
+            setattr(self, name, getattr(self, name) * FADING + more)
+
+    def fitted(self) -> tuple[float, float]:
+        """Seconds that a chunk costs whatever its size, and seconds for each record; neither is negative."""
+        spread = self.weight * self.nn - self.n**2
+        # Chunks of about one size don't tell what of their time is fixed: that is as it was.
+        if spread > 1e-4 * self.weight * self.nn:
+            each = max((self.weight * self.nt - self.n * self.t) / spread, 0)
+            self.fixed = max((self.t - each * self.n) / self.weight, 0)
+        self.fixed = min(self.fixed, self.t / self.weight)
+        return self.fixed, (self.t - self.fixed * self.weight) / self.n
 
 
 @dataclass
 class Pace:
     """The size of the next chunk, which is never more than `most`.
 
-    rate: the moving average, in records a second; None before the first chunk.
+    Note [Fixed costs]: a chunk costs something whatever its size, and something for each record: t = a + b n, fitted to
+    the chunks so far by least squares, the latest counting most. Where only b is looked at, a chunk of which a alone is
+    more than a quarter of a second shrinks and shrinks, and takes no shorter for it. So it is made as large as its
+    fixed costs: it takes twice as long as the smallest would, and no chunk could be shorter than half of that.
     """
 
     most: int = MOST
     size: int = FIRST
-    rate: float | None = None
+    _sums: _Sums = field(default_factory=_Sums)
 
     def __post_init__(self) -> None:
         self.size = min(self.size, self.most)
@@ -47,17 +81,13 @@ class Pace:
         return cls(most=configured.get("CHUNK", MOST) if isinstance(configured, Mapping) else MOST)
 
     def note(self, records: int, seconds: float) -> None:
-        """Learn from a chunk that was repaired.
-
-        One that was much smaller than it might have been, such as the last, tells of its fixed costs rather than of
-        its records, unless it was slow all the same.
-        """
-        if records < self.size / 2 and seconds < SECONDS:
-            return
-        latest = records / max(seconds, 1e-6)
-        self.rate = latest if self.rate is None else WEIGHT * latest + (1 - WEIGHT) * self.rate
+        """Learn from a chunk of `records` that was repaired in `seconds`."""
+        self._sums.add(records, seconds)
+        fixed, each = self._sums.fitted()
+        for_records = max(SECONDS - fixed, fixed)
+        fitting = for_records / max(each, _NOTHING)
         grown = ceil(self.size * GROWTH)
-        self.size = min(self.most, max(LEAST, min(grown, int(self.rate * SECONDS))))
+        self.size = min(self.most, max(LEAST, min(grown, int(fitting))))
 
 
 def chunk_faults(most: Any) -> Iterator[Fault]:

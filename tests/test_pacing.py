@@ -34,23 +34,55 @@ def test_no_chunk_is_smaller_than_the_least():
     assert pace.size == LEAST
 
 
-def test_one_slow_chunk_does_not_decide_alone():
-    pace = Pace(size=MOST, rate=100_000)
-    pace.note(MOST, 1)
-    assert pace.size == MOST
-    assert MOST < pace.rate < 100_000
+def costing(fixed, each, chunks=40, **options):
+    """The sizes of the chunks of a repair that costs so many seconds a chunk and a record."""
+    pace, sizes = Pace(**options), []
+    for _ in range(chunks):
+        sizes.append(pace.size)
+        pace.note(pace.size, fixed + each * pace.size)
+    return sizes
 
 
-def test_a_last_small_chunk_says_nothing_of_the_speed():
-    pace = Pace(size=2_000, rate=50_000)
-    pace.note(3, 0.01)
-    assert (pace.size, pace.rate) == (2_000, 50_000)
+@pytest.mark.parametrize("each", [0.01, 0.001, 0.0001])
+def test_a_chunk_comes_to_take_a_quarter_of_a_second(each):
+    *_, last = costing(0, each)
+    assert last * each == pytest.approx(0.25, rel=0.05)
 
 
-def test_a_small_chunk_that_is_slow_all_the_same_counts():
-    pace = Pace()
-    pace.note(20, 5)
-    assert pace.size == LEAST
+def test_the_fixed_costs_of_a_chunk_are_part_of_its_quarter():
+    *_, last = costing(0.1, 0.001)
+    assert 0.1 + last * 0.001 == pytest.approx(0.25, rel=0.05)
+
+
+def test_a_chunk_whose_fixed_costs_are_all_of_it_does_not_shrink_for_ever():
+    """Such as one that reads a whole table for want of an index: a smaller one would take as long, for fewer records."""
+    *_, last = costing(1.0, 0.0005)
+    assert last == pytest.approx(1.0 / 0.0005, rel=0.1)
+    assert min(costing(1.0, 0.0005)[1:]) >= 100
+
+
+def test_a_chunk_that_costs_nothing_for_a_record_takes_as_many_as_it_may():
+    *_, last = costing(1.0, 0)
+    assert last == MOST
+
+
+def test_one_slow_chunk_does_not_decide_for_long():
+    pace = Pace(size=2_000)
+    for _ in range(10):
+        pace.note(2_000, 0.1)
+    before = pace.size
+    pace.note(before, 1)
+    for _ in range(20):
+        pace.note(pace.size, pace.size * 0.1 / 2_000)
+    assert pace.size >= before * 0.95
+
+
+def test_a_last_small_chunk_does_not_make_the_next_small():
+    pace = Pace(size=2_000)
+    for size in (1_800, 1_900, 2_000):
+        pace.note(size, size * 0.0001)
+    pace.note(3, 0.02)
+    assert pace.size >= 2_000
 
 
 @pytest.mark.django_db
