@@ -35,6 +35,11 @@ log = structlog.get_logger()
 
 _HELD = "Another session holds it, or what it is repaired by."
 
+_FOUND = (
+    "planned", "reported", "checked", "missing", "stale", "extra", "samples", "guarantee", "status", "again", "warning",
+)  # fmt: skip
+_LEFT = ("state", "status", "error", "left", "skipped", "refused", "why_stopped", "seconds")
+
 REFUSED = 100
 """Records that were set aside which an outcome names, each with the reason."""
 
@@ -87,7 +92,8 @@ def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progre
     outcome.refresh_from_db(using=using)
     outcome.seconds += time.monotonic() - started
     _note_left(outcome, rule, found, repaired)
-    outcome.save(using=using)
+    # Not the counts of rows: those are the chunks' own.
+    outcome.save(using=using, update_fields=_LEFT)
     return recorded(outcome, held=repaired.held)
 
 
@@ -185,7 +191,7 @@ def _note_found(outcome: Outcome, made: RulePlan, using: str) -> None:
     outcome.samples = [{"drift": str(each.drift), "key": each.key} for each in found.samples]
     outcome.guarantee = found.guarantee
     outcome.status = str(found.status)
-    outcome.save(using=using)
+    outcome.save(using=using, update_fields=_FOUND)
 
 
 def _note_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: _Repaired) -> None:

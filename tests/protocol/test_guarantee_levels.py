@@ -183,7 +183,8 @@ def test_a_repair_whose_table_a_handler_holds_for_long_gives_way_and_says_what_i
         result = repaired(STAMP)
         assert finish() is None
     assert (result.written.total, result.left, result.skipped) == (0, 1, 1)
-    assert "lock timeout" in result.why_stopped
+    assert [each["key"] for each in result.refused] == [str(parcel.pk)]
+    assert "lock timeout" in result.refused[0]["why"]
     assert stamps() == [1]
 
 
