@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench fixtures clean
 
 demo: $(VENV)/.sample
 	@$(BIN)/python -m sample_project.demo
@@ -17,6 +17,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fixtures: $(VENV)/.sample
+	@$(BIN)/python -m sample_project.dumping
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/orders.py

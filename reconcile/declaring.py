@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from types import FrameType
 from typing import Any, TypeVar
 
 from django.core.exceptions import FieldDoesNotExist, FieldError, ValidationError
@@ -21,6 +22,7 @@ from reconcile.sql.lookups import AsStored, stored_field
 
 __all__ = [
     "Declaration",
+    "Place",
     "as_expression",
     "column_faults",
     "condition_faults",
@@ -31,6 +33,17 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_REPLACING = ("dataclasses", "copy")
+"""Modules of `dataclasses.replace` and of `copy.replace`, which build for somebody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is declared: the file as Python has read it, and the line, counted from 1."""
+
+    file: str
+    line: int
 
 
 class _Declared(type):
@@ -47,8 +60,26 @@ class _Declared(type):
             hint = nearest(unknown[0], known)
             raise TypeError(f"{cls.__name__} has no option {unknown[0]!r}.{hint}") from error
         object.__setattr__(declared, "unknown_options", unknown)
-        object.__setattr__(declared, "declared_in", sys._getframe(1).f_globals.get("__name__", ""))
+        caller = sys._getframe(1)
+        object.__setattr__(declared, "declared_in", caller.f_globals.get("__name__", ""))
+        object.__setattr__(declared, "declared_at", _place(caller))
         return declared  # type: ignore[no-any-return]
+
+
+def _place(caller: FrameType) -> Place:
+    """The line of the module that is being imported, so of a rule file and not of a function that builds its rules.
+
+    Where nothing is being imported, the line that builds it, or has `dataclasses.replace` do so.
+    """
+    frame: FrameType | None = caller
+    while frame is not None:
+        spec = frame.f_globals.get("__spec__")
+        if frame.f_code.co_name == "<module>" and getattr(spec, "_initializing", False):
+            return Place(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    while caller.f_globals.get("__name__") in _REPLACING and caller.f_back:
+        caller = caller.f_back
+    return Place(caller.f_code.co_filename, caller.f_lineno)
 
 
 class Declaration(metaclass=_Declared):
@@ -57,6 +88,8 @@ class Declaration(metaclass=_Declared):
     unknown_options: tuple[str, ...]
     declared_in: str
     """Name of the module whose code built it."""
+    declared_at: Place
+    """The line of the rule file on which it stands."""
 
     def option_faults(self) -> Iterator[Fault]:
         """A fault for each option that the class does not have."""

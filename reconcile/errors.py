@@ -15,6 +15,7 @@ __all__ = [
     "ChunkConflictError",
     "EvaluationError",
     "Fault",
+    "FixtureError",
     "GivenUpError",
     "HeldError",
     "InvalidRulesError",
@@ -51,6 +52,10 @@ class InvalidRulesError(UsageError):
 
 class EvaluationError(ReconcileError):
     """The database could not answer: unreachable, not migrated, or a statement failed."""
+
+
+class FixtureError(EvaluationError):
+    """A fixture can't be loaded; the message names the file, and the object where there is one."""
 
 
 class HeldError(ReconcileError):

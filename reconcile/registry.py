@@ -207,7 +207,7 @@ def _rules_of(module: ModuleType, package: ModuleType, homes: Mapping[str, set[i
 
 def _named(rule: Rule, name: str) -> Rule:
     named = replace(rule, name=name)
-    for kept in ("unknown_options", "declared_in"):
+    for kept in ("unknown_options", "declared_in", "declared_at"):
         object.__setattr__(named, kept, getattr(rule, kept))
     return named
 

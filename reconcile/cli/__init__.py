@@ -14,7 +14,7 @@ from reconcile.cli._group import reconcile
 __all__ = ["main", "reconcile"]
 
 # Each module adds its commands to the group.
-from reconcile.cli import _check, _explain, _repair, _rules, _runs, _steer, _undo  # noqa: F401
+from reconcile.cli import _baseline, _check, _explain, _repair, _rules, _runs, _steer, _undo  # noqa: F401
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

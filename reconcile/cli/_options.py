@@ -157,7 +157,9 @@ def write_report(
 
     def write(target: Any) -> None:
         if form in machine:
-            target.write(f"{machine[form]()}\n")
+            said = machine[form]()
+            # A format that has a line for each thing found is empty where there is none.
+            target.write(f"{said}\n" if said else "")
         else:
             width = None if target.isatty() else WIDTH
             Console(file=target, highlight=False, width=width).print(text(), crop=False)

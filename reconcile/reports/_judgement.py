@@ -18,7 +18,7 @@ from reconcile.judging import UNSAID, Judgement, Made, Row, State, Subject, Verd
 from reconcile.reports._facts import GUARANTEES
 from reconcile.reports.text import plural
 
-__all__ = ["judgement"]
+__all__ = ["judgement", "subjects"]
 
 _LONGEST = 120
 """Characters of a value that are shown."""
@@ -41,6 +41,11 @@ _ACTS = {
 def judgement(judged: Judgement) -> RenderableType:
     """The rule's sentence, then what the key names: a record, an extra row, or both."""
     return Group(*_lines(judged))
+
+
+def subjects(judged: Judgement) -> RenderableType:
+    """What the key names alone, for where the rule is told already."""
+    return Group(*(part for each in judged.subjects for part in _subject(each, settles=judged.settles)))
 
 
 def _lines(judged: Judgement) -> Iterator[RenderableType]:

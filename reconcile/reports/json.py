@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, time
 from math import isfinite
@@ -42,12 +42,12 @@ def check_report(report: CheckReport) -> str:
             "database": report.database,
             "status": report.status,
             "seconds": round(report.seconds, 3),
-            "rules": [_check(each) for each in report.checks],
+            "rules": [_check(each, report.origins) for each in report.checks],
         }
     )
 
 
-def _check(check: RuleCheck) -> dict[str, Any]:
+def _check(check: RuleCheck, origins: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     return {
         "rule": check.rule.name,
         "status": str(check.status),
@@ -57,9 +57,20 @@ def _check(check: RuleCheck) -> dict[str, Any]:
         "extra": check.tally[EXTRA],
         "guarantee": check.guarantee or None,
         "seconds": round(check.seconds, 3),
-        "samples": [{"drift": str(sample.drift), "key": sample.key} for sample in check.samples],
+        "samples": [
+            {
+                "drift": str(sample.drift),
+                "key": sample.key,
+                **_origin(origins.get((check.rule.name, sample.key))),
+            }
+            for sample in check.samples
+        ],
         "error": check.error,
     }
+
+
+def _origin(origin: str | None) -> dict[str, str]:
+    return {} if origin is None else {"origin": origin}
 
 
 def repair_report(report: RepairReport) -> str:

@@ -14,7 +14,7 @@ from reconcile.reports._facts import GUARANTEES, age_in_words, nightly
 from reconcile.rules import Rule
 from reconcile.sql.dialects import dialect_of
 
-__all__ = ["catalogue", "stale_in"]
+__all__ = ["catalogue", "escaped", "fenced", "stale_in"]
 
 _DATABASES = {"postgresql": "PostgreSQL", "mysql": "MariaDB", "sqlite": "SQLite"}
 
@@ -35,7 +35,7 @@ def _page(rules: Sequence[Rule], using: str) -> str:
     parts = [
         "# Rules",
         head,
-        "\n".join(f"- [{_escaped(rule.name)}](#{anchors[rule.name]})" for rule in rules),
+        "\n".join(f"- [{escaped(rule.name)}](#{anchors[rule.name]})" for rule in rules),
         *(part for rule in rules for part in _rule(in_order(rule), using)),
     ]
     return "\n\n".join(parts)
@@ -63,12 +63,12 @@ def _sections(page: str) -> Mapping[str, str]:
 
 def _rule(rule: Rule, using: str) -> Iterator[str]:
     finders = finders_of(rule, using)
-    yield f"## {_escaped(rule.name)}"
-    yield _escaped(rule.sentence)
+    yield f"## {escaped(rule.name)}"
+    yield escaped(rule.sentence)
     if rule.reason:
-        yield _escaped(rule.reason)
+        yield escaped(rule.reason)
     rows = [(name, value) for name, value in _facts(rule, finders, using) if value]
-    yield "\n".join(["| | |", "|---|---|", *(f"| {name} | {_escaped(value)} |" for name, value in rows)])
+    yield "\n".join(["| | |", "|---|---|", *(f"| {name} | {escaped(value)} |" for name, value in rows)])
     for finder in finders:
         yield _details(rule, finder, using)
 
@@ -95,9 +95,14 @@ def _details(rule: Rule, finder: Finder, using: str) -> str:
     sql = sql_of(rule, finder, using)
     if sql is None:
         sql = _unsaid(finder)
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall(r"`+", sql)), 3)
-    lines = "\n".join(line.rstrip() for line in sql.split("\n"))
-    return f"<details>\n<summary>{summary}</summary>\n\n{fence}sql\n{lines}\n{fence}\n\n</details>"
+    return f"<details>\n<summary>{summary}</summary>\n\n{fenced(sql, 'sql')}\n\n</details>"
+
+
+def fenced(text: str, language: str = "") -> str:
+    """The text as a block of code, whatever backticks it has."""
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall(r"`+", text)), 3)
+    lines = "\n".join(line.rstrip() for line in text.split("\n"))
+    return f"{fence}{language}\n{lines}\n{fence}"
 
 
 def _unsaid(finder: Finder) -> str:
@@ -123,7 +128,7 @@ def _anchors(names: Sequence[str]) -> Mapping[str, str]:
     return anchors
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text in one line that Markdown shows as it is. Addresses in memory, which change, are left out."""
     line = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(text.split()))
     line = re.sub(r"([\\`*\[\]|~$]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z]))", r"\\\1", line)

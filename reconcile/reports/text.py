@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reconcile.checking import RuleCheck
-from reconcile.drift import EXTRA, MISSING, STALE, VERBS, Drift, Sample, Status
+from reconcile.drift import EXTRA, MISSING, STALE, VERBS, Drift, Status
 from reconcile.reports._facts import nightly
 from reconcile.reports._summary import CheckReport, RepairReport
 from reconcile.rules import Rule
@@ -66,7 +66,7 @@ def check_report(report: CheckReport) -> RenderableType:
             check.guarantee or "–",
             f"{check.seconds:.2f} s",
         )
-    return Group("", rows, "", *_details(report.checks), _check_sum(report))
+    return Group("", rows, "", *_details(report), _check_sum(report))
 
 
 def _status(status: Status) -> Text:
@@ -77,15 +77,15 @@ def _count(number: int, drift: Drift) -> Text:
     return Text(f"{number:,}", style=_DRIFT_STYLES[drift]) if number else Text("·", style="dim")
 
 
-def _details(checks: Sequence[RuleCheck]) -> Iterator[RenderableType]:
-    for check in checks:
+def _details(report: CheckReport) -> Iterator[RenderableType]:
+    for check in report.checks:
         if check.status is Status.PASS and not check.tally.settling:
             continue
         yield Text.assemble((check.rule.name, "bold"), "  ", (check.rule.sentence, "dim"))
         if check.error:
             yield _indented(Text(check.error, style="red"))
         for drift in Drift:
-            if line := _sample_line(check.samples, drift, check.tally[drift]):
+            if line := _sample_line(check, drift, report.origins):
                 yield _indented(line)
         if check.tally.settling:
             young = f"{plural(check.tally.settling, 'record')} left alone: too young to be judged"
@@ -97,12 +97,16 @@ def _indented(line: Text) -> Padding:
     return Padding(line, (0, 0, 0, 2), expand=False)
 
 
-def _sample_line(samples: Sequence[Sample], drift: Drift, number: int) -> Text | None:
+def _sample_line(check: RuleCheck, drift: Drift, origins: Mapping[tuple[str, str], str]) -> Text | None:
+    """The keys in a line; where it is known whence the rows come, that in place of the keys, a line each."""
+    number = check.tally[drift]
     if not number:
         return None
-    keys = [sample.key for sample in samples if sample.drift is drift]
-    more = f" and {number - len(keys):,} more" if number > len(keys) else ""
-    of = f"{', '.join(keys)}{more}" if keys else f"{number:,}"
+    keys = [sample.key for sample in check.samples if sample.drift is drift]
+    shown = [origins.get((check.rule.name, key), key) for key in keys]
+    between, before = (", ", " ") if shown == keys else (f"\n{'':<8}", f"\n{'':<8}")
+    more = f"{before}and {number - len(keys):,} more" if number > len(keys) else ""
+    of = f"{between.join(shown)}{more}" if keys else f"{number:,}"
     return Text.assemble((f"{drift:<8}", _DRIFT_STYLES[drift]), of)
 
 

@@ -5,6 +5,7 @@ Output: progress on a terminal -> tests/cli/test_cli.py::test_progress_is_shown_
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 from django.utils import timezone
@@ -47,6 +48,9 @@ def noisy(transactional_db, tmp_path):
     return environment(DJANGO_SETTINGS_MODULE="tests.settings", PYTHONPATH=f"{tmp_path}:{ROOT}"), tmp_path
 
 
+MENDED = str(ROOT / "sample_project" / "fixtures" / "mended.json")
+
+
 def invocations(key, run, folder):
     """Every command in its JSON mode with every flag it has, in an order in which each finds what it needs."""
     always = ["--database", "default", "--format", "json"]
@@ -55,13 +59,18 @@ def invocations(key, run, folder):
     return [
         (["check", *always, *chosen, "--samples", "1", "--fail-on", "warn"], 1, "rules"),
         (["check", "name", *kept], 1, "rules"),
+        (["check", "name", *always, "--fixtures", MENDED, "--fast", "--as-written"], 1, "rules"),
         (["rules", *always, *chosen], 0, "rules"),
         (["rules", *kept], 0, "rules"),
         (["explain", "invoice", *always], 0, "rule"),
         (["explain", "invoice", *always, "--key", key], 0, "rule"),
         (["explain", "name", *kept, "--key", key], 0, "rule"),
         (["repair", *always, *chosen, "--max-repairs", "2"], 4, "rules"),
-        (["repair", *always, *chosen, "--max-deletes", "2", "--output", str(folder / "plan.json")], 0, "rules"),
+        (
+            ["repair", *always, *chosen, "--max-deletes", "2", "--output", str(folder / "plan.json")],
+            0,
+            "rules",
+        ),
         (["repair", *always, *chosen, "--plan", str(folder / "plan.json")], 0, "rules"),
         (["repair", *kept, *chosen, "--max-repairs", "100%", "--apply"], 0, "rules"),
         (["runs", *always], 0, "runs"),
@@ -83,7 +92,11 @@ def test_every_command_in_json_mode_as_a_process_prints_json_and_nothing_else(no
     Outcome.objects.create(run=stopped, rule="invoice", position=0, may_repair=True)
     key = str(Order.objects.first().pk)
     for arguments, code, has in invocations(key, str(stopped.pk), folder):
-        report = folder / "report.json"
+        report = (
+            Path(arguments[arguments.index("--output") + 1])
+            if "--output" in arguments
+            else folder / "report.json"
+        )
         report.unlink(missing_ok=True)
         command = reconcile_command("--settings", "noisy_settings", "--verbose", *arguments)
         done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,0 +1,1 @@
+"""What the pytest plugin registers where there is something to do for it."""
