@@ -47,23 +47,6 @@ class Change(models.Model):
         return f"{self.verb} {self.model} {self.key}"
 
 
-class Finding(models.Model):
-    """A drifted row that a repair would delete, remembered between runs: it is deleted when a second run finds it, too."""
-
-    id = models.BigAutoField(primary_key=True)
-    rule = models.CharField(max_length=200)
-    drift = models.CharField(max_length=10)
-    key = models.TextField(help_text="Primary key of the drifted row, as text.")
-    first_run = models.UUIDField(help_text="Run that found it first.")
-    found_at = models.DateTimeField(default=timezone.now, help_text="When a run found it last.")
-
-    class Meta:
-        indexes = (models.Index(fields=("rule", "drift"), name="reconcile_finding_rule"),)
-
-    def __str__(self) -> str:
-        return f"{self.drift} {self.key} of {self.rule}"
-
-
 class ExactField(models.CharField):  # type: ignore[type-arg]
     """Characters that are told apart exactly. MariaDB and MySQL would fold case in a unique constraint."""
 
@@ -71,6 +54,29 @@ class ExactField(models.CharField):  # type: ignore[type-arg]
         """The column's type, with a collation where the database has another by default that folds."""
         parameters: Any = super().db_parameters(connection)
         return {**parameters, "collation": "utf8mb4_bin"} if connection.vendor == "mysql" else parameters
+
+
+class Finding(models.Model):
+    """A drifted row that a repair would delete, remembered between runs: it is deleted when a second run finds it, too."""
+
+    id = models.BigAutoField(primary_key=True)
+    rule = ExactField(max_length=200)
+    drift = models.CharField(max_length=10)
+    key = ExactField(max_length=255, help_text="Primary key of the drifted row, as text.")
+    fingerprint = models.CharField(
+        max_length=64, help_text="The rule's; what another rule of its name has found is another's."
+    )
+    first_run = models.UUIDField(help_text="Run that found it first.")
+    first_found_at = models.DateTimeField(default=timezone.now)
+    found_at = models.DateTimeField(default=timezone.now, help_text="When a run found it last.")
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("rule", "drift", "key"), name="reconcile_finding_once"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.drift} {self.key} of {self.rule}"
 
 
 class Receipt(models.Model):

@@ -46,6 +46,10 @@ class Run(models.Model):
     started_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True)
     why_stopped = models.TextField(default="", blank=True)
+    token = models.UUIDField(default=uuid.uuid4, help_text="Its worker; one with another token must stop.")
+    heartbeat = models.DateTimeField(
+        default=timezone.now, help_text="Last sign of life while it looks for drift."
+    )
     undoes = models.ForeignKey(
         "self",
         null=True,
@@ -68,7 +72,7 @@ class Outcome(models.Model):
         WAITING = "waiting"
         # waiting -> repairing occurs when the run reaches the rule and it may be repaired.
         REPAIRING = "repairing"
-        # done -> repairing occurs when another rule has since written what this one reads.
+        # done -> waiting occurs when another rule has since written what this one reads.
         # waiting, repairing -> done occurs when the rule was checked, and repaired and verified where due.
         DONE = "done"
 
@@ -84,6 +88,9 @@ class Outcome(models.Model):
     max_deletes = models.CharField(max_length=20, default="", blank=True)
     kept_plan = models.JSONField(
         default=dict, help_text="What the plan that was given says of the rule; empty without a plan."
+    )
+    fingerprint = models.CharField(
+        max_length=64, default="", blank=True, help_text="The rule's, as it was repaired."
     )
     status = models.CharField(max_length=10, default="", blank=True)
     guarantee = models.CharField(max_length=1, default="", blank=True)
