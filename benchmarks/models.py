@@ -33,3 +33,16 @@ class Note(models.Model):
     )
     object_id = models.CharField(max_length=36)
     target = GenericForeignKey()
+
+
+class Account(models.Model):
+    """Owes one statement, which nothing but its handlers and a rule keep."""
+
+    balance = models.IntegerField(default=0)
+
+
+class Statement(models.Model):
+    """A foreign key with its constraint, and no unique one."""
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="statements")
+    balance = models.IntegerField()

@@ -58,9 +58,12 @@ class Attempt:
 
     @property
     def repaired(self) -> list[Any]:
-        """Keys that were locked, and neither left nor refused."""
-        skipped = self.skipped
-        return [key for key in self.locked if key not in skipped]
+        """Keys that were locked, had drifted still, and were neither left nor refused."""
+        skipped, wrote = self.skipped, self.wrote
+        if not wrote.written.total:
+            return []
+        keys = self.locked if wrote.keys is None else wrote.keys
+        return [key for key in keys if key not in skipped]
 
 
 @contextmanager

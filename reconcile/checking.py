@@ -6,7 +6,7 @@ Counts are never capped; samples are. What goes wrong is an error of the rule, n
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -64,11 +64,12 @@ def check(
     samples: int = 5,
     keep: int = 0,
     known: Tally | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> RuleCheck:
     """Count a rule's drift on the database `using`, and collect up to `samples` keys of each kind of drift.
 
     `keep` is how many drifted keys of each kind to keep for a repair; with `known`, an earlier tally, the records
-    themselves are not counted again.
+    themselves are not counted again. `beat` is called before each window.
 
     One statement for the records, two for the range of keys, then one a window for each kind of drift
     (surplus rows: two), and one more for its samples. Without windows, one for records and drift together where
@@ -83,7 +84,7 @@ def check(
                 _Sighting(finder, samples, keep if rule.remedy(finder.drift).verb else 0)
                 for finder in compiled.finders
             ]
-            counted = _looked(compiled.source, sightings, known, whole=not keep)
+            counted = _looked(compiled.source, sightings, known, beat, whole=not keep)
             planned = sum(
                 (rule.remedy(each.finder.drift).planned(each.finder, each.number) for each in sightings),
                 Written(),
@@ -191,27 +192,31 @@ class _Sighting:
         return True
 
 
-def _looked(source: Source, sightings: list[_Sighting], known: Tally | None, *, whole: bool) -> Tally:
+def _looked(
+    source: Source, sightings: list[_Sighting], known: Tally | None, beat: Callable[[], None], *, whole: bool
+) -> Tally:
     """Count the records and their drift: in one statement, where the one finder can and no keys are to be kept."""
     tallied = sightings[0].finder.tallied if len(sightings) == 1 and known is None and whole else None
     if tallied is None:
         counted = known or _records(source)
-        _walk(source, sightings, counted)
+        _walk(source, sightings, counted, beat)
         return counted
     counted = tallied()
     sightings[0].sample(counted[sightings[0].finder.drift])
     return counted
 
 
-def _walk(source: Source, sightings: list[_Sighting], counted: Tally) -> None:
+def _walk(source: Source, sightings: list[_Sighting], counted: Tally, beat: Callable[[], None]) -> None:
     for each in sightings:
         if not each.finder.carried:
+            beat()
             each.look(EVERYTHING)
     carried = [each for each in sightings if each.finder.carried]
     if not carried:
         return
     size = next((each.finder.window for each in carried if len(carried) == 1), None)
     for window, last in _windows(source, counted.checked + counted.settling, size):
+        beat()
         for each in carried:
             each.look(_reaching(each.finder, window, last=last))
 

@@ -41,7 +41,8 @@ def _lifting(rule: Rule) -> Iterator[checks.CheckMessage]:
         lift, level = _lift(rule, using)
         if lift is not None and lift.helps and level != "B":
             said = f"Rule {rule.name!r}: its guarantee is {level}, for want of a unique constraint on {lift.model}."
-            hint = f"Mend the duplicates, then declare in Meta.constraints: {lift.django}"
+            needs = f" (needs {lift.needs})" if lift.needs else ""
+            hint = f"Mend the duplicates, then declare in Meta.constraints: {lift.django}{needs}"
             yield checks.Warning(said, hint=hint, id="reconcile.W001")
             return
 

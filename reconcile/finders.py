@@ -178,6 +178,7 @@ class Finder:
         key, then what they have in common. A remedy that deletes locks the others first.
     exclusive: tables that a chunk locks before any row, since no lock on a row keeps other sessions from inserting the
         row that the chunk inserts.
+    deletable: of the keys of rows that are about to be deleted, those that may be; all, where it is None.
     insertion, correction, …: what a remedy of that name needs; None where there is nothing for it to do.
     """
 
@@ -195,6 +196,7 @@ class Finder:
     survivors: Callable[[Scope], Rows] | None = None
     alike: Callable[[Keys], Rows] | None = None
     exclusive: tuple[type[Model], ...] = ()
+    deletable: Callable[[Sequence[Any]], Sequence[Any]] | None = None
     insertion: Insertion | None = None
     correction: Correction | None = None
     rewriting: Rewriting | None = None

@@ -6,19 +6,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import CharField, F, Field, JSONField, Model, OuterRef, Subquery, TextField, Value
+from django.db.models import (
+    CharField,
+    Exists,
+    F,
+    Field,
+    JSONField,
+    Model,
+    OuterRef,
+    Subquery,
+    TextField,
+    Value,
+)
 from django.db.models.functions import Cast
 
 from reconcile.faults import Step, reached
 from reconcile.finders import Rows
 from reconcile.models import Change, Shard
-from reconcile.sql.images import image, key_from_text
+from reconcile.sql.images import image, is_key, key_from_text
 from reconcile.sql.statements import KEY, WANTED, execute_select_into, update_from
 from reconcile.windows import Keys
 
-__all__ = ["ChunkJournal"]
+__all__ = ["ChunkJournal", "label_of"]
 
 _KEY_AS_TEXT = Cast("pk", TextField())
+
+
+def label_of(model: type[Model]) -> str:
+    """The label of the model whose table it is: a row is the same one whichever proxy it is written through."""
+    return str((model._meta.concrete_model or model)._meta.label)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +50,17 @@ class ChunkJournal:
         made = image((model._meta.concrete_model or model)._meta.local_concrete_fields)
         return self._note(model, rows, Change.Verb.INSERT, after=made)
 
+    def inserted_again(self, model: type[Model], changes: Rows) -> int:
+        """Note the rows that `changes` had deleted and this chunk has inserted; their number. One statement.
+
+        In the order in which they came, the last change first, so that what refers to another of them is noted after it.
+        """
+        there = self._rows_of_changes(model)
+        made = image((model._meta.concrete_model or model)._meta.local_concrete_fields)
+        now = Subquery(there.annotate(_image=made).values("_image")[:1], output_field=JSONField())
+        rows = changes.filter(Exists(there)).order_by("-pk")
+        return self._note(model, rows, Change.Verb.INSERT, key=F("key"), after=now)
+
     def before(self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys) -> int:
         """Note `fields` of the locked rows of `keys` as they are; their number. One statement."""
         rows = model._base_manager.using(self.using).filter(keys.on("pk"))
@@ -41,14 +68,13 @@ class ChunkJournal:
 
     def after(self, model: type[Model], fields: Sequence[Field[Any, Any]]) -> int:
         """Add to this chunk's journal rows how `fields` are now; their number. One statement."""
-        key = key_from_text(model, OuterRef("key"))
-        rows = model._base_manager.using(self.using).filter(pk=key).annotate(_image=image(fields))
+        rows = self._rows_of_changes(model).annotate(_image=image(fields))
         column = Change._meta.get_field("after")
         noted = Change._base_manager.using(self.using).filter(
             shard=self.shard,
             chunk=self.chunk,
             verb=Change.Verb.UPDATE,
-            model=model._meta.label,
+            model=label_of(model),
             after__isnull=True,
         )
         now = Subquery(rows.values("_image")[:1], output_field=JSONField())
@@ -69,11 +95,17 @@ class ChunkJournal:
         """Take back that the records of `keys` were enqueued, since that never went out; rows. Two statements."""
         rows = model._base_manager.using(self.using).filter(keys.on("pk")).annotate(_noted=_KEY_AS_TEXT)
         handed = Change._base_manager.using(self.using).filter(
-            shard=self.shard, chunk=self.chunk, verb=Change.Verb.ENQUEUED, model=model._meta.label,
+            shard=self.shard, chunk=self.chunk, verb=Change.Verb.ENQUEUED, model=label_of(model),
             key__in=list(rows.values_list("_noted", flat=True)),
         )  # fmt: skip
         taken: int = handed._raw_delete(self.using)
         return taken
+
+    def _rows_of_changes(self, model: type[Model]) -> Rows:
+        """A subquery: the row that a change was made to."""
+        key = OuterRef("key")
+        rows: Rows = model._base_manager.using(self.using)
+        return rows.filter(is_key(model, key, using=self.using), pk=key_from_text(model, key))
 
     def _note(self, model: type[Model], rows: Rows, verb: Change.Verb, **images: Any) -> int:
         reached(Step.JOURNAL)
@@ -81,11 +113,12 @@ class ChunkJournal:
             "shard_id": Value(self.shard.pk),
             "chunk": Value(self.chunk),
             "verb": Value(str(verb), output_field=CharField()),
-            "model": Value(model._meta.label, output_field=CharField()),
+            "model": Value(label_of(model), output_field=CharField()),
             "key": _KEY_AS_TEXT,
             **images,
         }
         fields = [next(each for each in Change._meta.fields if each.attname == name) for name in columns]
         selected = {f"_column_{name}": value for name, value in columns.items()}
-        select = rows.order_by("pk").annotate(**selected).values_list(*selected)
+        ordered = rows if rows.query.order_by else rows.order_by("pk")
+        select = ordered.annotate(**selected).values_list(*selected)
         return execute_select_into(Change, fields, select)

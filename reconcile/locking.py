@@ -28,6 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MARK = "_reconcile_locks"
+"""Attribute of a handler: the models whose records it locks."""
 
 
 @contextmanager
@@ -38,10 +39,11 @@ def holding(*records: Model, using: str | None = None) -> Iterator[None]:
     none is open; where one is, the lock lasts until that one ends. Costs one statement for each model. Records that
     aren't saved are passed over: no other session sees them.
 
-    using: alias of the database that all the records are on; unless given, where the first of them is written.
+    using: alias of the database that all the records are on; unless given, where they are written.
 
     Waits for as long as the database lets it; a chunk of a repair holds a record for a fraction of a second. On SQLite
-    the lock is the whole database's. Raises OperationalError where the wait, or a deadlock, is ended by the database.
+    the lock is the whole database's. Raises OperationalError where the wait, or a deadlock, is ended by the database;
+    UsageError where the records are on several databases and none is named.
     """
     saved = [each for each in records if each.pk is not None]
     keys: dict[type[Model], list[Any]] = {}
@@ -50,7 +52,7 @@ def holding(*records: Model, using: str | None = None) -> Iterator[None]:
     if not saved:
         yield
         return
-    with _held(keys, using or router.db_for_write(type(saved[0]), instance=saved[0])):
+    with _held(keys, using or _only_database(saved)):
         yield
 
 
@@ -83,7 +85,7 @@ def locks(model: type[Model], by: str = "instance") -> Callable[[Callable[P, R]]
             with _held({_concrete(model): [key]}, using or _written_to(given, by, model)):
                 return function(*args, **kwargs)
 
-        setattr(handler, _MARK, model)
+        setattr(handler, _MARK, getattr(function, _MARK, frozenset()) | {_concrete(model)})
         return handler
 
     return decorate
@@ -92,9 +94,8 @@ def locks(model: type[Model], by: str = "instance") -> Callable[[Callable[P, R]]
 def holds(handler: Callable[..., Any], model: type[Model]) -> bool:
     """Whether the handler takes the lock on records of `model`, also where other decorators stand around it."""
     while handler is not None:
-        held = getattr(handler, _MARK, None)
-        if held is not None:
-            return _concrete(held) is _concrete(model)
+        if _concrete(model) in getattr(handler, _MARK, ()):
+            return True
         handler = getattr(handler, "__wrapped__", None)  # type: ignore[assignment]
     return False
 
@@ -169,6 +170,17 @@ def _key(given: Mapping[str, Any], by: str, model: type[Model]) -> Any:
         hint = f"Name the argument that holds one: @locks({model.__name__}, by=…)."
         raise UsageError(f"{by!r} is a {type(value)._meta.label}, not a {model._meta.label}. {hint}")
     return getattr(value, _concrete(model)._meta.pk.attname)
+
+
+def _only_database(records: Sequence[Model]) -> str:
+    """Where all the records are written. Raises UsageError where that isn't the same for all of them."""
+    using = {router.db_for_write(type(each), instance=each) for each in records}
+    if len(using) > 1:
+        raise UsageError(
+            f"holding() is given records of {' and '.join(map(repr, sorted(using)))}, and a lock is of one database. Hold "
+            "those of each by a holding() of their own, or name the database that all of them are on: using=…."
+        )
+    return using.pop()
 
 
 def _written_to(given: Mapping[str, Any], by: str, model: type[Model]) -> str:

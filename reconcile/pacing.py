@@ -16,8 +16,12 @@ __all__ = ["FIRST", "LEAST", "MOST", "Pace", "chunk_faults"]
 SECONDS = 0.25
 """What a chunk is to take, since for as long it holds its locks."""
 
-LEAST, FIRST, MOST = 10, 1_000, 5_000
-"""Records in a chunk: at least, in the first one, and at most."""
+SHORT, RESTS = 0.05, 10
+"""What a chunk is to take that keeps all other writers out of a table, in seconds; and how many times as long the table is
+theirs again before the next."""
+
+LEAST, FEW, FIRST, MOST = 10, 100, 1_000, 5_000
+"""Records in a chunk: at least; in the first one, where that locks a table and else; at most."""
 
 GROWTH = 1.2
 """How many times larger than the one before a chunk may be. It may shrink at once."""
@@ -59,7 +63,9 @@ class _Sums:
 
 @dataclass
 class Pace:
-    """The size of the next chunk, which is never more than `most`.
+    """The size of the next chunk, which is never more than `most` and is to take `seconds`.
+
+    rests: how many times as long as a chunk has taken nothing is done before the next.
 
     Note [Fixed costs]: a chunk costs something whatever its size, and something for each record: t = a + b n, fitted to
     the chunks so far by least squares, the latest counting most. Where only b is looked at, a chunk of which a alone is
@@ -69,22 +75,28 @@ class Pace:
 
     most: int = MOST
     size: int = FIRST
+    seconds: float = SECONDS
+    rests: float = 0
     _sums: _Sums = field(default_factory=_Sums)
 
     def __post_init__(self) -> None:
         self.size = min(self.size, self.most)
 
     @classmethod
-    def configured(cls) -> Pace:
-        """That of a repair that begins, with `settings.RECONCILE["CHUNK"]` as the most."""
+    def configured(cls, *, exclusive: bool = False) -> Pace:
+        """That of a repair that begins, with `settings.RECONCILE["CHUNK"]` as the most.
+
+        exclusive: whether a chunk keeps all other writers out of a table.
+        """
         configured = getattr(settings, "RECONCILE", {})
-        return cls(most=configured.get("CHUNK", MOST) if isinstance(configured, Mapping) else MOST)
+        most = configured.get("CHUNK", MOST) if isinstance(configured, Mapping) else MOST
+        return cls(most=most, size=FEW, seconds=SHORT, rests=RESTS) if exclusive else cls(most=most)
 
     def note(self, records: int, seconds: float) -> None:
         """Learn from a chunk of `records` that was repaired in `seconds`."""
         self._sums.add(records, seconds)
         fixed, each = self._sums.fitted()
-        for_records = max(SECONDS - fixed, fixed)
+        for_records = max(self.seconds - fixed, fixed)
         fitting = for_records / max(each, _NOTHING)
         grown = ceil(self.size * GROWTH)
         self.size = min(self.most, max(LEAST, min(grown, int(fitting))))

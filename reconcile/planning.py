@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reconcile.checking import RuleCheck
 from reconcile.drift import Written
@@ -28,32 +28,35 @@ class RulePlan:
     """What a repair of one rule would do. With `why_stopped`, it would stop before its first write.
 
     planned: drifted rows by the verb of their remedy; rows that are only reported are not among them.
+    written: what the run has written for the rule already, which counts under the caps, too.
     rows, deletes: what the caps let it write in all, and delete; None without a cap.
     """
 
     rule: Rule
     check: RuleCheck
     planned: Written
+    written: Written = field(default_factory=Written)
     rows: float | None = None
     deletes: float | None = None
     why_stopped: str = ""
     again: Sequence[str] = ()
 
 
-def plan(check: RuleCheck, caps: Caps | None = None) -> RulePlan:
-    """The plan for what `check` found; caps that are given stand in for the rule's own."""
-    caps = caps or Caps()
+def plan(check: RuleCheck, caps: Caps | None = None, written: Written | None = None) -> RulePlan:
+    """The plan for what `check` found, after what the run has `written`; caps that are given stand in for the rule's own."""
+    caps, written = caps or Caps(), written or Written()
     rule, planned = check.rule, check.planned
     max_repairs = rule.max_repairs if caps.max_repairs is None else caps.max_repairs
     max_deletes = rule.max_deletes if caps.max_deletes is None else caps.max_deletes
     refusals = (
-        _refusal(check, planned.total, max_repairs, "repairs", "--max-repairs"),
-        _refusal(check, planned.delete, max_deletes, "deletes", "--max-deletes"),
+        _refusal(check, planned.total, written.total, max_repairs, "repairs"),
+        _refusal(check, planned.delete, written.delete, max_deletes, "deletes"),
     )
     return RulePlan(
         rule=rule,
         check=check,
         planned=planned,
+        written=written,
         rows=_most(max_repairs, check),
         deletes=_most(max_deletes, check),
         why_stopped=" ".join(filter(None, refusals)),
@@ -64,11 +67,12 @@ def _most(limit: Limit, check: RuleCheck) -> float | None:
     return None if limit is None else cap_of(limit, check.tally.checked)
 
 
-def _refusal(check: RuleCheck, planned: int, limit: Limit, what: str, flag: str) -> str:
-    if limit is None or planned <= cap_of(limit, check.tally.checked):
+def _refusal(check: RuleCheck, planned: int, written: int, limit: Limit, what: str) -> str:
+    if limit is None or planned + written <= cap_of(limit, check.tally.checked):
         return ""
+    more = f" after {written:,} that were done" if written else ""
     of = f" of {check.tally.checked:,} records" if isinstance(limit, str) else ""
     return (
-        f"{planned:,} {what} are planned, and the cap is {limit}{of}. Look at them: reconcile check {check.rule.name}; "
-        f"then raise the cap: {flag} {planned}"
+        f"{planned:,} {what} are planned{more}, and the cap is {limit}{of}. Look at them: reconcile check {check.rule.name}; "
+        f"then raise the cap: --max-{what} {planned + written}"
     )

@@ -15,6 +15,7 @@ import structlog
 from django.db.models import QuerySet
 
 from reconcile.drift import Drift
+from reconcile.fingerprints import fingerprint
 from reconcile.models import Chunk, Run, Suspension
 from reconcile.rules import Rule
 
@@ -39,13 +40,14 @@ def drifting_again(
 ) -> list[str]:
     """Which of the `drifted` keys an earlier run has repaired, as text, in no order.
 
-    Repairs that are younger than the rule's settle time don't count, since what belongs to them may be in flight; nor
+    What was repaired before the rule was edited counts no more: another rule drifts there. Repairs that are younger than the rule's settle time don't count, since what belongs to them may be in flight; nor
     do those that were undone since. One statement; holds the keys of one chunk at a time.
     """
     wanted = {str(drift): {str(key) for key in keys} for drift, keys in drifted.items() if keys}
     if not wanted:
         return []
-    chunks = _chunks(rule, using, now).exclude(shard__outcome__run=run).filter(shard__drift__in=wanted)
+    chunks = _chunks(rule, using, now).filter(shard__outcome__fingerprint=fingerprint(rule, using))
+    chunks = chunks.exclude(shard__outcome__run=run).filter(shard__drift__in=wanted)
     found: set[str] = set()
     for drift, keys in _keys(chunks):
         found |= wanted[drift] & {str(key) for key in keys}
@@ -87,8 +89,10 @@ def _chunks(rule: Rule, using: str, now: datetime) -> QuerySet[Chunk]:
     chunks = Chunk._base_manager.using(using).filter(
         shard__outcome__rule=rule.name, committed_at__gt=now - MEMORY, committed_at__lte=upto
     )
-    undone = Run._base_manager.using(using).filter(kind=Run.Kind.UNDO, undoes__isnull=False).values("undoes")
-    return chunks.exclude(shard__outcome__run__in=undone)
+    undos = Run._base_manager.using(using).filter(kind=Run.Kind.UNDO, undoes__isnull=False)
+    # An undo that was undone itself has taken nothing back.
+    undone = undos.exclude(pk__in=undos.values("undoes")).values("undoes")
+    return chunks.exclude(shard__outcome__run__kind=Run.Kind.UNDO).exclude(shard__outcome__run__in=undone)
 
 
 def _keys(chunks: QuerySet[Chunk]) -> Iterator[tuple[str, list[Any]]]:

@@ -4,13 +4,13 @@ To the chunks of a repair a change is a record like any other, which drifts as l
 undo has their fence, journal, verification, retries and cursor. Changes are taken in the reverse of the order in which
 they were made; of a row that was written several times the last change goes first.
 
-Note [Done or changed]: a row that is as an earlier change of the same run has found it was taken back already, to there
-or beyond. It may be that only some of the run was undone before.
+Note [Done or changed]: a row that is as an earlier change of the same run has found it, in all columns that were written
+from there on, was taken back already, to there or beyond. It may be that only some of the run was undone before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from django.db import IntegrityError
@@ -21,12 +21,13 @@ from reconcile.finders import Finder, Rows
 from reconcile.models import Change
 from reconcile.remedies import Journal, Wrote
 from reconcile.remedies._locking import locked
+from reconcile.retracing import LEFT_LATER, Histories
 from reconcile.reverting import INVERSE, UNDOABLE, Group, Noted, Standing, grouped, read
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.expressions import Column
 from reconcile.windows import Keys, Scope, Window
 
-__all__ = ["Judged", "TakeBack", "judged"]
+__all__ = ["Judged", "TakeBack", "compared", "judged"]
 
 PAGE = 5_000
 """Ids of changes that are read at once."""
@@ -44,10 +45,24 @@ class Judged:
     conflicts: Mapping[Noted, str]
 
 
-def judged(group: Group, changes: Sequence[Noted], journal: Rows) -> Judged:
-    """Compare the rows of `changes`, which are of `group`, with their images. `journal` are all changes of the run.
+def judged(group: Group, changes: Sequence[Noted], histories: Histories, ready: Collection[Noted]) -> Judged:
+    """Compare the rows of `changes`, which are of `group`, with their images, and look for what refers to them.
 
-    One statement; one for each reference where rows are to be deleted, and three for changes that meet none of their states.
+    `histories` are those of the run; `ready` are the changes that no other session is in the way of: the rows of others
+    stay, and keep what they refer to. What `compared` costs, and one statement for each reference where rows are to be deleted.
+    """
+    found = compared(group, changes, histories)
+    if group.unusable or group.verb != "insert":
+        return found
+    conflicts = group.referred([each for each in found.back if each in ready])
+    back = [each for each in found.back if each not in conflicts]
+    return Judged(back=back, passed=found.passed, conflicts={**found.conflicts, **conflicts})
+
+
+def compared(group: Group, changes: Sequence[Noted], histories: Histories) -> Judged:
+    """Compare the rows of `changes`, which are of `group`, with their images.
+
+    One statement, and a few for changes that meet none of their states; once a run one that passes over its journal.
     """
     if group.unusable:
         return Judged(back=(), passed=(), conflicts=dict.fromkeys(changes, group.unusable))
@@ -55,41 +70,17 @@ def judged(group: Group, changes: Sequence[Noted], journal: Rows) -> Judged:
     back = [each for each in changes if standing[each] is Standing.AFTER]
     passed = [each for each in changes if standing[each] is Standing.BEFORE]
     others = [each for each in changes if standing[each] in {Standing.GONE, Standing.OTHER}]
-    beyond = _back_beyond(others, journal, group.using)
-    conflicts = {each: _why(each, standing[each]) for each in others if each not in beyond}
-    if group.verb == "insert":
-        conflicts |= group.referred(back)
-    back = [each for each in back if each not in conflicts]
+    beyond = _back_beyond(others, histories)
+    conflicts = {each: standing[each].reason(each.verb) for each in others if each not in beyond}
     return Judged(back=back, passed=[*passed, *beyond], conflicts=conflicts)
 
 
-def _why(change: Noted, standing: Standing) -> str:
-    if standing is Standing.GONE:
-        return "The row is gone."
-    return (
-        "A row of its key is there again." if change.verb == "delete" else "The row has been changed since."
-    )
-
-
-def _back_beyond(changes: Sequence[Noted], journal: Rows, using: str) -> set[Noted]:
+def _back_beyond(changes: Sequence[Noted], histories: Histories) -> set[Noted]:
     """Of the changes, those whose rows are as an earlier change of the run has found them. See Note [Done or changed]."""
     if not changes:
         return set()
-    earlier = journal.filter(
-        model__in={each.label for each in changes}, key__in={each.key for each in changes}
-    )
-    rows = {each.row: each for each in changes}
-    known = [
-        each
-        for each in read(earlier.filter(pk__lt=max(each.id for each in changes)))
-        if each.row in rows and each.id < rows[each.row].id
-    ]
-    back: set[Noted] = set()
-    for group in grouped(known, using):
-        if not group.unusable:
-            standing = group.standings(group.changes)
-            back |= {rows[each.row] for each in group.changes if standing[each] is Standing.BEFORE}
-    return back
+    found = histories.read([each.row for each in changes])
+    return {each for each in changes if each.row in found and found[each.row].is_back_beyond(each)}
 
 
 @dataclass(kw_only=True)
@@ -107,6 +98,10 @@ class TakeBack:
     waiting: dict[tuple[str, str], int] = field(default_factory=dict)
     passed: set[int] = field(default_factory=set)
     blocking: dict[tuple[str, str], set[Noted]] = field(default_factory=dict)
+    histories: Histories = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.histories = Histories(self.journal, self.using)
 
     verb = "update"
     deferred = False
@@ -169,31 +164,37 @@ class TakeBack:
         candidates, wait = [], []
         for each in group.changes:
             if any(other.id > each.id and other.concerns(each) for other in self.blocking.get(each.row, ())):
-                self._leave(each, "A later change of the row was left.")
+                self._leave(each, LEFT_LATER)
             elif self.waiting.get(each.row, each.id) > each.id:
                 wait.append(each)
             else:
                 candidates.append(each)
-        free = self._locked(group, candidates)
-        found = judged(group, candidates, self.journal)
+        free, absent = self._locked(group, candidates)
+        # A row that was gone a moment ago and is there now isn't locked; one to be inserted again can't be.
+        ready = absent if group.verb == "delete" else free
+        found = judged(group, candidates, self.histories, ready)
         self.passed |= {each.id for each in found.passed}
         for each, why in found.conflicts.items():
             # What another session holds may be about to change.
-            (wait.append(each) if each not in free and not group.unusable else self._leave(each, why))
-        wait += [each for each in found.back if each not in free]
+            stands = each in free or each in absent or group.unusable
+            (self._leave(each, why) if stands else wait.append(each))
+        wait += [each for each in found.back if each not in ready]
         for each in wait:
             self.waiting.setdefault(each.row, each.id)
-        return [each for each in found.back if each in free], len(wait)
+        return [each for each in found.back if each in ready], len(wait)
 
-    def _locked(self, group: Group, changes: Sequence[Noted]) -> set[Noted]:
-        """The changes whose rows are now locked, or not there to be."""
+    def _locked(self, group: Group, changes: Sequence[Noted]) -> tuple[set[Noted], set[Noted]]:
+        """The changes whose rows are now locked, and those whose rows weren't there to be."""
         if group.unusable or not changes:
-            return set()
+            return set(), set()
+        # A collation may find rows of other spellings, which are none of the changes'.
         keys = group.keys(changes)
-        free = {keys[key] for key in locked(group.model, keys, using=self.using).values}
+        free = {keys[key] for key in locked(group.model, keys, using=self.using).values if key in keys}
+        if len(free) == len(changes):
+            return free, set()
         there = group.model._base_manager.using(self.using).filter(Keys([*keys]).on("pk"))
-        present = {keys[key] for key in there.values_list("pk", flat=True)} if len(free) < len(keys) else free
-        return {each for each in changes if each in free or each not in present}
+        present = {keys[key] for key in there.values_list("pk", flat=True) if key in keys}
+        return free, {*changes} - free - present
 
     def _leave(self, change: Noted, why: str) -> None:
         self.conflicts[change] = why

@@ -1,6 +1,6 @@
 """Deletes need two runs that agree, and are capped lower than other writes."""
 
-import uuid
+from dataclasses import replace
 
 import pytest
 from django.utils import timezone
@@ -143,11 +143,37 @@ def test_ten_rows_may_be_deleted_of_however_few():
 def test_keys_of_any_type_are_told_as_they_are_kept():
     contact = Contact.objects.create(email="a")
     finder = MERGED.compile(using="default", now=timezone.now()).finders[0]
-    first, second = uuid.uuid4(), uuid.uuid4()
-    remember("merged", finder, [contact.pk], run=first, using="default")
-    assert list(agreed("merged", finder, [contact.pk], run=first, using="default")) == []
-    assert list(agreed("merged", finder, [contact.pk], run=second, using="default")) == [contact.pk]
-    assert list(agreed("other", finder, [contact.pk], run=second, using="default")) == []
+    first, second = (Run.objects.create(kind="repair", now=timezone.now()) for _ in range(2))
+    remember(MERGED, finder, [contact.pk], run=first, using="default")
+    later = Run.objects.create(kind="repair", now=timezone.now())
+    options = {"finder": finder, "using": "default"}
+    # The second had begun before the first found it: they look at the same moment, and agree on nothing.
+    for run in (first, second):
+        assert list(agreed([contact.pk], rule=MERGED, run=run, **options)) == []
+    assert list(agreed([contact.pk], rule=MERGED, run=later, **options)) == [contact.pk]
+    assert list(agreed([contact.pk], rule=replace(MERGED, name="other"), run=later, **options)) == []
+
+
+def test_what_a_rule_has_found_before_it_was_edited_counts_no_more():
+    orphans(2)
+    repair(ORPHANS)
+    edited = replace(ORPHANS, every=Memo.objects.filter(pk__gt=0))
+    assert repair(edited).written.delete == 0
+    assert repair(edited).written.delete == 2
+
+
+def test_a_row_that_joins_a_group_while_a_throttle_holds_the_merge_back_keeps_the_group_whole(settings):
+    for _ in range(2):
+        Contact.objects.create(email="a", visits=1)
+    found_by_the_night(MERGED)
+
+    def meanwhile(using):
+        if Contact.objects.count() == 2:
+            Contact.objects.create(email="a", visits=1)
+
+    settings.RECONCILE = {**settings.RECONCILE, "THROTTLES": [meanwhile]}
+    waiting = repair(MERGED)
+    assert (waiting.written.total, Contact.objects.count()) == (0, 3)
 
 
 def test_a_remedy_that_deletes_in_one_of_its_parts_deletes():

@@ -1,5 +1,7 @@
+import sqlite3
+
 import pytest
-from django.db import Error, InterfaceError, OperationalError, connections
+from django.db import Error, IntegrityError, InterfaceError, OperationalError, connections
 
 from reconcile.errors import UsageError
 from reconcile.sql.dialects import dialect_of
@@ -8,10 +10,10 @@ from reconcile.sql.dialects._postgresql import PostgreSQL
 from reconcile.sql.dialects._sqlite import SQLite
 
 
-def error(kind, *args, sqlstate=None):
+def error(kind, *args, **codes):
     """A Django error as its backend raises it, with the driver's error as its cause."""
     made = kind(*args)
-    made.__cause__ = type("Cause", (Exception,), {"sqlstate": sqlstate})()
+    made.__cause__ = type("Cause", (Exception,), codes)()
     return made
 
 
@@ -62,9 +64,17 @@ def test_rows_of_values_are_named_on_mysql_alone(mariadb, word):
 
 
 def test_a_locked_sqlite_file_is_tried_again():
-    assert SQLite(None).is_transient(OperationalError("database is locked"))
+    for code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_BUSY_SNAPSHOT):
+        assert SQLite(None).is_transient(error(OperationalError, sqlite_errorcode=code))
+    assert not SQLite(None).is_transient(error(OperationalError, sqlite_errorcode=sqlite3.SQLITE_FULL))
     assert not SQLite(None).is_transient(OperationalError("no such table: x"))
     assert not SQLite(None).is_lost(OperationalError("disk I/O error"))
+
+
+def test_a_constraint_on_sqlite_is_not_transient_whatever_its_table_is_called():
+    said = "UNIQUE constraint failed: shop_blockeduser.email"
+    assert not SQLite(None).is_transient(IntegrityError(said))
+    assert not SQLite(None).is_transient(OperationalError("no such table: busy_locked"))
 
 
 def test_a_database_of_another_kind_is_refused(settings):

@@ -1,8 +1,12 @@
 """A rule's fingerprint: the same for the same rule, another once anything changes that decides what is written."""
 
+import dataclasses
 import functools
+import operator
+import re
 
 import pytest
+from django.db import models
 from django.db.models import Count, Exists, F, OuterRef, Q, Sum, Value
 from django.db.models.functions import Coalesce, Now
 
@@ -39,6 +43,87 @@ def slug(title):
 
 def other_slug(title):
     return title.upper()
+
+
+def times(factor):
+    def computed(title):
+        return title * factor
+
+    return computed
+
+
+def cached_times(factor):
+    return functools.cache(times(factor))
+
+
+def doubly(factor):
+    """A decorator's own function stands before the one that it wraps."""
+
+    def decorated(function):
+        @functools.wraps(function)
+        def computed(title):
+            return function(title) * factor
+
+        return computed
+
+    return decorated(slug)
+
+
+class Factor:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, title):
+        return title * self.factor
+
+    def computed(self, title):
+        return title * self.factor
+
+
+class Slotted:
+    __slots__ = ("factor",)
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, title):
+        return title * self.factor
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    factor: int
+
+    def __call__(self, title):
+        return title * self.factor
+
+
+def with_default(factor):
+    def computed(title, by=factor, *, of=frozenset({factor, "a", "b"})):
+        return title * by
+
+    return computed
+
+
+def by_pattern(number):
+    return functools.partial(re.compile("x" * 300 + str(number)).sub, "")
+
+
+BOUND = {
+    "a closure": times,
+    "a closure that is cached": cached_times,
+    "a decorator": doubly,
+    "a method's object": lambda number: Factor(number).computed,
+    "a callable object": Factor,
+    "a callable object with slots": Slotted,
+    "a callable dataclass": Declared,
+    "a partial of a closure": lambda number: functools.partial(times(number)),
+    "a built-in method": lambda number: {"a": number}.get,
+    "an operator": operator.itemgetter,
+    "defaults": with_default,
+    "a long pattern": by_pattern,
+    "a set": lambda number: times(frozenset({"a", "b", number})),
+}
 
 
 def of(**options):
@@ -124,19 +209,84 @@ def test_an_edited_function_changes_the_fingerprint():
     assert made("title.lower()") != made("title.upper()")
 
 
-def test_it_is_the_same_in_another_process():
+def computing(function):
+    return of(every=Article, must=HaveValues(slug=FromPython(function, reads=["title"])))
+
+
+@pytest.mark.parametrize("make", BOUND.values(), ids=BOUND)
+def test_what_is_bound_to_a_function_counts(make):
+    assert computing(make(2)) == computing(make(2))
+    assert computing(make(2)) != computing(make(3))
+
+
+def test_what_a_cache_has_kept_does_not_count():
+    function = cached_times(2)
+    before = computing(function)
+    function("a")
+    assert computing(function) == before
+
+
+def test_what_a_cached_property_has_worked_out_does_not_count():
+    class Lazy(Factor):
+        @functools.cached_property
+        def worked_out(self):
+            return self.factor + 1
+
+    function = Lazy(2)
+    before = computing(function)
+    assert function.worked_out == 3
+    assert computing(function) == before
+
+
+def test_a_function_that_holds_itself_has_a_fingerprint():
+    def computed(title):
+        return computed and title
+
+    assert computing(computed) == computing(computed)
+
+
+def test_a_callable_dataclass_whose_code_is_edited_is_another():
+    def made(body):
+        space = {}
+        exec(f"def __call__(self, title):\n    return {body}", space)
+        return type("Declared", (Declared,), {"__call__": space["__call__"]})(2)
+
+    assert computing(made("title")) == computing(made("title"))
+    assert computing(made("title")) != computing(made("title + 'x'"))
+
+
+def test_of_a_choice_the_value_counts_and_not_its_name():
+    def choice(value):
+        return models.TextChoices("State", [("OPEN", (value, "Open"))]).OPEN
+
+    assert of(must=HaveValues(status=choice("open"))) != of(must=HaveValues(status=choice("opened")))
+    assert of(must=HaveValues(status=choice("open"))) == of(must=HaveValues(status="open"))
+
+
+def in_another_process(code, seed):
     import subprocess
     import sys
 
     from tests.helpers import ROOT, environment
 
+    done = subprocess.run(
+        [sys.executable, "-c", f"import django; django.setup(); {code}"],
+        env={**environment(), "PYTHONHASHSEED": seed}, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_it_is_the_same_in_another_process():
     code = (
-        "import django; django.setup(); from reconcile.registry import load; from reconcile.fingerprints import fingerprint; "
+        "from reconcile.registry import load; from reconcile.fingerprints import fingerprint; "
         "print({name: fingerprint(rule, 'default') for name, rule in load().rules.items()})"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == str(
+    assert in_another_process(code, "1") == str(
         {name: fingerprint(rule, "default") for name, rule in load().rules.items()}
     )
+
+
+def test_what_is_bound_is_the_same_in_another_process():
+    code = "from tests.test_fingerprints import BOUND, computing; print([computing(make(2)) for make in BOUND.values()])"
+    here = str([computing(make(2)) for make in BOUND.values()])
+    assert [in_another_process(code, seed) for seed in ("1", "2")] == [here, here]

@@ -4,8 +4,8 @@ from functools import wraps
 
 import pytest
 from django.core import checks
-from django.db import connection, models
-from django.db.models import F, Max, Q, UniqueConstraint
+from django.db import IntegrityError, connection, models
+from django.db.models import Deferrable, Exists, F, Max, OuterRef, Q, UniqueConstraint, Value
 from django.db.models.functions import Lower, Now
 from django.test.utils import isolate_apps
 
@@ -28,6 +28,7 @@ from reconcile import (
 from sample_project.shop.models import Invoice, Order
 from tests.cli.test_cli import rules
 from tests.helpers import statements
+from tests.tables import model_of, table_of
 from tests.zoo.models import (
     Basket,
     Bill,
@@ -35,6 +36,7 @@ from tests.zoo.models import (
     Loose,
     Mention,
     NamedTeam,
+    Node,
     Note,
     Player,
     Team,
@@ -168,6 +170,99 @@ def test_a_constraint_of_an_inherited_table_covers_the_rows_that_continue_it():
     assert level(Rule(name="r", every=Special, must=BeUnique("number"))) == "A"
     assert level(Rule(name="r", every=Alias, must=BeUnique("number"))) == "A"
     assert level(Rule(name="r", every=Special, must=BeUnique("size"))) != "A"
+
+
+IMMEDIATE, DEFERRED = Deferrable.IMMEDIATE, Deferrable.DEFERRED
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"deferrable": IMMEDIATE},
+        {"include": ["text"]},
+        {"nulls_distinct": False},
+        {"nulls_distinct": True},
+        {"condition": Q(text="")},
+        {"include": ["text"], "condition": Q(text="")},
+        {"expressions": F("number")},
+    ],
+)
+def test_a_constraint_covers_the_link_only_where_django_makes_it_on_this_database(options):
+    """Elsewhere Django passes over it, and the table takes duplicates."""
+    given = {"expressions": options["expressions"]} if "expressions" in options else {}
+    options = {name: value for name, value in options.items() if name not in given}
+    named = {"fields": ["number"]} if not given else {}
+    constraint = UniqueConstraint(*given.values(), name="zoo_ledger_once", **named, **options)
+    columns = {"number": models.BigIntegerField(), "text": models.CharField(max_length=9, default="")}
+    with table_of("Ledger", columns, constraints=[constraint]) as ledger:
+        ledger._base_manager.create(number=1)
+        try:
+            ledger._base_manager.create(number=1)
+        except IntegrityError:
+            refused = True
+        else:
+            refused = False
+        assert (linked(ledger, where=Q(text="")).guarantee("default") == "A") is refused
+        # Without duplicates an expression on a column alone covers that column's groups.
+        assert (
+            level(Rule(name="r", every=ledger.objects.filter(text=""), must=BeUnique("number"))) == "A"
+        ) is refused
+
+
+@pytest.mark.postgresql
+def test_a_constraint_that_is_looked_at_at_commit_lets_no_duplicates_be_and_still_does_not_make_it_a():
+    """A handler that looks and inserts would get its error at COMMIT, where it can't look again: the table is locked."""
+    once = UniqueConstraint(fields=["number"], deferrable=DEFERRED, name="once")
+    row = model_of("Own", {"number": models.BigIntegerField()}, constraints=[once])
+    assert linked(row).guarantee("default") == "C"
+    assert exclusive(linked(row)) == {MISSING: (row,)}
+    assert "deferrable" not in linked(row).lift("default").django
+    assert Rule(name="r", every=row, must=BeUnique("number")).guarantee("default") == "A"
+
+
+def test_the_constraints_of_a_table_that_django_does_not_make_are_not_known(settings):
+    def unique(**meta):
+        return model_of("Own", {"number": models.BigIntegerField(unique=True)}, **meta)
+
+    once = UniqueConstraint(fields=["number"], name="once")
+    assert linked(unique()).guarantee("default") == "A"
+    assert linked(unique(managed=False)).guarantee("default") == without_lock()
+    assert linked(linked_model(once, managed=False)).guarantee("default") == without_lock()
+    assert Rule(name="r", every=unique(managed=False), must=BeUnique("number")).guarantee("default") == "D"
+    settings.DATABASE_ROUTERS = ["tests.test_guarantees.Nowhere"]
+    assert linked(unique()).guarantee("default") == without_lock()
+
+
+@pytest.mark.mariadb
+def test_nor_are_its_foreign_keys():
+    def referring(**meta):
+        refers = {"team": models.ForeignKey(Team, on_delete=models.CASCADE, related_name="+")}
+        row = model_of("Own", refers, **meta)
+        return Rule(name="r", every=Team, must=HaveRow(row, link={"team": F("pk")}))
+
+    assert (level(referring()), level(referring(managed=False))) == ("C", "D")
+
+
+@pytest.mark.parametrize(
+    ("every", "must", "expected"),
+    [
+        (Node, BeUnique("name", others={"name": F("path")}), "A"),
+        (Node, BeUnique("name", "parent__pk", keep=["-depth"], others={"name": F("path")}), "A"),
+        (Node, BeUnique("name", keep=["-parent__depth"], others={"name": F("path")}), "C"),
+        (Node, BeUnique("name", "parent__name", others={"name": F("path")}), "C"),
+        (Node.objects.filter(parent__depth=1), BeUnique("name", others={"name": F("path")}), "C"),
+        (Node.objects.filter(parent__isnull=True), BeUnique("name", others={"name": F("path")}), "A"),
+        (
+            Node.objects.filter(Exists(Node.objects.filter(parent=OuterRef("pk")))),
+            BeUnique("name", others={"name": Value("x")}),
+            "C",
+        ),
+    ],
+)
+def test_another_record_of_the_same_table_that_decides_which_one_goes_is_not_locked(every, must, expected):
+    assert level(Rule(name="r", every=every, must=must)) == expected
 
 
 # Level C: a lock on the table.
@@ -340,6 +435,37 @@ def test_the_constraint_that_is_named_rules_the_duplicates_out(columns, every, n
     assert (rule.guarantee("default") == "A") is lift.helps is not bool(lift.why_not)
 
 
+def derived_for_a_link_that_may_be_null(model):
+    return Rule(
+        name="r",
+        every=Basket,
+        must=HaveRows(model, link={"number": F("pk")}, rows=list, reads=["label"], key=["other"]),
+    )
+
+
+def test_the_constraint_leaves_rows_alone_that_are_linked_with_nothing():
+    lift = derived_for_a_link_that_may_be_null(linked_model()).lift("default")
+    assert "nulls_distinct=False" in lift.django
+    assert "condition=models.Q(number__isnull=False)" in lift.django
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_under_it_any_number_of_them_are_alike_and_those_of_one_record_are_not():
+    if not connection.features.supports_nulls_distinct_unique_constraints:
+        pytest.skip("needs PostgreSQL 15")
+    columns = {"number": models.BigIntegerField(null=True), "other": models.BigIntegerField(null=True)}
+    lift = derived_for_a_link_that_may_be_null(model_of("Ledger", columns)).lift("default")
+    columns = {name: column.clone() for name, column in columns.items()}
+    with table_of("Ledger", columns, constraints=[pasted(lift.django)]) as ledger:
+        assert derived_for_a_link_that_may_be_null(ledger).guarantee("default") == "A"
+        for _ in range(2):
+            ledger.objects.create(number=None, other=None)
+        ledger.objects.create(number=1, other=None)
+        with pytest.raises(IntegrityError):
+            ledger.objects.create(number=1, other=None)
+
+
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
@@ -443,6 +569,12 @@ def test_the_server_is_not_asked_whether_null_can_be_unique(rules):
     found = warnings()
     assert len(found) == (1 if connection.vendor == "postgresql" else 0)
     assert all("nulls_distinct=False" in each.hint for each in found)
+    assert all(each.hint.endswith("(needs PostgreSQL 15)") for each in found)
+
+
+def test_a_constraint_that_every_server_of_its_kind_knows_needs_none(rules):
+    rules(OWED % ("", ""))
+    assert "needs" not in warnings()[0].hint
 
 
 def test_a_rule_that_is_about_no_database_at_hand_is_not_warned_of(rules, settings):

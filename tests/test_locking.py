@@ -136,6 +136,19 @@ def test_the_database_is_the_record_s_own_or_the_one_that_is_named():
         assert (archive.in_atomic_block, connection.in_atomic_block) == (True, False)
 
 
+@pytest.mark.django_db(transaction=True, databases=["default", "archive"])
+def test_records_of_several_databases_are_refused_before_any_is_held():
+    (basket,) = baskets(1)
+    other = Basket.objects.using("archive").create(pk=basket.pk)
+    with (
+        statements() as sent,
+        pytest.raises(UsageError, match="of 'archive' and 'default', and a lock is of one database"),
+        holding(basket, other),
+    ):
+        raise AssertionError("it ran")
+    assert len(sent) == 0
+
+
 # As a decorator.
 
 
@@ -287,6 +300,29 @@ def test_a_handler_is_known_by_its_record_s_model():
     assert all(holds(each, Team) for each in (handler, around, Service().act, Service.act))
     assert not holds(handler, Basket)
     assert not holds(lambda: None, Team)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_handler_that_takes_several_locks_is_known_by_each_of_them():
+    def around(function):
+        @wraps(function)
+        def outer(**kwargs):
+            return function(**kwargs)
+
+        return outer
+
+    @locks(Basket, by="basket")
+    @around
+    @locks(Team, by="team")
+    def handler(*, basket, team):
+        return connection.in_atomic_block
+
+    for each in (handler, around(handler)):
+        assert (holds(each, Team), holds(each, Basket), holds(each, Contact)) == (True, True, False)
+    (basket,), team = baskets(1), Team.objects.create(name="x")
+    with statements() as sent:
+        assert handler(basket=basket, team=team)
+    assert [sum(table in each["sql"] for each in sent) for table in ("zoo_basket", "zoo_team")] == [1, 1]
 
 
 # Two handlers at once.

@@ -3,18 +3,22 @@
 import json
 
 import pytest
-from django.db.models import F
+from django.db.models import F, Value
+from django.db.models.functions import Coalesce, Concat
 from django.utils import timezone
 
-from reconcile import HaveRow, HaveValues, Rule, runs
+from reconcile import BeUnique, Exactly, HaveRow, HaveValues, Rule, runs
+from reconcile.allowance import Allowance
 from reconcile.drift import Written
-from reconcile.errors import UsageError
+from reconcile.errors import GivenUpError, StoppedError, UsageError
 from reconcile.models import Outcome, Run
 from reconcile.planning import Caps
 from reconcile.plans import KeptPlan, PlannedRule, kept_plan
 from reconcile.reports import json as report
 from reconcile.reports._summary import RepairReport
 from sample_project.shop.models import Invoice, Order
+from tests.helpers import found_by_the_night
+from tests.zoo.models import Basket, Bill, Contact, Node
 
 INVOICE = Rule(
     name="invoice", every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")})
@@ -133,6 +137,104 @@ def test_a_resumed_run_still_has_its_plan(tmp_path):
     (result,) = runs.resume(run, {"invoice": INVOICE}, using="default")
     assert "insert 3 planned, 4 now" in result.why_stopped
     assert (Invoice.objects.count(), Outcome.objects.get().inserted) == (0, 0)
+
+
+def stopped_after_a_chunk(tmp_path, settings):
+    """A run by a plan of 20 rows that was interrupted when 10 were written."""
+    settings.RECONCILE = {**settings.RECONCILE, "CHUNK": 10}
+    missing(20)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(StoppedError):
+        runs.repair(
+            {"invoice": INVOICE}, using="default", kept_plan=planned(tmp_path, INVOICE), progress=interrupt
+        )
+    assert Invoice.objects.count() == 10
+    return Run.objects.get()
+
+
+def test_a_run_that_is_resumed_in_the_middle_writes_the_rest_of_its_plan(tmp_path, settings):
+    run = stopped_after_a_chunk(tmp_path, settings)
+    (result,) = runs.resume(run, {"invoice": INVOICE}, using="default")
+    assert (result.written.insert, result.planned.insert, result.why_stopped) == (20, 20, "")
+
+
+def test_a_run_that_is_resumed_in_the_middle_writes_no_more_than_its_plan_had(tmp_path, settings):
+    run = stopped_after_a_chunk(tmp_path, settings)
+    missing(5)
+    (result,) = runs.resume(run, {"invoice": INVOICE}, using="default")
+    assert "insert 20 planned, 25 now" in result.why_stopped
+    assert (Invoice.objects.count(), result.incomplete) == (10, True)
+    run.refresh_from_db()
+    assert (run.state, Outcome.objects.get().held) == ("stopped", None)
+
+
+def test_a_run_whose_rule_was_edited_is_not_resumed_until_the_rule_is_as_it_was(tmp_path, settings):
+    run = stopped_after_a_chunk(tmp_path, settings)
+    edited = Rule(
+        name="invoice", every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total") * 2})
+    )  # fmt: skip
+    (result,) = runs.resume(run, {"invoice": edited}, using="default")
+    assert "Rule invoice was edited after the plan" in result.why_stopped
+    assert (Invoice.objects.count(), Invoice.objects.filter(amount=6).count()) == (10, 0)
+    run.refresh_from_db()
+    (result,) = runs.resume(run, {"invoice": INVOICE}, using="default")
+    assert (result.written.insert, result.left, result.why_stopped) == (20, 0, "")
+
+
+def test_what_comes_up_during_the_repair_is_beyond_the_plan(tmp_path):
+    """A path is made from the parent's, so that mending it makes those below drift."""
+    top = Node.objects.create(name="old", path="/old")
+    Node.objects.create(name="leaf", parent=top, path="/old/leaf")
+    Node.objects.filter(pk=top.pk).update(name="new")
+    must = HaveValues(path=Concat(Coalesce(F("parent__path"), Value("")), Value("/"), F("name")))
+    rule = Rule(name="path", every=Node, must=must)
+    run, (result,) = applied(planned(tmp_path, rule), rule)
+    assert (result.written.update, result.left, result.incomplete) == (1, 1, True)
+    assert "is used up: 0 of its records are left, and the next chunk would repair 1" in result.why_stopped
+    assert [*Node.objects.order_by("pk").values_list("path", flat=True)] == ["/new", "/old/leaf"]
+    assert run.outcomes.get().state == "repairing"
+
+
+def test_an_allowance_holds_the_records_that_are_left_of_a_plan():
+    allowance = Allowance(planned=3, file="plan.json")
+    allowance.hold(Written(insert=9), records=3)
+    allowance.spend(Written(insert=6), records=2)
+    allowance.hold(Written(insert=9), records=1)
+    with pytest.raises(
+        GivenUpError, match=r"plan in plan\.json is used up: 1 of its records are left.* repair 2"
+    ):
+        allowance.hold(Written(insert=2), records=2)
+
+
+def test_a_record_of_a_plan_may_come_to_several_rows(tmp_path, settings):
+    """Also where the run is resumed, and what it wrote before is counted."""
+    settings.RECONCILE = {**settings.RECONCILE, "CHUNK": 10}
+    rule = Rule(
+        name="bills", every=Basket, must=HaveRow(Bill, link={"basket_number": F("pk")}, count=Exactly(3))
+    )
+    Basket.objects.bulk_create([Basket() for _ in range(12)])
+    plan = planned(tmp_path, rule)
+    assert plan.rules["bills"].planned == Written(insert=12)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(StoppedError):
+        runs.repair({"bills": rule}, using="default", kept_plan=plan, progress=interrupt)
+    (result,) = runs.resume(Run.objects.get(), {"bills": rule}, using="default")
+    assert (result.written.insert, result.left, result.why_stopped) == (36, 0, "")
+
+
+def test_a_merge_may_write_what_refers_to_the_rows_of_its_plan(tmp_path):
+    rule = Rule(name="merged", every=Contact, must=BeUnique("email", merge={"visits": "sum"}))
+    Contact.objects.bulk_create([Contact(email="a", visits=1) for _ in range(3)])
+    found_by_the_night(rule)
+    plan = planned(tmp_path, rule)
+    _, (result,) = applied(plan, rule)
+    assert (result.written.delete, result.written.update, result.why_stopped) == (2, 1, "")
 
 
 def plan_text(**changes):

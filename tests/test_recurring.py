@@ -108,3 +108,26 @@ def test_what_was_undone_was_not_repaired(parcels):
     Run.objects.create(kind="undo", undoes=Run.objects.get(), now=timezone.now())
     reopen(*parcels)
     assert repaired(CLOSED).again == 0
+
+
+def test_an_edited_rule_finds_records_for_the_first_time(parcels):
+    repaired(CLOSED)
+    edited = Rule(name="closed", every=Parcel, must=HaveValues(state="done"))
+    result = repaired(edited)
+    assert (result.written.update, result.again, result.warning) == (3, 0, "")
+    reopen(*parcels)
+    assert repaired(edited).again == 3
+
+
+def test_the_rule_before_it_was_edited_is_remembered_where_the_edit_is_taken_back(parcels):
+    repaired(CLOSED)
+    repaired(Rule(name="closed", every=Parcel, must=HaveValues(state="done")))
+    assert repaired(CLOSED).again == 3
+
+
+def test_the_nightly_job_does_not_suspend_a_rule_that_was_edited(parcels):
+    nightly()
+    Outcome.objects.update(fingerprint="of another declaration")
+    reopen(*parcels)
+    assert nightly()["written"] == 3
+    assert not Suspension.objects.exists()

@@ -3,22 +3,25 @@
 import threading
 import uuid
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
 from reconcile import HaveRow, HaveValues, Rule, runs
 from reconcile.drift import MISSING
 from reconcile.errors import ChunkConflictError, GivenUpError, NotMendedError, TakenOverError
-from reconcile.models import Change, Outcome, Run, Shard
+from reconcile.faults import Step, listening
+from reconcile.models import Change, Chunk, Outcome, Run, Shard
 from reconcile.remedies import Insert, Wrote
 from reconcile.repairing import Chunks
 from reconcile.sql.dialects import dialect_of
+from reconcile.windows import Keys
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import Session, repaired
-from tests.zoo.models import Basket, Bill, Player, Team
+from tests.zoo.models import Basket, Bill, Contact, Player, Team
 
 INVOICE = Rule(
     name="invoice", every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")})
@@ -156,6 +159,8 @@ def test_a_chunk_that_fails_is_halved_down_to_the_record_that_fails():
     keys = missing(9)
     chunks, _ = chunks_for(INVOICE, Clumsy(NotMendedError("still wrong"), keys=[keys[4]]))
     assert chunks.repair(keys) == 8
+    assert (chunks.failures, chunks.aside) == ({}, [keys[4]])
+    chunks.repair(chunks.aside)
     assert chunks.failures == {keys[4]: "still wrong"}
     assert set(Order.objects.filter(invoice=None).values_list("pk", flat=True)) == {keys[4]}
 
@@ -167,6 +172,123 @@ def test_a_rule_is_given_up_when_more_records_fail_than_are_mended():
     with pytest.raises(GivenUpError, match="50 records failed and 0 were mended"):
         chunks.repair(keys)
     assert not Invoice.objects.exists()
+    assert len(chunks.failures) == 50
+
+
+@pytest.mark.django_db
+def test_a_record_that_somebody_writes_between_its_write_and_its_verification_is_tried_again():
+    (key,) = missing(1)
+    chunks, paused = chunks_for(INVOICE, Clumsy(NotMendedError("still wrong"), times=2))
+    assert chunks.repair([key]) == 1
+    assert (len(paused), chunks.failures, chunks.aside, chunks.doubtful) == (2, {}, [], set())
+
+
+@pytest.mark.django_db
+def test_a_record_that_was_not_mended_at_first_is_mended_at_the_end():
+    (key,) = missing(1)
+    chunks, paused = chunks_for(INVOICE, Clumsy(NotMendedError("still wrong"), times=5))
+    assert chunks.repair([key]) == 0
+    assert (len(paused), chunks.aside, chunks.doubtful) == (4, [key], {key})
+    assert chunks.repair([key]) == 1
+    assert (chunks.failures, chunks.doubtful) == ({}, set())
+
+
+@pytest.mark.django_db
+def test_the_tries_are_bounded_where_others_are_in_the_way_of_every_record():
+    keys = missing(200)
+    clumsy = Clumsy(ChunkConflictError("raced"))
+    chunks, paused = chunks_for(INVOICE, clumsy)
+    for first in range(0, 200, 10):
+        chunks.repair(keys[first : first + 10])
+    assert sorted(chunks.aside) == keys
+    assert (chunks.failures, {*chunks.busy.values()}) == ({}, {"raced"})
+    assert 10**9 - clumsy.left < 250
+    again, chunks.aside = chunks.aside, []
+    before = len(paused)
+    chunks.repair(again)
+    assert (sorted(chunks.aside), len(paused)) == (keys, before)
+
+
+@pytest.mark.django_db
+def test_once_a_chunk_is_committed_again_the_next_that_fails_is_halved():
+    keys = missing(70)
+    chunks, _ = chunks_for(INVOICE, Clumsy(ChunkConflictError("raced"), keys=[*keys[:20], keys[60]]))
+    for key in keys[:20]:
+        chunks.repair([key])
+    assert chunks.repair(keys[20:50]) == 30
+    assert chunks.repair(keys[50:]) == 19
+    assert sorted(chunks.aside) == [*keys[:20], keys[60]]
+
+
+@pytest.mark.django_db
+def test_a_duplicate_that_is_met_at_each_try_is_a_failure_and_not_held():
+    """MariaDB can't tell one that another session has just committed from one that the repair itself makes."""
+    Contact.objects.bulk_create([Contact(email=f"{n}@x", code=f"c{n}") for n in range(4)])
+    rule = Rule(name="code", every=Contact, must=HaveValues(code="same"))
+    result = repaired(rule)
+    assert (result.written.update, result.left, result.skipped) == (1, 3, 3)
+    assert "3 records could not be repaired" in result.why_stopped
+
+
+@pytest.mark.django_db
+def test_a_table_that_cannot_be_locked_leaves_none_of_the_chunk_s_records_out():
+    keys = missing(3)
+    chunks, _ = chunks_for(INVOICE)
+    chunks.finder = replace(chunks.finder, exclusive=(Invoice,))
+
+    def refused(step):
+        if step is Step.TABLES:
+            raise DatabaseError("no such lock")
+
+    with listening(refused):
+        assert chunks.repair(keys) == 0
+    assert chunks.failures == dict.fromkeys(keys, "no such lock")
+    assert Shard.objects.get().set_aside == 3
+
+
+@pytest.mark.django_db
+def test_the_proof_of_a_chunk_names_only_records_that_had_drifted_under_their_lock():
+    keys = missing(3)
+    chunks, _ = chunks_for(INVOICE)
+    Invoice.objects.bulk_create([Invoice(order_id=keys[1], amount=3)])
+    assert chunks.repair(keys) == 2
+    assert Chunk.objects.get().keys == [keys[0], keys[2]]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "act", [lambda: Invoice.objects.update(amount=3), lambda: Invoice.objects.filter(pk=1).update(amount=3)]
+)
+def test_the_proof_of_an_update_leaves_out_what_somebody_had_mended_before_the_lock(act):
+    keys = missing(3)
+    Invoice.objects.bulk_create([Invoice(pk=n + 1, order_id=key, amount=1) for n, key in enumerate(keys)])
+
+    def meanwhile(step):
+        if step is Step.FENCE:
+            act()
+
+    with listening(meanwhile):
+        result = repaired(INVOICE)
+    assert (result.left, result.skipped) == (0, 0)
+    noted = [key for chunk in Chunk.objects.all() for key in chunk.keys]
+    assert len(noted) == result.written.update < 3
+    assert keys[0] not in noted
+
+
+@pytest.mark.django_db
+def test_a_row_that_is_held_hides_no_other_record_that_is_not_mended():
+    keys = missing(2)
+
+    class Sparing(Insert):
+        def write(self, finder, keys, journal):
+            super().write(finder, Keys(()), journal)
+            return Wrote.of("insert", 0, busy=[keys.values[0]])
+
+    chunks, _ = chunks_for(INVOICE, Sparing())
+    assert chunks.repair(keys) == 0
+    assert chunks.aside == [keys[0], keys[1]]
+    assert chunks.doubtful == set()
+    assert Chunk.objects.count() == 2
 
 
 @pytest.mark.django_db
@@ -192,6 +314,7 @@ def test_a_remedy_that_mends_nothing_is_found_out_by_the_verification():
             return Wrote()
 
     chunks, _ = chunks_for(INVOICE, Lazy())
+    chunks.repair(keys)
     chunks.repair(keys)
     assert "is still missing after the repair" in chunks.failures[keys[0]]
 

@@ -469,7 +469,7 @@ def test_a_run_that_goes_on_is_refused_and_one_whose_worker_is_dead_is_not():
     Run.objects.filter(pk=run.pk).update(state=Run.State.RUNNING)
     with pytest.raises(UsageError, match=r"goes on\. Pause or cancel it first: reconcile pause"):
         undo(run)
-    Run.objects.update(started_at=timezone.now() - LEASE)
+    Run.objects.update(started_at=timezone.now() - LEASE, heartbeat=timezone.now() - LEASE)
     Shard.objects.update(heartbeat=timezone.now() - LEASE)
     assert left(undo(run)[1]) == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
-from django.db.models import Count, F, Max, OuterRef, QuerySet, Subquery, Sum
+from django.db.models import Count, F, OuterRef, QuerySet, Subquery, Sum
 from django.utils import timezone
 from rich.console import Group, RenderableType
 
@@ -19,7 +19,7 @@ from reconcile.cli._options import database_option, known_database, output_optio
 from reconcile.reports import json, text
 
 if TYPE_CHECKING:
-    from reconcile.models import Run
+    from reconcile.models import Outcome, Run
     from reconcile.runs import RuleRepair
 
 LISTED = 20
@@ -33,25 +33,28 @@ LISTED = 20
 def runs_command(ctx: click.Context, run: str | None, using: str, form: str, output: Path | None) -> None:
     """List the last runs; with RUN (its id, or the beginning of it), what became of each of its rules."""
     from reconcile import runs
-    from reconcile.models import Run
+    from reconcile.models import Outcome, Run
 
     using = known_database(using)
-    if run:
-        # With its last sign of life: a run that goes on for long is not a dead one.
-        found = _with_sums(Run._base_manager.using(using)).get(pk=runs.find(run, using=using).pk)
-        write_report(
-            ctx, form, output, text=lambda: _one(found), json=lambda: json.run_report(found, _results(found))
-        )
-        return
     with evaluated(using):
+        if run:
+            found = _with_sums(Run._base_manager.using(using)).get(pk=runs.find(run, using=using).pk)
+            outcomes = list(Outcome._base_manager.using(using).filter(run=found).order_by("position"))
+            write_report(
+                ctx, form, output,
+                text=lambda: _one(found, outcomes, using), json=lambda: json.run_report(found, _results(outcomes)),
+            )  # fmt: skip
+            return
         listed = list(_with_sums(Run._base_manager.using(using)).order_by("-started_at")[:LISTED])
-        write_report(ctx, form, output, text=lambda: _many(listed), json=lambda: json.runs_report(listed))
+        write_report(
+            ctx, form, output, text=lambda: _many(listed, using), json=lambda: json.runs_report(listed)
+        )
 
 
-def _results(run: Run) -> list[RuleRepair]:
+def _results(outcomes: Sequence[Outcome]) -> list[RuleRepair]:
     from reconcile.runs import recorded
 
-    return [recorded(outcome) for outcome in run.outcomes.order_by("position") if outcome.status]
+    return [recorded(outcome) for outcome in outcomes if outcome.status]
 
 
 def _with_sums(runs: Any) -> QuerySet[Run]:
@@ -60,12 +63,10 @@ def _with_sums(runs: Any) -> QuerySet[Run]:
 
     outcomes = _outcomes_of_run()
     written = outcomes.annotate(sum=Sum(reduce(add, map(F, Outcome.COUNTED.values())))).values("sum")
-    beats = outcomes.annotate(beat=Max("shards__heartbeat")).values("beat")
     annotated: QuerySet[Run] = runs.annotate(
         rules=Count("outcomes"),
         written=Subquery(written),
         left=Subquery(outcomes.annotate(sum=Sum("left")).values("sum")),
-        beat=Subquery(beats),
     )
     return annotated
 
@@ -77,7 +78,7 @@ def _outcomes_of_run() -> QuerySet[Any, Any]:
     return grouped
 
 
-def _many(listed: Sequence[Run]) -> RenderableType:
+def _many(listed: Sequence[Run], using: str) -> RenderableType:
     if not listed:
         return "There are no runs yet. The nightly job and `reconcile repair --apply` leave one."
     rows = text.table(
@@ -85,38 +86,34 @@ def _many(listed: Sequence[Run]) -> RenderableType:
     )
     for run in listed:
         started = timezone.localtime(run.started_at) if timezone.is_aware(run.started_at) else run.started_at
-        # The sums are annotations, so that the whole list is one statement.
+        # The sums are annotations, so that the list is one statement, and two for each run that is at work.
         sums: Any = run
         rows.add_row(
             str(run), run.kind, run.state, f"{started:%Y-%m-%d %H:%M:%S}", f"{sums.rules:,}", f"{sums.written or 0:,}",
             f"{sums.left or 0:,}" if run.state == run.State.FINISHED else "?",
         )  # fmt: skip
-    quiet = [f"{run}: {_sign_of_life(run)}" for run in listed if _sign_of_life(run)]
-    return Group("", rows, "", *quiet)
+    signs = [(run, _sign_of_life(run, using)) for run in listed]
+    return Group("", rows, "", *(f"{run}: {sign}" for run, sign in signs if sign))
 
 
-def _sign_of_life(run: Run) -> str:
-    """How to go on with a run whose worker has died, or that was stopped; empty for any other."""
+def _sign_of_life(run: Run, using: str) -> str:
+    """How to go on with a run that doesn't go on by itself; empty for one that does, or that has ended for good."""
     from reconcile import runs
 
-    if run.state == run.State.FINISHED:
+    go_on = f"Go on with it: reconcile resume {run}"
+    if run.state in {run.State.STOPPED, run.State.PAUSED}:
+        return f"{run.state}. {go_on}"
+    if run.state not in runs.ACTIVE or runs.lives(run, using=using):
         return ""
-    if run.state == run.State.STOPPED:
-        return f"stopped. Go on with it: reconcile resume {run}"
-    annotated: Any = run
-    beat = annotated.beat or run.started_at
-    quiet = timezone.now() - beat
-    return (
-        f"no sign of life for {int(quiet.total_seconds())} s. Go on with it: reconcile resume {run}"
-        if quiet >= runs.LEASE
-        else ""
-    )
+    quiet = int((timezone.now() - runs.last_sign(run, using=using)).total_seconds())
+    if run.state == run.State.CANCELLING:
+        go_on = f"End it: reconcile cancel {run}"
+    return f"no sign of life for {quiet} s. {go_on}"
 
 
-def _one(run: Run) -> RenderableType:
+def _one(run: Run, outcomes: Sequence[Outcome], using: str) -> RenderableType:
     numbers = ("Checked", "Missing", "Stale", "Extra", "Written", "Left")
     rows = text.table("", "Rule", *numbers, numbers=numbers)
-    outcomes = list(run.outcomes.order_by("position"))
     for outcome in outcomes:
         counts = (
             outcome.checked,
@@ -135,5 +132,5 @@ def _one(run: Run) -> RenderableType:
         for remark in (each.error or each.why_stopped, each.warning)
         if remark
     ]
-    why = [why for why in (run.why_stopped, _sign_of_life(run)) if why]
+    why = [why for why in (run.why_stopped, _sign_of_life(run, using)) if why]
     return Group("", f"Run {run.pk}, {run.kind}, {run.state}", "", rows, "", *remarks, *why)

@@ -12,7 +12,7 @@ from reconcile.declaring import field_named
 from reconcile.sql.expressions import path_of
 from reconcile.sql.uniques import Unique, uniques_of
 
-__all__ = ["is_covered", "is_filter", "own_fields"]
+__all__ = ["is_covered", "is_covered_at_once", "is_filter", "own_fields"]
 
 
 def is_covered(every: QuerySet[Any], columns: Sequence[Any], *, nulls_distinct: bool, using: str) -> bool:
@@ -20,16 +20,20 @@ def is_covered(every: QuerySet[Any], columns: Sequence[Any], *, nulls_distinct: 
 
     A constraint on some of the columns covers them all. A conditional one counts if its condition is the filter of
     `every`, or one of the parts that all have to hold. Where NULL counts like any value, the constraint must say so,
-    too, or none of its columns be null.
+    too, or none of its columns be null. One of a table that Django doesn't make counts nowhere.
     """
-    named = {*own_fields(every.model, columns)}
-    return any(
-        {*unique.fields} <= named
-        and all(expression in columns for expression in unique.expressions)
-        and (nulls_distinct or not unique.escaped)
-        and (unique.condition is None or _implies(every, unique.condition))
-        for unique in _all(every.model, using)
-    )
+    return any(_covering(every, columns, nulls_distinct=nulls_distinct, using=using))
+
+
+def is_covered_at_once(
+    every: QuerySet[Any], columns: Sequence[Any], *, nulls_distinct: bool, using: str
+) -> bool:
+    """As `is_covered`, by a constraint that holds for each statement.
+
+    Under one that is looked at when COMMIT comes, whoever looks and inserts can't look again, as `get_or_create` does.
+    """
+    covering = _covering(every, columns, nulls_distinct=nulls_distinct, using=using)
+    return any(unique.at_once for unique in covering)
 
 
 def own_fields(model: type[Model], columns: Sequence[Any]) -> Iterator[Field[Any, Any]]:
@@ -45,6 +49,21 @@ def own_fields(model: type[Model], columns: Sequence[Any]) -> Iterator[Field[Any
 def is_filter(every: QuerySet[Any], condition: Q) -> bool:
     """Whether `every` is filtered by `condition`, and by nothing else."""
     return bool(every.query.where == _where(every, condition))
+
+
+def _covering(
+    every: QuerySet[Any], columns: Sequence[Any], *, nulls_distinct: bool, using: str
+) -> Iterator[Unique]:
+    named = {*own_fields(every.model, columns)}
+    return (
+        unique
+        for unique in _all(every.model, using)
+        if unique.known
+        and {*unique.fields} <= named
+        and all(expression in columns for expression in unique.expressions)
+        and (nulls_distinct or not unique.escaped)
+        and (unique.condition is None or _implies(every, unique.condition))
+    )
 
 
 def _all(model: type[Model], using: str) -> Iterator[Unique]:

@@ -22,6 +22,7 @@ from django.db.models.sql.where import AND, WhereNode
 from reconcile.effects._covering import is_filter, own_fields
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.expressions import Column, columns_read, mapped, path_of
+from reconcile.sql.uniques import is_made_by_django
 
 __all__ = ["Lift", "filter_of", "lifted"]
 
@@ -35,12 +36,14 @@ class Lift:
 
     model, fields, django: the constraint, and how it is declared in `Meta.constraints` of the model; empty where
     there is none. why_not: why it would not help on this database, or why there is none; empty where it helps.
+    needs: the server that knows it, where another of its kind doesn't.
     """
 
     model: str = ""
     fields: tuple[str, ...] = ()
     django: str = ""
     why_not: str = ""
+    needs: str = ""
 
     @property
     def helps(self) -> bool:
@@ -85,6 +88,7 @@ def lifted(
         why_not=_unsupported(
             home, fields, partial=bool(condition), expressions=not plain, strict=strict, using=using
         ),
+        needs="PostgreSQL 15" if strict else "",
     )
 
 
@@ -142,8 +146,8 @@ def _unsupported(
 ) -> str:
     """What of the constraint the database `using` doesn't know; empty where it knows it all."""
     features = connections[using].features
-    if not model._meta.managed:
-        return "Django doesn't manage the table, so that it has to be made there by hand."
+    if not is_made_by_django(model, using):
+        return "Django doesn't manage the table, so that nobody knows which constraints it has."
     if partial and not features.supports_partial_indexes:
         return "This database has no unique constraints with a condition."
     if expressions and not features.supports_expression_indexes:

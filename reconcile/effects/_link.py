@@ -10,12 +10,12 @@ from django.db.models import F, Field, Model, Q, QuerySet, Value
 from reconcile.declaring import as_expression, field_named
 from reconcile.effects._bounds import Bounds
 from reconcile.effects._columns import PerRow
-from reconcile.effects._covering import is_covered
+from reconcile.effects._covering import is_covered_at_once
 from reconcile.effects.within import exact
 from reconcile.sql.expressions import path_of
 from reconcile.sql.lookups import INTEGERS, stored_field
 
-__all__ = ["RowSpec", "carrier", "carries", "given_columns", "is_unique", "linked_rows", "terms"]
+__all__ = ["RowSpec", "carrier", "carries", "given_columns", "is_linked", "is_unique", "linked_rows", "terms"]
 
 
 class RowSpec(Protocol):
@@ -70,18 +70,24 @@ def carries(model: type[Model], column: Field[Any, Any], value: Any) -> bool:
 def is_unique(must: RowSpec, using: str, *, key: Sequence[str] = ()) -> bool:
     """Whether the database itself allows one row at most for each link, or for each link and key.
 
-    NULL in the link links with nothing, so it may escape the constraint; in the key it counts like any value.
+    NULL in the link links with nothing, so it may escape the constraint; in the key it counts like any value. A
+    constraint that is looked at when COMMIT comes is none: the error would be a live handler's, and come too late for it.
     """
     if must.bounds.n != 1:
         return False
     link = [F(column.name) for column in terms(must.model, must.link)]
     keys = [column for name in key if (column := field_named(must.model, name)) is not None]
-    rows = linked_rows(must)
+    rows = linked_rows(must).filter(is_linked(must))
     told = [*link, *(F(column.name) for column in keys if not column.null)]
     whole = [*link, *(F(column.name) for column in keys)]
-    return is_covered(rows, told, nulls_distinct=True, using=using) or is_covered(
+    return is_covered_at_once(rows, told, nulls_distinct=True, using=using) or is_covered_at_once(
         rows, whole, nulls_distinct=False, using=using
     )
+
+
+def is_linked(must: RowSpec) -> Q:
+    """The condition on a row that it may be a record's at all: nothing owes, or forbids, one whose link is NULL."""
+    return Q(**{f"{column.name}__isnull": False for column in terms(must.model, must.link) if column.null})
 
 
 def linked_rows(must: RowSpec) -> QuerySet[Any]:

@@ -21,11 +21,11 @@ from reconcile.effects._unique_faults import merge_faults, order_faults, others_
 from reconcile.errors import Fault
 from reconcile.finders import Correction, Finder, Merging, Rows, Source
 from reconcile.remedies import Merge, Remedy, references_to
-from reconcile.sql.expressions import Column, columns_read, path_of, pinned
+from reconcile.sql.expressions import Column, columns_read, path_of, pinned, reads_itself
 from reconcile.sql.lookups import AsStored
 from reconcile.sql.statements import KEY, WANTED
 from reconcile.sql.wording import expression_in_words, in_words
-from reconcile.windows import EVERYTHING, Keys, Scope
+from reconcile.windows import Keys, Scope
 
 __all__ = ["BeUnique"]
 
@@ -122,15 +122,14 @@ class BeUnique(Declaration):
 
         For `others` A as well, where all that decides stands in the records' own rows: the duplicate and the record
         that stays are both locked before it is asked again which is which, so no group can lose all its records.
-        C where another table decides, too, whose rows aren't locked. A delete or a merge is D: no lock reaches
+        C where another row decides, too, of whichever table: that isn't locked. A delete or a merge is D: no lock reaches
         a handler that has read the row and refers to it, or writes it, later.
         """
         if is_covered(every, self._expressions, nulls_distinct=self.nulls_distinct, using=using):
             return "A"
         if self.others is None:
             return "D"
-        own = every.model._meta.concrete_model
-        return "A" if all(model is own for model, _ in self._deciding(every)) else "C"
+        return "A" if reads_itself(self._deciding(every)) else "C"
 
     def lift(self, every: QuerySet[Any], using: str) -> Lift:
         """The constraint under which there are no duplicates."""
@@ -191,10 +190,13 @@ class BeUnique(Declaration):
             groups.records().annotate(**{f"_by_{n}": each for n, each in enumerate(self._expressions)})
         )
 
-    def _deciding(self, every: QuerySet[Any]) -> frozenset[Column]:
-        """The columns by which it is decided that a record goes."""
+    def _deciding(self, every: QuerySet[Any]) -> Rows:
+        """The records with all by which it is decided that one goes."""
         groups = self._groups(Source(every=every, using=every.db, now=timezone.now()))
-        return columns_read(groups.members(EVERYTHING))
+        deciding = [*self._expressions, *(each.expression for each in self._order())]
+        named = {f"_by_{number}": each for number, each in enumerate(deciding)}
+        decided: Rows = groups.records().annotate(**named)
+        return decided
 
 
 def _sorted_by(each: Any) -> OrderBy:

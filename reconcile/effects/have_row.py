@@ -26,6 +26,7 @@ from reconcile.finders import Finder, Source
 from reconcile.remedies import Remedy
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.expressions import Column, columns_of
+from reconcile.sql.uniques import is_made_by_django
 from reconcile.sql.wording import condition_in_words, in_words
 
 __all__ = ["AtLeast", "AtMost", "Exactly", "HaveRow"]
@@ -165,7 +166,8 @@ class HaveRow(Declaration):
         if is_unique(self, using, key=key):
             return "A"
         column = carrier(self, model)
-        constrained = column is not None and _refers(column, model)
+        made = is_made_by_django(self.model, using)
+        constrained = made and column is not None and _refers(column, model)
         return "C" if dialect_of(using).keeps_rows_out(constrained=constrained) else "D"
 
     def is_tied(self, model: type[Model]) -> bool:

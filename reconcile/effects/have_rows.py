@@ -16,7 +16,7 @@ from reconcile.drift import Drift, Guarantee
 from reconcile.effects._derived_rows import row_set_finders
 from reconcile.effects._from_python import function_name, reading_faults
 from reconcile.effects._lifting import Lift, lifted
-from reconcile.effects._link import carrier, terms
+from reconcile.effects._link import carrier, is_linked, terms
 from reconcile.effects.have_row import HaveRow
 from reconcile.errors import Fault
 from reconcile.finders import Finder, Source
@@ -116,11 +116,15 @@ class HaveRows(Declaration):
         return self._linked.inserted()
 
     def lift(self, every: QuerySet[Any], using: str) -> Lift:  # noqa: ARG002
-        """A constraint on the columns of link and key; NULL in the key counts like any value."""
+        """A constraint on the columns of link and key; NULL in the key counts like any value.
+
+        Where it does, rows that are linked with nothing have to be left out: any number of them may be alike.
+        """
         keys = [*_fields(self.model, self.key)]
         columns = [F(column.name) for column in (*terms(self.model, self.link), *keys)]
         distinct = not any(column.null for column in keys)
-        return lifted(self.model, columns, condition=Q(), nulls_distinct=distinct, using=using)
+        condition = Q() if distinct else is_linked(self._linked)
+        return lifted(self.model, columns, condition=condition, nulls_distinct=distinct, using=using)
 
     def writes(self, model: type[Model]) -> frozenset[Column]:
         """All columns of the row: an inserted row brings them all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -23,6 +23,10 @@ class Journal(Protocol):
 
     def inserted(self, model: type[Model], rows: QuerySet[Any, Any]) -> int:
         """Note `rows`, which this chunk has inserted, as they stand now; their number. One statement."""
+        ...
+
+    def inserted_again(self, model: type[Model], changes: QuerySet[Any, Any]) -> int:
+        """Note the rows that `changes` had deleted and this chunk has inserted again; their number. One statement."""
         ...
 
     def before(self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys) -> int:
@@ -63,16 +67,22 @@ class Sending:
 class Wrote:
     """What a remedy did for one chunk.
 
-    written: rows by verb. held: rows left alone because other sessions hold them. refused: keys that the remedy
+    written: rows by verb. busy: keys left alone because other sessions hold what they are mended by. held: rows left alone
+    for that of which it isn't known whose they are, once the remedy has seen that nothing else is left. refused: keys that it
     could not mend, each with the reason; they are set aside, and the others of the chunk stand. sending: what goes out
-    after the commit, in this order. promised: the drift is gone already, although the remedy is a deferred one.
+    after the commit, in this order. promised: the drift is gone already, although the remedy is a deferred one. seen: a
+    statement after the write has found each record of the chunk mended, so that it need not be looked for again. keys: the
+    records that had drifted still, under their lock; None where that is all of them, or isn't known without asking.
     """
 
     written: Written = field(default_factory=Written)
+    busy: Collection[Any] = ()
     held: int = 0
     refused: Mapping[Any, str] = field(default_factory=dict)
     sending: Sequence[Sending] = ()
     promised: bool = False
+    seen: bool = False
+    keys: Sequence[Any] | None = None
 
     @classmethod
     def of(cls, verb: str, rows: int, **more: Any) -> Wrote:

@@ -11,6 +11,7 @@ from django.db.models import Model
 from reconcile.errors import ChunkConflictError, NotMendedError
 from reconcile.finders import Derivation
 from reconcile.remedies._base import Journal, Wrote
+from reconcile.sql.dialects import dialect_of
 from reconcile.windows import Keys
 
 __all__ = ["derive"]
@@ -46,7 +47,7 @@ def _insert(derivation: Derivation, keys: Keys, using: str) -> Sequence[Any]:
     for last in (False, True):
         rows: list[Model] = derivation.owed(keys)
         try:
-            with transaction.atomic(using=using):
+            with transaction.atomic(using=using), dialect_of(using).noticing_others(derivation.model):
                 derivation.model._base_manager.using(using).bulk_create(rows, batch_size=BATCH)
         except IntegrityError:
             if last:

@@ -25,8 +25,8 @@ class Reference:
     """One column by which rows of `model` refer to rows of another.
 
     target: the column that it holds the value of. kind: for a generic foreign key, the column of its content type.
-    binding: whether a row that is referred to by it must not go; a foreign key without a constraint in the database
-        and with DO_NOTHING says that it may.
+    binding: whether a row that is referred to by it must not go; a foreign key with DO_NOTHING says that it may, if it has
+        no constraint in the database, or Django doesn't manage its table.
     """
 
     model: type[Model]
@@ -145,7 +145,9 @@ def _keys(model: type[Model]) -> Iterator[Reference]:
     for relation in _relations(model._meta.concrete_model or model):
         key: Any = relation.field
         if isinstance(key, ForeignKey):
-            loose = relation.on_delete is DO_NOTHING and not getattr(key, "db_constraint", True)
+            # Rows of an unmanaged model may be a view's, which follow by themselves.
+            kept = getattr(key, "db_constraint", True) and key.model._meta.managed
+            loose = relation.on_delete is DO_NOTHING and not kept
             yield Reference(model=key.model, column=key, target=key.target_field, binding=not loose)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import Field, JSONField, Model, Value
 
-from reconcile.errors import ChunkConflictError
+from reconcile.errors import ChunkConflictError, NotMendedError
 from reconcile.finders import Rewrite, Rewriting
 from reconcile.remedies._base import Journal, Wrote
 from reconcile.remedies._locking import locked
@@ -22,7 +22,7 @@ BATCH = 500
 def rewrite(rewriting: Rewriting, keys: Keys, journal: Journal, *, using: str) -> Wrote:
     """Journal, update and confirm the stale rows of `keys`; what can't be written is refused."""
     found = list(rewriting.wanted(keys))
-    free = {each.key for each in found}
+    free, held = {each.key for each in found}, 0
     if not rewriting.own:
         # The values are computed again once the rows are locked, since somebody may have written them meanwhile.
         free = {*locked(rewriting.model, free, using=using).values}
@@ -36,7 +36,14 @@ def rewrite(rewriting: Rewriting, keys: Keys, journal: Journal, *, using: str) -
             f"{rewriting.model._meta.label}: of {noted} stale rows {written} were updated; another session writes them."
         )
     refused = {each.key: each.refused for each in found if each.refused}
-    return Wrote.of("update", written, held=0 if rewriting.own else held - len(found), refused=refused)
+    if rewriting.own:
+        return Wrote.of("update", written, refused=refused, keys=[each.key for each in stale])
+    held -= len(found)
+    if held and any(each.key in free and not each.refused for each in rewriting.wanted(keys)):
+        raise NotMendedError(
+            f"{rewriting.model._meta.label}: rows that nobody holds are still stale after the update."
+        )
+    return Wrote.of("update", written, held=held, refused=refused)
 
 
 def _write(rewriting: Rewriting, stale: Sequence[Rewrite], using: str) -> int:

@@ -54,7 +54,8 @@ class Call(Mending):
         if not records:
             return Wrote()
         # Noted beforehand: the function may delete the rows.
-        noted = journal.handed_over(self.verb, finder.model, Keys([record.pk for record in records]))
+        drifted = [record.pk for record in records]
+        noted = journal.handed_over(self.verb, finder.model, Keys(drifted))
         with blamed(self.function, finder.using):
             called(self.function, records)
-        return Wrote.of(self.verb, noted)
+        return Wrote.of(self.verb, noted, keys=drifted)

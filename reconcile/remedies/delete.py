@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,16 +11,18 @@ from django.db.models import F, Model
 
 from reconcile.drift import EXTRA, Drift
 from reconcile.errors import ChunkConflictError, Fault
-from reconcile.finders import Finder
+from reconcile.finders import Finder, Rows
 from reconcile.remedies._base import Journal, Mending, Wrote
 from reconcile.remedies._locking import beside, secured
-from reconcile.remedies._referring import Referring, deletion_faults
+from reconcile.remedies._referring import Reference, Referring, deletion_faults
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.expressions import Column, columns_of
 from reconcile.sql.texts import AsText, SameText
 from reconcile.windows import Keys
 
-__all__ = ["Delete", "delete_rows", "referred"]
+__all__ = ["Delete", "Leaving", "delete_rows", "referred"]
+
+Leaving = Callable[[Reference], "Sequence[AbstractSet[Any]]"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Delete(Mending):
     """Delete the rows as they are, with their whole images in the journal. For EXTRA, and only where a rule says so.
 
     A row that another row refers to is not deleted, whatever on_delete says: it is set aside with a reason that
-    names the model, so nothing cascades. Only a foreign key with DO_NOTHING and without a constraint is passed over.
+    names the model, so nothing cascades. Only a foreign key with DO_NOTHING is passed over, if it has no constraint or
+    its model is unmanaged, as that of a view is.
     Three statements, one for each column that refers to the rows, one more where generic foreign keys do; three
     more where the rows drift because of another, which is locked, too; two
     where they are beyond a number of rows, of which the first are.
@@ -48,15 +51,15 @@ class Delete(Mending):
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
         """Journal and delete the rows of `keys` that still drift and that nothing refers to."""
-        free, held = secured(finder, keys)
-        free, held_too = beside(finder, free)
+        free, busy = secured(finder, keys)
+        free, busy_too = beside(finder, free)
         # MySQL can't delete from a table that a subquery reads, so the condition is asked beforehand, under the lock.
         extra = finder.keys(free)
         refused = dict(referred(finder.model, Keys(extra), using=finder.using))
         deleted = delete_rows(
             finder.model, [key for key in extra if key not in refused], journal, using=finder.using
         )
-        return Wrote.of(self.verb, deleted, held=held + held_too, refused=refused)
+        return Wrote.of(self.verb, deleted, busy=[*busy, *busy_too], refused=refused, keys=extra)
 
 
 def delete_rows(model: type[Model], keys: Sequence[Any], journal: Journal, *, using: str) -> int:
@@ -78,8 +81,18 @@ def delete_rows(model: type[Model], keys: Sequence[Any], journal: Journal, *, us
     return deleted
 
 
-def referred(model: type[Model], keys: Keys, *, using: str) -> Iterator[tuple[Any, str]]:
-    """Those of the rows that other rows refer to, each with the reason not to delete it."""
+def referred(
+    model: type[Model],
+    keys: Keys,
+    *,
+    using: str,
+    leaving: Leaving = lambda _: (),
+) -> Iterator[tuple[Any, str]]:
+    """Those of the rows that other rows refer to, each with the reason not to delete it.
+
+    leaving: sets of keys of rows that won't refer to any by the reference any more; all that refer are read where there are
+    some.
+    """
     if not keys.values:
         return
     references = Referring.to(model, using)
@@ -92,8 +105,16 @@ def referred(model: type[Model], keys: Keys, *, using: str) -> Iterator[tuple[An
                 # No constraint keeps a row that refers to itself by a generic foreign key, which holds any key as text.
                 own = AsText(F("pk"), field=each.target)
                 rows = rows.exclude(SameText(own, AsText(F(each.column.attname), field=each.column)))
-            found = rows.values_list(each.column.attname, flat=True).distinct()
             # A text that only the collation takes for the key refers to nothing, or the database itself keeps the row.
-            for value in found:
+            for value in _held(each, rows, leaving(each)):
                 if value in values:
                     yield values[value], f"{each.name} refers to it. Delete that first, or leave this one."
+
+
+def _held(reference: Reference, rows: Rows, leaving: Sequence[AbstractSet[Any]]) -> Iterable[Any]:
+    """What the reference's column holds in those of the rows that aren't leaving."""
+    name = reference.column.attname
+    if not any(leaving):
+        return rows.values_list(name, flat=True).distinct()
+    pairs = rows.values_list(name, "pk").iterator()
+    return {value for value, key in pairs if not any(key in each for each in leaving)}

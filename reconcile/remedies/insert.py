@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from django.db import connections
+from django.db import transaction
 
 from reconcile.drift import MISSING, Drift
 from reconcile.errors import ChunkConflictError, Fault, NotMendedError
 from reconcile.finders import Finder, Insertion, Rows
 from reconcile.remedies._base import Journal, Mending, Wrote
 from reconcile.remedies._deriving import derive
+from reconcile.sql.dialects import dialect_of
 from reconcile.sql.statements import insert_select
 from reconcile.windows import Keys
 
@@ -24,8 +25,8 @@ class Insert(Mending):
     """`INSERT … SELECT`, so values are computed by the database; the default for MISSING.
 
     Where a column's value must be made once a row in Python (a token, a uuid), the rows are made in
-    Python instead. Written rows are found by their link, never by what an insert returned. Three statements
-    where none of the records has a row; more where some do, or rows are made in Python, but never one a record.
+    Python instead. Written rows are found by their link, never by what an insert returned. Two statements and a
+    savepoint where none of the records has a row; more where some do, or rows are made in Python, but never one a record.
     """
 
     verb: ClassVar[str] = "insert"
@@ -44,8 +45,10 @@ class Insert(Mending):
         insertion = finder.insertion
         if insertion is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to insert.")
-        keys, before = _still_missing(finder, insertion, keys)
-        written = sum(_insert(insertion, keys) for _ in range(insertion.passes))
+        every, before = keys, Keys(())
+        if not (written := _all_at_once(insertion, keys, using=finder.using)):
+            keys, before = _still_missing(finder, insertion, keys)
+            written = sum(_insert(insertion, keys) for _ in range(insertion.passes))
         noted = journal.inserted(insertion.model, insertion.present(keys).exclude(before.on("pk")))
         if noted < written:
             raise NotMendedError(
@@ -57,7 +60,24 @@ class Insert(Mending):
                 f"{insertion.model._meta.label}: {written} rows were inserted and {noted} found by their link; "
                 "another session inserts the same rows."
             )
-        return Wrote.of(self.verb, written)
+        # Each record had no row, and by its link one was found after it was written.
+        seen = insertion.passes == 1 and noted == len(every.values) and not before.values
+        return Wrote.of(self.verb, written, seen=seen, keys=keys.values)
+
+
+def _all_at_once(insertion: Insertion, keys: Keys, *, using: str) -> int:
+    """Insert a row for each of the records; 0, and nothing inserted, where one of them owes none any more.
+
+    If each record gets its row, none had one, and all that are there are this chunk's. Asking beforehand would cost a
+    statement that reads as much as the insert; the savepoint costs next to nothing.
+    """
+    if insertion.passes != 1:
+        return 0
+    with transaction.atomic(using=using):
+        written = _insert(insertion, keys)
+        whole = written == len(keys.values)
+        transaction.set_rollback(not whole, using=using)
+    return written if whole else 0
 
 
 def _still_missing(finder: Finder, insertion: Insertion, keys: Keys) -> tuple[Keys, Keys]:
@@ -65,8 +85,6 @@ def _still_missing(finder: Finder, insertion: Insertion, keys: Keys) -> tuple[Ke
 
     The keys were found before they were locked, and somebody may have mended some of them meanwhile.
     """
-    if insertion.passes == 1 and not insertion.present(keys).exists():
-        return keys, Keys(())
     missing = Keys(finder.keys(keys))
     return missing, Keys(list(insertion.present(missing).values_list("pk", flat=True)))
 
@@ -77,10 +95,12 @@ def _insert(insertion: Insertion, keys: Keys) -> int:
         return insert_select(insertion.model, insertion.selected, owed)
     rows = [_made(insertion, values) for values in owed]
     manager = insertion.model._base_manager.using(owed.db)
-    # Passing over conflicts would be INSERT IGNORE on MySQL, which hides other faults too.
-    passes_over = connections[owed.db].vendor != "mysql"
+    dialect = dialect_of(owed.db)
     before = _linked(insertion, keys)
-    manager.bulk_create(rows, batch_size=1000, ignore_conflicts=passes_over)
+    with dialect.noticing_others(insertion.model):
+        # On MySQL it would be INSERT IGNORE, which hides other faults too.
+        passes_over = dialect.passes_over(insertion.model)
+        manager.bulk_create(rows, batch_size=1000, ignore_conflicts=passes_over)
     return _linked(insertion, keys) - before
 
 

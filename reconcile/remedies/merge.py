@@ -58,11 +58,12 @@ class Merge(Mending):
         merging, using = finder.merging, finder.using
         if merging is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to merge.")
-        groups, held = _whole_groups(finder, keys)
+        groups, waiting = _whole_groups(finder, keys)
         referring = Referring.to(finder.model, using) if groups else None
         repointings = examined(referring, groups) if referring else []
         refused = {survivor: why for each in reversed(repointings) for survivor, why in each.refused.items()}
         busy = {survivor for each in repointings for survivor in each.busy} - {*refused}
+        busy |= _unseen(finder, groups)
         left = {other: stays for other, stays in groups.items() if stays not in busy and stays not in refused}
         taken = _taken_over(merging, left)
         written = Written()
@@ -73,22 +74,31 @@ class Merge(Mending):
         written.update += _take_over(finder, merging, taken, journal)
         return Wrote(
             written=written,
-            held=held + sum(groups.get(key) in busy for key in keys.values),
+            busy=[*waiting, *(key for key in keys.values if groups.get(key) in busy)],
             refused={key: refused[groups[key]] for key in keys.values if groups.get(key) in refused},
+            keys=[key for key in keys.values if key in left],
         )
 
 
-def _whole_groups(finder: Finder, keys: Keys) -> tuple[dict[Any, Any], int]:
+def _unseen(finder: Finder, groups: Mapping[Any, Any]) -> set[Any]:
+    """The rows that stay of groups of which a row may not be deleted yet. One statement, none without such a guard."""
+    if finder.deletable is None or not groups:
+        return set()
+    free = {*finder.deletable([*groups])}
+    return {stays for other, stays in groups.items() if other not in free}
+
+
+def _whole_groups(finder: Finder, keys: Keys) -> tuple[dict[Any, Any], list[Any]]:
     """The groups of `keys` that no other session holds a row of, as other -> survivor, now locked whole.
 
-    And how many of `keys` drift in a group of which another session holds a row. Three statements.
+    And those of `keys` that drift in a group of which another session holds a row. Three statements.
     """
     held = {*locked(finder.model, members(finder, keys), using=finder.using).values}
     now = members(finder, keys)
     busy = {survivor for member, survivor in now.items() if member not in held}
     others = {member: survivor for member, survivor in now.items() if member != survivor}
     free = {member: survivor for member, survivor in others.items() if survivor not in busy}
-    return free, sum(others.get(key) in busy for key in keys.values)
+    return free, [key for key in keys.values if others.get(key) in busy]
 
 
 def _taken_over(merging: Merging, groups: Mapping[Any, Any]) -> dict[Any, Sequence[Any]]:

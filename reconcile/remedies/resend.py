@@ -115,16 +115,16 @@ class Resend(Mending):
         records = still_drifting(finder, keys, with_related=related)
         if not records:
             return Wrote()
+        drifted = [record.pk for record in records]
         arguments = as_sent(signal, model, using=using, created=self.created)
         if signal is pre_save:
-            return Wrote.of(
-                "update", self._save(records, [arguments(each) for each in records], journal, finder)
-            )
-        noted = journal.handed_over(self.verb, model, Keys([record.pk for record in records]))
+            sent = [arguments(each) for each in records]
+            return Wrote.of("update", self._save(records, sent, journal, finder), keys=drifted)
+        noted = journal.handed_over(self.verb, model, Keys(drifted))
         with blamed(self.receiver, using):
             for record in records:
                 called(self.receiver, **arguments(record))
-        return Wrote.of(self.verb, noted)
+        return Wrote.of(self.verb, noted, keys=drifted)
 
     def _save(
         self, records: Sequence[Any], sent: Sequence[dict[str, Any]], journal: Journal, finder: Finder

@@ -93,19 +93,25 @@ class Split(Declaration):
         done = [self._verified(part, finder, some, journal) for part, some in parts]
         return Wrote(
             written=sum((each.written for each in done), Written()),
+            busy=[key for each in done for key in each.busy],
             held=sum(each.held for each in done),
             refused={key: why for each in done for key, why in each.refused.items()},
             sending=[message for each in done for message in each.sending],
             promised=all(
                 each.promised or not part.deferred for (part, _), each in zip(parts, done, strict=True)
             ),
+            keys=[
+                key
+                for (_, some), each in zip(parts, done, strict=True)
+                for key in (some.values if each.keys is None else each.keys)
+            ],
         )
 
     def _verified(self, part: Remedy, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
         wrote = part.write(finder, keys, journal)
         # The chunk verifies all its records at once, unless some of them are mended later.
         if self.deferred and not part.deferred:
-            left = {*finder.keys(keys)} - {*wrote.refused}
+            left = {*finder.keys(keys)} - {*wrote.refused} - {*wrote.busy}
             if len(left) > wrote.held:
                 key = min(left, key=str)
                 raise NotMendedError(

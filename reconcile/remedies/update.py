@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from reconcile.drift import STALE, Drift
-from reconcile.errors import ChunkConflictError, Fault
+from reconcile.errors import ChunkConflictError, Fault, NotMendedError
 from reconcile.finders import Finder
 from reconcile.remedies._base import Journal, Mending, Wrote
 from reconcile.remedies._locking import locked, secured
@@ -24,7 +24,8 @@ class Update(Mending):
 
     Four statements: the stale keys, their images, the update, the images after it. On MariaDB and MySQL what is to be
     written is read first, in a statement of its own. One more where the stale rows are not the records
-    themselves and have to be locked first; three more where a row is stale because of another, which is locked, too.
+    themselves and have to be locked first, another where fewer of them are stale than records were found, and where other
+    sessions hold some; three more where a row is stale because of another, which is locked, too.
     Values that only Python can tell are computed again from the locked records, and written 500 rows a statement.
     """
 
@@ -44,11 +45,12 @@ class Update(Mending):
         correction = finder.correction
         if correction is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to update.")
-        keys, held = secured(finder, keys)
+        keys, busy = secured(finder, keys)
         wanted = correction.wanted(keys)
         stale = Keys(list(wanted.values_list(KEY, flat=True)))
         free = stale if correction.own else locked(correction.model, stale.values, using=wanted.db)
-        held += len(stale.values) - len(free.values)
+        held = {*stale.values} - {*free.values}
+        records = _drifted(finder, keys, stale)
         noted = journal.before(correction.model, correction.fields, free)
         written = update_from(correction.model, correction.fields, wanted.filter(free.on("pk")))
         completed = journal.after(correction.model, correction.fields)
@@ -57,4 +59,15 @@ class Update(Mending):
                 f"{correction.model._meta.label}: of {noted} stale rows {written} were updated; another session "
                 "writes what they are computed from."
             )
-        return Wrote.of(self.verb, written, held=held)
+        if held and not held.issuperset(wanted.values_list(KEY, flat=True)):
+            raise NotMendedError(
+                f"{correction.model._meta.label}: rows that nobody holds are still stale after the update."
+            )
+        return Wrote.of(self.verb, written, busy=busy, held=len(held), keys=records)
+
+
+def _drifted(finder: Finder, keys: Keys, stale: Keys) -> Sequence[Any] | None:
+    """The records that still drift; None where all may. One statement where fewer rows are stale than there are records."""
+    if finder.correction is not None and finder.correction.own:
+        return stale.values
+    return finder.keys(keys) if len(stale.values) < len(keys.values) else None

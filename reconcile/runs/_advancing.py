@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -11,8 +12,9 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from reconcile.agreeing import deletes
 from reconcile.checking import check, evaluated
-from reconcile.drift import Status
+from reconcile.drift import Drift, Status
 from reconcile.errors import UnknownNameError, UsageError
 from reconcile.fingerprints import fingerprint
 from reconcile.graph import in_order
@@ -36,6 +38,8 @@ log = structlog.get_logger()
 
 Rules = Mapping[str, Rule]
 
+_RESUMABLE = (Run.State.RUNNING, Run.State.STOPPED, Run.State.PAUSING, Run.State.PAUSED)
+
 
 def preview(
     rules: Rules,
@@ -58,7 +62,8 @@ def preview(
 def _previewed(
     rule: Rule, *, using: str, now: datetime, caps: Caps | None, kept_plan: KeptPlan | None, samples: int
 ) -> RuleRepair:
-    keep = KEEP if has_history(rule, using=using, now=now) else 0
+    deleting = any(deletes(rule.remedy(drift)) for drift in Drift)
+    keep = KEEP if deleting or has_history(rule, using=using, now=now) else 0
     made = plan(check(rule, using=using, now=now, samples=samples, keep=keep), caps)
     if made.check.status is Status.ERROR:
         return planned_only(made, using=using)
@@ -127,7 +132,7 @@ def resume(run: Run, rules: Rules, *, using: str, progress: Progress | None = No
 
     Raises UsageError where the run is finished, and UnknownNameError where one of its rules no longer exists.
     """
-    if run.state in {Run.State.FINISHED, Run.State.CANCELLED}:
+    if run.state not in _RESUMABLE:
         raise UsageError(
             f"Run {run} is {run.state}; there is nothing to resume. What is left is for a new repair."
         )
@@ -136,11 +141,21 @@ def resume(run: Run, rules: Rules, *, using: str, progress: Progress | None = No
         # An undo is told by the journal alone.
         if outcome.rule not in rules and not undoes:
             raise UnknownNameError("rule", outcome.rule, rules)
-    Run._base_manager.using(using).filter(pk=run.pk).update(state=Run.State.RUNNING, why_stopped="")
+    run = _taken_over(run, using)
     log.info("run_resumed", run=str(run.pk), database=using)
     if undoes:
         return advance_undo(run, using=using, progress=progress)
     return _advance(run, rules, using=using, progress=progress)
+
+
+def _taken_over(run: Run, using: str) -> Run:
+    """The run under a new token, and with a new clock: it may have rested for days. Any earlier worker is fenced out."""
+    now = timezone.now()
+    began = {"token": uuid.uuid4(), "now": now, "heartbeat": now, "finished_at": None, "why_stopped": ""}
+    own = Run._base_manager.using(using).filter(pk=run.pk)
+    if not own.filter(state__in=_RESUMABLE).update(state=Run.State.RUNNING, **began):
+        raise UsageError(f"Run {run} has just been ended by others; see: reconcile runs {run}")
+    return own.get()
 
 
 def _begin(
@@ -191,6 +206,8 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
 
     def took(outcome: Outcome) -> None:
         with evaluated(using):
+            # As it is now: another worker may have taken it further, and this one finds out here.
+            outcome.refresh_from_db(using=using)
             result = take(
                 outcome, rules[outcome.rule], run, using=using, progress=progress or (lambda *_: None)
             )
@@ -198,7 +215,10 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
         results[result.rule] = result
 
     with ending(run, using=using):
-        circles = in_order(rules, using=using, now=run.now).circles
+        own = {
+            outcome.rule: rules[outcome.rule] for outcome in _outcomes(run, using) if outcome.rule in rules
+        }
+        circles = in_order(own, using=using, now=run.now).circles
         for outcome in _outcomes(run, using):
             if outcome.state == Outcome.State.DONE:
                 results[outcome.rule] = recorded(outcome)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from reconcile.errors import CancelledError, PausedError, StoppedError, TakenOverError
@@ -44,15 +45,22 @@ def _finish(run: Run, using: str) -> None:
     state = Run.State.STOPPED if left_open else Run.State.FINISHED
     why = f"Not finished: {', '.join(left_open)}. Resuming the run goes on with that." if left_open else ""
     ended = {"state": state, "finished_at": timezone.now(), "why_stopped": why}
-    Run._base_manager.using(using).filter(pk=run.pk, state__in=ACTIVE).update(**ended)
+    _own(run, using).filter(state__in=ACTIVE).update(**ended)
+
+
+def _own(run: Run, using: str) -> QuerySet[Run]:
+    """The run, as long as it is this worker's."""
+    return Run._base_manager.using(using).filter(pk=run.pk, token=run.token)
 
 
 def _stop(run: Run, using: str, why: str, *, state: Run.State = Run.State.STOPPED) -> None:
     """Note it where the database still answers."""
     log.error("run_stopped", run=str(run.pk), why=why)
     try:
+        if not _own(run, using).exists():
+            return
         Outcome._base_manager.using(using).filter(run=run).update(held=None)
         stopped = {"state": state, "finished_at": timezone.now(), "why_stopped": why}
-        Run._base_manager.using(using).filter(pk=run.pk, state__in=ACTIVE).update(**stopped)
+        _own(run, using).filter(state__in=ACTIVE).update(**stopped)
     except Exception as error:  # noqa: BLE001 - the first error is the one that is raised
         log.error("run_not_recorded", run=str(run.pk), error=str(error))

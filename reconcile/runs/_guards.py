@@ -5,19 +5,21 @@ A preview asks them all, and notes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from reconcile.agreeing import agreed_number, deletes, remember
+from django.utils import timezone
+
+from reconcile.agreeing import BLOCK, agreed, deletes, remember
 from reconcile.drift import Drift
-from reconcile.fingerprints import fingerprint
 from reconcile.models import Outcome, Run
 from reconcile.planning import Caps, RulePlan
-from reconcile.plans import PlannedRule
 from reconcile.recurring import drifting_again, suspend, suspension
 from reconcile.rules import Rule
-from reconcile.runs._steering import obeying
+from reconcile.runs._covered import off_plan
+from reconcile.runs._steering import Obeying
 from reconcile.sharding import drifted_keys
 
 __all__ = [
@@ -69,8 +71,9 @@ def noted(made: RulePlan, run: Run, *, using: str) -> None:
     for finder in compiled.finders:
         if deletes(rule.remedy(finder.drift)):
             kept = found.kept[finder.drift]
-            keys = drifted_keys(finder, compiled.source, found.tally.checked, kept, obeying(run, using=using))
-            remember(rule.name, finder, keys, run=run.pk, using=using)
+            beat = Obeying(run, using=using).beat
+            keys = drifted_keys(finder, compiled.source, found.tally.checked, kept, beat)
+            remember(rule, finder, keys, run=run, using=using)
 
 
 def recurrent(made: RulePlan, *, run: UUID | None, now: datetime, using: str) -> Sequence[str]:
@@ -92,14 +95,26 @@ def again_in_words(again: Sequence[str]) -> str:
 
 
 def waiting_in_words(made: RulePlan, *, using: str) -> str:
-    """For a preview: that rows wait for a second run before they are deleted; empty where none does."""
+    """For a preview: that rows wait for a second run before they are deleted; empty where none does.
+
+    Two statements at most for each 5,000 rows that would be deleted; looks at the first 100,000.
+    """
     if not made.planned.delete:
         return ""
     rule = made.rule
+    run = Run(started_at=timezone.now())
+    finders = [
+        each
+        for each in rule.compile(using=using, now=run.started_at).finders
+        if deletes(rule.remedy(each.drift))
+    ]
+    kept = {each.drift: made.check.kept[each.drift].keys for each in finders}
     known = sum(
-        agreed_number(rule.name, drift, using=using) for drift in Drift if deletes(rule.remedy(drift))
+        len(agreed(block, rule=rule, finder=each, run=run, using=using))
+        for each in finders
+        for block in _blocks(kept[each.drift])
     )
-    if known >= made.planned.delete:
+    if known >= sum(map(len, kept.values())):
         return ""
     return (
         f"Deletes need two runs that agree, and the last run knew {known:,} of these rows: the first --apply notes the "
@@ -107,10 +122,17 @@ def waiting_in_words(made: RulePlan, *, using: str) -> str:
     )
 
 
+def _blocks(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(keys), BLOCK):
+        yield keys[start : start + BLOCK]
+
+
 def warned(outcome: Outcome, made: RulePlan, run: Run, *, using: str) -> Sequence[str]:
     """Note loudly which records drift again; their keys."""
     again = recurrent(made, run=run.pk, now=run.now, using=using)
-    outcome.again, outcome.warning = len(again), again_in_words(again)
+    # A rule that is taken again, since others of its circle have written, says what it said before.
+    if len(again) >= outcome.again:
+        outcome.again, outcome.warning = len(again), again_in_words(again)
     return again
 
 
@@ -122,17 +144,10 @@ def refusal(outcome: Outcome, made: RulePlan, run: Run, *, again: Sequence[str],
         reason = too_risky(made.rule, using) if made.rule.unattended else ""
         return reason or "It is not unattended, so the nightly job only reports."
     return (
-        _off_plan(outcome, made, using)
+        off_plan(outcome, made, run, using=using)
         or made.why_stopped
         or (_broken(made.rule, run, again, using) if run.kind == Run.Kind.NIGHTLY else "")
     )
-
-
-def _off_plan(outcome: Outcome, made: RulePlan, using: str) -> str:
-    if not outcome.kept_plan:
-        return ""
-    kept, file = PlannedRule.of(outcome.kept_plan), str(outcome.kept_plan.get("file", ""))
-    return kept.refusal(made.rule.name, fingerprint(made.rule, using), made.planned, file)
 
 
 def _broken(rule: Rule, run: Run, again: Sequence[str], using: str) -> str:

@@ -29,16 +29,17 @@ TRIES, PAUSE = 5, 0.1
 """How often to try to take a rule when the database can't decide between two runs, and the seconds in between."""
 
 
-def hold(outcome: Outcome, drifts: Iterable[Drift], *, using: str) -> dict[Drift, Shard]:
+def hold(outcome: Outcome, drifts: Iterable[Drift], run: Run, *, using: str) -> dict[Drift, Shard]:
     """Take the rule for this run, and its shards under a new token, by which any earlier owner is fenced out.
 
-    Raises HeldError where another run has it and its worker lives.
+    Raises HeldError where another run has it and its worker lives, and TakenOverError where the run itself is another
+    worker's by now.
     """
     for _ in range(TRIES):
         _evict(outcome, using=using)
         try:
             with transaction.atomic(using=using):
-                return _taken(outcome, drifts, using)
+                return _taken(outcome, drifts, run, using)
         except IntegrityError:
             break
         except Error as error:
@@ -49,7 +50,10 @@ def hold(outcome: Outcome, drifts: Iterable[Drift], *, using: str) -> dict[Drift
     raise HeldError(f"Another run has begun to repair {outcome.rule} at this moment. Try again later.")
 
 
-def _taken(outcome: Outcome, drifts: Iterable[Drift], using: str) -> dict[Drift, Shard]:
+def _taken(outcome: Outcome, drifts: Iterable[Drift], run: Run, using: str) -> dict[Drift, Shard]:
+    own = Run._base_manager.using(using).filter(pk=run.pk, token=run.token)
+    if not own.update(heartbeat=timezone.now()):
+        raise TakenOverError(f"Another worker has taken over run {run}; this one has stopped.")
     token = uuid.uuid4()
     # First, as in a chunk: this waits for the chunk at hand, so it must not hold the counts that are yet to be written. And
     # before anything is read, since that chunk moves the cursor.

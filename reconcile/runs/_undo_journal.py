@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from django.db.models import Count, Max
@@ -10,7 +10,7 @@ from django.db.models import Count, Max
 from reconcile.drift import Written
 from reconcile.errors import UsageError
 from reconcile.finders import Rows
-from reconcile.models import Change, Run, Shard
+from reconcile.models import Change, Outcome, Run, Shard
 from reconcile.reverting import INVERSE, UNDOABLE
 from reconcile.runs._steering import lives
 
@@ -102,9 +102,12 @@ def undoable(run: Run, using: str) -> Mapping[str, Mapping[str, int]]:
     if not any(planned(counts).total for counts in found.values()):
         raise UsageError(f"Run {run} has written no rows, so there is nothing to undo.")
     if by := _undone_by(run, using):
-        raise UsageError(
-            f"Run {run} was undone by run {by}. To have its writes back, undo that: reconcile undo {by}"
+        wrote = [each for each in by if _writes(each, using).exists()]
+        again = ", then ".join(f"reconcile undo {each}" for each in wrote)
+        hint = (
+            f"To have its writes back, undo that: {again}" if wrote else "That found them taken back already."
         )
+        raise UsageError(f"Run {run} was undone by run {(wrote or by)[0]}. {hint}")
     return found
 
 
@@ -128,11 +131,19 @@ def outside(counts: Mapping[str, int]) -> Written:
     return Written(**{verb: number for verb, number in counts.items() if verb not in INVERSE})
 
 
-def _undone_by(run: Run, using: str) -> Run | None:
-    """A run that has taken all of this one's writes back, and was not undone itself."""
-    whole = Run._base_manager.using(using).filter(undoes=run, state=Run.State.FINISHED)
-    for each in whole.exclude(outcomes__left__gt=0).order_by("-started_at"):
-        wrote = Change._base_manager.using(using).filter(shard__outcome__run__undoes=each)
-        if not wrote.exists():
-            return each
-    return None
+def _undone_by(run: Run, using: str) -> Sequence[Run]:
+    """If all of the run's writes were taken back, the undos that did, the last one first: those not undone themselves."""
+    undos = Run._base_manager.using(using).filter(undoes=run).order_by("-started_at")
+    stand = [
+        each
+        for each in undos
+        if not Change._base_manager.using(using).filter(shard__outcome__run__undoes=each).exists()
+    ]
+    left = Outcome._base_manager.using(using).filter(left__gt=0)
+    whole = any(each.state == Run.State.FINISHED and not left.filter(run=each).exists() for each in stand)
+    return stand if whole else []
+
+
+def _writes(run: Run, using: str) -> Rows:
+    changes: Rows = Change._base_manager.using(using).filter(shard__outcome__run=run, verb__in=UNDOABLE)
+    return changes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -15,12 +16,12 @@ from reconcile.errors import GivenUpError
 from reconcile.finders import Source
 from reconcile.models import Change, Outcome, Run, Shard
 from reconcile.pacing import Pace
-from reconcile.repairing import Chunks
+from reconcile.repairing import BEAT, Chunks
 from reconcile.reverting import UNDOABLE, read
 from reconcile.runs._ending import ending
 from reconcile.runs._holding import hold, release, still_mine
 from reconcile.runs._results import Progress, RuleRepair, recorded, written
-from reconcile.runs._steering import obeying
+from reconcile.runs._steering import ACTIVE, Obeying
 from reconcile.runs._undo_journal import (
     LISTED,
     Conflict,
@@ -108,6 +109,7 @@ class _Undo:
         self.remedy = TakeBack(journal=self.journal.changes, using=using)
         self.open = {each.rule: each for each in _outcomes(run, using) if each.state != Outcome.State.DONE}
         self.shards: dict[str, Shard] = {}
+        self.obey, self.beaten = Obeying(run, using=using), time.monotonic()
         self.failures: dict[str, dict[int, str]] = {rule: {} for rule in self.open}
         self.total = sum(sum(each.planned.values()) for each in self.open.values())
 
@@ -115,10 +117,21 @@ class _Undo:
         """Take all rules before anything is written. Raises HeldError."""
         for rule in self.open:
             self._hold(rule)
+            # Who takes a delete back doesn't want the next run to do it again at once.
+            forget(rule, using=self.using)
 
     def _hold(self, rule: str) -> Shard:
-        self.shards[rule] = hold(self.open[rule], _DRIFTS, using=self.using)[STALE]
+        self.shards[rule] = hold(self.open[rule], _DRIFTS, self.run, using=self.using)[STALE]
         return self.shards[rule]
+
+    def _obey(self) -> None:
+        """Look what people want, and give a sign of life for all rules: a stretch may take longer than one is believed."""
+        self.obey()
+        if time.monotonic() - self.beaten > BEAT:
+            for shard in self.shards.values():
+                own = Shard._base_manager.using(self.using).filter(pk=shard.pk, token=shard.token)
+                own.update(heartbeat=timezone.now())
+            self.beaten = time.monotonic()
 
     def take(self, stretch: Stretch, progress: Progress) -> None:
         """Take one stretch back, from the shard's cursor down."""
@@ -131,7 +144,7 @@ class _Undo:
             # Held again: another stretch may have taken longer than a sign of life is believed.
             shard=self._hold(stretch.rule),
             using=self.using,
-            obey=obeying(self.run, using=self.using),
+            obey=self._obey,
             throttles=throttles(),
             pace=Pace.configured(),
             # A change that must be left is no reason to leave the others, however many there are.
@@ -210,6 +223,9 @@ def _begin(run: Run, using: str) -> Run:
         for position, (rule, counts) in enumerate(found.items())
     ]
     with transaction.atomic(using=using):
+        # Its worker has been silent for long; should it live all the same, it finds out before its next chunk.
+        silent = Run._base_manager.using(using).filter(pk=run.pk, state__in=ACTIVE)
+        silent.update(state=Run.State.STOPPED, finished_at=timezone.now(), why_stopped="It was undone.")
         begun.save(using=using)
         Outcome._base_manager.using(using).bulk_create(outcomes)
     log.info("run_started", run=str(begun.pk), kind="undo", undoes=str(run.pk), database=using)

@@ -28,6 +28,7 @@ __all__ = [
     "pinned",
     "pinned_queryset",
     "reads_alone",
+    "reads_itself",
     "rebased",
 ]
 
@@ -170,6 +171,12 @@ def reads_alone(queryset: QuerySet[Any]) -> bool:
     """Whether a row of the queryset is told by its own columns: no join, and no subquery in its conditions."""
     query = queryset.query
     return len(query.alias_map) <= 1 and not _has_subquery(query.where)
+
+
+def reads_itself(queryset: QuerySet[Any]) -> bool:
+    """Whether what the queryset selects of a row, and by which conditions, stands in that row; not in others of its table."""
+    query = queryset.query
+    return not joins(query) and not any(map(_has_subquery, (query.where, *query.annotations.values())))
 
 
 def _has_subquery(node: Any) -> bool:

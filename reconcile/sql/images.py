@@ -11,7 +11,8 @@ many as it takes, and only infinity, which JSON doesn't have, is a number that o
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Sequence, Set as AbstractSet
 from typing import Any, cast
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -24,20 +25,31 @@ from django.db.models import (
     Func,
     JSONField,
     Model,
+    OuterRef,
+    Q,
     TextField,
 )
 from django.db.models.functions import Cast, JSONObject
 from django.db.models.sql.compiler import SQLCompiler
 
 from reconcile.sql.columns import INTEGERS, TEXTS, is_text, stored_field
+from reconcile.sql.dialects import dialect_of
+from reconcile.sql.texts import EachItself, SameText
+from reconcile.sql.zones import from_text, to_text
 
-__all__ = ["Columns", "SameImage", "image", "imaged", "key_from_text", "written"]
+__all__ = ["Columns", "SameImage", "image", "imaged", "is_key", "key_from_text", "written"]
 
 _PAIRS = 40
 """Columns in one JSON object; the databases' functions take about 100 arguments."""
 
 _ITSELF = INTEGERS | {"BooleanField"}
 """Kinds of columns whose values JSON has."""
+
+_DATED = frozenset({"DateField", "DateTimeField", "TimeField"})
+
+_INTEGRAL = re.compile(r"((small|big)?(int|serial)|integer|bool(ean)?)(?![\w\[])")
+_TEXTUAL = re.compile(r"((var)?char|character|citext|text)(?![\w\[])")
+"""Declared types that PostgreSQL's integers and booleans have, and its texts; fields of these names may have others."""
 
 _UNHEX = "RECONCILE_UNHEX"
 
@@ -60,9 +72,45 @@ def written(field: Field[Any, Any]) -> bool:
 
 
 def key_from_text(model: type[Model], text: Any) -> Any:
-    """The primary key that `text` names; a text key as it is, since a cast would bring another collation along."""
+    """The primary key that `text` names, such that the key's own index and collation are used.
+
+    A collation may take another key for it, so where that counts `is_key` has the last word.
+    """
     key = stored_field(model._meta.pk)
-    return text if is_text(key) else Cast(text, key)
+    return _TextKey(text) if is_text(key) else _Key(text, key)
+
+
+def is_key(model: type[Model], text: Any, *, using: str) -> Q:
+    """In a subquery: whether the row's primary key is `text`, a column of the outer query, to the character."""
+    if not is_text(stored_field(model._meta.pk)):
+        return Q()
+    exactly = Q(SameText(F("pk"), text))
+    return exactly & Q(EachItself(OuterRef("pk"))) if dialect_of(using).remembers_folded else exactly
+
+
+class _TextKey(Func):
+    """A text in whatever collation it is compared with."""
+
+    template = "%(expressions)s"
+
+    def __init__(self, text: Any) -> None:
+        super().__init__(text, output_field=TextField())
+
+    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any) -> Any:
+        """MariaDB compares no columns of two collations; what JSON is unquoted takes the other's, and its index."""
+        wrapper: Any = connection
+        template = "JSON_UNQUOTE(JSON_QUOTE(%(expressions)s))" if wrapper.mysql_is_mariadb else self.template
+        return super().as_sql(compiler, connection, template=template)
+
+
+class _Key(Cast):
+    """A text as a key of another type."""
+
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any) -> Any:
+        """Days and moments are texts there, of which a cast would take the year."""
+        if self.output_field.get_internal_type() in _DATED:
+            return compiler.compile(self.get_source_expressions()[0])
+        return super().as_sqlite(compiler, connection, **context)
 
 
 class _OfField(Func):
@@ -84,8 +132,11 @@ class _OfField(Func):
             each in declared for each in ("bytea", "blob", "binary")
         )
 
-    def _of_zone(self, connection: BaseDatabaseWrapper) -> bool:
-        return str(self.stored.db_type(connection)) == "timestamp with time zone"
+    def _has(
+        self, declared: re.Pattern[str], kinds: AbstractSet[str], connection: BaseDatabaseWrapper
+    ) -> bool:
+        """Whether the column is what its field's name says."""
+        return self.kind in kinds and bool(declared.match(str(self.stored.db_type(connection)).lower()))
 
 
 class _Element(_OfField):
@@ -97,34 +148,33 @@ class _Element(_OfField):
     def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any) -> Any:
         """As text all that isn't exact in JSON; moments in UTC, whatever the session's time zone is."""
         sql, params = self._column(compiler)
-        if self.kind in _ITSELF | TEXTS:
-            return sql, params
         if self._is_bytes(connection):
             return f"ENCODE({sql}, 'hex')", params
-        return f"({sql} AT TIME ZONE 'UTC')::text" if self._of_zone(connection) else f"({sql})::text", params
+        if self._has(_INTEGRAL, _ITSELF, connection) or self._has(_TEXTUAL, TEXTS, connection):
+            return sql, params
+        template = to_text(str(self.stored.db_type(connection)))
+        return template.format(sql), params * template.count("{0}")
 
     def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any) -> Any:
         """By the type of the value, since a column holds any. JSON has no bytes, and no NUL can be read back out of it."""
         sql, params = self._column(compiler)
-        if self.kind in _ITSELF:
-            return sql, params
         if self._is_bytes(connection):
             # HEX() makes an empty text of NULL.
             return f"CASE WHEN {sql} IS NOT NULL THEN HEX({sql}) END", params * 2
         # See Note [Exact reals on SQLite].
         as_json = (
-            f"CASE WHEN {sql} = 9e999 THEN '9e999' WHEN {sql} = -9e999 THEN '-9e999' "
+            f"CASE WHEN TYPEOF({sql}) = 'integer' THEN {sql} WHEN {sql} = 9e999 THEN '9e999' WHEN {sql} = -9e999 THEN '-9e999' "
             f"WHEN TYPEOF({sql}) = 'real' THEN QUOTE({sql}) WHEN INSTR({sql}, CHAR(0)) > 0 OR TYPEOF({sql}) = 'blob' "
             f"THEN JSON_OBJECT(TYPEOF({sql}), HEX({sql})) ELSE JSON_QUOTE({sql}) END"
         )
-        return f"JSON({as_json})", params * 8
+        return f"JSON({as_json})", params * 10
 
     def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any) -> Any:
         """As text all that isn't exact in JSON, documents among them: MySQL sorts the keys of what is in a document."""
         sql, params = self._column(compiler)
-        if self.kind in _ITSELF | TEXTS:
-            return sql, params
-        return f"HEX({sql})" if self._is_bytes(connection) else f"CAST({sql} AS CHAR)", params
+        if self._is_bytes(connection):
+            return f"HEX({sql})", params
+        return (sql if self.kind in _ITSELF | TEXTS else f"CAST({sql} AS CHAR)"), params
 
     def _column(self, compiler: SQLCompiler) -> tuple[str, tuple[Any, ...]]:
         sql, params = compiler.compile(self.get_source_expressions()[0])
@@ -138,13 +188,13 @@ class _Imaged(_OfField):
         """A text stays one: a cast to `varchar(n)` would cut what no longer fits, where storing it fails."""
         sql, its = compiler.compile(self.get_source_expressions()[0])
         found, params = f"({sql} ->> %s)", [*its, self.attname]
-        if self.kind in TEXTS:
-            return found, params
         if self._is_bytes(connection):
             return f"DECODE({found}, 'hex')", params
-        if self._of_zone(connection):
-            return f"({found}::timestamp AT TIME ZONE 'UTC')", params
-        return f"({found})::{self.stored.cast_db_type(connection)}", params
+        if self._has(_TEXTUAL, TEXTS, connection):
+            return found, params
+        cast_to = str(self.stored.cast_db_type(connection))
+        template = from_text(str(self.stored.db_type(connection)), cast_to)
+        return template.format(found), params * template.count("{0}")
 
     def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any) -> Any:
         """Hexadecimal needs a function of Python's: SQLite has none before 3.41."""

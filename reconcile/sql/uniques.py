@@ -6,23 +6,27 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connections
-from django.db.models import Field, Model, Q, UniqueConstraint
+from django.db import connections, router
+from django.db.models import Deferrable, Field, Model, Q, UniqueConstraint
 
-__all__ = ["Unique", "uniques_of"]
+__all__ = ["Unique", "is_made_by_django", "may_be_deferrable", "uniques_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unique:
     """Columns and expressions in which no two rows are alike; of those that meet the condition, if there is one.
 
-    nulls_distinct: rows with NULL among them are told apart.
+    nulls_distinct: rows with NULL among them are told apart. at_once: each statement is held to it; else COMMIT alone
+    is, so that a row is inserted beside its like and the error comes when nothing can be done about it any more.
+    known: Django has made it; else the model declares it, and whether the table has it is somebody else's affair.
     """
 
     fields: tuple[Field[Any, Any], ...]
     expressions: tuple[Any, ...] = ()
     condition: Q | None = None
     nulls_distinct: bool = True
+    at_once: bool = True
+    known: bool = True
 
     @property
     def escaped(self) -> bool:
@@ -33,31 +37,52 @@ class Unique:
 def uniques_of(model: type[Model], using: str) -> Iterator[Unique]:
     """What the table of `model` keeps unique on the database `using`, without the tables that it inherits from.
 
-    Conditions and expressions count where the database knows them: Django makes no such constraint elsewhere. Costs
-    no statement, but for a constraint with `nulls_distinct=False` on PostgreSQL: Django asks for the version then.
+    A constraint counts where the database knows all that it says: Django makes none elsewhere. Costs no statement, but
+    for a constraint that says whether NULLs are distinct, on PostgreSQL: Django asks for the version then.
     """
     meta = (model._meta.concrete_model or model)._meta
+    known = is_made_by_django(model, using)
     for column in meta.local_concrete_fields:
         if column.unique:
-            yield Unique(fields=(column,))
+            yield Unique(fields=(column,), known=known)
     for names in meta.unique_together:
-        yield Unique(fields=_fields(model, names))
-    features = connections[using].features
+        yield Unique(fields=_fields(model, names), known=known)
     for each in meta.constraints:
-        if not isinstance(each, UniqueConstraint):
-            continue
-        if each.condition is not None and not features.supports_partial_indexes:
-            continue
-        if each.expressions and not features.supports_expression_indexes:
-            continue
-        # In this order, since the second asks the server.
-        alike = each.nulls_distinct is False and features.supports_nulls_distinct_unique_constraints
-        yield Unique(
-            fields=_fields(model, each.fields),
-            expressions=tuple(each.expressions),
-            condition=each.condition,
-            nulls_distinct=not alike,
-        )
+        if isinstance(each, UniqueConstraint) and _is_supported(each, using):
+            yield Unique(
+                fields=_fields(model, each.fields),
+                expressions=tuple(each.expressions),
+                condition=each.condition,
+                nulls_distinct=each.nulls_distinct is not False,
+                at_once=each.deferrable is not Deferrable.DEFERRED,
+                known=known,
+            )
+
+
+def is_made_by_django(model: type[Model], using: str) -> bool:
+    """Whether Django's migrations make the table of `model` on `using`, so that it has the constraints declared."""
+    concrete = model._meta.concrete_model or model
+    return bool(concrete._meta.managed) and router.allow_migrate_model(using, concrete)
+
+
+def may_be_deferrable(model: type[Model], using: str) -> bool:
+    """Whether a unique or exclusion constraint of the table can be deferred, or nobody knows."""
+    concrete = model._meta.concrete_model or model
+    declared = any(getattr(each, "deferrable", None) is not None for each in concrete._meta.constraints)
+    return declared or not is_made_by_django(model, using)
+
+
+def _is_supported(constraint: UniqueConstraint, using: str) -> bool:
+    """Whether Django makes the constraint on this database. Elsewhere it passes over it, with a warning at most."""
+    features = connections[using].features
+    # The last of them asks the server.
+    return (
+        (constraint.condition is None or features.supports_partial_indexes)
+        and (constraint.deferrable is None or features.supports_deferrable_unique_constraints)
+        and (not constraint.include or features.supports_covering_indexes)  # type: ignore[attr-defined]
+        and (not constraint.expressions or features.supports_expression_indexes)
+        and (constraint.nulls_distinct is None or features.supports_nulls_distinct_unique_constraints)
+    )
 
 
 def _fields(model: type[Model], names: Iterable[str]) -> tuple[Field[Any, Any], ...]:

@@ -392,7 +392,8 @@ def test_runs_lists_runs_and_shows_one(lacking):
 
 @pytest.mark.django_db
 def test_runs_says_of_a_dead_one_how_to_go_on():
-    dead = Run.objects.create(kind="nightly", now=an_hour_ago(), started_at=an_hour_ago())
+    run_of_then = {"now": an_hour_ago(), "started_at": an_hour_ago(), "heartbeat": an_hour_ago()}
+    dead = Run.objects.create(kind="nightly", **run_of_then)
     Outcome.objects.create(run=dead, rule="x", position=0, why_stopped="because")
     assert f"reconcile resume {str(dead.pk)[:8]}" in run("runs")[1]
     assert "x  because" in run("runs", str(dead.pk))[1]
@@ -409,6 +410,35 @@ def test_a_run_that_goes_on_for_long_is_not_said_to_be_dead():
     for arguments in (["runs"], ["runs", str(long)]):
         code, out, _ = run(*arguments)
         assert (code, "running" in out, "no sign of life" in out) == (0, True, False)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("paused", "paused. Go on with it: reconcile resume"),
+        ("pausing", "Go on with it: reconcile resume"),
+        ("cancelling", "End it: reconcile cancel"),
+        ("cancelled", ""),
+        ("finished", ""),
+    ],
+)
+def test_runs_says_what_can_be_done_with_a_run_in_each_state(state, said):
+    run_of_then = {"now": an_hour_ago(), "started_at": an_hour_ago(), "heartbeat": an_hour_ago()}
+    Run.objects.create(kind="repair", state=state, **run_of_then)
+    out = " ".join(run("runs")[1].split())
+    assert said in out
+    assert ("reconcile resume" in out, "no sign of life" in out) == (
+        "resume" in said,
+        state in {"pausing", "cancelling"},
+    )
+
+
+@pytest.mark.django_db
+def test_a_run_that_gives_a_sign_of_life_while_it_pauses_is_left_to_itself():
+    Run.objects.create(kind="repair", state="pausing", now=an_hour_ago(), started_at=an_hour_ago())
+    out = run("runs")[1]
+    assert ("pausing" in out, "reconcile resume" in out) == (True, False)
 
 
 @pytest.mark.django_db

@@ -155,7 +155,7 @@ def test_a_run_is_asked_to_pause_and_resumed():
 
 def test_a_dead_run_is_paused_and_cancelled_at_once():
     long_ago = timezone.now() - timedelta(minutes=10)
-    run = running(started_at=long_ago)
+    run = running(started_at=long_ago, heartbeat=long_ago)
     Shard.objects.update(heartbeat=long_ago)
     code, out, _ = said("pause", str(run.pk))
     assert (code, "is paused." in out) == (0, True)

@@ -261,8 +261,8 @@ def test_the_rest_costs_the_same_number_of_statements(number):
     split = rule(when=HEAVY, each=Call(Stamping(), batch=5_000), rest=Insert())
     with statements() as sent:
         assert repaired(split).written.insert == number
-    # Lock, which are single; four of the one call; three of the insert; the verification.
-    assert len(between_fence_and_cursor(sent)) == 2 + 4 + 3 + 1
+    # Lock, which are single; four of the one call; two of the insert; the verification.
+    assert len(between_fence_and_cursor(sent)) == 2 + 4 + 2 + 1
 
 
 @pytest.mark.server

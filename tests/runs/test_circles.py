@@ -5,11 +5,13 @@ from django.db.models import Case, F, Value, When
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from reconcile import FromPython, HaveValues, Report, Rule, runs
-from reconcile.drift import STALE, Status
+from reconcile import Call, FromPython, HaveValues, Report, Rule, runs
+from reconcile.drift import STALE, Status, Written
+from reconcile.fingerprints import fingerprint
 from reconcile.graph import in_order
-from reconcile.models import Outcome, Run, Shard
+from reconcile.models import Outcome, Run, Shard, Suspension
 from reconcile.planning import Caps
+from reconcile.plans import KeptPlan, PlannedRule
 from tests.zoo.models import Basket, Team
 
 pytestmark = pytest.mark.django_db
@@ -131,3 +133,107 @@ def test_records_of_rules_in_no_circle_are_taken_once():
     run, results = repair({"alone": rule})
     assert results["alone"].written.update == 1
     assert in_order({"alone": rule}, using="default", now=run.now).circles == []
+
+
+def clean_for_now(number=1):
+    """Teams for which the rule of names holds until the points, which it reads, are repaired."""
+    Team.objects.bulk_create([Team(name="bad", points=5, player_count=6) for _ in range(number)])
+
+
+def test_a_suspended_rule_is_left_alone_in_a_circle_too(settings):
+    settings.RECONCILE = {"RULES": ["tests.circling_rules"]}
+    clean_for_now()
+    Suspension.objects.create(
+        rule="name", run=Run.objects.create(kind="nightly", now=timezone.now()).pk, why="Why."
+    )
+    _, results = runs.nightly(using="default")
+    by_rule = {each.rule: each for each in results}
+    assert by_rule["points"].written.update == 1
+    assert by_rule["name"].written.total == 0
+    assert by_rule["name"].why_stopped.startswith("Suspended since")
+    assert (by_rule["name"].left, by_rule["name"].planned.update, by_rule["name"].incomplete) == (1, 1, True)
+    assert Team.objects.get().name == "bad"
+
+
+def test_a_cap_stops_a_rule_before_its_first_write_in_each_round():
+    clean_for_now(30)
+    rules = {**THREE, "name": Rule(name="name", every=Team, must=THREE["name"].must, max_repairs=15)}
+    _, results = repair(rules)
+    assert results["points"].written.update == 30
+    assert (results["name"].written.total, results["name"].planned.update, results["name"].left) == (
+        0,
+        30,
+        30,
+    )
+    assert "30 repairs are planned, and the cap is 15" in results["name"].why_stopped
+
+
+def test_a_cap_counts_what_was_written_in_the_rounds_before():
+    Team.objects.create(name="x", points=1, player_count=1)
+    clean_for_now(10)
+    rules = {**THREE, "name": Rule(name="name", every=Team, must=THREE["name"].must, max_repairs=10)}
+    _, results = repair(rules)
+    assert (results["name"].written.update, results["name"].planned.update) == (1, 11)
+    assert "10 repairs are planned after 1 that were done, and the cap is 10" in results["name"].why_stopped
+    assert "--max-repairs 11" in results["name"].why_stopped
+
+
+def test_what_a_plan_does_not_have_is_written_in_no_round():
+    clean_for_now()
+    planned = {
+        name: PlannedRule(
+            fingerprint=fingerprint(rule, "default"), planned=Written(update=9 * (name != "name"))
+        )
+        for name, rule in THREE.items()
+    }
+    plan = KeptPlan(file="plan.json", database="default", rules=planned)
+    _, results = runs.repair(THREE, using="default", kept_plan=plan)
+    by_rule = {each.rule: each for each in results}
+    assert by_rule["points"].written.update == 1
+    assert by_rule["name"].written.total == 0
+    assert "no longer covers name: update 0 planned, 1 now" in by_rule["name"].why_stopped
+
+
+def test_a_rule_that_is_taken_again_has_in_its_plan_all_that_it_wrote():
+    Team.objects.create(name="x", points=7, player_count=6)
+    _, results = repair(THREE)
+    assert {each.rule: each.planned for each in results.values()} == {
+        each.rule: each.written for each in results.values()
+    }
+
+
+def all_but_the_bad(rows):
+    if any(row.name == "bad!" for row in rows):
+        raise ValueError("unlucky")
+    for row in rows:
+        Team.objects.filter(pk=row.pk).update(points=row.player_count)
+
+
+def test_one_record_that_fails_keeps_a_circle_from_mending_no_other():
+    rules = {
+        **THREE,
+        "name": Rule(
+            name="name", every=Team, must=HaveValues(name=Case(When(points__gt=5, then=Value("good")), default=F("name")))
+        ),
+        "points": Rule(name="points", every=Team, must=THREE["points"].must, remedies={STALE: Call(all_but_the_bad)}),
+    }  # fmt: skip
+    Team.objects.create(name="bad!", points=1, player_count=2)
+    Team.objects.bulk_create([Team(name="x", points=0, player_count=6) for _ in range(20)])
+    _, results = repair(rules)
+    assert Team.objects.filter(name="good", points=9, player_count=9).count() == 20
+    assert {name: each.left for name, each in results.items()} == {"name": 0, "count": 0, "points": 1}
+    assert (results["points"].skipped, len(results["points"].refused)) == (1, 1)
+    assert "1 record could not be repaired" in results["points"].why_stopped
+
+
+def test_a_rule_that_only_looks_is_counted_anew_once_others_have_written(settings):
+    settings.RECONCILE = {"RULES": ["tests.circling_rules"]}
+    clean_for_now()
+    Suspension.objects.create(
+        rule="points", run=Run.objects.create(kind="nightly", now=timezone.now()).pk, why="Why."
+    )
+    Team.objects.update(name="good", points=6)
+    _, results = runs.nightly(using="default")
+    by_rule = {each.rule: each for each in results}
+    assert by_rule["count"].written.update == 1
+    assert by_rule["points"].left == 1

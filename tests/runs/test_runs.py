@@ -3,6 +3,7 @@ import signal
 import subprocess
 import time
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -513,6 +514,7 @@ def test_resuming_finds_extra_rows_of_the_records_own_model_before_the_cursor():
     children = [Node.objects.create(parent=top) for _ in range(4)]
     must = HaveRow(Node, link={"parent": F("pk")}, count=AtMost(1))
     rule = Rule(name="only", every=Node, must=must, remedies={EXTRA: Delete()})
+    found_by_the_night(rule)
     run = Run.objects.create(kind="repair", now=timezone.now(), state="stopped")
     outcome = Outcome.objects.create(
         run=run, rule="only", position=0, state="repairing", may_repair=True, checked=5, extra=3
@@ -520,6 +522,35 @@ def test_resuming_finds_extra_rows_of_the_records_own_model_before_the_cursor():
     # As it was when the first of them had been deleted; the others are linked with a record of a smaller key.
     children[1].delete()
     Shard.objects.create(outcome=outcome, drift="extra", token=uuid.uuid4(), cursor=str(children[2].pk - 1))
-    found_by_the_night(rule)
     (resumed,) = runs.resume(run, {"only": rule}, using="default")
     assert (resumed.written.delete, resumed.left, resumed.why_stopped) == (2, 0, "")
+
+
+@pytest.mark.django_db(databases=["default", "archive"])
+def test_a_router_that_reads_elsewhere_is_in_no_run_s_way(settings):
+    settings.RECONCILE = {**settings.RECONCILE, "CHUNK": 10}
+    settings.DATABASE_ROUTERS = ["tests.routers.ReadElsewhere"]
+    Order.objects.using("default").bulk_create([Order(total=3, created_at=an_hour_ago()) for _ in range(40)])
+    rules = {"invoice": INVOICE}
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(StoppedError):
+        runs.repair(rules, using="default", progress=interrupt)
+    (result,) = runs.resume(Run.objects.using("default").get(), rules, using="default")
+    assert (result.written.insert, result.left, result.why_stopped) == (40, 0, "")
+
+
+@pytest.mark.django_db
+def test_each_record_that_failed_is_counted_once_though_the_rule_is_given_up_for_another_kind_of_drift():
+    def fails(rows):
+        raise ValueError("no")
+
+    broken = replace(INVOICE, remedies={MISSING: Call(fails), STALE: Call(fails)})
+    missing(60)
+    orders = list(Order.objects.order_by("pk"))
+    Invoice.objects.bulk_create([Invoice(order=order, amount=99) for order in orders[:55]])
+    _, (result,) = runs.repair({"invoice": broken}, using="default")
+    assert (result.skipped, len(result.refused)) == (5 + 50, 5 + 50)
+    assert "50 records failed and 0 were mended" in result.why_stopped

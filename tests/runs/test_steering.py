@@ -83,7 +83,7 @@ def test_a_run_that_is_paused_between_two_rules_begins_no_other():
 @pytest.mark.parametrize(("act", "state"), [(runs.pause, "paused"), (runs.cancel, "cancelled")])
 def test_a_run_whose_worker_is_dead_is_steered_at_once_and_lets_its_rules_go(act, state):
     long_ago = timezone.now() - timedelta(minutes=10)
-    run = Run.objects.create(kind="repair", now=long_ago, started_at=long_ago)
+    run = Run.objects.create(kind="repair", now=long_ago, started_at=long_ago, heartbeat=long_ago)
     outcome = Outcome.objects.create(run=run, rule="invoice", position=0, state="repairing", held="invoice")
     Shard.objects.create(outcome=outcome, drift="missing", token=run.pk, heartbeat=long_ago)
     assert act(run, using="default").state == state
@@ -94,7 +94,7 @@ def test_a_run_whose_worker_is_dead_is_steered_at_once_and_lets_its_rules_go(act
 @pytest.mark.parametrize("state", ["stopped", "paused", "pausing"])
 def test_a_run_that_has_stopped_can_be_cancelled(state):
     long_ago = timezone.now() - timedelta(minutes=10)
-    run = Run.objects.create(kind="repair", now=long_ago, started_at=long_ago, state=state)
+    run = Run.objects.create(kind="repair", now=long_ago, started_at=long_ago, heartbeat=long_ago, state=state)
     assert runs.cancel(run, using="default").state == "cancelled"
 
 

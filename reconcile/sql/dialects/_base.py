@@ -25,7 +25,8 @@ class Dialect:
     """How one database begins a chunk, locks, and words what the ORM can't."""
 
     on_conflict: ClassVar[str] = "ON CONFLICT DO NOTHING"
-    """Clause after an `INSERT … SELECT` that passes over rows another session has inserted meanwhile."""
+    """Clause after an `INSERT … SELECT` that passes over rows another session has inserted meanwhile, where the table
+    `passes_over` them."""
 
     aggregates_by_join: ClassVar[bool] = False
     """Whether an aggregate over a relation is fastest as a join with the range in it (else: a subquery)."""
@@ -56,6 +57,11 @@ class Dialect:
             self.guard()
             yield
 
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Around statements outside of a chunk that make images: no setting of the session changes what is in them."""
+        yield
+
     def guard(self) -> None:
         """Assert the isolation level and set the chunk's time-outs. At most two statements."""
 
@@ -79,6 +85,15 @@ class Dialect:
         `constrained` says that the row refers to the locked record by a foreign key with a constraint.
         """
         return False
+
+    def passes_over(self, model: type[Model]) -> bool:  # noqa: ARG002
+        """Whether an INSERT into the table of `model` can pass over rows that another session has inserted meanwhile."""
+        return bool(self.on_conflict)
+
+    @contextmanager
+    def noticing_others(self, model: type[Model]) -> Iterator[None]:  # noqa: ARG002
+        """Around an INSERT: an error that `is_transient` where another session was first and it can't pass over that."""
+        yield
 
     def check_references(self) -> None:
         """Raise IntegrityError now, rather than at COMMIT, where a row refers to one that the chunk has deleted."""

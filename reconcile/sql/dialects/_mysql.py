@@ -15,7 +15,7 @@ from reconcile.sql.dialects._base import Dialect
 __all__ = ["MySQL"]
 
 _TRANSIENT = frozenset({1062, 1205, 1213})
-"""Duplicate key (another session was first; see `on_conflict`), lock wait time-out, deadlock."""
+"""Duplicate key (another session may have been first; see `on_conflict`), lock wait time-out, deadlock."""
 
 
 _LOST = frozenset({1053, 1927, 2002, 2003, 2006, 2013, 2055})

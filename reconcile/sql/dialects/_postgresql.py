@@ -6,16 +6,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import Error, InterfaceError, OperationalError
+from django.db import Error, IntegrityError, InterfaceError, OperationalError, transaction
 from django.db.models import Index, Model, QuerySet
 
-from reconcile.errors import EvaluationError
+from reconcile.errors import ChunkConflictError, EvaluationError
 from reconcile.sql.dialects._base import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, Dialect
+from reconcile.sql.uniques import may_be_deferrable
 
 __all__ = ["PostgreSQL"]
 
 _TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014"})
 """Serialization failure, deadlock, lock not available, statement cancelled by its time-out."""
+
+_TAKEN = frozenset({"23505", "23P01"})
+"""Unique and exclusion violation."""
 
 _GUARD = """
 SELECT current_setting('transaction_isolation'),
@@ -23,6 +27,13 @@ SELECT current_setting('transaction_isolation'),
        set_config('statement_timeout', %s, true),
        set_config('idle_in_transaction_session_timeout', %s, true)
 """
+
+_EXACT = """
+       set_config('extra_float_digits', '1', true),
+       set_config('datestyle', 'ISO, MDY', true),
+       set_config('intervalstyle', 'postgres', true)
+"""
+"""So that an image has all digits, and is read back under other settings, too."""
 
 _NOTICING = """,
        CASE WHEN version() LIKE '%%linux%%' THEN set_config('client_connection_check_interval', '500ms', true) END
@@ -46,10 +57,18 @@ class PostgreSQL(Dialect):
     joins_derived_tables = True
     locks_tables = True
 
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """One statement, and a transaction to confine it to."""
+        with transaction.atomic(using=self.connection.alias):
+            with self.connection.cursor() as cursor:
+                cursor.execute(f"SELECT {_EXACT}")
+            yield
+
     def guard(self) -> None:
         """One statement. In REPEATABLE READ a check after the lock would read a snapshot older than the wait."""
         connection: Any = self.connection
-        guard = _GUARD + (_NOTICING if connection.pg_version >= 140000 else "")  # noqa: PLR2004
+        guard = f"{_GUARD},{_EXACT}" + (_NOTICING if connection.pg_version >= 140000 else "")  # noqa: PLR2004
         with self.connection.cursor() as cursor:
             cursor.execute(guard, [f"{LOCK_TIMEOUT_MS}ms", *[f"{STATEMENT_TIMEOUT_MS}ms"] * 2])
             isolation = cursor.fetchone()[0]
@@ -71,6 +90,27 @@ class PostgreSQL(Dialect):
             for table in sorted({model._meta.db_table for model in models}):
                 quoted = self.connection.ops.quote_name(table)
                 cursor.execute(f"LOCK TABLE {quoted} IN SHARE ROW EXCLUSIVE MODE")
+
+    def passes_over(self, model: type[Model]) -> bool:
+        """Not where any constraint of the table can be deferred, whichever row it is about: the statement is refused."""
+        return not may_be_deferrable(model, self.connection.alias)
+
+    @contextmanager
+    def noticing_others(self, model: type[Model]) -> Iterator[None]:
+        """One statement more where the INSERT can't pass over: a constraint that is deferred is looked at now.
+
+        At COMMIT it would be too late to wait for another session no longer than a chunk may.
+        """
+        if self.passes_over(model):
+            yield
+            return
+        try:
+            yield
+            self.check_references()
+        except IntegrityError as error:
+            if _sqlstate(error) not in _TAKEN:
+                raise
+            raise ChunkConflictError(f"{model._meta.label}: {error}") from error
 
     def check_references(self) -> None:
         """One statement, since Django's foreign keys are deferred.

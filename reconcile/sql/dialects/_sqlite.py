@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import Error
+from django.db import Error, OperationalError
 from django.db.models import QuerySet
 
 from reconcile.sql.dialects._base import Dialect
 
 __all__ = ["SQLite"]
+
+_TRANSIENT = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+_PRIMARY = 0xFF
+"""The bits of an extended code that are the code."""
 
 
 class SQLite(Dialect):
@@ -47,5 +53,5 @@ class SQLite(Dialect):
         return True
 
     def _is_transient(self, error: Error) -> bool:
-        message = str(error).lower()
-        return "locked" in message or "busy" in message
+        code = getattr(error.__cause__, "sqlite_errorcode", 0)
+        return isinstance(error, OperationalError) and code & _PRIMARY in _TRANSIENT

@@ -1,21 +1,16 @@
-"""What the package keeps in the database: Run, Outcome, Shard, Chunk, Change, Finding, Suspension, and Receipt.
+"""What is kept of runs: Run, Outcome, Shard, Chunk, and the Suspension of a rule.
 
-They live in the database that they speak of, because a chunk's data, journal and cursor commit together.
 How a state follows another is decided in `runs`; here stands only what is stored.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 from django.db import models
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
-__all__ = [
-    "Change", "Chunk", "ExactField", "Finding", "Outcome", "Receipt", "Run", "Shard", "Suspension",
-]  # fmt: skip
+__all__ = ["Chunk", "Outcome", "Run", "Shard", "Suspension"]
 
 
 class Run(models.Model):
@@ -51,8 +46,16 @@ class Run(models.Model):
     started_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True)
     why_stopped = models.TextField(default="", blank=True)
+    token = models.UUIDField(default=uuid.uuid4, help_text="Its worker; one with another token must stop.")
+    heartbeat = models.DateTimeField(
+        default=timezone.now, help_text="Last sign of life while it looks for drift."
+    )
     undoes = models.ForeignKey(
-        "self", null=True, on_delete=models.CASCADE, related_name="undone_by", help_text="Run whose writes it takes back."
+        "self",
+        null=True,
+        on_delete=models.CASCADE,
+        related_name="undone_by",
+        help_text="Run whose writes it takes back.",
     )
 
     class Meta:
@@ -69,7 +72,7 @@ class Outcome(models.Model):
         WAITING = "waiting"
         # waiting -> repairing occurs when the run reaches the rule and it may be repaired.
         REPAIRING = "repairing"
-        # done -> repairing occurs when another rule has since written what this one reads.
+        # done -> waiting occurs when another rule has since written what this one reads.
         # waiting, repairing -> done occurs when the rule was checked, and repaired and verified where due.
         DONE = "done"
 
@@ -85,6 +88,9 @@ class Outcome(models.Model):
     max_deletes = models.CharField(max_length=20, default="", blank=True)
     kept_plan = models.JSONField(
         default=dict, help_text="What the plan that was given says of the rule; empty without a plan."
+    )
+    fingerprint = models.CharField(
+        max_length=64, default="", blank=True, help_text="The rule's, as it was repaired."
     )
     status = models.CharField(max_length=10, default="", blank=True)
     guarantee = models.CharField(max_length=1, default="", blank=True)
@@ -113,7 +119,9 @@ class Outcome(models.Model):
     again = models.PositiveBigIntegerField(
         default=0, help_text="Drifted records that an earlier run had repaired already."
     )
-    warning = models.TextField(default="", blank=True, help_text="What people should look at, repaired or not.")
+    warning = models.TextField(
+        default="", blank=True, help_text="What people should look at, repaired or not."
+    )
     refused = models.JSONField(
         default=list, help_text="The first records that were set aside, each with its key and the reason."
     )
@@ -182,57 +190,6 @@ class Chunk(models.Model):
         return f"chunk {self.number} of {self.shard_id}"
 
 
-class Change(models.Model):
-    """Journal row: one row's image before and after it was written by a chunk.
-
-    `before` is null for an inserted row, `after` for a deleted one; both are for a record that was handed to a
-    function or a task. Images hold the written columns by name; for an inserted or deleted row all.
-    The reference to the shard has no constraint in the database: checking it for each journal row cost
-    as much as writing the row.
-    """
-
-    class Verb(models.TextChoices):
-        INSERT = "insert"
-        UPDATE = "update"
-        DELETE = "delete"
-        CALLED = "called"
-        ENQUEUED = "enqueued"
-
-    id = models.BigAutoField(primary_key=True)
-    shard = models.ForeignKey(
-        Shard, on_delete=models.CASCADE, related_name="changes", db_constraint=False, db_index=False
-    )
-    chunk = models.PositiveBigIntegerField()
-    verb = models.CharField(max_length=10, choices=Verb.choices)
-    model = models.CharField(max_length=200, help_text="Label of the written model.")
-    key = models.TextField(help_text="Primary key of the written row, as text.")
-    before = models.JSONField(null=True)
-    after = models.JSONField(null=True)
-
-    class Meta:
-        indexes = (models.Index(fields=("shard", "chunk"), name="reconcile_change_chunk"),)
-
-    def __str__(self) -> str:
-        return f"{self.verb} {self.model} {self.key}"
-
-
-class Finding(models.Model):
-    """A drifted row that a repair would delete, remembered between runs: it is deleted when a second run finds it, too."""
-
-    id = models.BigAutoField(primary_key=True)
-    rule = models.CharField(max_length=200)
-    drift = models.CharField(max_length=10)
-    key = models.TextField(help_text="Primary key of the drifted row, as text.")
-    first_run = models.UUIDField(help_text="Run that found it first.")
-    found_at = models.DateTimeField(default=timezone.now, help_text="When a run found it last.")
-
-    class Meta:
-        indexes = (models.Index(fields=("rule", "drift"), name="reconcile_finding_rule"),)
-
-    def __str__(self) -> str:
-        return f"{self.drift} {self.key} of {self.rule}"
-
-
 class Suspension(models.Model):
     """That the nightly job leaves a rule alone, since what it had repaired drifted again, until somebody resumes it."""
 
@@ -243,39 +200,3 @@ class Suspension(models.Model):
 
     def __str__(self) -> str:
         return self.rule
-
-
-class ExactField(models.CharField):  # type: ignore[type-arg]
-    """Characters that are told apart exactly. MariaDB and MySQL would fold case in a unique constraint."""
-
-    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
-        """The column's type, with a collation where the database has another by default that folds."""
-        parameters: Any = super().db_parameters(connection)
-        return {**parameters, "collation": "utf8mb4_bin"} if connection.vendor == "mysql" else parameters
-
-
-class Receipt(models.Model):
-    """That an effect outside the database was done for one record, or is on its way."""
-
-    class State(models.TextChoices):
-        PROMISED = "promised"
-        # promised -> sent occurs when the message was handed to the broker, after the chunk's commit.
-        # A promise that was never sent is void after a while: the worker died in between.
-        SENT = "sent"
-        # sent -> done occurs when the task records it.
-        DONE = "done"
-
-    id = models.BigAutoField(primary_key=True)
-    name = ExactField(max_length=100, help_text="Name of the effect.")
-    model = ExactField(max_length=200, help_text="Label of the record's model.")
-    key = ExactField(max_length=255, help_text="Primary key of the record, as text.")
-    state = models.CharField(max_length=10, choices=State.choices, default=State.DONE)
-    recorded_at = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        constraints = (
-            models.UniqueConstraint(fields=("name", "model", "key"), name="reconcile_receipt_once"),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.name} of {self.model} {self.key}"
