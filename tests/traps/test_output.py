@@ -7,6 +7,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from django.utils import timezone
 
@@ -76,10 +77,33 @@ def invocations(key, run, folder):
         (["runs", *always], 0, "runs"),
         (["runs", *kept], 0, "runs"),
         (["runs", run, *always], 0, "rules"),
+        (["baseline", "update", *always, *chosen, "--file", str(folder / "baseline.toml")], 0, "rules"),
+        (
+            ["baseline", "update", "name", *kept, "--only-mended", "--file", str(folder / "baseline.toml")],
+            0,
+            "baseline",
+        ),
+        (["baseline", "verify", *always, *chosen, "--file", str(folder / "baseline.toml")], 0, "rules"),
+        (
+            [
+                "baseline",
+                "verify",
+                "name",
+                *kept,
+                "--fail-on",
+                "warn",
+                "--file",
+                str(folder / "baseline.toml"),
+            ],
+            0,
+            "baseline",
+        ),
         (["pause", run, *always], 2, None),
         (["pause", run, *kept], 2, None),
         (["resume", run, *always], 0, "rules"),
         (["resume", run, *kept], 2, None),
+        (["undo", run, *always], 2, None),
+        (["undo", run, *kept, "--apply"], 2, None),
         (["cancel", run, *always], 2, None),
         (["cancel", run, *kept], 2, None),
         (["check", *always], 0, "rules"),
@@ -112,14 +136,24 @@ def test_every_command_in_json_mode_as_a_process_prints_json_and_nothing_else(no
         assert "printed by a rule file" in done.stderr or arguments[0] == "runs", arguments
 
 
+def leaves(group, words=()):
+    """Each command that does something, with the words that lead to it."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, (*words, name))
+        else:
+            yield [*words, name], command
+
+
 def test_no_command_and_no_flag_of_the_json_modes_is_left_out_above(tmp_path):
     run = [arguments for arguments, *_ in invocations("1", "x", tmp_path)]
-    for name, command in reconcile.commands.items():
+    for words, command in leaves(reconcile):
+        name = " ".join(words)
         options = {each for each in command.params if each.param_type_name == "option"}
         forms = next((each for each in options if "--format" in each.opts), None)
         assert forms is not None, f"{name} has no --format"
         assert "json" in forms.type.choices, f"{name} has no JSON mode"
-        given = {word for arguments in run if arguments[0] == name for word in arguments}
+        given = {word for arguments in run if arguments[: len(words)] == words for word in arguments}
         # `rules --check` compares a page of markdown.
         flags = {each.opts[0] for each in options} - {"--check", "--help"}
         assert flags <= given, (name, flags - given)
