@@ -81,7 +81,7 @@ def invocations(key, run, folder):
         (
             ["baseline", "update", "name", *kept, "--only-mended", "--file", str(folder / "baseline.toml")],
             0,
-            "baseline",
+            "rules",
         ),
         (["baseline", "verify", *always, *chosen, "--file", str(folder / "baseline.toml")], 0, "rules"),
         (
