@@ -211,7 +211,8 @@ class Chunks:
         if done.journal is not None:
             send(wrote.sending, done.journal, rule=self.rule, pause=self.pause)
         self.mended += len(keys) - len(done.skipped)
-        self.doubtful.difference_update(done.repaired)
+        if self.doubtful:
+            self.doubtful.difference_update(done.repaired)
         self.aside.extend(key for key in keys if key in done.held)
         for key, why in wrote.refused.items():
             self._note_failure(key, why)

@@ -13,10 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from django.db import IntegrityError
-
 from reconcile.drift import STALE, Drift, Written
-from reconcile.errors import Fault, NotMendedError
+from reconcile.errors import Fault
 from reconcile.finders import Finder, Rows
 from reconcile.models import Change
 from reconcile.remedies import Journal, Wrote
@@ -138,11 +136,7 @@ class TakeBack:
         written, held = Written(), 0
         for group in grouped(changes, self.using):
             back, waiting = self._chosen(group)
-            try:
-                written.add(INVERSE[group.verb], group.revert(back, journal))
-            except IntegrityError as error:
-                # MySQL's duplicate counts as a race elsewhere, and would be tried again for long.
-                raise NotMendedError(str(error).strip().split("\n")[0]) from error
+            written.add(INVERSE[group.verb], group.revert(back, journal))
             held += waiting
         if written.total:
             # Now, so that it is told of this chunk, and not only when it is committed.
