@@ -96,7 +96,7 @@ def invocations(key, run, folder):
                 str(folder / "baseline.toml"),
             ],
             0,
-            "baseline",
+            "rules",
         ),
         (["pause", run, *always], 2, None),
         (["pause", run, *kept], 2, None),
