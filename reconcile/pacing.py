@@ -93,7 +93,12 @@ class Pace:
         return cls(most=most, size=FEW, seconds=SHORT, rests=RESTS) if exclusive else cls(most=most)
 
     def note(self, records: int, seconds: float) -> None:
-        """Learn from a chunk of `records` that was repaired in `seconds`."""
+        """Learn from a chunk of `records` that was repaired in `seconds`.
+
+        One of a few records that comes first tells of its fixed costs alone, and would have each record cost as much.
+        """
+        if not self._sums.weight and records < self.size / 2 and seconds < self.seconds:
+            return
         self._sums.add(records, seconds)
         fixed, each = self._sums.fitted()
         for_records = max(self.seconds - fixed, fixed)

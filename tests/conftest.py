@@ -14,6 +14,21 @@ def _quiet_log():
     structlog.reset_defaults()
 
 
+ONCE = (
+    "tests/cli/test_baseline.py", "tests/cli/test_formats.py", "tests/cli/test_guards.py", "tests/reports/",
+    "tests/test_docs.py", "tests/test_fingerprints.py", "tests/test_pacing.py", "tests/test_registry.py",
+    "tests/test_rules.py", "tests/test_throttling.py", "tests/traps/test_output.py",
+)  # fmt: skip
+"""What is the same on every database, and mostly starts processes: it runs on SQLite, which is always there."""
+
+
+@pytest.fixture(autouse=True)
+def _only_once(request):
+    place = request.node.nodeid.partition("::")[0]
+    if connection.vendor != "sqlite" and place.startswith(ONCE):
+        pytest.skip("is the same on every database, and runs on SQLite")
+
+
 @pytest.fixture(autouse=True)
 def _only_where_it_runs(request):
     wanted = {"postgresql": {"postgresql"}, "mariadb": {"mysql"}, "server": {"postgresql", "mysql"}}

@@ -77,6 +77,19 @@ def test_one_slow_chunk_does_not_decide_for_long():
     assert pace.size >= before * 0.95
 
 
+def test_a_first_chunk_of_one_record_says_nothing_of_the_others():
+    """Such as the first level of a tree."""
+    pace = Pace()
+    pace.note(1, 0.02)
+    assert pace.size == FIRST
+
+
+def test_a_first_chunk_of_one_record_that_takes_long_counts():
+    pace = Pace()
+    pace.note(1, 2)
+    assert pace.size < FIRST
+
+
 def test_a_last_small_chunk_does_not_make_the_next_small():
     pace = Pace(size=2_000)
     for size in (1_800, 1_900, 2_000):

@@ -94,7 +94,9 @@ def test_a_run_whose_worker_is_dead_is_steered_at_once_and_lets_its_rules_go(act
 @pytest.mark.parametrize("state", ["stopped", "paused", "pausing"])
 def test_a_run_that_has_stopped_can_be_cancelled(state):
     long_ago = timezone.now() - timedelta(minutes=10)
-    run = Run.objects.create(kind="repair", now=long_ago, started_at=long_ago, heartbeat=long_ago, state=state)
+    run = Run.objects.create(
+        kind="repair", now=long_ago, started_at=long_ago, heartbeat=long_ago, state=state
+    )
     assert runs.cancel(run, using="default").state == "cancelled"
 
 
@@ -113,9 +115,7 @@ def test_a_run_that_does_not_go_on_cannot_be_paused(state):
 @pytest.mark.parametrize("state", ["finished", "cancelled"])
 def test_a_run_that_has_ended_cannot_be_cancelled(state):
     run = Run.objects.create(kind="repair", now=timezone.now(), state=state)
-    with pytest.raises(
-        UsageError, match="there is nothing to cancel"
-    ):
+    with pytest.raises(UsageError, match="there is nothing to cancel"):
         runs.cancel(run, using="default")
 
 
