@@ -1,6 +1,7 @@
 """Which database the tests run on is DATABASE_URL's choice; tests that need another are skipped, and say so."""
 
 import logging
+import os
 
 import pytest
 import structlog
@@ -22,11 +23,23 @@ ONCE = (
 """What is the same on every database, and mostly starts processes: it runs on SQLite, which is always there."""
 
 
+SHORT = (
+    "tests/effects/", "tests/integration/", "tests/protocol/", "tests/remedies/", "tests/runs/", "tests/sql/",
+    "tests/test_agreeing.py", "tests/test_checking.py", "tests/test_guarantees.py", "tests/test_locking.py",
+    "tests/test_receipts.py", "tests/test_repairing.py", "tests/test_undoing.py", "tests/test_undoing_edges.py",
+)  # fmt: skip
+"""What SHORT=1 leaves on the servers, for a second matrix: where the server and Django's SQL for it decide."""
+
+
 @pytest.fixture(autouse=True)
 def _only_once(request):
     place = request.node.nodeid.partition("::")[0]
-    if connection.vendor != "sqlite" and place.startswith(ONCE):
+    if connection.vendor == "sqlite":
+        return
+    if place.startswith(ONCE):
         pytest.skip("is the same on every database, and runs on SQLite")
+    if os.environ.get("SHORT") and not place.startswith(SHORT):
+        pytest.skip("is left out on servers by SHORT=1")
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
 """`python -m tests.matrix`: the tests on every database that answers; what was left out is said at the end.
 
 With REQUIRE_ALL=1 a database or broker that doesn't answer is an error. The coverage of all runs is summed up; with
-NO_COVERAGE=1, for a second matrix, none is measured, which saves a third of the time.
+NO_COVERAGE=1, for a second matrix, none is measured, which saves a third of the time. With SHORT=1 the servers run what
+depends on them alone.
 """
 
 from __future__ import annotations
