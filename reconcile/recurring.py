@@ -19,7 +19,7 @@ from reconcile.fingerprints import fingerprint
 from reconcile.models import Chunk, Run, Suspension
 from reconcile.rules import Rule
 
-__all__ = ["MEMORY", "drifting_again", "has_history", "resumed", "suspend", "suspension"]
+__all__ = ["MEMORY", "drifting_again", "has_history", "resumed", "some_of", "suspend", "suspension"]
 
 log = structlog.get_logger()
 
@@ -54,11 +54,15 @@ def drifting_again(
     return [*found]
 
 
+def some_of(keys: Collection[str]) -> str:
+    """The first few keys, as a message names them."""
+    return ", ".join(sorted(keys)[:SHOWN]) + (" …" if len(keys) > SHOWN else "")
+
+
 def suspend(rule: str, again: Collection[str], *, run: UUID, using: str) -> str:
     """Have the nightly job leave the rule alone from now on; why, in words. Two statements."""
-    some = ", ".join(sorted(again)[:SHOWN]) + (" …" if len(again) > SHOWN else "")
     why = (
-        f"{len(again):,} of its records drift again although they were repaired before: {some}. Find what writes them, "
+        f"{len(again):,} of its records drift again although they were repaired before: {some_of(again)}. Find what writes them, "
         f"and mend that; then: reconcile resume {rule}"
     )
     Suspension._base_manager.using(using).get_or_create(rule=rule, defaults={"run": run, "why": why})

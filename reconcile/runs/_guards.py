@@ -16,7 +16,7 @@ from reconcile.agreeing import BLOCK, agreed, deletes, remember
 from reconcile.drift import Drift
 from reconcile.models import Outcome, Run
 from reconcile.planning import Caps, RulePlan
-from reconcile.recurring import drifting_again, suspend, suspension
+from reconcile.recurring import drifting_again, some_of, suspend, suspension
 from reconcile.rules import Rule
 from reconcile.runs._covered import off_plan
 from reconcile.runs._steering import Obeying
@@ -32,9 +32,6 @@ __all__ = [
     "waiting_in_words",
     "warned",
 ]
-
-SHOWN = 5
-"""Keys that a warning names."""
 
 
 def too_risky(rule: Rule, using: str) -> str:
@@ -87,9 +84,8 @@ def again_in_words(again: Sequence[str]) -> str:
     """The warning for records that drift again; empty where none does."""
     if not again:
         return ""
-    some = ", ".join(sorted(again)[:SHOWN]) + (" …" if len(again) > SHOWN else "")
     return (
-        f"{len(again):,} of these records drift again although they were repaired before ({some}). Something writes them "
+        f"{len(again):,} of these records drift again although they were repaired before ({some_of(again)}). Something writes them "
         "wrong each time: find it, and mend that."
     )
 
