@@ -24,7 +24,7 @@ from reconcile.sql.statements import insert_select
 from reconcile.sql.texts import AsText
 from reconcile.windows import Keys
 
-__all__ = ["agreed", "deletes", "forget", "known", "remember"]
+__all__ = ["agreed", "blocks", "deletes", "forget", "known", "remember"]
 
 BLOCK = 5_000
 """Keys that are noted at once."""
@@ -46,7 +46,7 @@ def remember(rule: Rule, finder: Finder, keys: Iterable[Any], *, run: Run, using
     began = timezone.now()
     _all(rule.name, finder.drift, using).exclude(fingerprint=fingerprint(rule, using))._raw_delete(using)
     findings = _all(rule.name, finder.drift, using)
-    for block in _blocks(keys):
+    for block in blocks(keys):
         told = [str(key) for key in block]
         findings.filter(key__in=told).update(found_at=timezone.now())
         _note(rule, finder, block, run, using)
@@ -121,7 +121,8 @@ def _insert(rule: Rule, finder: Finder, keys: Keys, run: Run, using: str) -> Non
     insert_select(Finding, fields, rows.annotate(**selected).values_list(*selected))
 
 
-def _blocks(keys: Iterable[Any]) -> Iterator[list[Any]]:
+def blocks(keys: Iterable[Any]) -> Iterator[list[Any]]:
+    """The keys, as many at a time as one statement is asked about."""
     ahead = iter(keys)
     while block := list(islice(ahead, BLOCK)):
         yield block

@@ -5,14 +5,13 @@ A preview asks them all, and notes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from django.utils import timezone
 
-from reconcile.agreeing import BLOCK, agreed, deletes, remember
+from reconcile.agreeing import agreed, blocks, deletes, remember
 from reconcile.drift import Drift
 from reconcile.models import Outcome, Run
 from reconcile.planning import Caps, RulePlan
@@ -108,7 +107,7 @@ def waiting_in_words(made: RulePlan, *, using: str) -> str:
     known = sum(
         len(agreed(block, rule=rule, finder=each, run=run, using=using))
         for each in finders
-        for block in _blocks(kept[each.drift])
+        for block in blocks(kept[each.drift])
     )
     if known >= sum(map(len, kept.values())):
         return ""
@@ -116,11 +115,6 @@ def waiting_in_words(made: RulePlan, *, using: str) -> str:
         f"Deletes need two runs that agree, and the last run knew {known:,} of these rows: the first --apply notes the "
         "others, the next deletes them."
     )
-
-
-def _blocks(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(keys), BLOCK):
-        yield keys[start : start + BLOCK]
 
 
 def warned(outcome: Outcome, made: RulePlan, run: Run, *, using: str) -> Sequence[str]:
