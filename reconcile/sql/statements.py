@@ -44,15 +44,21 @@ def select_sql(queryset: QuerySet[Any, Any]) -> _Select | None:
     return sql, tuple(params)
 
 
-def insert_select(model: type[Model], fields: Sequence[Field[Any, Any]], rows: QuerySet[Any, Any]) -> int:
+def insert_select(
+    model: type[Model],
+    fields: Sequence[Field[Any, Any]],
+    rows: QuerySet[Any, Any],
+    *,
+    passing_over: bool = True,
+) -> int:
     """Insert what `rows` selects into `fields` of `model`; the number of rows inserted.
 
-    A row that breaks a unique constraint is passed over on PostgreSQL and SQLite. It raises IntegrityError on MariaDB,
+    If `passing_over`, a row that breaks a unique constraint is passed over on PostgreSQL and SQLite. It raises IntegrityError on MariaDB,
     where passing over can't be told from inserting, and ChunkConflictError on PostgreSQL where a constraint of the
     table can be deferred; both mean that the same chunk may succeed when it is tried again. One statement, two there.
     """
     dialect = dialect_of(rows.db)
-    suffix = f" {dialect.on_conflict}" if dialect.passes_over(model) else ""
+    suffix = f" {dialect.on_conflict}" if passing_over and dialect.passes_over(model) else ""
     with dialect.noticing_others(model):
         return execute_select_into(model, fields, rows, suffix=suffix)
 
