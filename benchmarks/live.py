@@ -40,7 +40,7 @@ from benchmarks.measuring import execute, own_database, postgresql_only
 from benchmarks.models import Account, Statement
 from reconcile import HaveRow, Rule, holding, locks, runs
 from reconcile.faults import Step, listening
-from reconcile.pacing import MOST
+from reconcile.pacing import MOST, REST
 from sample_project.shop.models import Invoice, Order
 
 NEW = 0.4
@@ -122,6 +122,12 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=5, help="of a phase")
     arguments.add_argument("--rounds", type=int, default=6)
     arguments.add_argument("--rest", type=float, default=0.5, help="seconds between two repairs")
+    arguments.add_argument(
+        "--rests",
+        type=float,
+        default=REST,
+        help="how many times as long as a chunk the repair rests, as in the settings",
+    )
     arguments.add_argument("--nice", type=int, default=0, help="of the repairer's process")
     arguments.add_argument(
         "--chunk", type=int, default=MOST, help="most records in a chunk, as in the settings"
@@ -286,7 +292,11 @@ def _write(at: Level, number: int, phase: Synchronized[int], options: argparse.N
 
 def _repair(at: Level, _: int, phase: Synchronized[int], options: argparse.Namespace) -> dict[Any, Any]:
     """Repair while it is on, with a rest between the runs."""
-    settings.RECONCILE = {**settings.RECONCILE, "CHUNK": options.chunk}
+    # A run that outlasts its phase is held back, so that the other phases are without a repair.
+    settings.RECONCILE = {
+        **settings.RECONCILE, "CHUNK": options.chunk, "REST": options.rests,
+        "THROTTLES": [lambda _: 0.02 if phase.value in {OFF, IDLE} else False],
+    }  # fmt: skip
     os.nice(options.nice)
     done: dict[Any, Any] = {"written": 0, "repairs": 0, "chunks": []}
     begun: list[float] = []

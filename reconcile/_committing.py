@@ -57,13 +57,13 @@ class Attempt:
         return self.held | {*self.wrote.refused}
 
     @property
-    def repaired(self) -> list[Any]:
+    def repaired(self) -> Sequence[Any]:
         """Keys that were locked, had drifted still, and were neither left nor refused."""
         skipped, wrote = self.skipped, self.wrote
         if not wrote.written.total:
             return []
         keys = self.locked if wrote.keys is None else wrote.keys
-        return [key for key in keys if key not in skipped]
+        return [key for key in keys if key not in skipped] if skipped else keys
 
 
 @contextmanager

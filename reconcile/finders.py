@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -59,13 +60,15 @@ class Insertion:
     """What `Insert` needs: the rows that are owed, as a SELECT, and how to find them once written.
 
     `selected` are columns that the SELECT yields, under their attnames; `made` are columns of which a
-    value is made in Python, once for each row. `passes` is how often a record may need one more row.
+    value is made in Python, once for each row. `passes` is how often a record may need one more row. `claimed` is `owed`
+    without the look whether the row is there, if a unique constraint makes up for it.
     """
 
     model: type[Model]
     selected: tuple[Field[Any, Any], ...]
     made: Mapping[str, Callable[[], Any]]
     owed: Callable[[Scope], Rows]
+    claimed: Callable[[Scope], Rows]
     present: Callable[[Scope], Rows]
     passes: int = 1
 
@@ -205,7 +208,7 @@ class Finder:
     levels: Levels | None = None
     promise: Promise | None = None
 
-    @property
+    @cached_property
     def using(self) -> str:
         """Alias of the database that the rows are on."""
         return self.find(Keys(())).db

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db.models import (
@@ -14,6 +14,7 @@ from django.db.models import (
     JSONField,
     Model,
     OuterRef,
+    PositiveBigIntegerField,
     Subquery,
     TextField,
     Value,
@@ -23,11 +24,15 @@ from django.db.models.functions import Cast
 from reconcile.faults import Step, reached
 from reconcile.finders import Rows
 from reconcile.models import Change, Shard
+from reconcile.sql.holes import Later, LaterValue
 from reconcile.sql.images import image, is_key, key_from_text
-from reconcile.sql.statements import KEY, WANTED, execute_select_into, update_from
+from reconcile.sql.statements import KEY, WANTED, InsertNoting, execute_select_into, update_from
 from reconcile.windows import Keys
 
-__all__ = ["ChunkJournal", "label_of"]
+__all__ = ["ChunkJournal", "Prepared", "label_of"]
+
+Prepared = dict[type[Model], InsertNoting | None]
+"""What the chunks of one shard insert by, by model; None where that takes two statements."""
 
 _KEY_AS_TEXT = Cast("pk", TextField())
 
@@ -39,16 +44,42 @@ def label_of(model: type[Model]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkJournal:
-    """The journal rows of one chunk of one shard."""
+    """The journal rows of one chunk of one shard. `prepared` is what the shard's chunks have in common."""
 
     shard: Shard
     chunk: int
     using: str
+    prepared: Prepared = field(default_factory=dict)
 
     def inserted(self, model: type[Model], rows: Rows) -> int:
         """Note `rows`, which this chunk has inserted, with all their columns; their number. One statement."""
         made = image((model._meta.concrete_model or model)._meta.local_concrete_fields)
         return self._note(model, rows, Change.Verb.INSERT, after=made)
+
+    def insert(
+        self,
+        model: type[Model],
+        fields: Sequence[Field[Any, Any]],
+        claimed: Callable[[Keys], Rows],
+        present: Callable[[Keys], Rows],
+        keys: Keys,
+    ) -> tuple[int, int] | None:
+        """Insert what `claimed` selects, and note those of the new rows that `present` finds; the number of both.
+
+        None, and nothing is done, where the database can't do both at once. One statement, and one for each shard.
+        """
+        if model not in self.prepared:
+            later = Keys(Later("keys"))
+            made = image((model._meta.concrete_model or model)._meta.local_concrete_fields)
+            chunk = LaterValue("chunk", PositiveBigIntegerField())
+            columns, noted = self._noting(model, present(later), Change.Verb.INSERT, chunk=chunk, after=made)
+            self.prepared[model] = InsertNoting.of(
+                model, fields, claimed(later), into=Change, columns=columns, noted=noted
+            )
+        if (statement := self.prepared[model]) is None:
+            return None
+        reached(Step.JOURNAL)
+        return statement.execute(keys=keys.values, chunk=self.chunk)
 
     def inserted_again(self, model: type[Model], changes: Rows) -> int:
         """Note the rows that `changes` had deleted and this chunk has inserted; their number. One statement.
@@ -109,6 +140,12 @@ class ChunkJournal:
 
     def _note(self, model: type[Model], rows: Rows, verb: Change.Verb, **images: Any) -> int:
         reached(Step.JOURNAL)
+        return execute_select_into(Change, *self._noting(model, rows, verb, **images))
+
+    def _noting(
+        self, model: type[Model], rows: Rows, verb: Change.Verb, **images: Any
+    ) -> tuple[Sequence[Field[Any, Any]], Rows]:
+        """Columns of the journal, and a SELECT of them for each of `rows`."""
         columns = {
             "shard_id": Value(self.shard.pk),
             "chunk": Value(self.chunk),
@@ -120,5 +157,4 @@ class ChunkJournal:
         fields = [next(each for each in Change._meta.fields if each.attname == name) for name in columns]
         selected = {f"_column_{name}": value for name, value in columns.items()}
         ordered = rows if rows.query.order_by else rows.order_by("pk")
-        select = ordered.annotate(**selected).values_list(*selected)
-        return execute_select_into(Change, fields, select)
+        return fields, ordered.annotate(**selected).values_list(*selected)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 from uuid import UUID
 
 from django.db.models import F, QuerySet
@@ -66,7 +65,7 @@ class OwnShard:
             set_aside=F("set_aside") + len(tried.skipped),
         )
         # What a task does later is not repaired yet.
-        keys = [] if deferred else [_plain(key) for key in tried.repaired]
+        keys = [] if deferred else tried.repaired
         proof = Chunk(shard=self.shard, number=tried.number, keys=keys)
         Chunk._base_manager.using(self.using).bulk_create([proof])
         counts = {Outcome.COUNTED[verb]: rows for verb, rows in written.as_dict().items() if rows}
@@ -84,8 +83,3 @@ class OwnShard:
         Only this worker knows which; the count makes whoever resumes look at all of them again.
         """
         self.row.update(set_aside=F("set_aside") + number)
-
-
-def _plain(key: Any) -> Any:
-    """The key as JSON can hold it."""
-    return key if isinstance(key, int) else str(key)

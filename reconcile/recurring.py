@@ -43,13 +43,16 @@ def drifting_again(
     What was repaired before the rule was edited counts no more: another rule drifts there. Repairs that are younger than the rule's settle time don't count, since what belongs to them may be in flight; nor
     do those that were undone since. One statement; holds the keys of one chunk at a time.
     """
-    wanted = {str(drift): {str(key) for key in keys} for drift, keys in drifted.items() if keys}
-    if not wanted:
-        return []
+    kinds = [str(drift) for drift, keys in drifted.items() if keys]
     chunks = _chunks(rule, using, now).filter(shard__outcome__fingerprint=fingerprint(rule, using))
-    chunks = chunks.exclude(shard__outcome__run=run).filter(shard__drift__in=wanted)
+    chunks = chunks.exclude(shard__outcome__run=run).filter(shard__drift__in=kinds)
+    if not kinds:
+        return []
     found: set[str] = set()
+    wanted: dict[str, set[str]] = {}
     for drift, keys in _keys(chunks):
+        # Not before there is a chunk: the keys may be many.
+        wanted = wanted or {str(drift): {str(key) for key in keys} for drift, keys in drifted.items()}
         found |= wanted[drift] & {str(key) for key in keys}
     return [*found]
 

@@ -20,14 +20,14 @@ from django.core.exceptions import FieldError, ImproperlyConfigured
 
 from reconcile.declaring import resolution_fault
 from reconcile.errors import Fault, InvalidRulesError, UnknownNameError, UsageError, nearest
-from reconcile.pacing import MOST, chunk_faults
+from reconcile.pacing import MOST, REST, chunk_faults, rest_faults
 from reconcile.rules import Rule
 from reconcile.throttling import throttle_faults
 
 __all__ = ["Registry", "load", "select", "valid_rules"]
 
 _PACKAGE = Path(__file__).resolve().parent
-_SETTINGS = ("RULES", "THROTTLES", "CHUNK")
+_SETTINGS = ("RULES", "THROTTLES", "CHUNK", "REST")
 _SELECTORS = ("tag", "owner", "model")
 
 
@@ -151,6 +151,7 @@ def _setting_packages() -> tuple[list[ModuleType], list[Fault]]:
         if key not in _SETTINGS
     ]
     faults += chunk_faults(configured.get("CHUNK", MOST))
+    faults += rest_faults(configured.get("REST", REST))
     faults += throttle_faults(configured.get("THROTTLES", ()))
     names = configured.get("RULES", [])
     if isinstance(names, str) or not isinstance(names, Sequence):

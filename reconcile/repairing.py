@@ -26,12 +26,13 @@ from reconcile.errors import (
 )
 from reconcile.faults import Step, reached
 from reconcile.finders import Finder
-from reconcile.journal import ChunkJournal
+from reconcile.journal import ChunkJournal, Prepared
 from reconcile.models import Shard
 from reconcile.owning import OwnShard
 from reconcile.pacing import Pace
 from reconcile.patience import Patience
 from reconcile.remedies import Remedy, Wrote
+from reconcile.resting import Rests
 from reconcile.sending import send
 from reconcile.sql.columns import inherited
 from reconcile.sql.dialects import dialect_of
@@ -76,13 +77,16 @@ class Chunks:
     waiting: int = 0
     mended: int = 0
     pace: Pace = field(default_factory=Pace)
+    rests: Rests = field(init=False)
     beaten: float = field(default_factory=time.monotonic)
     pause: Callable[[float], None] = time.sleep
+    prepared: Prepared = field(default_factory=dict)
     own: OwnShard = field(init=False)
     patience: Patience = field(init=False)
 
     def __post_init__(self) -> None:
         self.own = OwnShard(rule=self.rule, shard=self.shard, using=self.using)
+        self.rests = Rests(using=self.using, pace=self.pace)
         self.patience = Patience(rule=self.rule, using=self.using, pause=self.pause)
 
     def beat(self) -> None:
@@ -92,8 +96,13 @@ class Chunks:
             self.own.fence()
             self.beaten = time.monotonic()
 
+    def next_size(self) -> int:
+        """How many records the next chunk is to take."""
+        self.rests.look()
+        return min(self.remedy.chunk or self.pace.size, self.pace.size)
+
     def _tick(self) -> None:
-        """While a throttle holds the repair back."""
+        """While the repair rests, or a throttle holds it back."""
         self.obey()
         self.beat()
 
@@ -119,6 +128,7 @@ class Chunks:
     def _attempted(self, keys: Sequence[Any]) -> tuple[Attempt, Exception | None]:
         """One try at a chunk, and why it failed. Raises EvaluationError where that concerns all records."""
         self.obey()
+        self.rests.rest(self._tick, self.pause)
         hold_back(self.throttles, self.using, tick=self._tick, pause=self.pause)
         tried = Attempt(number=self.shard.chunks + 1, keys=keys)
         try:
@@ -206,8 +216,7 @@ class Chunks:
         self.own.committed(done)
         took = time.monotonic() - done.began
         self.pace.note(len(keys), took)
-        if self.pace.rests:
-            self.pause(self.pace.rests * took)
+        self.rests.took = took
         if done.journal is not None:
             send(wrote.sending, done.journal, rule=self.rule, pause=self.pause)
         self.mended += len(keys) - len(done.skipped)
@@ -223,14 +232,17 @@ class Chunks:
         return wrote.written.total
 
     def _journal(self) -> ChunkJournal:
-        return ChunkJournal(shard=self.shard, chunk=self.shard.chunks + 1, using=self.using)
+        chunk = self.shard.chunks + 1
+        return ChunkJournal(shard=self.shard, chunk=chunk, using=self.using, prepared=self.prepared)
 
     def _lock(self, keys: Sequence[Any]) -> list[Any]:
         """Step 2: lock the records in key order, skipping those that others hold."""
         rows = self.finder.model._base_manager.using(self.using).filter(Keys(keys).on("pk")).order_by("pk")
+        locked = dialect_of(self.using).locked(rows)
+        if not (others := inherited(self.finder.model)):
+            return list(locked.values_list("pk", flat=True))
         # A row that is spread over several tables is locked in each of them.
-        listed = dialect_of(self.using).locked(rows).values_list("pk", *inherited(self.finder.model))
-        return [key for key, *_ in listed]
+        return [key for key, *_ in locked.values_list("pk", *others)]
 
     def _still_drifted(self, keys: set[Any]) -> set[Any]:
         """Of keys that could not be locked, those that others hold; what is gone or mended needs no second try."""

@@ -82,7 +82,7 @@ def _chunk(chunks: Chunks, keys: list[Any]) -> int:
 def _in_chunks(keys: Iterable[Any], chunks: Chunks) -> Iterator[list[Any]]:
     """Chunks of as many keys as the pace allows at that moment, and the remedy."""
     ahead = iter(keys)
-    while chunk := list(islice(ahead, min(chunks.remedy.chunk or chunks.pace.size, chunks.pace.size))):
+    while chunk := list(islice(ahead, chunks.next_size())):
         yield chunk
 
 

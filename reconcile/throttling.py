@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string
 
 from reconcile.errors import Fault, GivenUpError
 
-__all__ = ["PATIENCE", "Throttle", "hold_back", "throttle_faults", "throttles"]
+__all__ = ["PATIENCE", "Throttle", "hold_back", "throttle_faults", "throttles", "wait"]
 
 log = structlog.get_logger()
 
@@ -76,11 +76,12 @@ def hold_back(
                 f"Throttle {name} has held the repair back for {waited:,.0f} s. Resume the run when the database has calmed down."
             )
         log.info("repair_throttled", database=using, throttle=name, seconds=seconds)
-        waited += _wait(min(seconds, PATIENCE), tick, pause)
+        waited += wait(min(seconds, PATIENCE), tick, pause)
     return waited
 
 
-def _wait(seconds: float, tick: Callable[[], None], pause: Callable[[float], None]) -> float:
+def wait(seconds: float, tick: Callable[[], None], pause: Callable[[float], None]) -> float:
+    """Wait, with a `tick` at least once a second; the seconds waited."""
     left = seconds
     while left > 0:
         step = min(left, TICK)

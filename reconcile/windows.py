@@ -51,7 +51,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """An explicit set of keys: what one chunk repairs."""
+    """An explicit set of keys: what one chunk repairs, or for a statement that is filled in later a name for them."""
 
     values: Sequence[Any]
 
@@ -59,7 +59,7 @@ class Keys:
         """Membership as a condition on the column that `path` names."""
         if not self.values:
             return Q(**{f"{path}__in": ()})
-        return Q(Among(F(path), list(self.values)))
+        return Q(Among(F(path), self.values))
 
 
 Scope = Window | Keys

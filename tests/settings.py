@@ -3,7 +3,7 @@
 import os
 
 from sample_project.settings import *  # noqa: F403
-from sample_project.settings import DATABASES, INSTALLED_APPS as SHOP_APPS, ROOT
+from sample_project.settings import DATABASES, INSTALLED_APPS as SHOP_APPS, RECONCILE, ROOT
 
 INSTALLED_APPS = [
     *SHOP_APPS, "taggit", "mptt", "actstream", "polymorphic", "tests.packages.apps.PackagesConfig", "tests.zoo",
@@ -14,4 +14,6 @@ DATABASES["archive"] = {
     "ENGINE": "django.db.backends.sqlite3", "NAME": ARCHIVE, "TEST": {"NAME": ARCHIVE}, "OPTIONS": {"timeout": 20},
 }  # fmt: skip
 DATABASE_ROUTERS = ["tests.routers.WithoutVisits"]
+# Tests have several sessions at work, and no time to rest.
+RECONCILE = {**RECONCILE, "REST": 0}
 SILENCED_SYSTEM_CHECKS = ["models.W042"]

@@ -7,19 +7,76 @@ from django.db.models import F
 
 from reconcile import STALE, Call, HaveValues, Rule, registry
 from reconcile.models import Shard
-from reconcile.pacing import FIRST, LEAST, MOST, SECONDS, Pace
+from reconcile.pacing import FEW, FIRST, LEAST, MOST, SECONDS, SHORT, Pace
 from tests.helpers import repaired
 from tests.zoo.models import Parcel
 
 
-def test_chunks_grow_by_a_fifth_at_most_up_to_the_most():
+def test_chunks_double_while_they_take_less_than_half_of_their_time_up_to_the_most():
     pace, sizes = Pace(), []
     for _ in range(20):
         sizes.append(pace.size)
         pace.note(pace.size, 0.001)
-    assert sizes[0] == FIRST
-    assert all(after <= before * 1.2 + 1 for before, after in pairwise(sizes))
+    assert sizes[:4] == [FIRST, 2 * FIRST, 4 * FIRST, MOST]
     assert sizes[-1] == MOST
+
+
+def test_from_half_of_their_time_on_they_grow_by_a_fifth_at_most():
+    pace, sizes = Pace(), []
+    for _ in range(20):
+        sizes.append(pace.size)
+        pace.note(pace.size, SECONDS * 0.6)
+    assert all(after <= before * 1.2 + 1 for before, after in pairwise(sizes))
+    assert sizes[1] == FIRST * 1.2
+
+
+def test_a_chunk_is_shorter_while_others_are_at_work_and_is_followed_by_a_rest():
+    pace = Pace(rests=7)
+    pace.note(FIRST, 0.25)
+    assert (pace.size, pace.rest(0.25)) == (FIRST, 0)
+    pace.share(shared=True)
+    assert pace.size == pytest.approx(FIRST * SHORT / SECONDS, abs=1)
+    assert pace.rest(0.05) == pytest.approx(0.35)
+    pace.share(shared=False)
+    assert pace.rest(0.05) == 0
+
+
+def test_a_first_chunk_has_few_records_where_others_are_at_work():
+    pace = Pace(rests=7)
+    pace.share(shared=True)
+    assert pace.size == FEW
+
+
+def test_a_chunk_that_locks_a_table_is_shorter_still_and_rests_longer():
+    row, table = Pace(rests=7), Pace(rests=7, exclusive=True)
+    assert (row.size, table.size) == (FIRST, FEW)
+    for pace in (row, table):
+        pace.share(shared=True)
+        pace.note(pace.size, 0.05)
+    assert table.size < row.size
+    assert table.rest(0.05) == pytest.approx(5 * row.rest(0.05))
+
+
+def test_no_rest_is_longer_than_ten_seconds():
+    pace = Pace(rests=1_000)
+    pace.share(shared=True)
+    assert pace.rest(60) == 10
+
+
+@pytest.mark.parametrize("rests", [-1, 1_001, "10", True, None])
+def test_a_setting_that_is_no_rest_is_a_fault(settings, rests):
+    settings.RECONCILE = {**settings.RECONCILE, "REST": rests}
+    (fault,) = registry.load().faults
+    assert fault.id == "reconcile.E001"
+    assert f"settings.RECONCILE['REST'] is {rests!r}" in fault.message
+    assert "from 0 to 1000" in fault.hint
+
+
+@pytest.mark.parametrize("rests", [0, 0.5, 1_000])
+def test_a_setting_that_is_a_rest_is_none(settings, rests):
+    settings.RECONCILE = {**settings.RECONCILE, "REST": rests}
+    assert not registry.load().faults
+    assert Pace.configured().rests == rests
 
 
 def test_a_slow_chunk_shrinks_the_next_at_once_to_what_takes_a_quarter_of_a_second():

@@ -35,7 +35,7 @@ def row_finders(must: RowSpec, source: Source) -> tuple[Finder, ...]:
     unique = is_unique(must, source.using)
     found = []
     if must.bounds.least:
-        found.append(_Missing(linked).finder())
+        found.append(_Missing(linked, unique).finder())
     if must.values:
         found.append(_Stale(linked).finder())
     if must.bounds.most is not None and not (isinstance(must.bounds, AtMost) and unique):
@@ -48,26 +48,33 @@ class _Missing:
     """Records with fewer rows than they must have."""
 
     linked: Linked
+    unique: bool
 
     def finder(self) -> Finder:
         linked, must = self.linked, self.linked.must
         values = supplied(must.model, given_columns(must), now=linked.source.now)
         selected, made = shared_out(values)
 
-        def owed(scope: Scope) -> Rows:
-            new = {
+        def new(records: Rows) -> Rows:
+            values = {
                 _NEW.format(column.attname): AsStored(pinned(value, linked.source.now), field=column)
                 for column, value in selected.items()
             }
+            new_rows: Rows = records.annotate(**values).values_list(*values)
+            return new_rows
+
+        def owed(scope: Scope) -> Rows:
             records = self.find(scope)
             if linked.carrier is None:
                 records = records.filter(~Exists(self.earlier_of_same_link(scope)))
-            selected_rows: Rows = records.annotate(**new).values_list(*new)
-            return selected_rows
+            return new(records)
+
+        def claimed(scope: Scope) -> Rows:
+            return new(linked.linking(linked.source.records(scope)))
 
         insertion = Insertion(
             model=must.model, selected=tuple(selected), made=made, owed=owed, present=linked.rows_of_records,
-            passes=must.bounds.least,
+            passes=must.bounds.least, claimed=claimed if self.unique and linked.carrier is not None else owed,
         )  # fmt: skip
         return Finder(
             drift=MISSING, model=linked.source.model, carried=linked.carrier is not None, find=self.find,

@@ -25,6 +25,20 @@ class Journal(Protocol):
         """Note `rows`, which this chunk has inserted, as they stand now; their number. One statement."""
         ...
 
+    def insert(
+        self,
+        model: type[Model],
+        fields: Sequence[Field[Any, Any]],
+        claimed: Callable[[Keys], QuerySet[Any, Any]],
+        present: Callable[[Keys], QuerySet[Any, Any]],
+        keys: Keys,
+    ) -> tuple[int, int] | None:
+        """Insert what `claimed` selects, and note those of the new rows that `present` finds; the number of both.
+
+        None, and nothing is done, where the database can't do both at once. One statement, and one for each shard.
+        """
+        ...
+
     def inserted_again(self, model: type[Model], changes: QuerySet[Any, Any]) -> int:
         """Note the rows that `changes` had deleted and this chunk has inserted again; their number. One statement."""
         ...

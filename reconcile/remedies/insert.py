@@ -26,8 +26,9 @@ class Insert(Mending):
     """`INSERT … SELECT`, so values are computed by the database; the default for MISSING.
 
     Where a column's value must be made once a row in Python (a token, a uuid), the rows are made in
-    Python instead. Written rows are found by their link, never by what an insert returned. Two statements and a
-    savepoint where none of the records has a row; more where some do, or rows are made in Python, but never one a record.
+    Python instead. Written rows are found by their link, never by what an insert returned. One statement on PostgreSQL, else
+    two, and a savepoint, where none of the records has a row; more where some do, or rows are made in Python, but never one a
+    record.
     """
 
     verb: ClassVar[str] = "insert"
@@ -47,10 +48,11 @@ class Insert(Mending):
         if insertion is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to insert.")
         every, before = keys, Keys(())
-        if not (written := _all_at_once(insertion, keys, using=finder.using)):
+        written, noted = _all_at_once(insertion, keys, journal, using=finder.using)
+        if not written:
             keys, before = _still_missing(finder, insertion, keys)
             written = sum(_insert(insertion, keys, passing_over=True) for _ in range(insertion.passes))
-        noted = journal.inserted(insertion.model, insertion.present(keys).exclude(before.on("pk")))
+            noted = journal.inserted(insertion.model, insertion.present(keys).exclude(before.on("pk")))
         if noted < written:
             raise NotMendedError(
                 f"A new {insertion.model._meta.label} is not found by its link: does where= exclude it, is a link "
@@ -66,21 +68,27 @@ class Insert(Mending):
         return Wrote.of(self.verb, written, seen=seen, keys=keys.values)
 
 
-def _all_at_once(insertion: Insertion, keys: Keys, *, using: str) -> int:
-    """Insert a row for each of the records; 0, and nothing inserted, where one of them owes none any more.
+def _all_at_once(insertion: Insertion, keys: Keys, journal: Journal, *, using: str) -> tuple[int, int]:
+    """Insert and note a row for each of the records, and how many these are; 0, and nothing done, where one owes none any more.
 
     If each record gets its row, none had one, and all that are there are this chunk's. Asking beforehand would cost a
     statement that reads as much as the insert; the savepoint costs next to nothing. Nor does it pass over rows of
     others, which takes a third longer: whatever keeps one row from being inserted is seen the second time.
     """
     if insertion.passes != 1:
-        return 0
-    written, whole = 0, False
-    with suppress(IntegrityError), transaction.atomic(using=using):
-        written = _insert(insertion, keys, passing_over=False)
+        return 0, 0
+    whole, written, noted = False, 0, 0
+    with suppress(IntegrityError, ChunkConflictError), transaction.atomic(using=using):
+        model, present = insertion.model, insertion.present
+        done = None
+        if not insertion.made:
+            done = journal.insert(model, insertion.selected, insertion.claimed, present, keys)
+        written, noted = done or (_insert(insertion, keys, passing_over=False), 0)
         whole = written == len(keys.values)
+        if whole and done is None:
+            noted = journal.inserted(model, present(keys))
         transaction.set_rollback(not whole, using=using)
-    return written if whole else 0
+    return (written, noted) if whole else (0, 0)
 
 
 def _still_missing(finder: Finder, insertion: Insertion, keys: Keys) -> tuple[Keys, Keys]:

@@ -7,7 +7,7 @@ is not found on foreign keys.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import reduce
 from operator import or_
@@ -22,6 +22,7 @@ from django.db.models.sql.compiler import SQLCompiler
 
 from reconcile.sql.columns import INTEGERS, TEXTS, is_text, stored_field
 from reconcile.sql.comparisons import SQL, Beyond, Comparison
+from reconcile.sql.holes import Hole, Later
 
 __all__ = ["INTEGERS", "Among", "AsStored", "Differs", "Same", "any_differs", "is_text", "stored_field"]
 
@@ -152,18 +153,18 @@ class Among(In):
     """
 
     def get_prep_lookup(self) -> Any:
-        return list(self.rhs)
+        return self.rhs if isinstance(self.rhs, Later) else list(self.rhs)
 
     def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
         lhs, params = self.process_lhs(compiler, connection)
         if self._integers:
             # As text it is one parameter to adapt, and not one for each key.
-            return f"{lhs} = ANY(%s::bigint[])", [*params, f"{{{','.join(map(str, self.rhs))}}}"]
-        return f"{lhs} = ANY(%s)", [*params, self._prepared(connection)]
+            return f"{lhs} = ANY(%s::bigint[])", [*params, self._given(_array)]
+        return f"{lhs} = ANY(%s)", [*params, self._given(lambda keys: self._prepared(keys, connection))]
 
     def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
         lhs, params = self.process_lhs(compiler, connection)
-        keys = json.dumps(self._prepared(connection), default=str)
+        keys = self._given(lambda keys: json.dumps(self._prepared(keys, connection), default=str))
         return f"{lhs} IN (SELECT value FROM json_each(%s))", [*params, keys]
 
     def as_sql(  # type: ignore[override]
@@ -171,14 +172,22 @@ class Among(In):
     ) -> SQL:
         lhs, params = self.process_lhs(compiler, connection)
         placeholders = ", ".join(["%s"] * len(self.rhs))
-        return f"{lhs} IN ({placeholders})", [*params, *self._prepared(connection)]
+        return f"{lhs} IN ({placeholders})", [*params, *self._prepared(self.rhs, connection)]
 
     @property
     def _integers(self) -> bool:
         return stored_field(self.lhs.output_field).get_internal_type() in INTEGERS
 
-    def _prepared(self, connection: BaseDatabaseWrapper) -> list[Any]:
+    def _given(self, adapt: Callable[[Any], Any]) -> Any:
+        """The one parameter that holds all keys, or the hole for it."""
+        return Hole(self.rhs.name, adapt) if isinstance(self.rhs, Later) else adapt(self.rhs)
+
+    def _prepared(self, keys: Iterable[Any], connection: BaseDatabaseWrapper) -> list[Any]:
         if self._integers:
-            return list(self.rhs)
+            return list(keys)
         field = stored_field(self.lhs.output_field)
-        return [field.get_db_prep_value(key, connection) for key in self.rhs]
+        return [field.get_db_prep_value(key, connection) for key in keys]
+
+
+def _array(keys: Iterable[int]) -> str:
+    return f"{{{','.join(map(str, keys))}}}"

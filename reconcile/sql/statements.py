@@ -5,7 +5,9 @@ Identifiers go through `quote_name`; values are always parameters.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet
@@ -14,10 +16,12 @@ from django.db.models import Field, Model, QuerySet
 
 from reconcile.sql.constants import batches, select_constants
 from reconcile.sql.dialects import dialect_of
+from reconcile.sql.holes import filled
 
 __all__ = [
     "KEY",
     "WANTED",
+    "InsertNoting",
     "execute_select_into",
     "insert_select",
     "replace_select",
@@ -63,6 +67,57 @@ def insert_select(
         return execute_select_into(model, fields, rows, suffix=suffix)
 
 
+@dataclass(frozen=True, kw_only=True)
+class InsertNoting:
+    """An INSERT that notes its new rows in another table in the same statement; it may have holes.
+
+    Note [A name for the new rows]: they go by the name of their table, so that a SELECT of the ORM's reads them in its place.
+    """
+
+    model: type[Model]
+    using: str
+    sql: str
+    params: tuple[Any, ...]
+
+    @classmethod
+    def of(
+        cls, model: type[Model], fields: _Fields, rows: QuerySet[Any, Any],
+        *, into: type[Model], columns: _Fields, noted: QuerySet[Any, Any],
+    ) -> InsertNoting | None:  # fmt: skip
+        """Insert what `rows` selects, and what `noted` selects of the new rows alone into `columns` of `into`.
+
+        None where the database can't return what it writes, or `noted` reads the table in any other place. One statement.
+        """
+        using = rows.db
+        if not dialect_of(using).returns_written(model):
+            return None
+        table = connections[using].ops.quote_name(model._meta.db_table)
+        source, new = select_sql(rows), select_sql(noted)
+        if source is None or new is None or not _reads_once(new[0], table):
+            return None
+        insert = f"{_insert_into(model, fields, using)} {source[0]} RETURNING *"
+        note = f"{_insert_into(into, columns, using)} {new[0]} RETURNING 1"
+        counts = f"SELECT (SELECT COUNT(*) FROM {table}), (SELECT COUNT(*) FROM reconcile_noted)"
+        sql = f"WITH {table} AS ({insert}), reconcile_noted AS ({note}) {counts}"
+        return cls(model=model, using=using, sql=sql, params=(*source[1], *new[1]))
+
+    def execute(self, **values: Any) -> tuple[int, int]:
+        """The number of rows inserted and noted, with `values` in the holes. One statement.
+
+        A row that breaks a unique constraint raises as in `insert_select`, where that doesn't pass over it.
+        """
+        noticing = dialect_of(self.using).noticing_others(self.model)
+        with noticing, connections[self.using].cursor() as cursor:
+            cursor.execute(self.sql, filled(self.params, values))
+            inserted, noted = cursor.fetchone()
+        return int(inserted), int(noted)
+
+
+def _reads_once(select: str, table: str) -> bool:
+    """Whether a SELECT reads the quoted table in one place, and by a name that a WITH can have."""
+    return "." not in table and len(re.findall(rf"\b(?:FROM|JOIN) {re.escape(table)}(?!\.)", select)) == 1
+
+
 def replace_select(
     model: type[Model], fields: Sequence[Field[Any, Any]], rows: QuerySet[Any, Any], *, unique: Sequence[str]
 ) -> int:
@@ -87,14 +142,15 @@ def execute_select_into(
     select = select_sql(rows)
     if select is None:
         return 0
-    connection = connections[rows.db]
-    quote = connection.ops.quote_name
-    columns = ", ".join(quote(str(field.column)) for field in fields)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO {quote(model._meta.db_table)} ({columns}) {select[0]}{suffix}", select[1]
-        )
+    with connections[rows.db].cursor() as cursor:
+        cursor.execute(f"{_insert_into(model, fields, rows.db)} {select[0]}{suffix}", select[1])
         return int(cursor.rowcount)
+
+
+def _insert_into(model: type[Model], fields: _Fields, using: str) -> str:
+    quote = connections[using].ops.quote_name
+    columns = ", ".join(quote(str(field.column)) for field in fields)
+    return f"INSERT INTO {quote(model._meta.db_table)} ({columns})"
 
 
 def update_from(model: type[Model], fields: Sequence[Field[Any, Any]], wanted: QuerySet[Any, Any]) -> int:

@@ -10,6 +10,8 @@ from django.utils import timezone
 
 from reconcile import MISSING, HaveRow, HaveRows, Rule
 from reconcile.errors import ChunkConflictError
+from reconcile.journal import ChunkJournal
+from reconcile.models import Change, Shard
 from reconcile.remedies import Insert
 from reconcile.sql.dialects import dialect_of
 from reconcile.windows import Keys
@@ -85,8 +87,25 @@ def test_who_comes_second_there_is_told_before_the_commit_and_tries_again(constr
         compiled = rule(entry).compile(using="default", now=timezone.now())
         finder = next(each for each in compiled.finders if each.drift is MISSING)
         with pytest.raises(ChunkConflictError), transaction.atomic():
-            Insert().write(finder, Keys([basket.pk]), journal=None)
+            journal = ChunkJournal(shard=Shard(pk=1), chunk=1, using="default")
+            Insert().write(finder, Keys([basket.pk]), journal)
         assert entry.objects.count() == 1
+
+
+@pytest.mark.postgresql
+def test_a_record_that_was_mended_meanwhile_is_passed_over_there_too():
+    baskets = [Basket.objects.create() for _ in range(3)]
+    with entries(
+        once("place", DEFERRED), UniqueConstraint(fields=["number"], name="zoo_entry_number")
+    ) as entry:
+        entry.objects.create(number=baskets[1].pk)
+        compiled = owed(entry).compile(using="default", now=timezone.now())
+        finder = next(each for each in compiled.finders if each.drift is MISSING)
+        journal = ChunkJournal(shard=Shard(pk=1), chunk=1, using="default")
+        with transaction.atomic():
+            wrote = Insert().write(finder, Keys([each.pk for each in baskets]), journal)
+        assert wrote.written.insert == 2
+        Change.objects.all().delete()
 
 
 @pytest.mark.postgresql

@@ -47,6 +47,9 @@ class Dialect:
     locks_what_it_reads: ClassVar[bool] = False
     """Whether an UPDATE from a SELECT locks each row that the SELECT reads, so that it has to be read beforehand."""
 
+    at_work: ClassVar[str]
+    """A statement that says whether other sessions use this database."""
+
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
 
@@ -97,6 +100,19 @@ class Dialect:
 
     def check_references(self) -> None:
         """Raise IntegrityError now, rather than at COMMIT, where a row refers to one that the chunk has deleted."""
+
+    def returns_written(self, model: type[Model]) -> bool:  # noqa: ARG002
+        """Whether one statement can insert into the table of `model` and read the new rows as they will stand."""
+        return False
+
+    def others_at_work(self, mark: int) -> tuple[bool, int]:  # noqa: ARG002
+        """Whether other sessions use this database, now or in the last second, and a mark for the next call. One statement.
+
+        `mark` is what the call before returned, and 0 at first. A session of which this one may not know counts.
+        """
+        with self.connection.cursor() as cursor:
+            cursor.execute(self.at_work)
+            return bool(cursor.fetchone()[0]), 0
 
     def is_transient(self, error: BaseException) -> bool:
         """True where the same chunk may succeed when it is tried again."""

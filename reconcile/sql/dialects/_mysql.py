@@ -34,6 +34,14 @@ _USUAL = {
     "has_zoneinfo_database": True,
 }
 
+_AT_WORK = """
+SELECT EXISTS (
+    SELECT 1 FROM information_schema.PROCESSLIST
+    WHERE DB = DATABASE() AND ID <> CONNECTION_ID() AND (COMMAND <> 'Sleep' OR TIME < 1)
+)
+"""
+"""Who lacks the privilege PROCESS is told of sessions of the same user alone."""
+
 _PREFIX = 255
 """Characters of a long text that an index takes."""
 
@@ -48,6 +56,8 @@ class MySQL(Dialect):
 
     remembers_folded = True
     """MariaDB's subquery cache; MySQL has none, and the condition costs it little."""
+
+    at_work = _AT_WORK
 
     locks_what_it_reads = True
     """In READ COMMITTED, too; an `INSERT … SELECT` locks nothing that it reads there."""

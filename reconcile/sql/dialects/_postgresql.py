@@ -42,6 +42,23 @@ _NOTICING = """,
 From 14 on; servers on some other systems refuse any value but 0."""
 
 
+_AT_WORK = """
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+      AND (state IS NULL OR state IN ('active', 'disabled') OR state_change > clock_timestamp() - interval '1 second')
+)
+"""
+"""The states of other roles' sessions are NULL for who isn't told them."""
+
+_PLAIN = """
+SELECT relkind = 'r' AND NOT relhasrules AND NOT EXISTS (
+    SELECT FROM pg_trigger WHERE tgrelid = pg_class.oid AND NOT tgisinternal AND tgtype & 70 = 4
+)
+FROM pg_class WHERE oid = %s::regclass
+"""
+"""Of the bits 2 (before), 4 (insert) and 64 (instead), a trigger that comes after an insert has 4 alone."""
+
 _USUAL_VERSION = 150000
 """As Django writes it: 15.0."""
 
@@ -56,6 +73,7 @@ class PostgreSQL(Dialect):
     looks_up_each = False
     joins_derived_tables = True
     locks_tables = True
+    at_work = _AT_WORK
 
     @contextmanager
     def exact(self) -> Iterator[None]:
@@ -94,6 +112,15 @@ class PostgreSQL(Dialect):
     def passes_over(self, model: type[Model]) -> bool:
         """Not where any constraint of the table can be deferred, whichever row it is about: the statement is refused."""
         return not may_be_deferrable(model, self.connection.alias)
+
+    def returns_written(self, model: type[Model]) -> bool:
+        """Of a table without rules and without triggers that might write the row again. One statement.
+
+        What Django's own foreign keys do after an insert only looks.
+        """
+        with self.connection.cursor() as cursor:
+            cursor.execute(_PLAIN, [self.connection.ops.quote_name(model._meta.db_table)])
+            return bool(cursor.fetchone()[0])
 
     @contextmanager
     def noticing_others(self, model: type[Model]) -> Iterator[None]:

@@ -52,6 +52,13 @@ class SQLite(Dialect):
         """No other session writes at all while a chunk does."""
         return True
 
+    def others_at_work(self, mark: int) -> tuple[bool, int]:
+        """Others have been, where one has committed something since the call before; at the first, none is known of."""
+        with self.connection.cursor() as cursor:
+            cursor.execute("PRAGMA data_version")
+            (version,) = cursor.fetchone()
+        return mark not in {0, version}, version
+
     def _is_transient(self, error: Error) -> bool:
         code = getattr(error.__cause__, "sqlite_errorcode", 0)
         return isinstance(error, OperationalError) and code & _PRIMARY in _TRANSIENT

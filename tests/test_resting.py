@@ -1,0 +1,176 @@
+"""While others are at work in the database, a repair leaves it to them most of the time."""
+
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+from django.db import connection
+from django.db.models import F
+
+from reconcile import HaveRow, Rule, resting
+from reconcile.pacing import Pace
+from reconcile.sql.dialects import dialect_of
+from sample_project.shop.models import Invoice, Order
+from tests.helpers import Session, repaired, statements
+from tests.zoo.models import Parcel
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+INVOICE = Rule(
+    name="invoice", every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")})
+)
+
+
+@contextmanager
+def session_at_work():
+    """Another session that writes something every few milliseconds."""
+    over, begun = threading.Event(), threading.Event()
+
+    def work():
+        number = 0
+        while not over.is_set():
+            number += 1
+            Parcel.objects.create(label=f"product {number}")
+            begun.set()
+            time.sleep(0.01)
+
+    session = Session(work)
+    session.start()
+    assert begun.wait(20)
+    try:
+        yield
+    finally:
+        over.set()
+        session.join()
+
+
+@pytest.fixture
+def rested(monkeypatch):
+    """Seconds of each rest, which takes none here; a little for the other session all the same."""
+    seconds = []
+
+    def note(rest, tick, pause):
+        if rest:
+            seconds.append(rest)
+            time.sleep(0.03)
+        return rest
+
+    monkeypatch.setattr(resting, "wait", note)
+    return seconds
+
+
+def resting_with(settings, rests):
+    settings.RECONCILE = {**settings.RECONCILE, "CHUNK": 5, "REST": rests}
+    Order.objects.bulk_create([Order(status="paid", total=number) for number in range(200)])
+
+
+def test_a_session_alone_has_no_others_beside_it():
+    dialect = dialect_of("default")
+    _, mark = dialect.others_at_work(0)
+    Parcel.objects.create(label="its own")
+    # What the tests' own sessions did before counts for a second.
+    time.sleep(2.1)
+    assert dialect.others_at_work(mark)[0] is False
+
+
+def test_another_session_at_work_is_noticed():
+    dialect = dialect_of("default")
+    _, mark = dialect.others_at_work(0)
+    with session_at_work():
+        assert dialect.others_at_work(mark)[0] is True
+
+
+def test_one_that_is_only_connected_is_not():
+    over, begun = threading.Event(), threading.Event()
+
+    def idle():
+        assert Order.objects.count() == 0
+        begun.set()
+        over.wait(20)
+
+    session = Session(idle)
+    session.start()
+    begun.wait(20)
+    _, mark = dialect_of("default").others_at_work(0)
+    time.sleep(2.1)
+    at_work, _ = dialect_of("default").others_at_work(mark)
+    over.set()
+    session.join()
+    assert at_work is False
+
+
+@pytest.mark.server
+def test_one_whose_statement_takes_long_is_at_work_all_the_time():
+    begun = threading.Event()
+
+    def sleep():
+        with connection.cursor() as cursor:
+            begun.set()
+            cursor.execute(
+                {"postgresql": "SELECT pg_sleep(3)", "mysql": "SELECT SLEEP(3)"}[connection.vendor]
+            )
+
+    session = Session(sleep)
+    session.start()
+    begun.wait(20)
+    time.sleep(2.1)
+    at_work, _ = dialect_of("default").others_at_work(0)
+    session.join()
+    assert at_work is True
+
+
+def test_a_repair_rests_between_its_chunks_while_others_are_at_work(settings, rested):
+    resting_with(settings, 3)
+    with session_at_work():
+        assert repaired(INVOICE).written.insert == 200
+    # SQLite knows of others from the second look on, if one of them has had its turn by then.
+    assert 1 <= len(rested) < 40
+    assert all(0 < each <= 10 for each in rested)
+
+
+def test_it_rests_as_many_times_as_long_as_its_chunks_took(settings, rested):
+    rests = resting.Rests(using="default", pace=Pace(rests=4, shared=True), took=0.5)
+    rests.rest(lambda: None, lambda _: None)
+    assert rested == [2.0]
+    rests.rest(lambda: None, lambda _: None)
+    assert rested == [2.0], "it has rested for that chunk already"
+
+
+def test_a_repair_alone_does_not_rest(settings, rested):
+    time.sleep(2.1)
+    resting_with(settings, 1_000)
+    assert repaired(INVOICE).written.insert == 200
+    assert rested == []
+
+
+def test_where_nobody_is_to_rest_nobody_is_asked(settings, rested):
+    resting_with(settings, 0)
+    with session_at_work(), statements() as captured:
+        assert repaired(INVOICE).written.insert == 200
+    assert rested == []
+    asked = ("pg_stat_activity", "PROCESSLIST", "data_version")
+    assert not [each for each in captured.captured_queries if any(word in each["sql"] for word in asked)]
+
+
+def test_a_handler_gets_its_turn_beside_a_long_repair(settings):
+    """On SQLite a chunk is the only writer, and until a handler has had a turn the next begins at once."""
+    settings.RECONCILE = {**settings.RECONCILE, "CHUNK": 100, "REST": 2}
+    Order.objects.bulk_create([Order(status="paid", total=number) for number in range(2_000)])
+    written = []
+    over = threading.Event()
+
+    def work():
+        while not over.is_set():
+            Parcel.objects.create(label=f"product {len(written)}")
+            written.append(time.monotonic())
+            time.sleep(0.005)
+
+    session = Session(work)
+    session.start()
+    try:
+        assert repaired(INVOICE).written.insert == 2_000
+    finally:
+        over.set()
+        session.join()
+    assert len(written) >= 2
