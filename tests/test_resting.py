@@ -120,6 +120,37 @@ def test_one_whose_statement_takes_long_is_at_work_all_the_time():
     assert at_work is True
 
 
+@pytest.mark.postgresql
+def test_one_of_which_this_session_may_not_be_told_is_taken_to_be_at_work():
+    over, begun = threading.Event(), threading.Event()
+
+    def idle():
+        assert Order.objects.count() == 0
+        begun.set()
+        over.wait(20)
+
+    session = Session(idle)
+    session.start()
+    begun.wait(20)
+    time.sleep(2.1)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE ROLE reconcile_test_plain; SET ROLE reconcile_test_plain")
+            at_work, _ = dialect_of("default").others_at_work(0)
+            cursor.execute("RESET ROLE; DROP ROLE reconcile_test_plain")
+    finally:
+        over.set()
+        session.join()
+    assert at_work is True
+
+
+def test_a_long_rest_has_a_sign_of_life_each_second():
+    paused, ticks = [], []
+    rests = resting.Rests(using="default", pace=Pace(rests=5, shared=True), took=0.5)
+    rests.rest(lambda: ticks.append(1), paused.append)
+    assert (paused, len(ticks)) == ([1, 1, 0.5], 3)
+
+
 def test_a_repair_rests_between_its_chunks_while_others_are_at_work(settings, rested):
     resting_with(settings, 3)
     with session_at_work():

@@ -45,11 +45,12 @@ From 14 on; servers on some other systems refuse any value but 0."""
 _AT_WORK = """
 SELECT EXISTS (
     SELECT FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND usesysid IS NOT NULL
+      AND COALESCE(backend_type, 'client backend') = 'client backend'
       AND (state IS NULL OR state IN ('active', 'disabled') OR state_change > clock_timestamp() - interval '1 second')
 )
 """
-"""The states of other roles' sessions are NULL for who isn't told them."""
+"""What the sessions of other roles are and do is NULL for who isn't told; those of no role are the server's own."""
 
 _PLAIN = """
 SELECT relkind = 'r' AND NOT relhasrules AND NOT EXISTS (
