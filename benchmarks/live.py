@@ -4,7 +4,7 @@ Handlers, a bulk writer and the repairer are processes of their own. Each handle
 second, and its latency counts from when it was due: a wait delays those behind it, too. The writer makes drift all
 the time, past the handlers; the repairer repairs run after run. Ratios are of percentiles over all rounds.
 
-    DATABASE_URL=postgresql://… python benchmarks/live.py --levels A B C --rest 0.5
+    DATABASE_URL=postgresql://… python benchmarks/live.py --levels A B C --between 0.5
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def main() -> None:
     arguments.add_argument("--rate", type=float, default=20, help="transactions a second of each handler")
     arguments.add_argument("--seconds", type=float, default=5, help="of a phase")
     arguments.add_argument("--rounds", type=int, default=6)
-    arguments.add_argument("--rest", type=float, default=0.5, help="seconds between two repairs")
+    arguments.add_argument("--between", type=float, default=0.5, help="seconds between two repairs")
     arguments.add_argument(
         "--rests",
         type=float,
@@ -316,7 +316,7 @@ def _repair(at: Level, _: int, phase: Synchronized[int], options: argparse.Names
         assert result.error is None, result.error
         done["written"] += result.written.total
         done["repairs"] += 1
-        time.sleep(options.rest)
+        time.sleep(options.between)
     return done
 
 

@@ -51,12 +51,12 @@ NAMES = {
     Step.FENCE: "fence: the shard's row, compared and set",
     Step.TABLES: "lock the table",
     Step.LOCK: "lock the records",
-    Step.WRITE: "insert, and look whether somebody was first",
-    Step.JOURNAL: "journal",
+    Step.WRITE: "before the first insert: compile it",
+    Step.JOURNAL: "insert and journal, in one statement",
     Step.VERIFY: "verify",
     Step.CURSOR: "cursor, proof and counts",
     Step.COMMIT: "COMMIT, with the deferred foreign keys",
-    Step.COMMITTED: "between chunks: pause asked for, BEGIN, time-outs",
+    Step.COMMITTED: "between chunks: who is at work, pause asked for, BEGIN",
     "last": "count again, end the run",
 }
 """What the time after each point is spent on."""
