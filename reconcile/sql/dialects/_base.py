@@ -47,6 +47,9 @@ class Dialect:
     locks_what_it_reads: ClassVar[bool] = False
     """Whether an UPDATE from a SELECT locks each row that the SELECT reads, so that it has to be read beforehand."""
 
+    turn: ClassVar[float] = 0.0
+    """Seconds after which a session that waits to write tries again; 0 where the database wakes it."""
+
     at_work: ClassVar[str]
     """A statement that says whether other sessions use this database."""
 

@@ -23,6 +23,9 @@ _PRIMARY = 0xFF
 class SQLite(Dialect):
     """One writer at a time: the transaction itself is the lock, if it says at once that it will write."""
 
+    turn = 0.11
+    """`sqlite3_busy_timeout` waits a tenth of a second at most between two tries (`sqliteDefaultBusyCallback` in its main.c)."""
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """`BEGIN IMMEDIATE`: one that begins by reading fails at once when it upgrades, whatever its time-out."""
