@@ -25,7 +25,8 @@ from reconcile.faults import Step, reached
 from reconcile.finders import Rows
 from reconcile.models import Change, Shard
 from reconcile.sql.holes import Later, LaterValue
-from reconcile.sql.images import image, is_key, key_from_text
+from reconcile.sql.images import image
+from reconcile.sql.keys import is_key, key_from_text
 from reconcile.sql.statements import KEY, WANTED, InsertNoting, execute_select_into, update_from
 from reconcile.windows import Keys
 

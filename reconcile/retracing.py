@@ -15,7 +15,8 @@ from django.db.models import Case, CharField, Count, F, TextField, Value, When, 
 from django.db.models.functions import Cast
 
 from reconcile.finders import Rows
-from reconcile.reverting import UNDOABLE, Group, Noted, Standing, concrete_labels, grouped, keys_read, read
+from reconcile.noted import UNDOABLE, Noted, Standing, concrete_labels, read
+from reconcile.reverting import Group, grouped, keys_read
 from reconcile.sql.images import image
 from reconcile.windows import Keys
 

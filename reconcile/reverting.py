@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from typing import Any
 
 from django.apps import apps
@@ -20,95 +19,17 @@ from django.utils.timezone import is_naive, make_aware
 from reconcile.errors import ChunkConflictError
 from reconcile.finders import Rows
 from reconcile.models import Change
+from reconcile.noted import Noted, Standing, standing
 from reconcile.remedies import Journal
 from reconcile.remedies._referring import Reference, Referring, references_to
 from reconcile.remedies.delete import Leaving, delete_rows, referred
 from reconcile.sql.columns import stored_field
-from reconcile.sql.images import Columns, SameImage, image, imaged, is_key, key_from_text, written
+from reconcile.sql.images import SameImage, image, imaged, written
+from reconcile.sql.keys import is_key, key_from_text
 from reconcile.sql.statements import KEY, WANTED, execute_select_into, update_from
 from reconcile.windows import Keys
 
-__all__ = [
-    "INVERSE",
-    "UNDOABLE",
-    "Group",
-    "Noted",
-    "Standing",
-    "concrete_labels",
-    "grouped",
-    "keys_read",
-    "read",
-]
-
-INVERSE = {"insert": "delete", "update": "update", "delete": "insert"}
-"""What is written when a change of a verb is taken back."""
-
-UNDOABLE = tuple(INVERSE)
-"""Verbs of changes that have an image."""
-
-
-class Standing(Enum):
-    """How a row is, compared with one change that was made to it."""
-
-    AFTER = "as the change has left it"
-    BEFORE = "as it was before the change"
-    GONE = "gone"
-    OTHER = "neither"
-
-    def reason(self, verb: str) -> str:
-        """Why a change of this verb is left where the row is so."""
-        if self is Standing.GONE:
-            return "The row is gone."
-        return "A row of its key is there again." if verb == "delete" else "The row has been changed since."
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """A change, without its images: which row it was made to, and which columns it wrote, in the image's order."""
-
-    id: int
-    verb: str
-    label: str
-    key: str
-    columns: tuple[str, ...]
-
-    @property
-    def row(self) -> tuple[str, str]:
-        """The row that was written."""
-        return self.label, self.key
-
-    @property
-    def name(self) -> str:
-        """The row, for people: `shop.Invoice 12`."""
-        return f"{self.label} {self.key}"
-
-    def concerns(self, other: Noted) -> bool:
-        """Whether both have written the same thing."""
-        whole = self.verb != "update" or other.verb != "update"
-        return self.row == other.row and (whole or bool({*self.columns} & {*other.columns}))
-
-
-def read(changes: Rows) -> list[Noted]:
-    """The changes that can be taken back, the last one first. One statement, which reads no image."""
-    listed = changes.filter(verb__in=UNDOABLE).annotate(_before=Columns("before"), _after=Columns("after"))
-    rows = listed.order_by("-pk").values_list("pk", "verb", "model", "key", "_before", "_after")
-    concrete = concrete_labels()
-    return [
-        Noted(
-            pk,
-            verb,
-            concrete.get(label, label),
-            key,
-            tuple((before if verb == "delete" else after) or before or ()),
-        )
-        for pk, verb, label, key, before, after in rows
-    ]
-
-
-def concrete_labels() -> Mapping[str, str]:
-    """Of each proxy's label, that of the model whose rows it shows."""
-    models = (model._meta for model in apps.get_models() if model._meta.proxy and model._meta.concrete_model)
-    return {each.label: each.concrete_model._meta.label for each in models if each.concrete_model}
+__all__ = ["Group", "grouped", "keys_read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +76,7 @@ class Group:
         asked = asked.annotate(_is_after=SameImage(F("_now"), F("after")))
         asked = asked.annotate(_is_before=SameImage(F("_now"), F("before")))
         found = {pk: said for pk, *said in asked.values_list("pk", "_there", "_is_after", "_is_before")}
-        return {each: _standing(each.verb, *found[each.id]) for each in changes}
+        return {each: standing(each.verb, *found[each.id]) for each in changes}
 
     def referred(self, changes: Iterable[Noted], leaving: Leaving = lambda _: ()) -> dict[Noted, str]:
         """Of changes that inserted a row, those whose row another refers to, with the reason to leave it.
@@ -262,14 +183,6 @@ def keys_read(model: type[Model], texts: Iterable[str], *, using: str) -> dict[s
         bare = zone is not None and isinstance(key, datetime) and is_naive(key)
         found[text] = make_aware(key, zone) if bare else key
     return found
-
-
-def _standing(verb: str, there: object, is_after: object, is_before: object) -> Standing:
-    if not there:
-        return {"insert": Standing.BEFORE, "delete": Standing.AFTER}.get(verb, Standing.GONE)
-    if is_before:
-        return Standing.BEFORE
-    return Standing.AFTER if is_after else Standing.OTHER
 
 
 def grouped(changes: Iterable[Noted], using: str) -> Iterator[Group]:

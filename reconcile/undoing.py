@@ -17,10 +17,11 @@ from reconcile.drift import STALE, Drift, Written
 from reconcile.errors import Fault
 from reconcile.finders import Finder, Rows
 from reconcile.models import Change
+from reconcile.noted import INVERSE, UNDOABLE, Noted, Standing, read
 from reconcile.remedies import Journal, Wrote
 from reconcile.remedies._locking import locked
 from reconcile.retracing import LEFT_LATER, Histories
-from reconcile.reverting import INVERSE, UNDOABLE, Group, Noted, Standing, grouped, read
+from reconcile.reverting import Group, grouped
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.expressions import Column
 from reconcile.windows import Keys, Scope, Window

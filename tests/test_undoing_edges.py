@@ -13,7 +13,8 @@ from django.test import override_settings
 from reconcile import EXTRA, BeUnique, Delete, HaveRow, HaveValues, Rule
 from reconcile.errors import UsageError
 from reconcile.models import Change
-from reconcile.reverting import grouped, read
+from reconcile.noted import read
+from reconcile.reverting import grouped
 from reconcile.undoing import TakeBack
 from tests.helpers import raw_rows, raw_tables, statements
 from tests.test_undoing import counts, left, previewed, repair, undo

@@ -11,7 +11,7 @@ from reconcile.drift import Written
 from reconcile.errors import UsageError
 from reconcile.finders import Rows
 from reconcile.models import Change, Outcome, Run, Shard
-from reconcile.reverting import INVERSE, UNDOABLE
+from reconcile.noted import INVERSE, UNDOABLE
 from reconcile.runs._steering import lives
 
 __all__ = [

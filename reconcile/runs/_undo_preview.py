@@ -12,10 +12,11 @@ from reconcile.checking import evaluated
 from reconcile.drift import Written
 from reconcile.finders import Rows
 from reconcile.models import Change, Run
+from reconcile.noted import INVERSE, UNDOABLE, Noted, Standing, read
 from reconcile.remedies import references_to
 from reconcile.remedies._referring import Reference
 from reconcile.retracing import Histories
-from reconcile.reverting import INVERSE, UNDOABLE, Group, Noted, Standing, grouped, read
+from reconcile.reverting import Group, grouped
 from reconcile.runs._undo_journal import LISTED, Conflict, RuleUndo, RunJournal, outside, undoable
 from reconcile.sql.dialects import dialect_of
 from reconcile.undoing import PAGE, compared

@@ -15,9 +15,9 @@ from reconcile.drift import STALE, Drift, Status, Written
 from reconcile.errors import GivenUpError
 from reconcile.finders import Source
 from reconcile.models import Change, Outcome, Run, Shard
+from reconcile.noted import UNDOABLE, read
 from reconcile.pacing import Pace
 from reconcile.repairing import BEAT, Chunks
-from reconcile.reverting import UNDOABLE, read
 from reconcile.runs._ending import ending
 from reconcile.runs._holding import hold, release, still_mine
 from reconcile.runs._results import Progress, RuleRepair, recorded, written

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from reconcile.journal import ChunkJournal
 from reconcile.models import Change, Outcome, Run, Shard
-from reconcile.sql.images import Columns, SameImage, image, imaged, key_from_text, written
+from reconcile.sql.images import Columns, SameImage, image, imaged, written
+from reconcile.sql.keys import key_from_text
 from reconcile.sql.statements import KEY, WANTED, execute_select_into, update_from
 from reconcile.windows import Keys
 from tests.helpers import raw_rows
