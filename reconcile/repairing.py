@@ -2,7 +2,7 @@
 
 Its steps are numbered as docs/repair.md numbers them. What a run does with many chunks is in `runs`; what becomes of a
 chunk whose COMMIT was not answered, in `_committing`; what is written into the shard's row, in `owning`; how often a
-chunk that failed is tried again, in `patience`.
+chunk that failed is tried again, in `patience`; what is left then, in `setting_aside`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from reconcile.allowance import Allowance
 from reconcile.checking import evaluated
 from reconcile.errors import (
     ChunkConflictError,
-    GivenUpError,
     NotMendedError,
     RemedyFailedError,
 )
@@ -34,6 +33,7 @@ from reconcile.patience import Patience
 from reconcile.remedies import Remedy, Wrote
 from reconcile.resting import Rests
 from reconcile.sending import send
+from reconcile.setting_aside import SetAside
 from reconcile.sql.columns import inherited
 from reconcile.sql.dialects import dialect_of
 from reconcile.throttling import Throttle, hold_back
@@ -42,9 +42,6 @@ from reconcile.windows import Keys
 __all__ = ["BEAT", "Chunks"]
 
 log = structlog.get_logger()
-
-HOPELESS = 50
-"""Failed records from which on a rule is given up, if more failed than were mended."""
 
 BEAT = 5.0
 """Seconds between heartbeats while the walk finds nothing to repair."""
@@ -57,8 +54,7 @@ class Chunks:
     obey: called before each chunk and now and then while the walk finds nothing; it raises where somebody wants the run to
         pause or end. throttles: asked before each chunk whether the database has other worries.
     may_take: of keys, those that this run may touch; the others are counted in `waiting`.
-    failures: keys that can't be repaired, each with the reason. aside: keys to be tried again at the end, since
-        others hold them; busy: what the database said of some of them. doubtful: those that drifted after their write.
+    left: the keys that were passed over for now or for good.
     """
 
     rule: str
@@ -70,10 +66,7 @@ class Chunks:
     obey: Callable[[], None] = lambda: None
     throttles: Sequence[Throttle] = ()
     may_take: Callable[[Sequence[Any]], Sequence[Any]] | None = None
-    aside: list[Any] = field(default_factory=list)
-    busy: dict[Any, str] = field(default_factory=dict)
-    doubtful: set[Any] = field(default_factory=set)
-    failures: dict[Any, str] = field(default_factory=dict)
+    left: SetAside = field(init=False)
     waiting: int = 0
     mended: int = 0
     pace: Pace = field(default_factory=Pace)
@@ -86,6 +79,7 @@ class Chunks:
 
     def __post_init__(self) -> None:
         self.own = OwnShard(rule=self.rule, shard=self.shard, using=self.using)
+        self.left = SetAside(rule=self.rule)
         self.rests = Rests(using=self.using, pace=self.pace)
         self.patience = Patience(rule=self.rule, using=self.using, pause=self.pause)
 
@@ -122,7 +116,8 @@ class Chunks:
             return self.repair(keys[:middle]) + self.repair(keys[middle:])
         # What was tried once alone has cost no patience.
         self.patience.in_vain += number > 1
-        self._leave(keys, failure)
+        self.own.set_aside(len(keys))
+        self.left.leave(keys, failure, held=self.patience.is_others(failure), mended=self.mended)
         return 0
 
     def _attempted(self, keys: Sequence[Any]) -> tuple[Attempt, Exception | None]:
@@ -148,38 +143,6 @@ class Chunks:
             with evaluated(self.using):
                 raise error
         return error
-
-    def _leave(self, keys: Sequence[Any], failure: Exception) -> None:
-        """Keep a record for the end, or a chunk whole, or note that it can't be repaired."""
-        said = _first_line(failure)
-        self.own.set_aside(len(keys))
-        doubted = isinstance(failure, NotMendedError) and not self.doubtful.issuperset(keys)
-        if not (doubted or self.patience.is_others(failure)):
-            for key in keys:
-                self._note_failure(key, said)
-            return
-        self.aside.extend(keys)
-        self.busy |= dict.fromkeys(keys, said)
-        log.warning("records_held", rule=self.rule, key=str(keys[0]), keys=len(keys), error=said)
-        if doubted:
-            self.doubtful.update(keys)
-            self._weigh(keys[-1], said)
-
-    def _note_failure(self, key: Any, said: str) -> None:
-        self.doubtful.discard(key)
-        self.failures[key] = said
-        log.error("record_set_aside", rule=self.rule, key=str(key), error=said)
-        self._weigh(key, said)
-
-    def _weigh(self, key: Any, said: str) -> None:
-        """Raise GivenUpError when records that can't be repaired have become the normal case."""
-        failed = len(self.failures) + len(self.doubtful)
-        if failed >= HOPELESS and failed > self.mended:
-            self.failures |= {each: self.busy[each] for each in self.doubtful}
-            raise GivenUpError(
-                f"{failed} records failed and {self.mended} were mended; the rest were left alone. "
-                f"The last one, {key}: {said}"
-            )
 
     def _transact(self, tried: Attempt) -> None:
         """Steps 0 to 6; what they came to is noted in `tried`."""
@@ -220,11 +183,10 @@ class Chunks:
         if done.journal is not None:
             send(wrote.sending, done.journal, rule=self.rule, pause=self.pause)
         self.mended += len(keys) - len(done.skipped)
-        if self.doubtful:
-            self.doubtful.difference_update(done.repaired)
-        self.aside.extend(key for key in keys if key in done.held)
+        self.left.cleared(done.repaired)
+        self.left.aside.extend(key for key in keys if key in done.held)
         for key, why in wrote.refused.items():
-            self._note_failure(key, why)
+            self.left.refuse(key, why, mended=self.mended)
         log.info(
             "chunk_repaired", rule=self.rule, run=str(self.own.run_id), drift=str(self.finder.drift),
             after=str(keys[0]), upto=str(keys[-1]), written=wrote.written.total, skipped=len(done.skipped),
@@ -260,7 +222,3 @@ class Chunks:
             f"{self.finder.model._meta.label} {min(left, key=str)} is still {self.finder.drift} after the repair; does "
             "something in the database change what is written, or does where= exclude it?"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -61,10 +61,10 @@ def _repair(chunks: Chunks, keys: Iterable[Any], progress: Progress) -> int:
         number += _chunk(chunks, chunk)
         progress(len(chunk))
     for seconds in AGAIN:
-        if not chunks.aside:
+        if not chunks.left.aside:
             break
         chunks.pause(random.uniform(seconds / 2, seconds))  # noqa: S311
-        again, chunks.aside = chunks.aside, []
+        again, chunks.left.aside = chunks.left.aside, []
         for chunk in _in_chunks(again, chunks):
             _chunk(chunks, chunk)
     return number
@@ -147,16 +147,16 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
             found.beyond(whole.model._meta.pk.to_python(chunks.shard.cursor)) if begun else found.within(None)
         )
         for level in range(LEVELS):
-            passed = {*chunks.failures, *held}
+            passed = {*chunks.left.failures, *held}
             number = _repair(chunks, (key for key in keys if key not in passed), progress)
-            held, chunks.aside = [*held, *chunks.aside], []
+            held, chunks.left.aside = [*held, *chunks.left.aside], []
             log.info("level_repaired", rule=chunks.rule, level=level + 1, keys=number)
             # What a killed worker had begun with says nothing of the records before its cursor.
             if not number and not (begun and level == 0):
                 break
             keys = found.within(None)
     finally:
-        chunks.aside = [*held, *chunks.aside]
+        chunks.left.aside = [*held, *chunks.left.aside]
     if circle := _circle(whole, chunks):
         said = f"through {levels.path!r}, so none of them can be first"
         raise GivenUpError(
@@ -168,7 +168,7 @@ def _circle(finder: Finder, chunks: Chunks) -> str:
     """The circle that keeps records from being mended, as `4 → 7 → 4`; empty where it isn't a circle."""
     if finder.levels is None:
         return ""
-    passed = {*chunks.failures, *chunks.aside}
+    passed = {*chunks.left.failures, *chunks.left.aside}
     walked: list[Any] = [key for key in finder.beyond(None, limit=1) if key not in passed]
     while walked and len(walked) <= STEPS:
         rows = finder.levels.sources(walked[-1]).order_by("pk").values_list("pk", flat=True)

@@ -100,7 +100,7 @@ def test_records_that_somebody_mended_after_the_check_are_passed_over_without_a_
     chunks, paused = chunks_for(INVOICE)
     Invoice.objects.bulk_create([Invoice(order_id=key, amount=3) for key in keys[:2]])
     assert chunks.repair(keys) == 4
-    assert (paused, chunks.failures, chunks.aside) == ([], {}, [])
+    assert (paused, chunks.left.failures, chunks.left.aside) == ([], {}, [])
     assert Change.objects.count() == 4
     assert chunks.repair(keys) == 0
 
@@ -159,9 +159,9 @@ def test_a_chunk_that_fails_is_halved_down_to_the_record_that_fails():
     keys = missing(9)
     chunks, _ = chunks_for(INVOICE, Clumsy(NotMendedError("still wrong"), keys=[keys[4]]))
     assert chunks.repair(keys) == 8
-    assert (chunks.failures, chunks.aside) == ({}, [keys[4]])
-    chunks.repair(chunks.aside)
-    assert chunks.failures == {keys[4]: "still wrong"}
+    assert (chunks.left.failures, chunks.left.aside) == ({}, [keys[4]])
+    chunks.repair(chunks.left.aside)
+    assert chunks.left.failures == {keys[4]: "still wrong"}
     assert set(Order.objects.filter(invoice=None).values_list("pk", flat=True)) == {keys[4]}
 
 
@@ -172,7 +172,7 @@ def test_a_rule_is_given_up_when_more_records_fail_than_are_mended():
     with pytest.raises(GivenUpError, match="50 records failed and 0 were mended"):
         chunks.repair(keys)
     assert not Invoice.objects.exists()
-    assert len(chunks.failures) == 50
+    assert len(chunks.left.failures) == 50
 
 
 @pytest.mark.django_db
@@ -180,7 +180,7 @@ def test_a_record_that_somebody_writes_between_its_write_and_its_verification_is
     (key,) = missing(1)
     chunks, paused = chunks_for(INVOICE, Clumsy(NotMendedError("still wrong"), times=2))
     assert chunks.repair([key]) == 1
-    assert (len(paused), chunks.failures, chunks.aside, chunks.doubtful) == (2, {}, [], set())
+    assert (len(paused), chunks.left.failures, chunks.left.aside, chunks.left.doubtful) == (2, {}, [], set())
 
 
 @pytest.mark.django_db
@@ -188,9 +188,9 @@ def test_a_record_that_was_not_mended_at_first_is_mended_at_the_end():
     (key,) = missing(1)
     chunks, paused = chunks_for(INVOICE, Clumsy(NotMendedError("still wrong"), times=5))
     assert chunks.repair([key]) == 0
-    assert (len(paused), chunks.aside, chunks.doubtful) == (4, [key], {key})
+    assert (len(paused), chunks.left.aside, chunks.left.doubtful) == (4, [key], {key})
     assert chunks.repair([key]) == 1
-    assert (chunks.failures, chunks.doubtful) == ({}, set())
+    assert (chunks.left.failures, chunks.left.doubtful) == ({}, set())
 
 
 @pytest.mark.django_db
@@ -200,13 +200,13 @@ def test_the_tries_are_bounded_where_others_are_in_the_way_of_every_record():
     chunks, paused = chunks_for(INVOICE, clumsy)
     for first in range(0, 200, 10):
         chunks.repair(keys[first : first + 10])
-    assert sorted(chunks.aside) == keys
-    assert (chunks.failures, {*chunks.busy.values()}) == ({}, {"raced"})
+    assert sorted(chunks.left.aside) == keys
+    assert (chunks.left.failures, {*chunks.left.busy.values()}) == ({}, {"raced"})
     assert 10**9 - clumsy.left < 250
-    again, chunks.aside = chunks.aside, []
+    again, chunks.left.aside = chunks.left.aside, []
     before = len(paused)
     chunks.repair(again)
-    assert (sorted(chunks.aside), len(paused)) == (keys, before)
+    assert (sorted(chunks.left.aside), len(paused)) == (keys, before)
 
 
 @pytest.mark.django_db
@@ -217,7 +217,7 @@ def test_once_a_chunk_is_committed_again_the_next_that_fails_is_halved():
         chunks.repair([key])
     assert chunks.repair(keys[20:50]) == 30
     assert chunks.repair(keys[50:]) == 19
-    assert sorted(chunks.aside) == [*keys[:20], keys[60]]
+    assert sorted(chunks.left.aside) == [*keys[:20], keys[60]]
 
 
 @pytest.mark.django_db
@@ -242,7 +242,7 @@ def test_a_table_that_cannot_be_locked_leaves_none_of_the_chunk_s_records_out():
 
     with listening(refused):
         assert chunks.repair(keys) == 0
-    assert chunks.failures == dict.fromkeys(keys, "no such lock")
+    assert chunks.left.failures == dict.fromkeys(keys, "no such lock")
     assert Shard.objects.get().set_aside == 3
 
 
@@ -286,8 +286,8 @@ def test_a_row_that_is_held_hides_no_other_record_that_is_not_mended():
 
     chunks, _ = chunks_for(INVOICE, Sparing())
     assert chunks.repair(keys) == 0
-    assert chunks.aside == [keys[0], keys[1]]
-    assert chunks.doubtful == set()
+    assert chunks.left.aside == [keys[0], keys[1]]
+    assert chunks.left.doubtful == set()
     assert Chunk.objects.count() == 2
 
 
@@ -316,7 +316,7 @@ def test_a_remedy_that_mends_nothing_is_found_out_by_the_verification():
     chunks, _ = chunks_for(INVOICE, Lazy())
     chunks.repair(keys)
     chunks.repair(keys)
-    assert "is still missing after the repair" in chunks.failures[keys[0]]
+    assert "is still missing after the repair" in chunks.left.failures[keys[0]]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -80,8 +80,8 @@ def repair_shards(outcome: Outcome, made: RulePlan, run: Run, *, using: str, pro
                             progress=lambda keys: progress(rule.name, keys),
                         )
                 finally:
-                    repaired.failures |= {(drift, key): why for key, why in chunks.failures.items()}
-                    repaired.skipped += len(chunks.failures)
+                    repaired.failures |= {(drift, key): why for key, why in chunks.left.failures.items()}
+                    repaired.skipped += len(chunks.left.failures)
                 _close(chunks, repaired)
     except (GivenUpError, EvaluationError) as error:
         repaired.why_stopped, repaired.unfinished = str(error), True
@@ -126,11 +126,11 @@ def _chunks(made: RulePlan, finder: Finder, shard: Shard, run: Run, allowance: A
 
 def _close(chunks: Chunks, repaired: Repaired) -> None:
     """The shard has passed its last key; what stayed aside and still drifts was skipped."""
-    left = chunks.finder.keys(Keys(chunks.aside)) if chunks.aside else ()
+    left = chunks.finder.keys(Keys(chunks.left.aside)) if chunks.left.aside else ()
     repaired.skipped += len(left)
-    repaired.held_keys |= {(chunks.finder.drift, key): chunks.busy.get(key, _HELD) for key in left}
+    repaired.held_keys |= {(chunks.finder.drift, key): chunks.left.busy.get(key, _HELD) for key in left}
     repaired.waiting += chunks.waiting
     repaired.mended += chunks.mended
     Shard._base_manager.using(chunks.using).filter(pk=chunks.shard.pk, token=chunks.shard.token).update(
-        state=Shard.State.DONE, set_aside=len(left) + len(chunks.failures)
+        state=Shard.State.DONE, set_aside=len(left) + len(chunks.left.failures)
     )

@@ -160,8 +160,8 @@ class _Undo:
                 progress=lambda keys: progress(stretch.rule, keys),
             )
         finally:
-            self.failures[stretch.rule] |= chunks.failures | {
-                key: chunks.busy.get(key, BUSY) for key in chunks.aside
+            self.failures[stretch.rule] |= chunks.left.failures | {
+                key: chunks.left.busy.get(key, BUSY) for key in chunks.left.aside
             }
 
     def close(self) -> None:

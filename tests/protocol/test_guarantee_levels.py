@@ -230,7 +230,7 @@ def test_a_chunk_meets_the_handler_at_the_unique_constraint_and_neither_holds_th
         repair = started(lambda: chunks.repair([order.pk]))
         until_somebody_waits()
         assert finish() is None
-    assert (repair.join(), chunks.failures) == (0, {})
+    assert (repair.join(), chunks.left.failures) == (0, {})
     # Neither a deadlock nor a time-out: it saw the handler's row, and left the order alone.
     assert met == []
     assert Invoice.objects.count() == 1

@@ -263,7 +263,7 @@ def test_a_row_that_was_mended_after_the_check_stays():
     chunks, _ = chunks_for(ALIKE)
     Contact.objects.filter(pk=second.pk).update(email="b")
     assert chunks.repair([second.pk]) == 0
-    assert (Contact.objects.count(), chunks.failures, chunks.aside) == (2, {}, [])
+    assert (Contact.objects.count(), chunks.left.failures, chunks.left.aside) == (2, {}, [])
 
 
 def test_a_cap_is_held_on_deleted_rows():
@@ -385,7 +385,7 @@ def test_a_reference_that_is_committed_between_lock_and_delete_is_seen_at_the_ne
     chunks, paused = chunks_for(ALIKE, Meddled)
     assert chunks.repair([second.pk, third.pk]) == 1
     assert len(paused) == 1
-    assert chunks.failures == {
+    assert chunks.left.failures == {
         second.pk: "zoo.Letter by contact refers to it. Delete that first, or leave this one."
     }
     assert Letter.objects.get().contact_id == second.pk
