@@ -43,7 +43,8 @@ class Trade:
 
     link, amount: the row's columns that hold the record's key and the owed value. owed: the record's column with
     that value. receivers: what signals of records call, beside the application's own. shared: whether several handlers
-    deal with one record; handlers that take no lock would double its row by themselves.
+    deal with one record; handlers that take no lock would double its row by themselves. clears: whether rows that
+    nobody owes come up, and are to be deleted.
     """
 
     parent: ClassVar
@@ -54,6 +55,7 @@ class Trade:
     rule: ClassVar[Rule]
     receivers: ClassVar = ()
     shared: ClassVar[bool] = True
+    clears: ClassVar[bool] = False
 
     def make(self, chance):
         """One record, through signals."""
@@ -84,6 +86,13 @@ class Trade:
         lost = list(rows.order_by("pk").select_for_update().values_list("pk", flat=True))
         self.child._base_manager.filter(pk__in=lost)._raw_delete("default")
         return lost
+
+    def double(self, keys):
+        """A second row for each record that has one, past the signals, where that happens; the keys of those records."""
+        return ()
+
+    def orphan(self, keys):
+        """Delete the records past the signals, and leave their rows behind, where that happens."""
 
     def remove(self, record):
         """Delete a locked record, through signals."""
@@ -212,6 +221,22 @@ class Market(Trade):
 
     def reprice(self, keys, chance):
         Basket.objects.filter(pk__in=keys).update(quantity=chance.randint(1, 999))
+
+
+class Clearance(Market):
+    """Baskets and bills, where bulk paths bill twice, and leave bills behind."""
+
+    clears = True
+
+    def double(self, keys):
+        bills = list(Bill.objects.filter(basket_number__in=keys))
+        Bill.objects.bulk_create(
+            [Bill(basket_number=each.basket_number, amount=each.amount) for each in bills]
+        )
+        return [each.basket_number for each in bills]
+
+    def orphan(self, keys):
+        Basket.objects.filter(pk__in=keys)._raw_delete("default")
 
 
 def handle_team_saved(*, instance, **_):
