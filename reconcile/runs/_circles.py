@@ -12,6 +12,7 @@ from reconcile.checking import RuleCheck, check
 from reconcile.models import Outcome, Run, Shard
 from reconcile.rules import Rule
 from reconcile.runs._results import written
+from reconcile.runs._steering import Obeying
 
 __all__ = ["ROUNDS", "settle"]
 
@@ -47,11 +48,14 @@ def settle(circle: Sequence[str], run: Run, rules: Mapping[str, Rule], *, using:
 
     Each is asked all its guards again. Where they still write after ROUNDS rounds, their outcomes say so and name the
     circle. What is left is noted as it is in the end. A round costs a check of each rule, and a repair of those that drift.
+    Raises TakenOverError where the run is another worker's by then.
     """
+    obey = Obeying(run, using=using)
     for number in range(ROUNDS + 1):
         seen = [_looked(each, rules, run, using) for each in _outcomes(circle, run, using)]
         drifting = [each for each in seen if each.drifts]
         if not drifting or number == ROUNDS:
+            obey.owned()
             _note_left(seen, using)
             _give_up(circle, [each.outcome for each in drifting if each.quarrels], using)
             return
@@ -67,6 +71,7 @@ def settle(circle: Sequence[str], run: Run, rules: Mapping[str, Rule], *, using:
             take(each.outcome)
         if _written(circle, run, using) == before:
             # What is left fails or is held; another round would not change that.
+            obey.owned()
             _note_left([each for each in seen if not each.drifts], using)
             return
 
