@@ -17,7 +17,7 @@ from reconcile.plans import PlannedRule
 from reconcile.rules import Rule
 from reconcile.runs._results import written
 
-__all__ = ["left_of_plan", "off_plan"]
+__all__ = ["edited", "left_of_plan", "off_plan"]
 
 
 def off_plan(outcome: Outcome, made: RulePlan, run: Run, *, using: str) -> str:
@@ -30,6 +30,17 @@ def off_plan(outcome: Outcome, made: RulePlan, run: Run, *, using: str) -> str:
     kept, file = PlannedRule.of(outcome.kept_plan), str(outcome.kept_plan.get("file", ""))
     done = _done(outcome, made.rule, _finders(made.rule, run.now, using), using)
     return kept.refusal(made.rule.name, fingerprint(made.rule, using), done + made.planned, file)
+
+
+def edited(outcome: Outcome, rule: Rule, *, using: str) -> str:
+    """The warning for a rule that says something else than when the run began to repair it; empty where it doesn't.
+
+    A plan that was given with the run refuses such a rule. No statement.
+    """
+    if outcome.kept_plan or not outcome.fingerprint or outcome.fingerprint == fingerprint(rule, using):
+        return ""
+    done = written(outcome).total
+    return f"It was edited since the run began with it, and is begun anew; {done:,} rows were written as it was before."
 
 
 def left_of_plan(outcome: Outcome, rule: Rule, finder: Finder, run: Run, *, using: str) -> int | None:

@@ -29,8 +29,12 @@ TRIES, PAUSE = 5, 0.1
 """How often to try to take a rule when the database can't decide between two runs, and the seconds in between."""
 
 
-def hold(outcome: Outcome, drifts: Iterable[Drift], run: Run, *, using: str) -> dict[Drift, Shard]:
+def hold(
+    outcome: Outcome, drifts: Iterable[Drift], run: Run, *, anew: bool = False, using: str
+) -> dict[Drift, Shard]:
     """Take the rule for this run, and its shards under a new token, by which any earlier owner is fenced out.
+
+    With `anew` the shards begin at their first record again.
 
     Raises HeldError where another run has it and its worker lives, and TakenOverError where the run itself is another
     worker's by now.
@@ -39,7 +43,7 @@ def hold(outcome: Outcome, drifts: Iterable[Drift], run: Run, *, using: str) -> 
         _evict(outcome, using=using)
         try:
             with transaction.atomic(using=using):
-                return _taken(outcome, drifts, run, using)
+                return _taken(outcome, drifts, run, anew=anew, using=using)
         except IntegrityError:
             break
         except Error as error:
@@ -50,7 +54,9 @@ def hold(outcome: Outcome, drifts: Iterable[Drift], run: Run, *, using: str) -> 
     raise HeldError(f"Another run has begun to repair {outcome.rule} at this moment. Try again later.")
 
 
-def _taken(outcome: Outcome, drifts: Iterable[Drift], run: Run, using: str) -> dict[Drift, Shard]:
+def _taken(
+    outcome: Outcome, drifts: Iterable[Drift], run: Run, *, anew: bool, using: str
+) -> dict[Drift, Shard]:
     own = Run._base_manager.using(using).filter(pk=run.pk, token=run.token)
     if not own.update(heartbeat=timezone.now()):
         raise TakenOverError(f"Another worker has taken over run {run}; this one has stopped.")
@@ -58,7 +64,7 @@ def _taken(outcome: Outcome, drifts: Iterable[Drift], run: Run, using: str) -> d
     # First, as in a chunk: this waits for the chunk at hand, so it must not hold the counts that are yet to be written. And
     # before anything is read, since that chunk moves the cursor.
     Shard._base_manager.using(using).filter(outcome=outcome).update(token=token, heartbeat=timezone.now())
-    shards = {drift: _shard(outcome, drift, token, using) for drift in drifts}
+    shards = {drift: _shard(outcome, drift, token, anew=anew, using=using) for drift in drifts}
     mine = Outcome._base_manager.using(using).filter(pk=outcome.pk)
     mine.update(held=outcome.rule, state=Outcome.State.REPAIRING)
     return shards
@@ -76,10 +82,10 @@ def still_mine(shards: Iterable[Shard], *, using: str) -> None:
             raise TakenOverError("Another worker has taken over this repair; this one has stopped.")
 
 
-def _shard(outcome: Outcome, drift: Drift, token: uuid.UUID, using: str) -> Shard:
+def _shard(outcome: Outcome, drift: Drift, token: uuid.UUID, *, anew: bool, using: str) -> Shard:
     shards = Shard._base_manager.using(using)
     shard, _ = shards.get_or_create(outcome=outcome, drift=drift, defaults={"token": token})
-    if shard.set_aside:
+    if anew or shard.set_aside:
         # Which keys were set aside was only in the killed worker's memory; walking again finds them.
         shard.cursor, shard.set_aside, shard.state = None, 0, Shard.State.RUNNING
         shard.save(using=using, update_fields=["cursor", "set_aside", "state"])

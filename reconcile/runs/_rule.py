@@ -16,7 +16,7 @@ from reconcile.fingerprints import fingerprint
 from reconcile.models import Outcome, Run
 from reconcile.planning import RulePlan, plan
 from reconcile.rules import Rule
-from reconcile.runs._covered import off_plan
+from reconcile.runs._covered import edited, off_plan
 from reconcile.runs._guards import caps_of, noted, refusal, warned
 from reconcile.runs._holding import release
 from reconcile.runs._results import Progress, RuleRepair, recorded, reported, written
@@ -49,7 +49,9 @@ def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progre
     obey()
     keep = KEEP if outcome.may_repair or _deleting(rule) else 0
     found = check(rule, using=using, now=run.now, keep=keep, beat=obey.beat)
-    begun = outcome.state == Outcome.State.REPAIRING
+    half = outcome.state == Outcome.State.REPAIRING
+    anew = edited(outcome, rule, using=using) if half else ""
+    begun = half and not anew
     made = plan(found, caps_of(outcome), written(outcome))
     log.info(
         "rule_planned",
@@ -60,24 +62,17 @@ def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progre
     )
     repaired = Repaired()
     if found.status is not Status.ERROR:
-        noted(made, run, using=using)
-        if begun:
-            # Half repaired: it stays open, for the rule and the plan as they were.
-            repaired.why_stopped = off_plan(outcome, made, run, using=using)
-            repaired.unfinished = bool(repaired.why_stopped)
-        else:
-            again = warned(outcome, made, run, using=using)
-            repaired.why_stopped = refusal(outcome, made, run, again=again, using=using)
+        repaired = _guarded(outcome, made, run, begun=begun, anew=anew, using=using)
     if not begun:
         _note_found(outcome, made, using)
     if found.status is not Status.ERROR and not repaired.why_stopped and (made.planned.total or begun):
-        repaired = repair_shards(outcome, made, run, using=using, progress=progress)
+        repaired = repair_shards(outcome, made, run, anew=bool(anew), using=using, progress=progress)
         found = _verified(made, repaired, run, obey, begun=begun, using=using)
         log.info("rule_verified", rule=rule.name, run=str(run.pk), left=found.tally.total)
-    if found.status is Status.ERROR and (begun or repaired.mended):
+    if found.status is Status.ERROR and (half or repaired.mended):
         # What is half repaired stays open; the error may be gone when the run is resumed.
         repaired.unfinished = True
-    if begun and repaired.unfinished:
+    if half:
         release(outcome, using=using)
     obey.owned()
     outcome.refresh_from_db(using=using)
@@ -86,6 +81,18 @@ def take(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Progre
     # Not the counts of rows: those are the chunks' own.
     outcome.save(using=using, update_fields=_LEFT)
     return recorded(outcome, held=repaired.held)
+
+
+def _guarded(outcome: Outcome, made: RulePlan, run: Run, *, begun: bool, anew: str, using: str) -> Repaired:
+    """What the guards say before the first write. `anew`: why a rule that was begun has to pass them again."""
+    noted(made, run, using=using)
+    if begun:
+        # Half repaired: it stays open, for the rule and the plan as they were.
+        why = off_plan(outcome, made, run, using=using)
+        return Repaired(why_stopped=why, unfinished=bool(why))
+    again = warned(outcome, made, run, using=using)
+    outcome.warning = " ".join(filter(None, (anew, outcome.warning)))
+    return Repaired(why_stopped=refusal(outcome, made, run, again=again, using=using))
 
 
 def _verified(

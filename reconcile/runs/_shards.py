@@ -51,8 +51,13 @@ class Repaired:
         return not (left or self.why_stopped or self.held or self.unfinished or self.deferred)
 
 
-def repair_shards(outcome: Outcome, made: RulePlan, run: Run, *, using: str, progress: Progress) -> Repaired:
-    """Hold the rule and repair its shards. An error of the rule is noted, one of this worker's hold is raised."""
+def repair_shards(
+    outcome: Outcome, made: RulePlan, run: Run, *, anew: bool, using: str, progress: Progress
+) -> Repaired:
+    """Hold the rule and repair its shards, from where they are or `anew`.
+
+    An error of the rule is noted, one of this worker's hold is raised.
+    """
     rule = made.rule
     compiled = rule.compile(using=using, now=run.now)
     finders = {finder.drift: finder for finder in compiled.finders if rule.remedy(finder.drift).verb}
@@ -62,7 +67,7 @@ def repair_shards(outcome: Outcome, made: RulePlan, run: Run, *, using: str, pro
         )
     )
     try:
-        shards = hold(outcome, finders, run, using=using)
+        shards = hold(outcome, finders, run, anew=anew, using=using)
     except HeldError as error:
         return Repaired(why_stopped=str(error), held=True)
     try:

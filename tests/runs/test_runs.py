@@ -508,6 +508,67 @@ def test_resuming_looks_again_at_records_that_had_failed_before_the_cursor():
     assert (result.written.insert, result.left) == (4, 0)
 
 
+def doubled(**options):
+    """The rule of half a repair, edited: it owes twice the amount."""
+    must = HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total") * 2})
+    return Rule(name="invoice", every=Order, must=must, **options)
+
+
+def half_repaired(settings):
+    """A run that was interrupted after its first chunk of five."""
+    settings.RECONCILE = {**settings.RECONCILE, "CHUNK": 5}
+    missing(12)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(StoppedError):
+        runs.repair({"invoice": INVOICE}, using="default", progress=interrupt)
+    assert Invoice.objects.count() == 5
+    return Run.objects.get()
+
+
+@pytest.mark.django_db
+def test_a_rule_that_was_edited_is_begun_anew_and_says_so_when_its_run_is_resumed(settings):
+    run = half_repaired(settings)
+    (result,) = runs.resume(run, {"invoice": doubled()}, using="default")
+    assert (result.written.insert, result.written.update, result.left) == (12, 5, 0)
+    assert (
+        "It was edited since the run began with it, and is begun anew; 5 rows were written" in result.warning
+    )
+    run.refresh_from_db()
+    assert run.state == "finished"
+
+
+@pytest.mark.django_db
+def test_a_rule_that_was_edited_passes_its_guards_again_with_what_it_has_written(settings):
+    run = half_repaired(settings)
+    # Twelve to write and five written.
+    (result,) = runs.resume(run, {"invoice": doubled(max_repairs=16)}, using="default")
+    assert (result.written.insert, result.written.update, result.left) == (5, 0, 12)
+    assert "12 repairs are planned after 5 that were done, and the cap is 16" in result.why_stopped
+    assert not Outcome.objects.filter(held__isnull=False).exists()
+
+
+@pytest.mark.django_db
+def test_a_rule_that_was_edited_into_one_that_cannot_be_evaluated_stays_open(settings):
+    run = half_repaired(settings)
+    broken = Rule(name="invoice", every=Order.objects.extra(where=["no_column = 1"]), must=INVOICE.must)
+    (result,) = runs.resume(run, {"invoice": broken}, using="default")
+    assert "no_column" in result.error
+    run.refresh_from_db()
+    assert run.state == "stopped"
+    (result,) = runs.resume(run, {"invoice": INVOICE}, using="default")
+    assert (result.written.insert, result.warning, result.left) == (12, "", 0)
+
+
+@pytest.mark.django_db
+def test_a_rule_that_is_as_it_was_goes_on_at_its_cursor(settings):
+    run = half_repaired(settings)
+    (result,) = runs.resume(run, {"invoice": INVOICE}, using="default")
+    assert (result.written.insert, result.warning, result.left) == (12, "", 0)
+
+
 @pytest.mark.django_db
 def test_resuming_finds_extra_rows_of_the_records_own_model_before_the_cursor():
     top = Node.objects.create(name="top")
