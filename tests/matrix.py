@@ -2,7 +2,7 @@
 
 With REQUIRE_ALL=1 a database or broker that doesn't answer is an error. The coverage of all runs is summed up; with
 NO_COVERAGE=1, for a second matrix, none is measured, which saves a third of the time. With SHORT=1 the servers run what
-depends on them alone.
+depends on them alone, and SQLite leaves out what starts one process after the other.
 """
 
 from __future__ import annotations
