@@ -5,6 +5,9 @@ whether the server has carried it out, or still will. So it is looked up: the ch
 the chunk's own transaction, which holds that row's lock until it is over. Whoever gets the lock finds the number if the chunk
 was committed, and what it had written is what was written. A chunk's own patience with locks is too short for that: a
 COMMIT that comes later than the last try would have its records reported as failed, although they are repaired.
+
+What the project has given to `transaction.on_commit` is forgotten by Django with the connection, so it is kept here until
+the COMMIT was answered, and done once the chunk was found.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from django.db import Error, connections, transaction
@@ -26,7 +29,7 @@ from reconcile.models import Shard
 from reconcile.remedies import Wrote
 from reconcile.sql.dialects import dialect_of
 
-__all__ = ["Attempt", "committed_or_not", "reconnected", "stands"]
+__all__ = ["Attempt", "committed_or_not", "follow", "reconnected", "stands"]
 
 log = structlog.get_logger()
 
@@ -39,6 +42,7 @@ class Attempt:
     """One try at a chunk: what it has locked, written and left so far.
 
     in_doubt: COMMIT was sent, or was about to be, and the connection broke.
+    hooks: what is to follow the commit, and whether its errors are only logged.
     """
 
     number: int
@@ -50,6 +54,7 @@ class Attempt:
     held: set[Any] = field(default_factory=set)
     waits_for_tables: bool = False
     in_doubt: bool = False
+    hooks: Sequence[tuple[Callable[[], object], bool]] = ()
 
     @property
     def skipped(self) -> set[Any]:
@@ -79,15 +84,31 @@ def committed_or_not(tried: Attempt, using: str) -> Iterator[None]:
             # The first of the hooks, so that it tells whether the commit was behind those that fail.
             transaction.on_commit(lambda: committed.append(True), using=using)
             yield
+            _, *hooks = cast("list[Any]", connections[using].run_on_commit)
+            tried.hooks = [(hook, robust) for _, hook, robust in hooks]
             whole = True
     except Exception as error:
         if committed:
-            said = f"{type(error).__name__}: {error}".strip().split("\n")[0]
-            raise GivenUpError(
-                f"What was to follow a chunk's commit failed ({said}). The chunk stands; see what it has left undone."
-            ) from error
+            raise _unfollowed(error) from error
         tried.in_doubt = whole and isinstance(error, Error) and dialect_of(using).is_lost(error)
         raise
+
+
+def follow(tried: Attempt, using: str) -> None:
+    """Do what is to follow the commit of a chunk that turned out to stand. Raises GivenUpError where that fails."""
+    for hook, robust in tried.hooks:
+        try:
+            # Outside a transaction it is called at once.
+            transaction.on_commit(hook, using=using, robust=robust)
+        except Exception as error:
+            raise _unfollowed(error) from error
+
+
+def _unfollowed(error: Exception) -> GivenUpError:
+    said = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+    return GivenUpError(
+        f"What was to follow a chunk's commit failed ({said}). The chunk stands; see what it has left undone."
+    )
 
 
 def reconnected(using: str, pause: Callable[[float], None]) -> bool:

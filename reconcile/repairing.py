@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError
 
-from reconcile._committing import Attempt, committed_or_not, reconnected, stands
+from reconcile._committing import Attempt, committed_or_not, follow, reconnected, stands
 from reconcile.allowance import Allowance
 from reconcile.checking import evaluated
 from reconcile.errors import (
@@ -132,6 +132,7 @@ class Chunks:
             failure = self._examined(error, tried)
             if not (tried.in_doubt and stands(tried, self.own.row, self.pause)):
                 return tried, failure
+            follow(tried, self.using)
         return tried, None
 
     def _examined(self, error: Exception, tried: Attempt) -> Exception:

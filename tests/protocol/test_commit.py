@@ -4,9 +4,9 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
-from reconcile import MISSING, Enqueue, HaveReceipt, Insert, Rule, runs
+from reconcile import MISSING, STALE, Call, Enqueue, HaveReceipt, HaveValues, Insert, Rule, runs
 from reconcile.errors import EvaluationError
 from reconcile.faults import Step, listening
 from reconcile.models import Change, Chunk, Outcome, Receipt, Shard
@@ -63,6 +63,47 @@ def test_a_commit_that_comes_after_the_last_try_at_its_chunk_neither_fails_a_rec
     assert result.written.insert == Invoice.objects.count() == Change.objects.count() == RECORDS
     assert (work.shard.chunks, work.shard.written, work.shard.set_aside) == (RECORDS, RECORDS, 0)
     assert Chunk.objects.count() == RECORDS
+
+
+def followed(rule_name, act):
+    """A rule whose function mends baskets, and leaves `act` of each chunk's keys to the commit."""
+
+    def mend(baskets):
+        keys = [basket.pk for basket in baskets]
+        Basket.objects.filter(pk__in=keys).update(label="mended")
+        transaction.on_commit(lambda: act(keys))
+
+    must = HaveValues(label="mended")
+    return Rule(name=rule_name, every=Basket, must=must, remedies={STALE: Call(mend, batch=CHUNK)})
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_what_a_function_leaves_to_a_commit_that_was_not_answered_is_done_once(cut):
+    Basket.objects.bulk_create([Basket() for _ in range(RECORDS)])
+    told = []
+    rule = followed("told", told.extend)
+    with proxied() as proxy:
+        _, (result,) = through(
+            proxy, lambda: runs.repair({rule.name: rule}, using="default"), cut=cut, chunks={2}
+        )
+        assert proxy.done == [cut]
+    assert (result.left, result.why_stopped) == (0, "")
+    assert told == sorted(Basket.objects.values_list("pk", flat=True))
+
+
+def test_what_follows_a_commit_that_was_not_answered_and_fails_ends_the_rule():
+    Basket.objects.bulk_create([Basket() for _ in range(RECORDS)])
+
+    def fail(keys):
+        raise ValueError("no mail")
+
+    rule = followed("failing", fail)
+    with proxied() as proxy:
+        _, (result,) = through(
+            proxy, lambda: runs.repair({rule.name: rule}, using="default"), cut="after", chunks={1}
+        )
+    assert "What was to follow a chunk's commit failed (ValueError: no mail)" in result.why_stopped
+    assert Basket.objects.filter(label="mended").count() == CHUNK
 
 
 @pytest.mark.parametrize("cut", CUTS)
