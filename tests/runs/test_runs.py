@@ -550,7 +550,7 @@ def test_a_rule_that_was_edited_passes_its_guards_again_with_what_it_has_written
     assert not Outcome.objects.filter(held__isnull=False).exists()
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_a_rule_that_was_edited_into_one_that_cannot_be_evaluated_stays_open(settings):
     run = half_repaired(settings)
     broken = Rule(name="invoice", every=Order.objects.extra(where=["no_column = 1"]), must=INVOICE.must)
