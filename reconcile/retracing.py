@@ -56,11 +56,11 @@ class History:
             change, standing, why = step.change, _standing(row, step), unusable(step.change)
             if any(each.concerns(change) for each in left):
                 why = LEFT_LATER
-            elif not why and standing is Standing.AFTER:
-                row = _found(row, step)
-            elif not why and standing in {Standing.OTHER, Standing.GONE}:
+            elif not why and standing is not Standing.BEFORE:
                 if _is_beyond(row, self.steps[position:]):
                     standing = Standing.BEFORE
+                elif standing is Standing.AFTER:
+                    row = _found(row, step)
                 else:
                     why = standing.reason(change.verb)
             if why:

@@ -5,7 +5,9 @@ undo has their fence, journal, verification, retries and cursor. Changes are tak
 they were made; of a row that was written several times the last change goes first.
 
 Note [Done or changed]: a row that is as an earlier change of the same run has found it, in all columns that were written
-from there on, was taken back already, to there or beyond. It may be that only some of the run was undone before.
+from there on, was taken back already, to there or beyond. It may be that only some of the run was undone before. Such a row may
+also look as a later change has left it, by that one's own columns, where a value came back that had been there before; taking
+that change back once more would undo the undo. Where nothing was taken back yet, the row is as it was before all of them.
 """
 
 from __future__ import annotations
@@ -61,15 +63,15 @@ def judged(group: Group, changes: Sequence[Noted], histories: Histories, ready: 
 def compared(group: Group, changes: Sequence[Noted], histories: Histories) -> Judged:
     """Compare the rows of `changes`, which are of `group`, with their images.
 
-    One statement, and a few for changes that meet none of their states; once a run one that passes over its journal.
+    One statement, and a few for changes of rows that were written more than once; once a run one that passes over its journal.
     """
     if group.unusable:
         return Judged(back=(), passed=(), conflicts=dict.fromkeys(changes, group.unusable))
     standing = group.standings(changes)
-    back = [each for each in changes if standing[each] is Standing.AFTER]
     passed = [each for each in changes if standing[each] is Standing.BEFORE]
+    beyond = _back_beyond([each for each in changes if standing[each] is not Standing.BEFORE], histories)
+    back = [each for each in changes if standing[each] is Standing.AFTER and each not in beyond]
     others = [each for each in changes if standing[each] in {Standing.GONE, Standing.OTHER}]
-    beyond = _back_beyond(others, histories)
     conflicts = {each: standing[each].reason(each.verb) for each in others if each not in beyond}
     return Judged(back=back, passed=[*passed, *beyond], conflicts=conflicts)
 

@@ -13,7 +13,7 @@ from django.db.models.functions import Coalesce, Concat
 from django.db.models.signals import pre_save
 from django.test import override_settings
 from django.utils import timezone
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from reconcile import (
     EXTRA,
@@ -598,6 +598,7 @@ class Writer:
     kills=st.lists(st.integers(1, 3), max_size=2),
     again=st.booleans(),
 )  # fmt: skip
+@example(writes=[(0, "ab", 0, 1), (0, "a", 0, 0)], size=1, kills=[2], again=True)
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_run_wrote_is_taken_back_however_often_its_undo_is_killed(writes, size, kills, again):
     for model in (Player, Team):
