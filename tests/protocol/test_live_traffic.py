@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from tests.helpers import repaired
-from tests.protocol.traffic import League, Ledger, Market, Shop, Traffic, journalled
+from tests.protocol.traffic import League, Ledger, Market, Shop, Traffic, journalled, lost_to_each_other
 
 pytestmark = [pytest.mark.server, pytest.mark.django_db(transaction=True)]
 
@@ -41,7 +41,7 @@ def test_live_traffic_beside_repairs_loses_nothing_and_nothing_is_doubled(trade,
     assert len(trade.wrong()) > PARENTS / 2
 
     results = Traffic(trade=trade, ledger=ledger, seed=chance.random()).run(repairers=2)
-    assert ledger.failed == []
+    assert not ledger.failed or lost_to_each_other(ledger), ledger.failed
     assert {result.error for result in results} == {None}
     assert trade.doubled() == []
     last = repaired(trade.rule)

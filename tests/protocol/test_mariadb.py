@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
@@ -14,6 +15,7 @@ from reconcile.models import Change
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.statements import KEY, WANTED, update_from
 from tests.helpers import Session, repaired
+from tests.protocol.traffic import Ledger, in_the_last_deadlock, lost_to_each_other, session_number
 from tests.zoo.models import Badge, Basket, Device, Match, Player, Team
 
 pytestmark = [pytest.mark.mariadb, pytest.mark.django_db(transaction=True)]
@@ -33,6 +35,31 @@ FROM_A_SELECT = """
         ) AS inner_e
     ) AS e ON zoo_team.id = e.k SET zoo_team.player_count = e.n
 """
+
+
+def test_a_deadlock_between_two_handlers_is_told_from_one_with_a_repairer():
+    """What the tests of live traffic go by."""
+    first, second = Team.objects.create(), Team.objects.create()
+    both, ledger = threading.Barrier(2), Ledger()
+
+    def handler(*teams):
+        number = session_number()
+        with ledger.transacting("rename"):
+            for team in teams:
+                Team.objects.filter(pk=team.pk).update(name="theirs")
+                if team is teams[0]:
+                    both.wait(20)
+        return number
+
+    sessions = [Session(lambda: handler(first, second)), Session(lambda: handler(second, first))]
+    for session in sessions:
+        session.start()
+    numbers = {session.join() for session in sessions}
+    assert len(ledger.failed) == 1
+    assert in_the_last_deadlock() == numbers
+    assert lost_to_each_other(ledger)
+    assert not lost_to_each_other(replace(ledger, repairers={min(numbers)}))
+    assert not lost_to_each_other(replace(ledger, failed=["change: OperationalError: (1205, 'Lock wait')"]))
 
 
 @contextmanager

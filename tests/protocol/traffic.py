@@ -8,6 +8,7 @@ compared with one without.
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections import defaultdict
@@ -294,11 +295,15 @@ class League(Trade):
 
 @dataclass
 class Ledger:
-    """What the live application did: keys of the rows that it has inserted and deleted, and what failed."""
+    """What the live application did: keys of the rows that it has inserted and deleted, and what failed.
+
+    repairers: on MariaDB, the server's numbers of the sessions that repaired beside it.
+    """
 
     made: set = field(default_factory=set)
     gone: set = field(default_factory=set)
     failed: list = field(default_factory=list)
+    repairers: set = field(default_factory=set)
     handled: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -420,6 +425,7 @@ class Traffic:
         over, results, working = threading.Event(), [], self.sessions()
 
         def repairing():
+            self.ledger.repairers.add(session_number())
             while not over.is_set():
                 results.append(runs.repair({self.trade.rule.name: self.trade.rule}, using="default")[1][0])
 
@@ -433,6 +439,37 @@ class Traffic:
             for session in repairing_too:
                 session.join()
         return results
+
+
+def session_number():
+    """By which MariaDB calls this session in its reports; None elsewhere."""
+    if connection.vendor != "mysql":
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT CONNECTION_ID()")
+        return cursor.fetchone()[0]
+
+
+def in_the_last_deadlock():
+    """Numbers of the sessions that MariaDB has last seen deadlock; empty elsewhere, and where none has."""
+    if connection.vendor != "mysql":
+        return set()
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW ENGINE INNODB STATUS")
+        report = cursor.fetchone()[2]
+    _, _, deadlock = report.partition("LATEST DETECTED DEADLOCK")
+    deadlock, _, _ = deadlock.partition("\nTRANSACTIONS\n")
+    return {int(number) for number in re.findall(r"thread id (\d+)", deadlock)}
+
+
+def lost_to_each_other(ledger):
+    """Whether the application's transactions have failed by deadlocks of their own alone, as far as the server tells: the last.
+
+    It has them without a repair, too, once in a while.
+    """
+    sessions = in_the_last_deadlock()
+    deadlocks = all("(1213," in failure for failure in ledger.failed)
+    return deadlocks and bool(sessions) and not sessions & ledger.repairers
 
 
 def journalled(model, verb):
