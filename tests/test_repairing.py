@@ -95,6 +95,17 @@ def test_the_cursor_and_the_counts_are_those_of_the_chunk():
 
 
 @pytest.mark.django_db
+def test_a_worker_that_believes_its_last_chunk_undone_which_stands_writes_nothing():
+    keys = missing(3)
+    chunks, _ = chunks_for(INVOICE)
+    Shard.objects.update(chunks=1)
+    with pytest.raises(TakenOverError):
+        chunks.repair(keys)
+    assert not Invoice.objects.exists()
+    assert (Shard.objects.get().chunks, Chunk.objects.count()) == (1, 0)
+
+
+@pytest.mark.django_db
 def test_records_that_somebody_mended_after_the_check_are_passed_over_without_a_retry():
     keys = missing(6)
     chunks, paused = chunks_for(INVOICE)
@@ -355,6 +366,17 @@ def test_a_record_that_another_session_holds_is_skipped_and_reported_and_repaire
     assert (result.written.insert, result.left, result.skipped, result.incomplete) == (4, 1, 1, True)
     assert "other sessions hold" in result.why_stopped
     assert repaired(INVOICE).written.insert == 1
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_a_chunk_waits_for_no_record_and_writes_none_that_it_has_not_locked():
+    keys = missing(4)
+    chunks, paused = chunks_for(INVOICE)
+    with held_by_another_session(Order.objects.filter(pk__in=keys[1:3])):
+        assert chunks.repair(keys) == 2
+        assert {*Invoice.objects.values_list("order_id", flat=True)} == {keys[0], keys[3]}
+    assert (paused, chunks.left.aside, chunks.left.failures) == ([], keys[1:3], {})
 
 
 @pytest.mark.server
