@@ -13,6 +13,7 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import Count, F
 
 from reconcile import MISSING, HaveRow, Insert, Rule, locks
+from reconcile.sql.dialects import dialect_of
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import Session, assert_finds, repaired
 from tests.test_repairing import chunks_for
@@ -210,6 +211,30 @@ def test_fact_for_update_on_the_parent_deadlocks_with_a_handler_at_the_unique_co
         until_somebody_waits()
         assert deadlocked(finish(), failure_of(repair)) == [True]
     assert Invoice.objects.count() <= 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("mode", ["SHARE", ""])
+def test_two_chunks_that_lock_a_table_come_one_after_the_other(mode):
+    """SHARE keeps handlers out, too, but not a second repair: both would hold it, and deadlock at their first row."""
+
+    def lock():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '300ms'")
+            if mode:
+                cursor.execute(f"LOCK TABLE zoo_stamp IN {mode} MODE")
+            else:
+                dialect_of("default").lock_tables([Stamp])
+
+    def first(pause):
+        with transaction.atomic():
+            lock()
+            pause()
+
+    with in_flight(first) as finish:
+        second = failure_of(started(lambda: first(nothing)))
+        assert finish() is None
+    assert (second is None) == (mode == "SHARE")
 
 
 @pytest.mark.postgresql
