@@ -170,6 +170,9 @@ def test_a_repair_locks_the_table_first_and_the_handler_goes_through():
     with in_flight(lambda pause: insert_stamp(parcel, pause, weigh=True)) as finish:
         repair = started(lambda: repaired(STAMP))
         until_somebody_waits()
+        with transaction.atomic():
+            # While it waits for the table it holds no record, which would have the handler wait for it.
+            assert Parcel.objects.select_for_update(nowait=True).get(pk=parcel.pk)
         assert finish() is None
     result = repair.join()
     assert (result.error, result.left, result.written.total) == (None, 0, 0)

@@ -11,12 +11,13 @@ from django.db.models import Count, F, Q
 from django.db.models.functions import Repeat
 
 from reconcile import HaveRow, HaveValues, Rule
+from reconcile.faults import Step, listening
 from reconcile.models import Change
 from reconcile.sql.dialects import dialect_of
 from reconcile.sql.statements import KEY, WANTED, update_from
 from tests.helpers import Session, repaired
 from tests.protocol.traffic import Ledger, in_the_last_deadlock, lost_to_each_other, session_number
-from tests.zoo.models import Badge, Basket, Device, Match, Player, Team
+from tests.zoo.models import Badge, Basket, Bill, Device, Match, Player, Team
 
 pytestmark = [pytest.mark.mariadb, pytest.mark.django_db(transaction=True)]
 
@@ -27,6 +28,8 @@ ADULTS = Rule(
     name="adults", every=Team, must=HaveValues(player_count=Count("players", filter=Q(players__age__gt=17)))
 )
 MATCH = Rule(name="match", every=Team, must=HaveRow(Match, link={"team": F("pk")}))
+
+BILL = Rule(name="bill", every=Basket, must=HaveRow(Bill, link={"basket_number": F("pk")}))
 
 FROM_A_SELECT = """
     UPDATE zoo_team JOIN (
@@ -354,3 +357,21 @@ def test_a_raw_insert_through_a_chunk_raises_where_ignoring_would_hide_it():
         Player.objects.bulk_create([Player(team_id=404)])
     with pytest.raises(DataError), dialect_of("default").transaction():
         Team.objects.bulk_create([Team(name="x" * 60)])
+
+
+def test_a_row_that_another_session_inserts_between_insert_and_journal_is_not_taken_for_the_chunk_s():
+    """Nothing keeps it out where there is no constraint; then more rows are found by the link than were inserted."""
+    basket = Basket.objects.create()
+    theirs = []
+
+    def insert_theirs(step):
+        if step is Step.JOURNAL and not theirs:
+            session = Session(lambda: Bill.objects.create(basket_number=basket.pk))
+            session.start()
+            theirs.append(session.join())
+
+    with listening(insert_theirs):
+        result = repaired(BILL)
+    assert (result.error, result.left, result.written.total) == (None, 0, 0)
+    assert [*Bill.objects.all()] == theirs
+    assert not Change.objects.exists()
