@@ -89,11 +89,15 @@ def _many(listed: Sequence[Run], using: str) -> RenderableType:
         # The sums are annotations, so that the list is one statement, and two for each run that is at work.
         sums: Any = run
         rows.add_row(
-            str(run), run.kind, run.state, f"{started:%Y-%m-%d %H:%M:%S}", f"{sums.rules:,}", f"{sums.written or 0:,}",
+            str(run), _kind(run), run.state, f"{started:%Y-%m-%d %H:%M:%S}", f"{sums.rules:,}", f"{sums.written or 0:,}",
             f"{sums.left or 0:,}" if run.state == run.State.FINISHED else "?",
         )  # fmt: skip
     signs = [(run, _sign_of_life(run, using)) for run in listed]
     return Group("", rows, "", *(f"{run}: {sign}" for run, sign in signs if sign))
+
+
+def _kind(run: Run) -> str:
+    return f"undo of {str(run.undoes_id)[:8]}" if run.undoes_id else str(run.kind)
 
 
 def _sign_of_life(run: Run, using: str) -> str:
@@ -133,4 +137,4 @@ def _one(run: Run, outcomes: Sequence[Outcome], using: str) -> RenderableType:
         if remark
     ]
     why = [why for why in (run.why_stopped, _sign_of_life(run, using)) if why]
-    return Group("", f"Run {run.pk}, {run.kind}, {run.state}", "", rows, "", *remarks, *why)
+    return Group("", f"Run {run.pk}, {_kind(run)}, {run.state}", "", rows, "", *remarks, *why)

@@ -147,6 +147,7 @@ def _run(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.pk),
         "kind": run.kind,
+        "undoes": str(run.undoes_id) if run.undoes_id else None,
         "state": run.state,
         "started_at": run.started_at.isoformat(),
         "finished_at": run.finished_at.isoformat() if run.finished_at else None,

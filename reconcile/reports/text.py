@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +31,9 @@ _STYLES = {
 _ALWAYS = {"insert", "update"}
 """The verbs that have a column even where nothing is written."""
 
+_FOLDED = {"Rule", "Started"}
+"""Columns that go on in the next line where the terminal is narrow."""
+
 _DRIFT_STYLES = {MISSING: "red", STALE: "yellow", EXTRA: "magenta"}
 
 
@@ -40,12 +43,16 @@ def plural(number: int, noun: str) -> str:
 
 
 def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    """An empty table in the house style; the columns in `numbers` are aligned to the right, and nothing is broken."""
+    """An empty table in the house style; the columns in `numbers` are aligned to the right.
+
+    Where the terminal is too narrow, names of rules go on in the next line; nothing is cut off.
+    """
     made = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False
     )
     for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)
+        justify: JustifyMethod = "right" if column in numbers else "left"
+        made.add_column(column, justify=justify, no_wrap=column not in _FOLDED, overflow="fold")
     return made
 
 
@@ -185,14 +192,20 @@ def _repair_sum(report: RepairReport) -> Text:
 
 
 def _planned_sum(report: RepairReport) -> Text:
-    planned = sum(repair.planned.total for repair in report.repairs)
+    planned = sum(repair.planned.total for repair in report.repairs if not repair.why_stopped)
+    stopped = [repair for repair in report.repairs if repair.why_stopped and repair.planned.total]
     if report.asked:
         return Text("Nothing was written.", style="red")
-    if not planned:
+    if not planned and not stopped:
         return Text("Nothing to repair.")
-    return Text.assemble(
-        f"{plural(planned, 'row')} would be written. ", ("Nothing has been: add --apply to write.", "bold")
+    would_stop = f"{plural(len(stopped), 'rule')} would stop before its first write. " if stopped else ""
+    said = Text(
+        would_stop.replace("rules would stop before its", "rules would stop before their"), style="red"
     )
+    if planned:
+        said.append(f"{plural(planned, 'row')} would be written. ", style="default")
+        said.append("Nothing has been: add --apply to write.", style="bold")
+    return said
 
 
 def _applied_sum(report: RepairReport) -> Text:

@@ -69,7 +69,7 @@ def pause(run: Run, *, using: str) -> Run:
     """
     with evaluated(using):
         asked = Run.State.PAUSING if lives(run, using=using) else Run.State.PAUSED
-        _turned(run, (Run.State.RUNNING,), asked, using)
+        _turned(run, (Run.State.RUNNING, Run.State.PAUSING), asked, using)
         now = _now(run, using)
     if now.state not in {Run.State.PAUSED, Run.State.PAUSING}:
         raise UsageError(f"Run {run} is {now.state}; only a run that goes on can be paused.")

@@ -12,6 +12,7 @@ from reconcile.errors import UsageError
 from reconcile.finders import Rows
 from reconcile.models import Change, Outcome, Run, Shard
 from reconcile.noted import INVERSE, UNDOABLE
+from reconcile.runs._holding import LEASE
 from reconcile.runs._steering import lives
 
 __all__ = [
@@ -94,9 +95,15 @@ def stretches(journal: RunJournal) -> Iterator[Stretch]:
 
 def undoable(run: Run, using: str) -> Mapping[str, Mapping[str, int]]:
     """The changes of each rule by verb, those without an image too. Raises UsageError where none can be taken back."""
-    if lives(Run._base_manager.using(using).get(pk=run.pk), using=using):
+    now = Run._base_manager.using(using).get(pk=run.pk)
+    if lives(now, using=using):
+        hint = f"Pause or cancel it first: reconcile pause {run}, or reconcile cancel {run}"
+        if now.state == Run.State.RUNNING:
+            raise UsageError(f"Run {run} goes on. {hint}")
+        quiet = f"{LEASE.total_seconds():.0f} s"
         raise UsageError(
-            f"Run {run} goes on. Pause or cancel it first: reconcile pause {run}, or reconcile cancel {run}"
+            f"Run {run} is {now.state}, and its worker may live: it stops before its next chunk, or counts as dead after {quiet} of "
+            "silence. Undo it then."
         )
     found = counted(run, using)
     if not any(planned(counts).total for counts in found.values()):

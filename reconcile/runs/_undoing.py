@@ -223,9 +223,12 @@ def _begin(run: Run, using: str) -> Run:
         for position, (rule, counts) in enumerate(found.items())
     ]
     with transaction.atomic(using=using):
-        # Its worker has been silent for long; should it live all the same, it finds out before its next chunk.
-        silent = Run._base_manager.using(using).filter(pk=run.pk, state__in=ACTIVE)
-        silent.update(state=Run.State.STOPPED, finished_at=timezone.now(), why_stopped="It was undone.")
+        # What was taken back lies before its cursor, so nobody may go on with it. Should a worker that has been silent for long
+        # live all the same, it finds out before its next chunk.
+        unended = (*ACTIVE, Run.State.PAUSED, Run.State.STOPPED)
+        Run._base_manager.using(using).filter(pk=run.pk, state__in=unended).update(
+            state=Run.State.CANCELLED, finished_at=timezone.now(), why_stopped="It was undone."
+        )
         begun.save(using=using)
         Outcome._base_manager.using(using).bulk_create(outcomes)
     log.info("run_started", run=str(begun.pk), kind="undo", undoes=str(run.pk), database=using)
