@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reconcile.checking import RuleCheck
@@ -48,10 +48,10 @@ def plan(check: RuleCheck, caps: Caps | None = None, written: Written | None = N
     rule, planned = check.rule, check.planned
     max_repairs = rule.max_repairs if caps.max_repairs is None else caps.max_repairs
     max_deletes = rule.max_deletes if caps.max_deletes is None else caps.max_deletes
-    refusals = (
-        _refusal(check, planned.total, written.total, max_repairs, "repairs"),
-        _refusal(check, planned.delete, written.delete, max_deletes, "deletes"),
-    )
+    over = {
+        **_over(check, planned.total, written.total, max_repairs, "repairs"),
+        **_over(check, planned.delete, written.delete, max_deletes, "deletes"),
+    }
     return RulePlan(
         rule=rule,
         check=check,
@@ -59,7 +59,7 @@ def plan(check: RuleCheck, caps: Caps | None = None, written: Written | None = N
         written=written,
         rows=_most(max_repairs, check),
         deletes=_most(max_deletes, check),
-        why_stopped=" ".join(filter(None, refusals)),
+        why_stopped=_refusal(rule.name, over) if over else "",
     )
 
 
@@ -67,12 +67,16 @@ def _most(limit: Limit, check: RuleCheck) -> float | None:
     return None if limit is None else cap_of(limit, check.tally.checked)
 
 
-def _refusal(check: RuleCheck, planned: int, written: int, limit: Limit, what: str) -> str:
+def _over(check: RuleCheck, planned: int, written: int, limit: Limit, what: str) -> Mapping[str, str]:
+    """Where a cap is passed, the option that raises it, with what is to be said."""
     if limit is None or planned + written <= cap_of(limit, check.tally.checked):
-        return ""
+        return {}
     more = f" after {written:,} that were done" if written else ""
     of = f" of {check.tally.checked:,} records" if isinstance(limit, str) else ""
-    return (
-        f"{planned:,} {what} are planned{more}, and the cap is {limit}{of}. Look at them: reconcile check {check.rule.name}; "
-        f"then raise the cap: --max-{what} {planned + written}"
-    )
+    said = f"1 {what[:-1]} is planned" if planned == 1 else f"{planned:,} {what} are planned"
+    return {f"--max-{what} {planned + written}": f"{said}{more}, and the cap is {limit}{of}"}
+
+
+def _refusal(rule: str, over: Mapping[str, str]) -> str:
+    caps = "cap" if len(over) == 1 else "caps"
+    return f"{'; '.join(over.values())}. Look at them: reconcile check {rule}; then raise the {caps}: {' '.join(over)}"

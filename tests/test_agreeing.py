@@ -93,7 +93,10 @@ def test_a_preview_notes_nothing_and_says_what_will_be_asked():
     orphans(2)
     said = preview(ORPHANS)
     assert (said.planned.delete, said.why_stopped) == (2, "")
-    assert "Deletes need two runs that agree, and the last run knew 0 of these rows" in said.warning
+    assert (
+        "Deletes need two runs that agree, and the last run knew none of these rows: the first --apply notes them"
+        in said.warning
+    )
     assert not Finding.objects.exists()
     found_by_the_night(ORPHANS)
     assert preview(ORPHANS).warning == ""

@@ -37,7 +37,7 @@ def test_a_record_that_drifts_again_is_said_loudly_and_repaired_all_the_same(par
     reopen(first)
     result = repaired(CLOSED)
     assert (result.written.update, result.again) == (1, 1)
-    assert f"1 of these records drift again although they were repaired before ({first.pk})" in result.warning
+    assert f"1 of these records drifts again although it was repaired before ({first.pk})" in result.warning
     assert Outcome.objects.latest("pk").warning == result.warning
 
 

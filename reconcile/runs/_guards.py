@@ -83,8 +83,9 @@ def again_in_words(again: Sequence[str]) -> str:
     """The warning for records that drift again; empty where none does."""
     if not again:
         return ""
+    drifts = "drifts again although it was" if len(again) == 1 else "drift again although they were"
     return (
-        f"{len(again):,} of these records drift again although they were repaired before ({some_of(again)}). Something writes them "
+        f"{len(again):,} of these records {drifts} repaired before ({some_of(again)}). Something writes them "
         "wrong each time: find it, and mend that."
     )
 
@@ -111,9 +112,10 @@ def waiting_in_words(made: RulePlan, *, using: str) -> str:
     )
     if known >= sum(map(len, kept.values())):
         return ""
+    knew, noted = (f"{known:,}", "the others") if known else ("none", "them")
     return (
-        f"Deletes need two runs that agree, and the last run knew {known:,} of these rows: the first --apply notes the "
-        "others, the next deletes them."
+        f"Deletes need two runs that agree, and the last run knew {knew} of these rows: the first --apply notes {noted}, "
+        "the next deletes them."
     )
 
 

@@ -211,7 +211,7 @@ def test_records_that_drift_again_are_said_in_the_report():
         Category.objects.update(path="wrong")
         code, out, _ = said("repair", "categories.path", "--apply")
         assert code == 0
-    assert f"1 of these records drift again although they were repaired before ({category.pk})" in flat(out)
+    assert f"1 of these records drifts again although it was repaired before ({category.pk})" in flat(out)
     Category.objects.update(path="wrong")
     code, out, _ = said("repair", "categories.path", "--format", "json")
     assert (json.loads(out)["rules"][0]["again"], code) == (1, 0)
