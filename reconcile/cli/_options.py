@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -13,7 +15,7 @@ from django.db import connections
 from rich.console import Console, RenderableType
 
 from reconcile.cli._group import standard_output
-from reconcile.errors import UnknownNameError, UsageError
+from reconcile.errors import ReconcileError, UnknownNameError, UsageError
 from reconcile.limits import is_limit
 from reconcile.registry import select, valid_rules
 from reconcile.rules import Rule
@@ -166,7 +168,7 @@ def write_report(
         target.flush()
 
     if output is None:
-        write(standard_output(ctx))
+        _write_out(standard_output(ctx), write)
         return
     try:
         _write_file(output, write)
@@ -174,6 +176,27 @@ def write_report(
         raise UsageError(
             f"The report can't be written to {str(output)!r}: {error.strerror or error}."
         ) from error
+
+
+def _write_out(target: Any, write: Callable[[Any], None]) -> None:
+    """Write the report to standard output; whoever reads only its beginning is click's to deal with."""
+    if target is None:
+        raise _unwritten("it is closed")
+    try:
+        write(target)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with suppress(OSError, AttributeError):
+            # What the buffer still holds would fail again at the very end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), target.fileno())
+        raise _unwritten(error.strerror or str(error)) from error
+
+
+def _unwritten(why: str) -> ReconcileError:
+    return ReconcileError(
+        f"The report can't be written to standard output: {why}. What a repair or an undo has written stands; see: reconcile runs"
+    )
 
 
 def _write_file(output: Path, write: Callable[[Any], None]) -> None:

@@ -3,17 +3,21 @@
 Output: progress on a terminal -> tests/cli/test_cli.py::test_progress_is_shown_on_a_terminal_and_never_on_standard_output
 """
 
+import io
 import json
+import shlex
 import subprocess
 from pathlib import Path
 
 import click
 import pytest
 from django.utils import timezone
+from rich.console import Console
 
 from reconcile.cli import reconcile
 from reconcile.models import Outcome, Run
-from sample_project.shop.models import Order
+from reconcile.reports.text import table
+from sample_project.shop.models import Invoice, Order
 from tests.helpers import ROOT, an_hour_ago, environment, reconcile_command
 
 pytestmark = pytest.mark.django_db
@@ -157,3 +161,32 @@ def test_no_command_and_no_flag_of_the_json_modes_is_left_out_above(tmp_path):
         # `rules --check` compares a page of markdown.
         flags = {each.opts[0] for each in options} - {"--check", "--help"}
         assert flags <= given, (name, flags - given)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("out", ["full", "closed"])
+def test_a_report_that_can_t_be_written_is_an_error_and_what_was_written_stands(out):
+    Order.objects.bulk_create([Order(total=3, created_at=an_hour_ago())])
+    command = reconcile_command("repair", "orders.invoice", "--apply")
+    shell = f"{shlex.join(command)} {'> /dev/full' if out == 'full' else '>&-'}"
+    done = subprocess.run(
+        ["sh", "-c", shell], env=environment(), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    why = {"full": "No space left on device", "closed": "it is closed"}[out]
+    assert done.stderr == (
+        f"Error: The report can't be written to standard output: {why}. What a repair or an undo has written stands; see: "
+        "reconcile runs\n"
+    )
+    assert (done.returncode, Invoice.objects.count()) == (3, 1)
+
+
+def test_no_figure_is_cut_off_where_the_terminal_is_narrow():
+    rows = table("", "Rule", "Checked", "Guarantee", "Time", numbers=("Checked", "Time"))
+    rows.add_row("error", "customers.order_count", "1,000,000", "A", "12.50 s")
+    narrow = Console(width=48, file=io.StringIO())
+    narrow.print(rows)
+    said = narrow.file.getvalue()
+    assert "…" not in said
+    assert all(each in said for each in ("error", "1,000,000", "Guarantee", "12.50 s"))
+    assert "customers." in said
+    assert "order_count" in said
