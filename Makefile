@@ -1,28 +1,48 @@
-# Two commands: `make demo` and `make test`. They need Python 3.11 or newer and make; the rest they install into .venv.
+# They need Python 3.11 or newer and make; the rest they install into .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench fixtures clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all coverage check extras bench fixtures clean
 
-demo: $(VENV)/.sample
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r goal does; do printf '  make %-10s %s\n' "$$goal" "$$does"; done
+
+demo: $(VENV)/.sample ## a shop with 2,000 orders on SQLite: check, nightly job, plan, repair, clean
 	@$(BIN)/python -m sample_project.demo
 
-test: $(VENV)/.test
-	@$(BIN)/python -m tests.matrix
+test: $(VENV)/.test ## the tests on SQLite, and on PostgreSQL what only a server can show
+	@$(BIN)/python -m tests.matrix quick
 
-check: $(VENV)/.dev
+test-all: $(VENV)/.servers ## the tests on SQLite, PostgreSQL and MariaDB
+	@$(BIN)/python -m tests.matrix all
+
+coverage: $(VENV)/.servers ## the same, with the branches that they reach; 95 % are needed
+	@rm -f .coverage .coverage.*
+	@COVERAGE=1 $(BIN)/python -m tests.matrix all
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m coverage report
+
+check: $(VENV)/.dev ## format, lint, types, floors
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fixtures: $(VENV)/.sample
+extras: ## each extra in an environment that has nothing else
+	@$(PYTHON) -m tests.extras
+
+bench: $(VENV)/.test ## the benchmark of orders, on the database of DATABASE_URL
+	$(BIN)/python benchmarks/orders.py
+
+fixtures: $(VENV)/.sample ## write the shop's fixtures anew
 	@$(BIN)/python -m sample_project.dumping
 
-bench: $(VENV)/.test
-	$(BIN)/python benchmarks/orders.py
+clean: ## remove the environment and what tests and demo have left
+	rm -rf $(VENV) $(VENV)-* demo.sqlite3* test-*.sqlite3* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reconcile needs Python 3.11 or newer: make PYTHON=python3.11 …")'
@@ -30,20 +50,19 @@ $(VENV)/bin/python:
 
 $(VENV)/.sample: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --editable '.[sample]'
+	@$(PIP) --editable '.[sample]'
 	@touch $@
 
 # The servers' drivers are wanted, not needed: without one its database is left out, and the tests say so.
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --editable '.[test]'
-	@$(BIN)/python -m pip install --quiet --editable '.[postgresql]' || echo "No PostgreSQL driver could be installed."
-	@$(BIN)/python -m pip install --quiet --editable '.[mysql]' 2> $(VENV)/mysql.log || echo "No MariaDB driver could be installed (see $(VENV)/mysql.log)."
+	@$(PIP) --editable '.[test,postgresql]' || { $(PIP) --editable '.[test]' && echo "No PostgreSQL driver could be installed."; }
+	@touch $@
+
+$(VENV)/.servers: $(VENV)/.test
+	@$(PIP) --editable '.[test,mysql]' 2> $(VENV)/mysql.log || echo "No MariaDB driver could be installed (see $(VENV)/mysql.log)."
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@
-
-clean:
-	rm -rf $(VENV) demo.sqlite3* test-*.sqlite3 .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

@@ -1,6 +1,6 @@
 """A check of a large fixture: how long making, loading and checking take, and what memory each of them adds.
 
-    DATABASE_URL=postgresql://… python benchmarks/fixtures.py --objects 100000 [--fast]
+    DATABASE_URL=postgresql://… python benchmarks/fixtures.py --objects 100000
 
 Loading is Django's `loaddata`, a JSON file as a whole; the check comes after it, and is to take less than a second.
 """
@@ -28,15 +28,15 @@ django.setup()
 
 from django.utils import timezone
 
-from reconcile.checking import check
-from reconcile.fixtures import load, origins, throwaway_database
-from reconcile.registry import valid_rules
+from reconcile.detect.checking import check
+from reconcile.rules.registry import valid_rules
+from reconcile.testing.fixtures import find_origins, load, throwaway_database
 
 WHEN = "2025-01-01T00:00:00Z"
 
 
 def objects(number: int) -> Iterator[dict[str, Any]]:
-    """A third each of orders, invoices and notifications; one order in a hundred lacks its invoice."""
+    """The objects of the fixture: orders, invoices and notifications, a third each. One order in a hundred has no invoice."""
     orders = number // 3
     for key in range(1, orders + 1):
         yield {"model": "shop.order", "pk": key, "fields": {"status": "paid", "created_at": WHEN}}
@@ -47,7 +47,8 @@ def objects(number: int) -> Iterator[dict[str, Any]]:
         yield {"model": "shop.notification", "pk": key, "fields": {"order": key, "kind": "created"}}
 
 
-def said(step: str, started: float) -> None:
+def print_step(step: str, started: float) -> None:
+    """Print what the step took since `started`, and the memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     now = pages * resource.getpagesize() // 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
@@ -57,23 +58,23 @@ def said(step: str, started: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objects", type=int, default=100_000)
-    parser.add_argument("--fast", action="store_true")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "large.json")
         path.write_text(json.dumps(list(objects(arguments.objects))))
         started = time.monotonic()
-        with throwaway_database("default", fast=arguments.fast):
-            said("made", started)
+        with throwaway_database("default"):
+            print_step("made", started)
             started = time.monotonic()
             places = load([path], using="default", as_written=True)
-            said("loaded", started)
+            print_step("loaded", started)
             started, now = time.monotonic(), timezone.now()
             checks = [check(rule, using="default", now=now) for rule in valid_rules().values()]
-            where = origins(checks, places, using="default", now=now)
-            said("checked", started)
-            print(f"{sum(each.tally.total for each in checks):,} drifted rows, {len(where)} of them traced")
+            origins = find_origins(checks, places, using="default", now=now)
+            print_step("checked", started)
+            drifted = sum(result.tally.total for result in checks)
+            print(f"{drifted:,} drifted rows, {len(origins)} of them traced")
 
 
 if __name__ == "__main__":

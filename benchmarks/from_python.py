@@ -31,28 +31,28 @@ from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
-from benchmarks.measuring import execute, own_database, peak, postgresql_only
+from benchmarks.measuring import execute, own_database, peak, require_postgresql
 from reconcile import FromPython, HaveRows, HaveValues, Rule, runs
-from reconcile.checking import check
+from reconcile.detect.checking import check
 from sample_project.shop.models import Notification, Order
 
 BATCH = 10_000
 
 
 def name_of(status: str) -> str:
-    """A trivial function."""
+    """The name of a status, from a function that costs next to nothing."""
     return status.upper()
 
 
 def slow_name_of(status: str) -> str:
-    """A function of about 20 µs."""
+    """The name of a status, from a function that takes about 20 µs."""
     for _ in range(1_000):
         pass
     return status.upper()
 
 
 def kinds_of(status: str) -> list[str]:
-    """One row for each order."""
+    """The kinds of notification that an order owes: one."""
     return [status]
 
 
@@ -92,7 +92,7 @@ def main() -> None:
     if options.peak:
         _print_peak()
         return
-    postgresql_only()
+    require_postgresql()
     with own_database():
         print(f"{options.orders:,} orders, 1 % drifted, on {connection.vendor}\n")
         _seed(options.orders)
@@ -104,35 +104,46 @@ def main() -> None:
 def _seed(orders: int) -> None:
     execute("TRUNCATE shop_order, shop_notification RESTART IDENTITY CASCADE")
     execute(SEED.format(orders=orders))
-    more = [field for field in Notification._meta.concrete_fields if field.name == "created_at"]
-    execute(NOTIFICATIONS.format(columns=", created_at" if more else "", values=", now()" if more else ""))
+    has_created_at = any(field.name == "created_at" for field in Notification._meta.concrete_fields)
+    columns, values = (", created_at", ", now()") if has_created_at else ("", "")
+    execute(NOTIFICATIONS.format(columns=columns, values=values))
     execute("VACUUM ANALYZE shop_order")
     execute("VACUUM ANALYZE shop_notification")
 
 
 def _compare(options: argparse.Namespace) -> None:
-    _row("HaveValues(FromPython), trivial, beside reading alone", _ours(NAMED), _reading, options)
-    _row("the same, beside the loop by hand", _ours(NAMED), lambda: _by_hand(name_of), options)
-    _row(
-        "HaveValues(FromPython), 20 µs, beside the loop", _ours(SLOW), lambda: _by_hand(slow_name_of), options
+    _time(
+        "HaveValues(FromPython), trivial, beside reading alone",
+        lambda: _run_check(NAMED),
+        _read_all_rows,
+        options,
     )
-    _row("HaveRows, beside a merge by hand", _ours(KINDS), _merged_by_hand, options)
+    _time(
+        "the same, beside the loop by hand",
+        lambda: _run_check(NAMED),
+        lambda: _count_by_hand(name_of),
+        options,
+    )
+    _time(
+        "HaveValues(FromPython), 20 µs, beside the loop",
+        lambda: _run_check(SLOW),
+        lambda: _count_by_hand(slow_name_of),
+        options,
+    )
+    _time("HaveRows, beside a merge by hand", lambda: _run_check(KINDS), _count_merged_by_hand, options)
     started = time.perf_counter()
     _, (result,) = runs.repair({NAMED.name: NAMED}, using="default")
     seconds = time.perf_counter() - started
     print(f"a repair of {result.written.update:,} records, journalled and verified: {seconds:.1f} s")
 
 
-def _ours(rule: Rule) -> Callable[[], None]:
-    def act() -> None:
-        result = check(rule, using="default", now=timezone.now(), samples=0)
-        assert result.error is None, result.error
-        assert result.tally.total, "nothing has drifted"
-
-    return act
+def _run_check(rule: Rule) -> None:
+    result = check(rule, using="default", now=timezone.now(), samples=0)
+    assert result.error is None, result.error
+    assert result.tally.total, "nothing has drifted"
 
 
-def _fetched(sql: str) -> Iterator[list[tuple[object, ...]]]:
+def _fetch_batches(sql: str) -> Iterator[list[tuple[object, ...]]]:
     connection.ensure_connection()
     with connection.connection.cursor() as cursor:
         cursor.execute(sql)
@@ -140,30 +151,32 @@ def _fetched(sql: str) -> Iterator[list[tuple[object, ...]]]:
             yield rows
 
 
-def _reading() -> None:
-    for _ in _fetched(READ):
+def _read_all_rows() -> None:
+    for _ in _fetch_batches(READ):
         pass
 
 
-def _by_hand(function: Callable[[str], str]) -> int:
-    return sum(1 for rows in _fetched(READ) for _, name, status in rows if function(str(status)) != name)
+def _count_by_hand(function: Callable[[str], str]) -> int:
+    return sum(
+        1 for rows in _fetch_batches(READ) for _, name, status in rows if function(str(status)) != name
+    )
 
 
-def _merged_by_hand() -> int:
+def _count_merged_by_hand() -> int:
     kinds: dict[object, set[object]] = {}
-    for rows in _fetched(ROWS):
+    for rows in _fetch_batches(ROWS):
         for order, _, kind in rows:
             kinds.setdefault(order, set()).add(kind)
     return sum(
         1
-        for rows in _fetched(READ)
+        for rows in _fetch_batches(READ)
         for order, _, status in rows
         if set(kinds_of(str(status))) != kinds.get(order, set())
     )
 
 
 def _compare_processes(orders: int) -> None:
-    """Whether worker processes would pay: the same calls in one process, and shared out among two."""
+    """Compare the same calls in one process and in two, to see whether worker processes would pay."""
     values = ["paid"] * min(orders, 200_000)
     started = time.perf_counter()
     for value in values:
@@ -173,18 +186,19 @@ def _compare_processes(orders: int) -> None:
         pool.map(slow_name_of, values[:100])
         started = time.perf_counter()
         pool.map(slow_name_of, values, chunksize=5_000)
-        _line(f"{len(values):,} calls of 20 µs in two processes", time.perf_counter() - started, alone)
+        _print_line(f"{len(values):,} calls of 20 µs in two processes", time.perf_counter() - started, alone)
     print(f"one call takes {alone / len(values) * 1e6:.0f} µs; {multiprocessing.cpu_count()} cores")
 
 
 def _compare_memory(orders: int) -> None:
-    small, large = _peak(orders // 10), _peak(orders)
+    small, large = _measure_peak(orders // 10), _measure_peak(orders)
     print(
         f"peak memory of both checks: {small:.0f} MiB at {orders // 10:,} orders, {large:.0f} MiB at {orders:,}"
     )
 
 
-def _peak(orders: int) -> float:
+def _measure_peak(orders: int) -> float:
+    """The peak memory, in MiB, of both checks in a process of its own."""
     _seed(orders)
     environment = {**os.environ, "BENCHMARK_DATABASE": connection.settings_dict["NAME"]}
     command = [sys.executable, __file__, "--peak"]
@@ -198,22 +212,23 @@ def _print_peak() -> None:
     print(peak())
 
 
-def _row(
-    what: str, ours: Callable[[], object], by_hand: Callable[[], object], options: argparse.Namespace
+def _time(
+    title: str, ours: Callable[[], object], by_hand: Callable[[], object], options: argparse.Namespace
 ) -> None:
+    """Run both in turn, and print their medians."""
     times: dict[str, list[float]] = {"ours": [], "by hand": []}
     for _ in range(options.rounds):
         for name, act in (("by hand", by_hand), ("ours", ours)):
             started = time.perf_counter()
             act()
             times[name].append(time.perf_counter() - started)
-    mine = statistics.median(times["ours"])
-    _line(what, mine, statistics.median(times["by hand"]))
-    print(f"{'':<8}{options.orders / mine:,.0f} records a second")
+    median = statistics.median(times["ours"])
+    _print_line(title, median, statistics.median(times["by hand"]))
+    print(f"{'':<8}{options.orders / median:,.0f} records a second")
 
 
-def _line(what: str, ours: float, other: float) -> None:
-    print(f"{what:<60} {ours * 1000:>9,.0f} ms {other * 1000:>12,.0f} ms   ratio {ours / other:.4g}")
+def _print_line(title: str, ours: float, other: float) -> None:
+    print(f"{title:<60} {ours * 1000:>9,.0f} ms {other * 1000:>12,.0f} ms   ratio {ours / other:.4g}")
 
 
 if __name__ == "__main__":

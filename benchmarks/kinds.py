@@ -34,7 +34,7 @@ from benchmarks.models import Child, Note, Parent
 from reconcile import BeUnique, HaveSource, HaveValues, Latest, Rule, Satisfy
 
 CHILDREN = 3
-"""Children for each parent."""
+"""The number of children of each parent."""
 
 SCATTER = 48_271
 """A prime: the children of one parent lie far apart in the table."""
@@ -49,7 +49,7 @@ def main() -> None:
     )
     arguments.add_argument("--parents", type=int, default=1_000_000)
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--only", choices=[each.__name__ for each in CASES])
+    arguments.add_argument("--only", choices=[cases.__name__ for cases in CASES])
     options = arguments.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with own_database():
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def aggregate() -> Iterator[Case]:
-    """A count and a sum over the children, together and alone."""
+    """The cases of a count, and of a count and a sum, over the children."""
     both = f"{differs('p.child_count', 'COALESCE(x.n, 0)')} OR {differs('p.price_total', 'COALESCE(x.s, 0)')}"
     grouped = "SELECT parent_id, COUNT(*) AS n, SUM(price) AS s FROM benchmarks_child GROUP BY parent_id"
     joined = "FROM benchmarks_parent p LEFT JOIN benchmarks_child c ON c.parent_id = p.id"
@@ -97,7 +97,7 @@ def aggregate() -> Iterator[Case]:
 
 
 def latest() -> Iterator[Case]:
-    """A pointer to the newest child, without and with an index on (parent, created)."""
+    """The cases of a pointer to the newest child, without and with an index on (parent, created)."""
     yield Case(name="latest, no further index", rule=_newest(), by_hand=_newest_by_hand())
     execute("CREATE INDEX benchmarks_newest ON benchmarks_child (parent_id, created DESC, id DESC)")
     _analyse()
@@ -107,7 +107,7 @@ def latest() -> Iterator[Case]:
 
 
 def state() -> Iterator[Case]:
-    """A constant, for the children of one parent in ten."""
+    """The case of a constant in the children of one parent in ten."""
     joined = "SELECT COUNT(*) FROM benchmarks_child c JOIN benchmarks_parent p ON p.id = c.parent_id"
     yield Case(
         name="state: a constant over a join",
@@ -124,7 +124,7 @@ def state() -> Iterator[Case]:
 
 
 def duplicates() -> Iterator[Case]:
-    """Children that share a place below their parent."""
+    """The case of children that have the same parent and the same place."""
     groups = "SELECT COUNT(*) AS n FROM benchmarks_child GROUP BY parent_id, place"
     yield Case(
         name="duplicates",
@@ -140,7 +140,7 @@ def duplicates() -> Iterator[Case]:
 
 
 def orphans() -> Iterator[Case]:
-    """Notes whose parent is gone, by a generic foreign key."""
+    """The case of notes whose parent, named by a generic foreign key, is gone."""
     kind = ContentType.objects.get_for_model(Parent).pk
     same = f"{as_text('p.id')} = t.object_id"
     yield Case(
@@ -160,7 +160,7 @@ def orphans() -> Iterator[Case]:
 
 
 def condition() -> Iterator[Case]:
-    """A plain condition on the row."""
+    """The case of a plain condition on the row."""
     yield Case(
         name="condition",
         rule=Rule(name="condition", every=Child, must=Satisfy(Q(price__gte=1) & ~Q(state="lost"))),
@@ -205,7 +205,7 @@ def _newest_by_hand() -> tuple[str, ...]:
 
 
 def _seed(parents: int) -> None:
-    """The same rows on every database: numbers made from digits, spread by multiplication."""
+    """Fill the tables with the same rows on every database. Numbers are made from digits, and scattered by multiplication."""
     children = parents * CHILDREN
     execute("CREATE TABLE numbers (n bigint PRIMARY KEY)")
     execute(f"INSERT INTO numbers VALUES {', '.join(f'({digit})' for digit in range(10))}")
@@ -252,10 +252,11 @@ def _analyse() -> None:
     for table in ("benchmarks_parent", "benchmarks_child", "benchmarks_note"):
         if connection.vendor == "postgresql":
             execute(f"VACUUM FULL {table}")
-            # Once more: it is the plain one that lets an index answer alone, as it does on a table in use.
+            # Only a plain VACUUM lets the database answer from the index alone, as it does for a table in use.
             execute(f"VACUUM ANALYZE {table}")
         else:
-            execute(f"ANALYZE {'TABLE ' if connection.vendor == 'mysql' else ''}{table}")
+            table_word = "TABLE " if connection.vendor == "mysql" else ""
+            execute(f"ANALYZE {table_word}{table}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Handlers, a bulk writer and the repairer are processes of their own. Each handle
 second, and its latency counts from when it was due: a wait delays those behind it, too. The writer makes drift all
 the time, past the handlers; the repairer repairs run after run. Ratios are of percentiles over all rounds.
 
-    DATABASE_URL=postgresql://… python benchmarks/live.py --levels A B C --between 0.5
+    DATABASE_URL=postgresql://… python benchmarks/live.py --guarantees constraint lock --between 0.5
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ from django.conf import settings
 from django.db import Error, connection, transaction
 from django.db.models import F, Model
 
-from benchmarks.measuring import execute, own_database, postgresql_only
+from benchmarks.measuring import execute, own_database, require_postgresql
 from benchmarks.models import Account, Statement
-from reconcile import HaveRow, Rule, holding, locks, runs
-from reconcile.faults import Step, listening
-from reconcile.pacing import MOST, REST
+from reconcile import HaveRow, Rule, runs
+from reconcile.conf import MOST_RECORDS, REST
+from reconcile.core.drift import Guarantee
+from reconcile.repair.fault_injection import Step, listen
 from sample_project.shop.models import Invoice, Order
 
 NEW = 0.4
-"""Share of the handlers' transactions that make a record; the others change one."""
+"""The share of the handlers' transactions that make a record. The others change one."""
 
 SETTLING = 0.7
-"""Seconds after each switch that don't count."""
+"""The seconds after each change of the phase that are not measured."""
 
 OFF, ON, IDLE, OVER = 0, 1, 2, 3
-"""Phases: measured without and with the repairer, not measured, and the end."""
+"""The phases: measured without the repairer, measured with it, not measured, and the end."""
 
 WAITING = """
 SELECT CASE WHEN wait_event_type IN ('Lock', 'LWLock', 'IO') THEN wait_event_type ELSE 'at work' END, count(*)
@@ -62,25 +63,23 @@ GROUP BY 1
 Keep = Callable[[Any], None]
 
 
-def invoiced(order: Order) -> None:
-    """The shop's receivers have done it."""
+def keep_invoice(order: Order) -> None:
+    """Do nothing: the receivers of the shop have kept the invoice."""
 
 
-def stated(account: Account) -> None:
-    """Look for the statement, and insert or correct it."""
+def keep_statement(account: Account) -> None:
+    """Correct the statement of the account, or insert it."""
     if not Statement.objects.filter(account=account).update(balance=account.balance):
         Statement.objects.create(account=account, balance=account.balance)
 
 
-def stated_under_lock(account: Account) -> None:
-    """The same, under the lock that a repair takes."""
-    with holding(account):
-        stated(account)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Level:
-    """One guarantee: records, the column that their row follows, the row's model, and what keeps it."""
+class Trade:
+    """What is repaired at one guarantee.
+
+    record: the model of the records. column: the column that their row copies. row: the model of the rows. link: the column
+    of the row that names its record. keep: what a handler calls to keep the row of a record.
+    """
 
     rule: Rule
     record: type[Model]
@@ -95,27 +94,20 @@ STATEMENT = HaveRow(Statement, link={"account": F("pk")}, values={"balance": F("
 ACCOUNTS = {"record": Account, "column": "balance", "row": Statement, "link": "account"}
 
 
-def level(name: str) -> Level:
-    """The level of this name: A, B or C."""
-    if name == "A":
+def trade_at(guarantee: str) -> Trade:
+    """The trade whose rule has this guarantee: `constraint` or `lock`."""
+    if guarantee == Guarantee.CONSTRAINT:
         rule = Rule(name="invoice", every=Order, must=INVOICE)
-        return Level(rule=rule, record=Order, column="total", row=Invoice, link="order", keep=invoiced)
-    if name == "B":
-        held = locks(Account)(_kept)
-        rule = Rule(name="statement", every=Account, must=STATEMENT, covers=[held])
-        return Level(rule=rule, keep=stated_under_lock, **ACCOUNTS)
-    return Level(rule=Rule(name="statement", every=Account, must=STATEMENT), keep=stated, **ACCOUNTS)
-
-
-def _kept(*, instance: Account) -> None:
-    stated(instance)
+        return Trade(rule=rule, record=Order, column="total", row=Invoice, link="order", keep=keep_invoice)
+    return Trade(rule=Rule(name="statement", every=Account, must=STATEMENT), keep=keep_statement, **ACCOUNTS)
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    arguments.add_argument("--levels", nargs="+", choices=["A", "B", "C"], default=["A", "B", "C"])
+    guarantees = [str(Guarantee.CONSTRAINT), str(Guarantee.LOCK)]
+    arguments.add_argument("--guarantees", nargs="+", choices=guarantees, default=guarantees)
     arguments.add_argument("--records", type=int, default=20_000)
     arguments.add_argument("--handlers", type=int, default=4)
     arguments.add_argument("--rate", type=float, default=20, help="transactions a second of each handler")
@@ -130,81 +122,85 @@ def main() -> None:
     )
     arguments.add_argument("--nice", type=int, default=0, help="of the repairer's process")
     arguments.add_argument(
-        "--chunk", type=int, default=MOST, help="most records in a chunk, as in the settings"
+        "--chunk", type=int, default=MOST_RECORDS, help="most records in a chunk, as in the settings"
     )
     options = arguments.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    postgresql_only()
+    require_postgresql()
     with own_database():
-        for name in options.levels:
+        for name in options.guarantees:
             _measure(name, options)
 
 
 def _measure(name: str, options: argparse.Namespace) -> None:
-    at = level(name)
+    trade = trade_at(name)
     execute("TRUNCATE shop_order, shop_invoice, benchmarks_account, benchmarks_statement CASCADE")
-    _load(at, options.records, random.Random(1))
-    runs.repair({at.rule.name: at.rule}, using="default")
-    assert at.rule.guarantee("default") == name
+    _make_records(trade, options.records, random.Random(1))
+    runs.repair({trade.rule.name: trade.rule}, using="default")
+    assert trade.rule.guarantee("default") == name
     execute("ANALYZE")
     context = multiprocessing.get_context("spawn")
     phase = context.Value("i", IDLE)
-    told: Queue[Any] = context.Queue()
+    messages: Queue[Any] = context.Queue()
     database = connection.settings_dict["NAME"]
-    acts = [(_handle, number) for number in range(options.handlers)] + [(_write, 90), (_repair, 91)]
+    acts = [(_handle, number) for number in range(options.handlers)] + [(_make_drift, 90), (_repair, 91)]
     workers = [
-        context.Process(target=_work, args=(act, number, name, database, phase, told, options))
+        context.Process(target=_work, args=(act, number, name, database, phase, messages, options))
         for act, number in acts
     ]
     for worker in workers:
         worker.start()
     for _ in workers:
-        told.get()
+        messages.get()
     loads: list[float] = []
     waits: dict[int, list[Mapping[str, float]]] = {OFF: [], ON: []}
     for turn in range(2 * options.rounds):
         phase.value = IDLE
         time.sleep(SETTLING)
         phase.value = now = ON if turn % 2 else OFF
-        waits[now].append(_waiting(options.seconds, options.handlers))
+        waits[now].append(_sample_waits(options.seconds, options.handlers))
         loads.append(os.getloadavg()[0])
     phase.value = OVER
-    results = [told.get() for _ in workers]
+    results = [messages.get() for _ in workers]
     for worker in workers:
         worker.join()
-    _print(name, results, loads)
-    for what in ("at work", "Lock", "LWLock", "IO"):
-        without, beside = (statistics.mean(told.get(what, 0) for told in waits[each]) for each in (OFF, ON))
-        print(f"  {what}: {without:.1%} of a handler's time, {beside:.1%} beside the repairer", flush=True)
+    _print_results(name, results, loads)
+    for event in ("at work", "Lock", "LWLock", "IO"):
+        without, beside = (
+            statistics.mean(shares.get(event, 0) for shares in waits[measured]) for measured in (OFF, ON)
+        )
+        print(f"  {event}: {without:.1%} of a handler's time, {beside:.1%} beside the repairer", flush=True)
 
 
-def _print(name: str, results: Sequence[dict[str, Any]], loads: Sequence[float]) -> None:
-    found: dict[int, list[float]] = {OFF: [], ON: []}
+def _print_results(name: str, results: Sequence[dict[str, Any]], loads: Sequence[float]) -> None:
+    latencies: dict[int, list[float]] = {OFF: [], ON: []}
     for result in results:
-        for phase in found:
-            found[phase] += result.get(phase, [])
+        for phase in latencies:
+            latencies[phase] += result.get(phase, [])
     failed = sum(result.get("failed", 0) for result in results)
-    written, repairs = (sum(result.get(what, 0) for result in results) for what in ("written", "repairs"))
-    off, on = sorted(found[OFF]), sorted(found[ON])
-    print(f"level {name}: {len(off):,} transactions without, {len(on):,} beside {repairs} repairs of {written:,} rows; "
+    written, repairs = (sum(result.get(count, 0) for result in results) for count in ("written", "repairs"))
+    off, on = sorted(latencies[OFF]), sorted(latencies[ON])
+    print(f"guarantee {name}: {len(off):,} transactions without, {len(on):,} beside {repairs} repairs of {written:,} rows; "
           f"{failed} failed; load {min(loads):.1f} to {max(loads):.1f}")  # fmt: skip
-    for what, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)):
+    for title, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)):
         without, beside = _percentile(off, share), _percentile(on, share)
-        print(f"  {what}  {without * 1000:>8.1f} ms  {beside * 1000:>8.1f} ms   ratio {beside / without:.2f}")
+        print(
+            f"  {title}  {without * 1000:>8.1f} ms  {beside * 1000:>8.1f} ms   ratio {beside / without:.2f}"
+        )
     chunks = sorted(seconds for result in results for seconds in result.get("chunks", []))
     print(
         f"  {len(chunks)} chunks took {_percentile(chunks, 0.5) * 1000:.0f} ms, the longest {chunks[-1] * 1000:.0f} ms"
     )
 
 
-def _waiting(seconds: float, handlers: int) -> Mapping[str, float]:
-    """What the handlers' sessions wait for while these seconds pass: shares of their time."""
+def _sample_waits(seconds: float, handlers: int) -> Mapping[str, float]:
+    """Watch the handlers' sessions for these seconds. Returns, for each thing that they wait for, the share of their time."""
     until, looks, seen = time.monotonic() + seconds, 0, Counter[str]()
     while time.monotonic() < until:
         looks += 1
-        seen.update({str(what): int(number) for what, number in execute(WAITING)})
+        seen.update({str(event): int(number) for event, number in execute(WAITING)})
         time.sleep(0.02)
-    return {what: number / looks / handlers for what, number in seen.items()}
+    return {event: number / looks / handlers for event, number in seen.items()}
 
 
 def _percentile(ordered: Sequence[float], share: float) -> float:
@@ -217,107 +213,112 @@ def _work(
     name: str,
     database: str,
     phase: Synchronized[int],
-    told: Queue[Any],
+    messages: Queue[Any],
     options: argparse.Namespace,
 ) -> None:
-    """A process: its own connection, its act until the end, and what came of it."""
+    """Run one process: connect, say so, do the act until the last phase, and send its result."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     connection.settings_dict["NAME"] = database
     connection.ensure_connection()
-    told.put({})
-    told.put(act(level(name), number, phase, options))
+    messages.put({})
+    messages.put(act(trade_at(name), number, phase, options))
 
 
-def _handle(at: Level, number: int, phase: Synchronized[int], options: argparse.Namespace) -> dict[Any, Any]:
-    """Write one record and keep its row, by the clock; seconds that each took, by phase."""
+def _handle(
+    trade: Trade, number: int, phase: Synchronized[int], options: argparse.Namespace
+) -> dict[Any, Any]:
+    """Write one record and keep its row, again and again by the clock. Returns the latencies in seconds, by phase."""
     chance = random.Random(number)
     execute("SET application_name = 'handler'")
-    first = at.record._base_manager.order_by("pk").values_list("pk", flat=True)[0]
-    took: dict[Any, Any] = {OFF: [], ON: [], "failed": 0}
+    first = trade.record._base_manager.order_by("pk").values_list("pk", flat=True)[0]
+    latencies: dict[Any, Any] = {OFF: [], ON: [], "failed": 0}
     due, before = time.perf_counter() + chance.uniform(0, 1 / options.rate), IDLE
     while (now := phase.value) != OVER:
         if now != before:
-            # What one phase was late must not be laid at the next one's door.
+            # A delay of one phase must not count in the next.
             due, before = time.perf_counter() + chance.uniform(0, 1 / options.rate), now
         time.sleep(max(0.0, due - time.perf_counter()))
         try:
             with transaction.atomic():
-                _act(at, first + chance.randrange(options.records), chance)
+                _write_record(trade, first + chance.randrange(options.records), chance)
         except Error:
-            took["failed"] += 1
-        # What began in one phase and ended in another tells of both.
+            latencies["failed"] += 1
+        # A transaction that began in one phase and ended in another belongs to neither.
         if now == phase.value and now in {OFF, ON}:
-            took[now].append(time.perf_counter() - due)
+            latencies[now].append(time.perf_counter() - due)
         due += 1 / options.rate
-    return took
+    return latencies
 
 
-def _act(at: Level, key: int, chance: random.Random) -> None:
+def _write_record(trade: Trade, key: int, chance: random.Random) -> None:
+    """Make a record, or change the one with this key, and keep its row."""
     value = chance.randrange(1_000)
     if chance.random() < NEW:
-        record = at.record(**{at.column: value})
+        record = trade.record(**{trade.column: value})
         record.save()
     else:
-        found = at.record._base_manager.filter(pk=key).first()
-        if found is None:
+        stored = trade.record._base_manager.filter(pk=key).first()
+        if stored is None:
             return
-        record = found
-        setattr(record, at.column, value)
-        record.save(update_fields=[at.column])
-    at.keep(record)
+        record = stored
+        setattr(record, trade.column, value)
+        record.save(update_fields=[trade.column])
+    trade.keep(record)
 
 
-def _load(at: Level, number: int, chance: random.Random) -> None:
-    at.record._base_manager.bulk_create(
-        [at.record(**{at.column: chance.randrange(1_000)}) for _ in range(number)], batch_size=5_000
+def _make_records(trade: Trade, number: int, chance: random.Random) -> None:
+    trade.record._base_manager.bulk_create(
+        [trade.record(**{trade.column: chance.randrange(1_000)}) for _ in range(number)], batch_size=5_000
     )
 
 
-def _write(at: Level, number: int, phase: Synchronized[int], options: argparse.Namespace) -> dict[Any, Any]:
-    """New records, other values and lost rows, past the handlers: about 300 drifted records a second."""
+def _make_drift(
+    trade: Trade, number: int, phase: Synchronized[int], options: argparse.Namespace
+) -> dict[Any, Any]:
+    """Make records, change values and delete rows without the handlers: about 300 drifted records a second."""
     chance = random.Random(number)
-    first = at.record._base_manager.order_by("pk").values_list("pk", flat=True)[0]
+    first = trade.record._base_manager.order_by("pk").values_list("pk", flat=True)[0]
     while phase.value != OVER:
-        some = sorted(first + chance.randrange(options.records) for _ in range(50))
-        _load(at, 50, chance)
-        records = at.record._base_manager.filter(pk__in=some[::2]).order_by("pk")
+        keys = sorted(first + chance.randrange(options.records) for _ in range(50))
+        _make_records(trade, 50, chance)
+        records = trade.record._base_manager.filter(pk__in=keys[::2]).order_by("pk")
         with transaction.atomic():
             locked = list(records.select_for_update(no_key=True).values_list("pk", flat=True))
-            at.record._base_manager.filter(pk__in=locked).update(**{at.column: chance.randrange(1_000)})
-        rows = at.row._base_manager.filter(**{f"{at.link}__in": some[1::2]})
+            trade.record._base_manager.filter(pk__in=locked).update(**{trade.column: chance.randrange(1_000)})
+        rows = trade.row._base_manager.filter(**{f"{trade.link}__in": keys[1::2]})
         rows._raw_delete(rows.db)
         time.sleep(0.3)
     return {}
 
 
-def _repair(at: Level, _: int, phase: Synchronized[int], options: argparse.Namespace) -> dict[Any, Any]:
-    """Repair while it is on, with a rest between the runs."""
-    # A run that outlasts its phase is held back, so that the other phases are without a repair.
+def _repair(trade: Trade, _: int, phase: Synchronized[int], options: argparse.Namespace) -> dict[Any, Any]:
+    """Repair during the phase ON, with a rest between the runs. Returns the numbers of rows and runs, and the chunks' seconds."""
+    # The throttle stops a run that is longer than its phase, so that no repair works in the other phases.
     settings.RECONCILE = {
         **settings.RECONCILE, "CHUNK": options.chunk, "REST": options.rests,
         "THROTTLES": [lambda _: 0.02 if phase.value in {OFF, IDLE} else False],
     }  # fmt: skip
     os.nice(options.nice)
-    done: dict[Any, Any] = {"written": 0, "repairs": 0, "chunks": []}
-    begun: list[float] = []
+    totals: dict[Any, Any] = {"written": 0, "repairs": 0, "chunks": []}
+    chunk_begun: list[float] = []
 
     def listener(step: Step) -> None:
         if step is Step.FENCE:
-            begun[:] = [time.perf_counter()]
+            chunk_begun[:] = [time.perf_counter()]
         elif step is Step.COMMITTED:
-            done["chunks"].append(time.perf_counter() - begun[0])
+            totals["chunks"].append(time.perf_counter() - chunk_begun[0])
 
     while phase.value != OVER:
         if phase.value != ON:
             time.sleep(0.02)
             continue
-        with listening(listener):
-            _, (result,) = runs.repair({at.rule.name: at.rule}, using="default")
+        with listen(listener):
+            _, (result,) = runs.repair({trade.rule.name: trade.rule}, using="default")
         assert result.error is None, result.error
-        done["written"] += result.written.total
-        done["repairs"] += 1
+        totals["written"] += result.written.total
+        totals["repairs"] += 1
         time.sleep(options.between)
-    return done
+    return totals
 
 
 if __name__ == "__main__":

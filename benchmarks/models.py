@@ -1,4 +1,4 @@
-"""Plain tables: a parent, and children whose rows lie scattered, as those that many write at the same time do."""
+"""Plain tables: parents, and children whose rows lie scattered, as if many sessions had written them at the same time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.db import models
 
 
 class Parent(models.Model):
-    """What it says of its children has drifted in one of a hundred records."""
+    """A parent, with columns that are derived from its children. In one record of a hundred they have drifted."""
 
     status = models.CharField(max_length=10)
     child_count = models.IntegerField()
@@ -16,7 +16,7 @@ class Parent(models.Model):
 
 
 class Child(models.Model):
-    """A foreign key with its usual index, and no other."""
+    """A child, whose foreign key has the usual index. There is no other index."""
 
     parent = models.ForeignKey(Parent, on_delete=models.CASCADE, related_name="children", db_constraint=False)
     created = models.DateTimeField()
@@ -26,7 +26,7 @@ class Child(models.Model):
 
 
 class Note(models.Model):
-    """Refers to a parent by a generic foreign key, as text."""
+    """A note that refers to a parent by a generic foreign key, as text."""
 
     content_type = models.ForeignKey(
         "contenttypes.ContentType", on_delete=models.CASCADE, related_name="+", db_constraint=False
@@ -36,13 +36,13 @@ class Note(models.Model):
 
 
 class Account(models.Model):
-    """Owes one statement, which nothing but its handlers and a rule keep."""
+    """An account, which owes one statement. No constraint keeps the statement, only the handlers and a rule do."""
 
     balance = models.IntegerField(default=0)
 
 
 class Statement(models.Model):
-    """A foreign key with its constraint, and no unique one."""
+    """The statement of an account. Its foreign key has a constraint, but not a unique one."""
 
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="statements")
     balance = models.IntegerField()

@@ -29,9 +29,9 @@ from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
-from benchmarks.measuring import execute, own_database, peak, postgresql_only
+from benchmarks.measuring import execute, own_database, peak, require_postgresql
 from reconcile import AtLeast, HaveRow, Rule, runs
-from reconcile.checking import check
+from reconcile.detect.checking import check
 from reconcile.models import Change, Run
 from sample_project.shop.models import Invoice, Order
 from sample_project.shop.services import invoice_order
@@ -67,6 +67,7 @@ EXTRA = """
 FROM shop_invoice i WHERE NOT EXISTS (SELECT 1 FROM shop_order o WHERE o.id = i.order_id AND NOT o.status = 'draft')
 """
 LOOPED = 2_000
+"""The number of records that the loop is timed with."""
 
 
 def main() -> None:
@@ -81,7 +82,7 @@ def main() -> None:
     if options.peak:
         _print_peak(options.peak)
         return
-    postgresql_only()
+    require_postgresql()
     with own_database():
         print(f"{options.orders:,} orders, 1 % without an invoice, on {connection.vendor}\n")
         _seed(options.orders)
@@ -100,23 +101,25 @@ def _seed(orders: int) -> None:
 
 
 def _compare_checks(rounds: int) -> None:
-    def ours(rule: Rule) -> None:
+    def run_check(rule: Rule) -> None:
         result = check(rule, using="default", now=timezone.now(), samples=0)
         assert result.error is None, result.error
 
-    _row("check, missing only", lambda: ours(OWED), lambda: execute(f"SELECT count(*) {MISSING}"), rounds)
+    _time(
+        "check, missing only", lambda: run_check(OWED), lambda: execute(f"SELECT count(*) {MISSING}"), rounds
+    )
     execute("SET max_parallel_workers_per_gather = 0")
-    _row(
+    _time(
         "check, missing only, each on one core",
-        lambda: ours(OWED),
+        lambda: run_check(OWED),
         lambda: execute(f"SELECT count(*) {MISSING}"),
         rounds,
     )
     execute("RESET max_parallel_workers_per_gather")
-    _row(
+    _time(
         "check, missing, stale and extra",
-        lambda: ours(WHOLE),
-        lambda: [execute(f"SELECT count(*) {each}") for each in (MISSING, STALE, EXTRA)],
+        lambda: run_check(WHOLE),
+        lambda: [execute(f"SELECT count(*) {tables}") for tables in (MISSING, STALE, EXTRA)],
         rounds,
     )
 
@@ -124,14 +127,15 @@ def _compare_checks(rounds: int) -> None:
 def _compare_repairs(rounds: int) -> None:
     by_hand = f"INSERT INTO shop_invoice (order_id, amount, created_at) SELECT o.id, o.total, now() {MISSING}"
 
-    def ours() -> None:
+    def run_repair() -> None:
         _, results = runs.repair({OWED.name: OWED}, using="default")
         assert results[0].left == 0, results[0]
 
-    _row("repair, journalled and verified", ours, lambda: execute(by_hand), rounds, before=_drift)
+    _time("repair, journalled and verified", run_repair, lambda: execute(by_hand), rounds, before=_make_drift)
 
 
-def _drift() -> None:
+def _make_drift() -> None:
+    """Bring back the drift of the seed, and forget all runs."""
     execute("DELETE FROM shop_invoice WHERE order_id % 100 = 7")
     execute("TRUNCATE reconcile_change")
     Run.objects.all().delete()
@@ -139,31 +143,34 @@ def _drift() -> None:
 
 
 def _compare_loop() -> None:
-    _drift()
+    _make_drift()
     keys = list(Order.objects.exclude(status="draft").values_list("pk", flat=True)[:LOOPED])
     started = time.perf_counter()
     for order in Order.objects.filter(pk__in=keys).iterator():
         if not Invoice.objects.filter(order=order).exists():
             invoice_order(order)
     looped = (time.perf_counter() - started) / len(keys) * RECORDS.count()
-    _drift()
+    _make_drift()
     started = time.perf_counter()
     runs.repair({OWED.name: OWED}, using="default")
-    _line(f"repair beside a loop over the records ({LOOPED:,} timed)", time.perf_counter() - started, looped)
+    _print_line(
+        f"repair beside a loop over the records ({LOOPED:,} timed)", time.perf_counter() - started, looped
+    )
 
 
 def _compare_memory(orders: int) -> None:
     for act in ("check", "repair"):
-        small, large = _peak(act, orders // 10), _peak(act, orders)
+        small, large = _measure_peak(act, orders // 10), _measure_peak(act, orders)
         print(
             f"peak memory of a {act}: {small:.0f} MiB at {orders // 10:,} orders, {large:.0f} MiB at {orders:,}"
         )
     print(f"changes in the journal after the last repair: {Change.objects.count():,}")
 
 
-def _peak(act: str, orders: int) -> float:
+def _measure_peak(act: str, orders: int) -> float:
+    """The peak memory, in MiB, of a check or a repair in a process of its own."""
     _seed(orders)
-    _drift()
+    _make_drift()
     environment = {**os.environ, "BENCHMARK_DATABASE": connection.settings_dict["NAME"]}
     command = [sys.executable, __file__, "--peak", act]
     return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
@@ -178,13 +185,14 @@ def _print_peak(act: str) -> None:
     print(peak())
 
 
-def _row(
-    what: str,
+def _time(
+    title: str,
     ours: Callable[[], object],
     by_hand: Callable[[], object],
     rounds: int,
     before: Callable[[], object] = lambda: None,
 ) -> None:
+    """Run both in turn, each after `before`, and print their medians."""
     times: dict[str, list[float]] = {"ours": [], "by hand": []}
     for _ in range(rounds):
         for name, act in (("by hand", by_hand), ("ours", ours)):
@@ -192,11 +200,11 @@ def _row(
             started = time.perf_counter()
             act()
             times[name].append(time.perf_counter() - started)
-    _line(what, statistics.median(times["ours"]), statistics.median(times["by hand"]))
+    _print_line(title, statistics.median(times["ours"]), statistics.median(times["by hand"]))
 
 
-def _line(what: str, ours: float, other: float) -> None:
-    print(f"{what:<60} {ours * 1000:>9,.0f} ms {other * 1000:>12,.0f} ms   ratio {ours / other:.4g}")
+def _print_line(title: str, ours: float, other: float) -> None:
+    print(f"{title:<60} {ours * 1000:>9,.0f} ms {other * 1000:>12,.0f} ms   ratio {ours / other:.4g}")
 
 
 if __name__ == "__main__":

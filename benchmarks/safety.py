@@ -34,11 +34,11 @@ django.setup()
 
 from django.db import connection
 
-from benchmarks.measuring import execute, own_database, postgresql_only
+from benchmarks.measuring import execute, own_database, require_postgresql
 from benchmarks.orders import MISSING, OWED, SEED
 from reconcile import runs
-from reconcile.faults import Step, listening
 from reconcile.models import Change, Chunk, Run
+from reconcile.repair.fault_injection import Step, listen
 
 BY_HAND = f"INSERT INTO shop_invoice (order_id, amount, created_at) SELECT o.id, o.total, now() {MISSING}"
 INVOICES = """
@@ -48,7 +48,7 @@ SELECT id, total, now() FROM shop_order WHERE status <> 'draft' AND id % {share}
 
 NAMES = {
     "": "check: find the keys, count the records, begin the run",
-    Step.FENCE: "fence: the shard's row, compared and set",
+    Step.FENCE: "fence: the work item's row, compared and set",
     Step.TABLES: "lock the table",
     Step.LOCK: "lock the records",
     Step.WRITE: "before the first insert: compile it",
@@ -59,7 +59,7 @@ NAMES = {
     Step.COMMITTED: "between chunks: who is at work, pause asked for, BEGIN",
     "last": "count again, end the run",
 }
-"""What the time after each point is spent on."""
+"""For each point of a repair, what the time after it is spent on."""
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=9)
     options = arguments.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    postgresql_only()
+    require_postgresql()
     with own_database():
         _seed(options)
         _compare(options)
@@ -90,77 +90,83 @@ def _compare(options: argparse.Namespace) -> None:
     spent: dict[str, list[float]] = defaultdict(list)
     loads: list[float] = []
     for _ in range(options.rounds):
-        _drift(options)
+        _make_drift(options)
         by_hand.time(lambda: execute(BY_HAND))
-        _drift(options)
-        points = ours.time(_repaired)
-        for name, seconds in _spent(points).items():
+        _make_drift(options)
+        points = ours.time(_repair)
+        for name, seconds in _seconds_by_point(points).items():
             spent[name].append(seconds)
         loads.append(os.getloadavg()[0])
     rows, chunks = Change.objects.count(), Chunk.objects.count()
     print(
         f"{options.orders:,} orders, {rows:,} without an invoice, {options.rounds} rounds, on {connection.vendor}"
     )
-    for what in ("seconds", "cpu"):
-        mine, theirs = getattr(ours, what), getattr(by_hand, what)
-        middle = statistics.median(mine), statistics.median(theirs)
-        pairs = [one / other for one, other in zip(mine, theirs, strict=True)]
-        print(f"{what:<8} ours {middle[0]:.2f}, bare INSERT … SELECT {middle[1]:.2f}: ratio {middle[0] / middle[1]:.2f}, "
-              f"of neighbouring rounds {statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f}), "
-              f"of the fastest {min(mine) / min(theirs):.2f}")  # fmt: skip
+    for unit in ("seconds", "cpu"):
+        our_times, bare_times = getattr(ours, unit), getattr(by_hand, unit)
+        our_median, bare_median = statistics.median(our_times), statistics.median(bare_times)
+        ratios = [our_time / bare_time for our_time, bare_time in zip(our_times, bare_times, strict=True)]
+        print(
+            f"{unit:<8} ours {our_median:.2f}, bare INSERT … SELECT {bare_median:.2f}: "
+            f"ratio {our_median / bare_median:.2f}, "
+            f"of neighbouring rounds {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), "
+            f"of the fastest {min(our_times) / min(bare_times):.2f}"
+        )
     whole = statistics.median(ours.seconds)
-    for name, said in NAMES.items():
+    for name, activity in NAMES.items():
         if name in spent:
             seconds = statistics.median(spent[name])
-            print(f"  {said:<60} {seconds * 1000:>7,.0f} ms {seconds / whole:>6.0%}")
+            print(f"  {activity:<60} {seconds * 1000:>7,.0f} ms {seconds / whole:>6.0%}")
     print(f"{chunks} chunks in the last round; load average {min(loads):.1f} to {max(loads):.1f}")
 
 
 @dataclass
 class Rounds:
-    """What each round of one thing took, by the clock and of the processors."""
+    """The time of each round of one act: seconds by the clock, and seconds of the processors."""
 
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
     def time(self, act: Callable[[], Any]) -> Any:
-        """Do it once more; what it returns."""
-        started, worked = time.perf_counter(), _processor_seconds()
-        done = act()
+        """Time one more round. Returns what the act returns."""
+        started, cpu_before = time.perf_counter(), _processor_seconds()
+        result = act()
         self.seconds.append(time.perf_counter() - started)
-        self.cpu.append(_processor_seconds() - worked)
-        return done
+        self.cpu.append(_processor_seconds() - cpu_before)
+        return result
 
 
 def _processor_seconds() -> float:
-    """What this process and the server's session have used so far."""
+    """The processor seconds that this process and the server's session have used so far."""
     ((session,),) = execute("SELECT pg_backend_pid()")
-    told = Path(f"/proc/{session}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return time.process_time() + (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+    fields = Path(f"/proc/{session}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    user_ticks, system_ticks = int(fields[11]), int(fields[12])
+    return time.process_time() + (user_ticks + system_ticks) / os.sysconf("SC_CLK_TCK")
 
 
 Points = list[tuple[str, float]]
+"""The points that a repair has reached, each with its moment."""
 
 
-def _repaired() -> Points:
-    """Repair; when it reached each point, and its end."""
+def _repair() -> Points:
+    """Repair all. Returns when the repair reached each point and its end."""
     points: Points = [("", time.perf_counter())]
-    with listening(lambda step: points.append((step, time.perf_counter()))):
+    with listen(lambda step: points.append((step, time.perf_counter()))):
         _, (result,) = runs.repair({OWED.name: OWED}, using="default")
     assert (result.left, result.why_stopped) == (0, ""), result
     points[-1] = ("last", points[-1][1])
     return [*points, ("", time.perf_counter())]
 
 
-def _spent(points: Points) -> Mapping[str, float]:
-    """Seconds after each kind of point until the next one."""
+def _seconds_by_point(points: Points) -> Mapping[str, float]:
+    """For each kind of point, the seconds until the next point."""
     spent: dict[str, float] = defaultdict(float)
     for (name, at), (_, until) in pairwise(points):
         spent[name] += until - at
     return spent
 
 
-def _drift(options: argparse.Namespace) -> None:
+def _make_drift(options: argparse.Namespace) -> None:
+    """Bring back the drift of the seed, and forget all runs."""
     execute(f"DELETE FROM shop_invoice WHERE order_id % {options.share} = 7")
     execute("TRUNCATE reconcile_change")
     Run.objects.all().delete()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reconcile import receipts
-    from reconcile.drift import EXTRA, MISSING, STALE
-    from reconcile.effects import (
+    from reconcile.core.drift import EXTRA, MISSING, STALE
+    from reconcile.errors import ReconcileError
+    from reconcile.kinds import (
         AtLeast,
         AtMost,
         BeUnique,
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
         HaveValues,
         Latest,
         LookedUp,
+        Previous,
+        RunningSum,
         Satisfy,
         Within,
     )
-    from reconcile.errors import ReconcileError
-    from reconcile.locking import holding, locks
     from reconcile.remedies import Call, Delete, Enqueue, Insert, Merge, Report, Resend, Split, Update
-    from reconcile.rules import Rule
-    from reconcile.settling import Settle
+    from reconcile.rules.rule import Rule
+    from reconcile.rules.settle import Settle
 
 __all__ = [
     "EXTRA",
@@ -56,23 +57,23 @@ __all__ = [
     "Latest",
     "LookedUp",
     "Merge",
+    "Previous",
     "ReconcileError",
     "Report",
     "Resend",
     "Rule",
+    "RunningSum",
     "Satisfy",
     "Settle",
     "Split",
     "Update",
     "Within",
-    "holding",
-    "locks",
     "receipts",
 ]
 
 _HOMES = {
-    "reconcile.drift": ("EXTRA", "MISSING", "STALE"),
-    "reconcile.effects": (
+    "reconcile.core.drift": ("EXTRA", "MISSING", "STALE"),
+    "reconcile.kinds": (
         "AtLeast",
         "AtMost",
         "BeUnique",
@@ -86,11 +87,12 @@ _HOMES = {
         "HaveValues",
         "Latest",
         "LookedUp",
+        "Previous",
+        "RunningSum",
         "Satisfy",
         "Within",
     ),
     "reconcile.errors": ("ReconcileError",),
-    "reconcile.locking": ("holding", "locks"),
     "reconcile.remedies": (
         "Call",
         "Delete",
@@ -102,8 +104,8 @@ _HOMES = {
         "Split",
         "Update",
     ),
-    "reconcile.rules": ("Rule",),
-    "reconcile.settling": ("Settle",),
+    "reconcile.rules.rule": ("Rule",),
+    "reconcile.rules.settle": ("Settle",),
 }
 
 

@@ -1,50 +1,71 @@
-"""The baseline: drift that is known and accepted, as values, and what has become new or mended since.
+"""The baseline: drift that is known and accepted, kept in a TOML file, and what is new or mended since.
 
-The file that holds it is `_baseline_file`'s; nothing here reads or writes one.
+Reading the file takes the standard library alone; writing it takes tomlkit, which the extra `ci` installs.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from reconcile.checking import RuleCheck
-from reconcile.drift import Drift, Status, Tally
+from reconcile.core.drift import Drift, Status, Tally
+from reconcile.detect.checking import RuleCheck
 from reconcile.errors import UsageError, nearest
-from reconcile.rules import Rule
+from reconcile.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from tomlkit.items import Array, Table
 
 __all__ = [
-    "LIMIT", "Baseline", "Comparison", "Entry", "Rows", "compared", "found_in", "known_rules", "ordered", "pruned", "updated",
+    "LIMIT",
+    "VERSION",
+    "Baseline",
+    "Comparison",
+    "Entry",
+    "Rows",
+    "as_toml",
+    "compare",
+    "drifted_rows",
+    "known_rules",
+    "prune_entry",
+    "read_baseline",
+    "sort_keys",
+    "update_entry",
     "with_entries",
-]  # fmt: skip
+]
 
 LIMIT = 100
-"""Keys of one kind of drift that a baseline names; where there are more it holds their number."""
+"""Keys of one kind of drift that a baseline names. If there are more, it has their number alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Drifted rows of one kind: how many, and the keys of all of them, of the first few, or of none."""
+    """Drifted rows of one kind: their number, and the keys of all, of the first few, or of none."""
 
     number: int = 0
     keys: tuple[str, ...] = ()
 
     @property
-    def named(self) -> bool:
-        """Whether every row's key is known."""
+    def knows_all_keys(self) -> bool:
+        """Whether the key of every row is known."""
         return self.number == len(self.keys)
 
     def without(self, other: Rows) -> Rows:
-        """The rows of these that aren't among `other`; their number alone where the keys of either aren't known."""
-        keys = tuple(each for each in self.keys if each not in set(other.keys)) if other.named else ()
-        if self.named and other.named:
+        """The rows that are not in `other`; their number alone if the keys of either are not known."""
+        keys = (
+            tuple(each for each in self.keys if each not in set(other.keys)) if other.knows_all_keys else ()
+        )
+        if self.knows_all_keys and other.knows_all_keys:
             return Rows(number=len(keys), keys=keys)
         surplus = max(self.number - other.number, 0)
         return Rows(number=surplus, keys=keys[:surplus])
 
     def also_in(self, other: Rows) -> Rows:
-        """The rows of these that are among `other`, too; as many, where the keys of either aren't known."""
-        if self.named and other.named:
+        """The rows that are in `other` too; their number alone if the keys of either are not known."""
+        if self.knows_all_keys and other.knows_all_keys:
             keys = tuple(each for each in self.keys if each in set(other.keys))
             return Rows(number=len(keys), keys=keys)
         return min(self, other, key=lambda rows: rows.number)
@@ -55,7 +76,7 @@ _NOTHING = Rows()
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What a baseline holds of one rule. `reason` is a person's, and is kept as long as the rule has drift."""
+    """The known drift of one rule. A person writes `reason`, and it stays as long as the rule has drift."""
 
     reason: str = ""
     drifted: Mapping[Drift, Rows] = field(default_factory=dict)
@@ -67,7 +88,7 @@ Baseline = Mapping[str, Mapping[str, Entry]]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What a check found for one rule beside what the baseline holds of it.
+    """What a check found for one rule, beside its known drift.
 
     new: drift that the baseline doesn't have. mended: drift that it has and that isn't there any more.
     """
@@ -79,20 +100,20 @@ class Comparison:
 
     @property
     def status(self) -> Status:
-        """As the rule judges what is new; FAIL where something is mended and still in the baseline."""
+        """The status by the new drift alone; FAIL if known drift is mended and still in the baseline."""
         if self.check.error:
             return Status.ERROR
         return Status.FAIL if self.mended else self.new_status
 
     @property
     def new_status(self) -> Status:
-        """How the rule's `warn_if` and `error_if` judge what is new, if that were all of its drift."""
+        """The status by `warn_if` and `error_if`, as if the new drift were all."""
         drifted = {drift: rows.number for drift, rows in self.new.items()}
         return self.check.rule.status(Tally(checked=self.check.tally.checked, drifted=drifted))
 
 
 def known_rules(baseline: Baseline, rules: Mapping[str, Rule], *, using: str, command: str) -> None:
-    """Raise UsageError where the baseline has, for the database `using`, a rule that the project doesn't have there."""
+    """Raise UsageError if the baseline has a rule, for the database `using`, that the project doesn't have there."""
     here = [name for name, rule in rules.items() if rule.is_on(using)]
     for name in baseline.get(using, {}):
         if name not in here:
@@ -103,8 +124,8 @@ def known_rules(baseline: Baseline, rules: Mapping[str, Rule], *, using: str, co
             )
 
 
-def found_in(check: RuleCheck) -> Mapping[Drift, Rows]:
-    """What a check found that took LIMIT samples, by kind of drift; kinds of which there is none left out."""
+def drifted_rows(check: RuleCheck) -> Mapping[Drift, Rows]:
+    """The drifted rows of a check that took LIMIT samples, by kind of drift, without kinds that have none."""
     return {
         drift: Rows(
             number=check.tally[drift],
@@ -115,10 +136,10 @@ def found_in(check: RuleCheck) -> Mapping[Drift, Rows]:
     }
 
 
-def compared(check: RuleCheck, entry: Entry | None) -> Comparison:
-    """The check beside what the baseline holds of its rule."""
+def compare(check: RuleCheck, entry: Entry | None) -> Comparison:
+    """Compare a check with the known drift of its rule."""
     known = entry.drifted if entry else {}
-    found = found_in(check)
+    found = drifted_rows(check)
     new = {drift: found.get(drift, _NOTHING).without(known.get(drift, _NOTHING)) for drift in Drift}
     mended = {drift: known.get(drift, _NOTHING).without(found.get(drift, _NOTHING)) for drift in Drift}
     judged = not check.error
@@ -130,18 +151,18 @@ def compared(check: RuleCheck, entry: Entry | None) -> Comparison:
     )
 
 
-def updated(check: RuleCheck, entry: Entry | None) -> Entry | None:
-    """What the baseline is to hold of the rule from now on; None where it drifts by no more than it tolerates."""
+def update_entry(check: RuleCheck, entry: Entry | None) -> Entry | None:
+    """The new entry of the rule; None if the rule drifts by no more than it tolerates."""
     if check.status is Status.PASS:
         return None
-    return Entry(reason=entry.reason if entry else "", drifted=found_in(check))
+    return Entry(reason=entry.reason if entry else "", drifted=drifted_rows(check))
 
 
-def pruned(check: RuleCheck, entry: Entry | None) -> Entry | None:
-    """What the baseline holds of the rule, without what is mended; nothing new gets in."""
+def prune_entry(check: RuleCheck, entry: Entry | None) -> Entry | None:
+    """The entry of the rule without mended drift. New drift is not added."""
     if entry is None:
         return None
-    found = found_in(check)
+    found = drifted_rows(check)
     still = {drift: rows.also_in(found.get(drift, _NOTHING)) for drift, rows in entry.drifted.items()}
     drifted = {drift: rows for drift, rows in still.items() if rows.number}
     return replace(entry, drifted=drifted) if drifted else None
@@ -150,18 +171,140 @@ def pruned(check: RuleCheck, entry: Entry | None) -> Entry | None:
 def with_entries(
     baseline: Baseline, entries: Mapping[str, Entry | None], *, using: str, others: Iterable[str]
 ) -> Baseline:
-    """The baseline with these entries for the database `using`; of its other rules there only `others` are kept."""
+    """The baseline with these entries for the database `using`; of its other rules there, only `others` stay."""
     here = baseline.get(using, {})
     kept = {name: here[name] for name in others if name in here and name not in entries}
     new = {name: entry for name, entry in entries.items() if entry is not None}
     return {**baseline, using: {**kept, **new}}
 
 
-def ordered(keys: Sequence[str]) -> list[str]:
-    """Keys as a file has them, whatever order the database has: numbers by size, then texts."""
-    return sorted(keys, key=_place)
+def sort_keys(keys: Sequence[str]) -> list[str]:
+    """Sort keys for the file, whatever the order of the database: numbers by size, then texts."""
+    return sorted(keys, key=_sort_key)
 
 
-def _place(key: str) -> tuple[bool, int, str]:
+def _sort_key(key: str) -> tuple[bool, int, str]:
     number = key.removeprefix("-").isdecimal()
     return not number, int(key) if number else 0, key
+
+
+VERSION = 1
+
+_HEAD = f"""\
+Drift that is known, by database and rule: the keys of the drifted rows, or their number where there are more than {LIMIT}.
+`reconcile baseline verify` fails where drift is new, and where drift that stands here is mended.
+`reconcile baseline update` writes this file anew. It keeps each rule's `reason`, which is yours to write, and no comments."""
+
+_KEYS = ("reason", *map(str, Drift))
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read the baseline from the file. Raises UsageError if there is none, or if it can't be read."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"There is no baseline {str(path)!r}. Write it with: reconcile baseline update --file {path}"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"The baseline {str(path)!r} can't be read: {error.strerror or error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _unreadable(path, str(error)) from error
+    version = found.pop("version", None)
+    if version != VERSION:
+        raise _unreadable(path, f"version is {version!r}, and this release reads version {VERSION}")
+    drift = found.pop("drift", {})
+    if found:
+        raise _unreadable(path, f"it has {next(iter(found))!r}, and only 'version' and 'drift' belong there")
+    return {
+        using: {name: _entry(path, f'drift.{using}."{name}"', entry) for name, entry in rules.items()}
+        for using, rules in _tables(path, "drift", drift).items()
+    }
+
+
+def as_toml(baseline: Baseline) -> str:
+    """The text of the file. Raises ImportError if tomlkit is not installed."""
+    import tomlkit
+
+    document = tomlkit.document()
+    for line in _HEAD.splitlines():
+        document.add(tomlkit.comment(line))
+    document.add(tomlkit.nl())
+    document.add("version", tomlkit.item(VERSION))
+    drift = tomlkit.table(is_super_table=True)
+    for using in sorted(using for using, rules in baseline.items() if rules):
+        rules = tomlkit.table(is_super_table=True)
+        for name in sorted(baseline[using]):
+            rules.add(name, _table(baseline[using][name]))
+        drift.add(using, rules)
+    if drift:
+        document.add("drift", drift)
+    return tomlkit.dumps(document)
+
+
+def _table(entry: Entry) -> Table:
+    import tomlkit
+
+    table = tomlkit.table()
+    if entry.reason:
+        table.add("reason", entry.reason)
+    for drift in Drift:
+        rows = entry.drifted.get(drift)
+        if rows is not None:
+            table.add(
+                str(drift), _keys(rows.keys) if rows.knows_all_keys and rows.number <= LIMIT else rows.number
+            )
+    return table
+
+
+def _keys(keys: tuple[str, ...]) -> Array:
+    """One key on each line, so that a diff shows the keys that came and went, and no others."""
+    import tomlkit
+
+    array = tomlkit.array()
+    array.extend(sort_keys(keys))
+    array.multiline(multiline=True)
+    return array
+
+
+def _tables(path: Path, place: str, value: Any) -> Mapping[str, Mapping[str, Any]]:
+    """`value` as a table of tables."""
+    tables: Mapping[str, Mapping[str, Any]] = _table_at(path, place, value)
+    for key, each in tables.items():
+        _table_at(path, f"{place}.{key}", each)
+    return tables
+
+
+def _table_at(path: Path, place: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise _unreadable(path, f"{place} is {value!r}, and not a table")
+    return value
+
+
+def _entry(path: Path, place: str, entry: Any) -> Entry:
+    for key in _table_at(path, place, entry):
+        if key not in _KEYS:
+            raise _unreadable(path, f"[{place}] has an unknown key {key!r}.{nearest(key, _KEYS)}".rstrip("."))
+    reason = entry.get("reason", "")
+    if not isinstance(reason, str):
+        raise _unreadable(path, f"[{place}] reason is {reason!r}, and not a text")
+    drifted = {drift: _rows(path, place, drift, entry[drift]) for drift in Drift if drift in entry}
+    return Entry(reason=reason, drifted=drifted)
+
+
+def _rows(path: Path, place: str, drift: Drift, value: Any) -> Rows:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return Rows(number=value)
+    if isinstance(value, list) and value and all(isinstance(key, str) for key in value):
+        keys = tuple(dict.fromkeys(value))
+        return Rows(number=len(keys), keys=keys)
+    raise _unreadable(
+        path, f"[{place}] {drift} is {value!r}, and neither a count above 0 nor a list of keys as texts"
+    )
+
+
+def _unreadable(path: Path, what: str) -> UsageError:
+    return UsageError(
+        f"The baseline {str(path)!r} can't be used: {what}. Mend the file; or delete it, and write it anew with: "
+        f"reconcile baseline update --file {path}"
+    )

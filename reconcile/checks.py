@@ -1,53 +1,74 @@
-"""Django's system checks: the faults of the rules, and the constraints that they lack; without touching a database."""
+"""Django's system checks: the faults of the rules, and the constraints that they lack; without touching a database.
+
+Every process of the project imports this module in `django.setup()`, so what a check needs is imported when it is run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core import checks
 from django.db import connections
 
-from reconcile.effects import Lift
 from reconcile.errors import UsageError
-from reconcile.registry import load
-from reconcile.rules import Rule
-from reconcile.sql.dialects import dialect_of
+
+if TYPE_CHECKING:
+    from reconcile.kinds import ConstraintAdvice
+    from reconcile.rules.rule import Rule
 
 __all__ = ["check_guarantees", "check_rules"]
 
 
 @checks.register("reconcile")
 def check_rules(**_: Any) -> list[checks.CheckMessage]:
-    """One error for each fault of the project's rules; none where all can be used."""
+    """One error for each fault of the project's rules; none if all can be used."""
+    from reconcile.rules.registry import load
+
     return [checks.Error(fault.message, hint=fault.hint or None, id=fault.id) for fault in load().faults]
 
 
 @checks.register("reconcile")
 def check_guarantees(**_: Any) -> list[checks.CheckMessage]:
-    """One warning for each rule at C or D that a unique constraint would lift to A; none before all can be used.
+    """Warnings about rules that can be used, but for those that a rule silences; none before all rules can be used."""
+    from reconcile.rules.registry import load
 
-    At B the handlers keep out of the repair's way, by the project's own choice.
-    """
     registry = load()
     if registry.faults:
         return []
-    return [warning for rule in registry.rules.values() for warning in _lifting(rule)]
+    return [
+        warning
+        for rule in registry.rules.values()
+        for warning in (*_advise_lift(rule), *_warn_of_rows_that_every_reads(rule))
+        if warning.id not in rule.silence
+    ]
 
 
-def _lifting(rule: Rule) -> Iterator[checks.CheckMessage]:
+def _advise_lift(rule: Rule) -> Iterator[checks.CheckMessage]:
     """At most one warning, about the first database on which the constraint would help."""
     for using in connections:
-        lift, level = _lift(rule, using)
-        if lift is not None and lift.helps and level != "B":
-            said = f"Rule {rule.name!r}: its guarantee is {level}, for want of a unique constraint on {lift.model}."
+        lift, guarantee = _lift(rule, using)
+        if lift is not None and lift.helps:
+            message = f"Rule {rule.name!r}: its guarantee is {guarantee}, for want of a unique constraint on {lift.model}."
             needs = f" (needs {lift.needs})" if lift.needs else ""
             hint = f"Mend the duplicates, then declare in Meta.constraints: {lift.django}{needs}"
-            yield checks.Warning(said, hint=hint, id="reconcile.W001")
+            yield checks.Warning(message, hint=hint, id="reconcile.W001")
             return
 
 
-def _lift(rule: Rule, using: str) -> tuple[Lift | None, str]:
+def _warn_of_rows_that_every_reads(rule: Rule) -> Iterator[checks.CheckMessage]:
+    model = rule.rows_that_every_reads()
+    if model is not None:
+        label = model._meta.label
+        message = f"Rule {rule.name!r}: every= reads {label}, whose rows the rule makes, so that each of them is extra afterwards."
+        yield checks.Warning(
+            message, hint=f"Leave that out: every={rule.model.__name__}.", id="reconcile.W002"
+        )
+
+
+def _lift(rule: Rule, using: str) -> tuple[ConstraintAdvice | None, str]:
+    from reconcile.db.dialects import dialect_of
+
     try:
         dialect = dialect_of(using)
     except UsageError:
@@ -55,5 +76,5 @@ def _lift(rule: Rule, using: str) -> tuple[Lift | None, str]:
         return None, ""
     if not rule.is_on(using):
         return None, ""
-    with dialect.unasked():
+    with dialect.without_server():
         return rule.lift(using), rule.guarantee(using)

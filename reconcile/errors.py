@@ -17,17 +17,20 @@ __all__ = [
     "Fault",
     "FixtureError",
     "GivenUpError",
-    "HeldError",
     "InvalidRulesError",
-    "NotMendedError",
+    "LeaseHeldError",
+    "LeaseLostError",
+    "NotRepairedError",
     "PausedError",
     "ReconcileError",
+    "Refusal",
     "RemedyFailedError",
     "StoppedError",
-    "TakenOverError",
     "UnknownNameError",
     "UsageError",
+    "first_line",
     "nearest",
+    "with_type",
 ]
 
 
@@ -58,7 +61,7 @@ class FixtureError(EvaluationError):
     """A fixture can't be loaded; the message names the file, and the object where there is one."""
 
 
-class HeldError(ReconcileError):
+class LeaseHeldError(ReconcileError):
     """Another run repairs the rule at this moment."""
 
 
@@ -74,8 +77,8 @@ class CancelledError(StoppedError):
     """Somebody has asked the run to end, and it has; what it had written stands."""
 
 
-class TakenOverError(ReconcileError):
-    """The fence found the shard in other hands: this worker must stop and write nothing more."""
+class LeaseLostError(ReconcileError):
+    """The fence found the work item in other hands: this worker must stop and write nothing more."""
 
 
 class ChunkConflictError(ReconcileError):
@@ -90,7 +93,7 @@ class RemedyFailedError(ReconcileError):
     """The project's own function, which a remedy called, raised; the chunk was rolled back."""
 
 
-class NotMendedError(ReconcileError):
+class NotRepairedError(ReconcileError):
     """After the remedy's write, records of the chunk had still drifted; the chunk was rolled back."""
 
 
@@ -98,6 +101,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence ` Did you mean 'x'?` with the nearest of `known`, or nothing when none is near."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What the error says, and PostgreSQL's DETAIL; a database goes on with hints and its context in further lines."""
+    first, *more = str(error).strip().split("\n")
+    detail = next((line for line in more if line.startswith("DETAIL:")), "")
+    return f"{first} {detail}".rstrip()
+
+
+def with_type(error: BaseException) -> str:
+    """The first line of what the error says, after the name of its class."""
+    return f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +125,13 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why something is not done."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from reconcile.rules import Rule
-    from reconcile.testing._choosing import Records
+    from reconcile.rules.rule import Rule
+    from reconcile.testing.assertions import Records
 
 __all__ = ["assert_consistent"]
 
@@ -68,15 +68,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known; where Django is there, watch for it, and collect the fixture files."""
     config.addinivalue_line("markers", _MARKER)
     if _has_django(config):
-        from reconcile._pytest import watching
+        from reconcile.testing import pytest_marker as watching
 
         config.pluginmanager.register(watching, "reconcile-watching")
     if config.getoption("--reconcile"):
         if not _has_django(config):
             raise pytest.UsageError(f"--reconcile {_NO_DJANGO}")
-        from reconcile._pytest import fixture_files
+        from reconcile.testing import pytest_fixture_files as fixture_files
 
-        config.pluginmanager.register(fixture_files.collecting(config), "reconcile-collecting")
+        config.pluginmanager.register(fixture_files.prepare_collector(config), "reconcile-collecting")
         config.pluginmanager.register(fixture_files, "reconcile-fixture-files")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from celery import shared_task
 
 from reconcile import runs
-from reconcile.drift import Status
+from reconcile.core.drift import Status
 
 __all__ = ["nightly"]
 
@@ -16,7 +16,7 @@ __all__ = ["nightly"]
 def nightly(database: str = "default") -> dict[str, Any]:
     """Check all rules on `database`, repair those that are unattended; what became of it, as plain values.
 
-    The run and its outcomes are in the database. Raises UsageError and EvaluationError where no run could begin,
+    The run and its outcomes are in the database. Raises UsageError and EvaluationError if no run could begin,
     so that the task fails where Celery's own monitoring sees it.
     """
     run, results = runs.nightly(using=database)

@@ -1,4 +1,4 @@
-"""`make demo`: the whole story on SQLite, from an empty file to a clean check."""
+"""`make demo`: a demonstration on SQLite, from an empty database to a clean check."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ ORDERS = 2_000
 
 
 def main() -> None:
-    """Run the demo; exits with 1 where a step did not end as it should."""
+    """Run the demo. It exits with 1 if a step does not end as it should."""
     os.environ.pop("DATABASE_URL", None)
     os.environ["DJANGO_SETTINGS_MODULE"] = "sample_project.settings"
     django.setup()
     started = time.monotonic()
-    _fill()
-    _shown("What has drifted?", "check", expected=1)
-    _nightly()
-    _shown("What did it do, and what did it leave to a person?", "runs", _last_run())
-    _shown("The plan for what is left. Nothing is written.", "repair")
-    _shown("Write it, in chunks that are journalled and verified.", "repair", "--apply")
-    _shown("And now?", "check")
-    _next(time.monotonic() - started)
+    _fill_shop()
+    _run_command("What has drifted?", "check", expected=1)
+    _run_nightly_job()
+    _run_command("What did it do, and what did it leave to a person?", "runs", _last_run())
+    _run_command("The plan for what is left. Nothing is written.", "repair")
+    _run_command("Write it, in chunks that are journalled and verified.", "repair", "--apply")
+    _run_command("And now?", "check")
+    _print_next_steps(time.monotonic() - started)
 
 
-def _fill() -> None:
+def _fill_shop() -> None:
     from sample_project.shop import seed
     from sample_project.shop.models import Order
 
@@ -55,7 +55,7 @@ def _fill() -> None:
     console.print("update(), raw deletes, a fixture and SQL, which no signal sees.\n")
 
 
-def _nightly() -> None:
+def _run_nightly_job() -> None:
     from reconcile.tasks import nightly
 
     console.print(Line("[bold]The nightly job, through Celery in this process"))
@@ -71,11 +71,13 @@ def _last_run() -> str:
     return str(Run.objects.latest("started_at"))
 
 
-def _shown(title: str, *arguments: str, expected: int = 0) -> None:
-    """Run the command line as a person would, and stop the demo where its exit code surprises."""
+def _run_command(title: str, *arguments: str, expected: int = 0) -> None:
+    """Run the command line as a person would. Exits with 1 if the command has another exit code than expected."""
     console.print(Line(f"[bold]{title}"))
     console.print(f"\n[cyan]$ reconcile {' '.join(arguments)}[/cyan]")
-    environment = {**os.environ, **({"FORCE_COLOR": "1"} if console.is_terminal else {})}
+    environment = dict(os.environ)
+    if console.is_terminal:
+        environment["FORCE_COLOR"] = "1"
     command = [sys.executable, "-c", "from reconcile.cli import main; main()", *arguments]
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode  # noqa: S603
     console.print(f"[dim]exit code {code}[/dim]\n")
@@ -84,7 +86,7 @@ def _shown(title: str, *arguments: str, expected: int = 0) -> None:
         sys.exit(1)
 
 
-def _next(seconds: float) -> None:
+def _print_next_steps(seconds: float) -> None:
     console.print(Line("[bold]Try next"))
     console.print(
         f"""

@@ -1,6 +1,6 @@
-"""`make fixtures`: a small shop that a few bulk paths have broken, and the same shop repaired, as two fixtures.
+"""`make fixtures`: writes two fixtures, a small shop in which some bulk writes have made drift, and the same shop repaired.
 
-Made in a throw-away database, so that no other is needed; the same bytes each time.
+The shop is made in a throw-away database of SQLite, so that no server is needed. The files have the same bytes each time.
 """
 
 from __future__ import annotations
@@ -23,30 +23,32 @@ FOLDER = Path(__file__).parent / "fixtures"
 WHEN = datetime(2026, 1, 5, 9, tzinfo=UTC)
 DUMPED = ("shop", "auth.user", "reconcile.receipt")
 NIGHTS = 3
-"""Runs that the repair takes: deletes need two that agree, and a rule may read what a later one has written."""
+"""The number of runs that the repair takes: two runs must find a row before it is deleted, and one rule may need the writes
+of a later rule."""
 
 
 def main(folder: Path = FOLDER) -> None:
     """Write `broken.json` and `mended.json` into the folder."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "sample_project.settings"
+    os.environ.pop("DATABASE_URL", None)
     django.setup()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    from reconcile.fixtures import throwaway_database
+    from reconcile.testing.fixtures import throwaway_database
 
     folder.mkdir(exist_ok=True)
-    with throwaway_database("default", fast=True):
-        _open_the_shop()
-        _date_everything()
-        _break_it()
-        _date_everything()
+    with throwaway_database("default"):
+        _fill_shop()
+        _set_all_dates()
+        _make_drift()
+        _set_all_dates()
         _dump(folder / "broken.json")
-        _mend_it()
-        _date_everything()
+        _repair_all()
+        _set_all_dates()
         _dump(folder / "mended.json")
 
 
-def _open_the_shop() -> None:
-    """Through signals, so that nothing of it drifts."""
+def _fill_shop() -> None:
+    """Fill the shop through signals, so that nothing drifts."""
     from django.contrib.auth.models import User
 
     from reconcile import receipts
@@ -70,8 +72,8 @@ def _open_the_shop() -> None:
     group.members.add(*[User.objects.create(username=name) for name in ("emi", "farah")])
 
 
-def _break_it() -> None:
-    """By the paths that no signal sees."""
+def _make_drift() -> None:
+    """Write in the ways that no signal sees."""
     from sample_project.shop import bulk
     from sample_project.shop.models import Customer, Invoice, Item, Order, PendingCharge
 
@@ -87,16 +89,16 @@ def _break_it() -> None:
     bulk.archive_by_update([item.pk])
 
 
-def _mend_it() -> None:
+def _repair_all() -> None:
     from reconcile import runs
-    from reconcile.registry import valid_rules
+    from reconcile.rules.registry import valid_rules
 
     for _ in range(NIGHTS):
         runs.repair(valid_rules(), using="default")
 
 
-def _date_everything() -> None:
-    """Every date that is set is the same one: what was made today is as old as what was made last year."""
+def _set_all_dates() -> None:
+    """Set every date that is not NULL to the same moment, so that the files do not change from day to day."""
     for app in ("shop", "auth", "reconcile"):
         for model in apps.get_app_config(app).get_models():
             for field in model._meta.local_fields:
@@ -109,8 +111,8 @@ def _dump(path: Path) -> None:
     text = StringIO()
     natural = {"use_natural_foreign_keys": True, "use_natural_primary_keys": False}
     call_command("dumpdata", *DUMPED, stdout=text, verbosity=0, **natural)
-    # An object a line reads well in a diff.
-    lines = ",\n".join(json.dumps(each, ensure_ascii=False) for each in json.loads(text.getvalue()))
+    # With one object in each line, a diff is easy to read.
+    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in json.loads(text.getvalue()))
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 

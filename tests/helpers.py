@@ -1,13 +1,16 @@
 """Assertions that read as sentences, and ways into the test database from other sessions and processes."""
 
 import os
+import re
 import sys
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 from urllib.parse import quote
 
+import time_machine
 from django.apps import apps
 from django.db import connection, connections
 from django.db.models import Model
@@ -15,13 +18,19 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from reconcile import EXTRA, MISSING, STALE, runs
-from reconcile.agreeing import deletes
-from reconcile.checking import check
-from reconcile.drift import Drift, Status, Written
+from reconcile.core.drift import Drift, Status, Written
+from reconcile.db import clock
+from reconcile.detect.checking import check
 from reconcile.models import Change, Run
-from reconcile.planning import Caps
+from reconcile.repair.caps import Caps
+from reconcile.repair.confirmation import deletes_rows
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def unaddressed(value):
+    """The text of a test's parameter as its id, without addresses: every process of a parallel run must find the same ids."""
+    return re.sub(r" at 0x[0-9a-f]+", "", value if isinstance(value, str) else repr(value))
 
 
 def an_hour_ago():
@@ -54,13 +63,13 @@ def assert_clean(rule):
 def found_by_the_night(*rules, using="default"):
     """Let a run that repairs nothing find the drift, so that the next one agrees with it on what to delete."""
     rules = {rule.name: rule for rule in rules}
-    run = runs._advancing._begin(Run.Kind.NIGHTLY, rules, using=using, may_repair=set())
-    runs._advancing._advance(run, rules, using=using)
+    run = runs.running._begin(Run.Kind.NIGHTLY, rules, using=using, may_repair=set())
+    runs.running._advance(run, rules, using=using)
 
 
 def repaired(rule, **caps):
     """Repair the rule, of which a run before has seen what is to be deleted; what became of it."""
-    if any(deletes(rule.remedy(drift)) for drift in Drift):
+    if any(deletes_rows(rule.remedy(drift)) for drift in Drift):
         found_by_the_night(rule)
     _, results = runs.repair({rule.name: rule}, using="default", caps=Caps(**caps))
     return results[0]
@@ -88,6 +97,17 @@ def everything():
     }
 
 
+@contextmanager
+def at(moment):
+    """It is that moment, for this process and for the database."""
+    with (
+        time_machine.travel(moment),
+        mock.patch.object(clock, "_READINGS", {}),
+        mock.patch.object(clock, "_read", return_value=None),
+    ):
+        yield
+
+
 def raw_rows(model):
     """Every row of the model's own table as the driver gives it; a float's sign and a decimal's zeros count."""
     with connection.cursor() as cursor:
@@ -104,10 +124,21 @@ def raw_tables():
     }
 
 
-@contextmanager
+class Statements(CaptureQueriesContext):
+    """What a block sends, without what is done once: to guard a test's transaction, to see all rows, to read the clock, to limit reads."""
+
+    @property
+    def captured_queries(self):
+        own = (
+            "SAVEPOINT", "RELEASE SAVEPOINT", "SELECT current_setting('row_security')",
+            "SELECT EXTRACT(EPOCH FROM clock_timestamp", "SELECT TIMESTAMPDIFF(MICROSECOND, '1970",
+            "SELECT setting, set_config('statement_timeout'", "SELECT set_config('statement_timeout'", "ANALYZE",
+        )  # fmt: skip
+        return [each for each in super().captured_queries if not each["sql"].startswith(own)]
+
+
 def statements():
-    with CaptureQueriesContext(connection) as captured:
-        yield captured
+    return Statements(connection)
 
 
 def database_url():

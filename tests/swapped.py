@@ -25,7 +25,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from reconcile import HaveRow, HaveValues, Rule, runs
-from reconcile.checking import check
+from reconcile.detect.checking import check
 from tests.swapped_app.models import Profile
 
 call_command("migrate", run_syncdb=True, verbosity=0)

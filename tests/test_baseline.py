@@ -3,10 +3,20 @@ import tomllib
 import pytest
 
 from reconcile import EXTRA, MISSING, STALE, HaveValues, Rule
-from reconcile._baseline_file import as_toml, read
-from reconcile.baseline import LIMIT, Entry, Rows, compared, known_rules, pruned, updated, with_entries
-from reconcile.checking import RuleCheck
-from reconcile.drift import Sample, Status, Tally
+from reconcile.baseline import (
+    LIMIT,
+    Entry,
+    Rows,
+    as_toml,
+    compare,
+    known_rules,
+    prune_entry,
+    read_baseline,
+    update_entry,
+    with_entries,
+)
+from reconcile.core.drift import Sample, Status, Tally
+from reconcile.detect.checking import RuleCheck
 from reconcile.errors import UsageError
 from tests.zoo.models import Basket
 
@@ -52,13 +62,13 @@ MANY = Rows(number=150, keys=tuple(str(key) for key in range(100)))
 def test_new_and_mended_drift_is_told_by_key_where_keys_are_known_and_by_number_elsewhere(
     known, found, new, mended
 ):
-    result = compared(checked(rows=found), entry(rows=known) if known else None)
+    result = compare(checked(rows=found), entry(rows=known) if known else None)
     assert result.new == ({MISSING: new} if new else {})
     assert result.mended == ({MISSING: mended} if mended else {})
 
 
 def test_one_kind_of_drift_does_not_stand_in_for_another():
-    result = compared(checked(STALE, named(1)), entry(EXTRA, named(1)))
+    result = compare(checked(STALE, named(1)), entry(EXTRA, named(1)))
     assert (result.new, result.mended) == ({STALE: named(1)}, {EXTRA: named(1)})
 
 
@@ -83,7 +93,7 @@ def test_one_kind_of_drift_does_not_stand_in_for_another():
 def test_what_is_new_is_judged_as_the_rule_says(options, new, status):
     known = [f"k{number}" for number in range(50)]
     found = named(*known, *range(new))
-    result = compared(checked(rows=found, **options), entry(rows=named(*known)))
+    result = compare(checked(rows=found, **options), entry(rows=named(*known)))
     assert result.status is Status(status)
     alone = Tally(checked=1_000, drifted={MISSING: new})
     assert rule(**options).status(alone) is Status(status)
@@ -94,33 +104,33 @@ def test_a_rule_without_records_of_which_a_percent_is_tolerated_fails_on_any_dri
 
 
 def test_what_is_mended_fails_even_where_all_is_tolerated():
-    assert compared(checked(error_if=10), entry(rows=named(1))).status is Status.FAIL
+    assert compare(checked(error_if=10), entry(rows=named(1))).status is Status.FAIL
 
 
 def test_a_rule_that_could_not_be_evaluated_has_nothing_new_and_nothing_mended():
     failed = RuleCheck(rule=rule(), status=Status.ERROR, error="down")
-    result = compared(failed, entry(rows=named(1)))
+    result = compare(failed, entry(rows=named(1)))
     assert (result.status, result.new, result.mended) == (Status.ERROR, {}, {})
 
 
 def test_an_update_takes_what_is_found_and_keeps_the_reason():
-    assert updated(checked(rows=named(2)), entry(rows=named(1), reason="why")) == entry(
+    assert update_entry(checked(rows=named(2)), entry(rows=named(1), reason="why")) == entry(
         rows=named(2), reason="why"
     )
-    assert updated(checked(rows=named(2), error_if=5), None) == entry(rows=named(2))
-    assert updated(checked(), entry(rows=named(1), reason="why")) is None
-    assert updated(checked(rows=named(2), warn_if=5), None) is None
+    assert update_entry(checked(rows=named(2), error_if=5), None) == entry(rows=named(2))
+    assert update_entry(checked(), entry(rows=named(1), reason="why")) is None
+    assert update_entry(checked(rows=named(2), warn_if=5), None) is None
 
 
 def test_pruning_lets_nothing_new_in():
-    assert pruned(checked(rows=named(2, 3)), entry(rows=named(1, 2), reason="why")) == entry(
+    assert prune_entry(checked(rows=named(2, 3)), entry(rows=named(1, 2), reason="why")) == entry(
         rows=named(2), reason="why"
     )
-    assert pruned(checked(rows=named(3)), entry(rows=named(1))) is None
-    assert pruned(checked(rows=named(3)), None) is None
-    assert pruned(checked(rows=MANY), entry(rows=named(1))) == entry(rows=named(1))
-    assert pruned(checked(rows=MANY), entry(rows=Rows(number=200))).drifted[MISSING].number == 150
-    assert pruned(checked(rows=named(1)), entry(rows=Rows(number=200))) == entry(rows=named(1))
+    assert prune_entry(checked(rows=named(3)), entry(rows=named(1))) is None
+    assert prune_entry(checked(rows=named(3)), None) is None
+    assert prune_entry(checked(rows=MANY), entry(rows=named(1))) == entry(rows=named(1))
+    assert prune_entry(checked(rows=MANY), entry(rows=Rows(number=200))).drifted[MISSING].number == 150
+    assert prune_entry(checked(rows=named(1)), entry(rows=Rows(number=200))) == entry(rows=named(1))
 
 
 def test_entries_replace_those_of_their_rules_and_leave_other_databases_alone():
@@ -165,7 +175,7 @@ def test_the_file_is_sorted_and_read_back_as_it_was(tmp_path):
     path = tmp_path / "baseline.toml"
     text = as_toml(baseline)
     path.write_text(text, encoding="utf-8")
-    found = read(path)
+    found = read_baseline(path)
     assert found["default"]["b.two"].drifted == {
         STALE: named("-1", "9", "10", "a", "b"), EXTRA: Rows(number=1_022)
     }  # fmt: skip
@@ -187,7 +197,7 @@ def test_an_empty_baseline_is_a_version_alone(tmp_path):
     text = as_toml({"default": {}})
     assert tomllib.loads(text) == {"version": 1}
     (tmp_path / "b").write_text(text)
-    assert read(tmp_path / "b") == {}
+    assert read_baseline(tmp_path / "b") == {}
 
 
 @pytest.mark.parametrize(
@@ -212,16 +222,16 @@ def test_a_broken_file_is_refused_with_the_place_and_the_way_out(tmp_path, text,
     path = tmp_path / "baseline.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
-        read(path)
+        read_baseline(path)
     assert said in str(caught.value)
     assert f"reconcile baseline update --file {path}" in str(caught.value)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"There is no baseline .* Write it with: reconcile baseline update"):
-        read(tmp_path / "none.toml")
+        read_baseline(tmp_path / "none.toml")
     with pytest.raises(UsageError, match="can't be read"):
-        read(tmp_path)
+        read_baseline(tmp_path)
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="can't be used"):
-        read(tmp_path / "bytes")
+        read_baseline(tmp_path / "bytes")

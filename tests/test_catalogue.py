@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -10,12 +9,13 @@ from django.db.models import Count, F, Q
 from django.db.models.functions import Now
 
 from reconcile import HaveRow, HaveValues, Rule, Settle
-from reconcile.registry import valid_rules
 from reconcile.reports.markdown import catalogue, stale_in
+from reconcile.rules.registry import valid_rules
 from sample_project.shop.models import Invoice, Order
+from tests.detect.test_explaining import Sifting, Silent
 from tests.helpers import ROOT, environment
+from tests.processes import run_reconcile
 from tests.test_docs import anchors
-from tests.test_explaining import Sifting, Silent
 from tests.zoo.models import Badge, Basket, Bill, Device, Ghost, Page, Team, Visit
 
 
@@ -58,7 +58,7 @@ def test_each_fact_is_on_the_page():
     ):  # fmt: skip
         assert f"\n{line}\n" in made, line
     assert "test_each_fact_is_on_the_page.&lt;locals&gt;.receiver |" in made
-    assert "| Guarantee | A: " in made
+    assert "| Guarantee | constraint: " in made
 
 
 def test_what_a_rule_does_not_say_is_left_out():
@@ -102,6 +102,8 @@ def test_the_clock_is_a_name_too():
     assert "2345" not in made
 
 
+@pytest.mark.once
+@pytest.mark.process
 def test_lists_that_were_sets_are_in_order_in_every_process():
     code = """
 import django; django.setup()
@@ -181,6 +183,8 @@ def replaced(old):
     return rule(HaveValues(label="y"), name=old.name)
 
 
+@pytest.mark.once
+@pytest.mark.process
 @pytest.mark.parametrize(
     "url",
     ["sqlite:////no/such/folder/db", "postgresql://x@127.0.0.1:1/no", "mysql://x@127.0.0.1:1/no"],
@@ -189,10 +193,7 @@ def test_no_database_is_needed(url):
     driver = {"postgresql": "psycopg", "mysql": "MySQLdb"}.get(url.partition(":")[0])
     if driver:
         pytest.importorskip(driver)
-    done = subprocess.run(
-        [sys.executable, "-c", "from reconcile.cli import main; main()", "rules", "--format", "markdown"],
-        env={**os.environ, **environment(DATABASE_URL=url)}, cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_reconcile("rules", "--format", "markdown", env=environment(DATABASE_URL=url))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("# Rules\n")
 

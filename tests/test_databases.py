@@ -1,18 +1,17 @@
 """Several databases: a rule is checked and repaired where it is asked for, and nowhere else."""
 
-import subprocess
-
 import pytest
 from django.db.models import Count, F
 from django.utils import timezone
 
 from reconcile import HaveRow, HaveValues, Rule, runs
-from reconcile.checking import check
+from reconcile.detect.checking import check
 from reconcile.errors import UsageError
 from reconcile.models import Change, Run
-from reconcile.registry import select
+from reconcile.rules.registry import select
 from sample_project.shop.models import Invoice, Order
-from tests.helpers import environment, reconcile_command
+from tests.helpers import environment
+from tests.processes import run_reconcile
 from tests.zoo.models import Team, Visit
 
 BOTH = ["default", "archive"]
@@ -90,13 +89,13 @@ def test_the_nightly_job_takes_the_database_that_it_is_told():
     assert Run.objects.using("archive").filter(pk=run.pk).exists()
 
 
+@pytest.mark.process
 @pytest.mark.django_db(databases=BOTH, transaction=True)
 def test_the_command_line_works_on_the_database_that_it_is_told():
     Order.objects.using("archive").bulk_create([Order(status="draft", item_count=4)])
 
     def run(*arguments):
-        command = reconcile_command(*arguments)
-        return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        return run_reconcile(*arguments, env=environment())
 
     assert run("check", "orders.item_count").returncode == 0
     assert run("check", "orders.item_count", "--database", "archive").returncode == 1

@@ -1,8 +1,10 @@
 """The documentation says what the code says: nothing that a reader can type or meet is left out."""
 
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
+from pkgutil import resolve_name
 from urllib.parse import unquote
 
 import click
@@ -10,9 +12,8 @@ import pytest
 
 import reconcile as package
 from reconcile import Rule, Settle
-from reconcile.cli import _group, reconcile
-from reconcile.declaring import Declaration
-from reconcile.effects import (
+from reconcile.cli import group as _group, reconcile
+from reconcile.kinds import (
     BeUnique,
     FromPython,
     HaveKeys,
@@ -27,9 +28,13 @@ from reconcile.effects import (
 )
 from reconcile.remedies import Call, Enqueue, Resend, Split
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS]
+DECISIONS = ROOT / "docs" / "decisions"
+GUIDES = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *DOCS, DECISIONS / "README.md"]
 TAUGHT = [ROOT / "README.md", ROOT / "docs" / "first-rule.md"]
 
 
@@ -189,7 +194,6 @@ def test_a_rule_that_is_taught_can_be_used(block):
     rules = {name: value for name, value in names.items() if isinstance(value, Rule)}
     assert rules
     for name, rule in rules.items():
-        assert isinstance(rule, Declaration)
         assert [str(fault) for fault in rule.faults()] == [], name
         assert rule.sentence.startswith("Every ")
 
@@ -200,6 +204,33 @@ def test_each_link_leads_somewhere(path, target):
     there = (path.parent / file).resolve() if file else path
     assert there.is_file()
     assert not anchor or anchor in anchors(there.read_text())
+
+
+def mentioned(pattern):
+    for path in GUIDES:
+        for name in sorted(set(re.findall(pattern, path.read_text()))):
+            yield pytest.param(name, id=f"{path.name}-{name}")
+
+
+@pytest.mark.parametrize("path", list(mentioned(r"`((?:[\w.]+/)+[\w.-]*|[\w-]+\.(?:md|toml|py))`")))
+def test_each_path_that_a_guide_names_is_there(path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("name", list(mentioned(r"`(reconcile(?:\.\w+)+)`")))
+def test_each_dotted_name_that_a_guide_names_is_there(name):
+    assert resolve_name(name)
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_import_contract():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    drawn = re.findall(r"^ {4}(\S.*?) {2,}\S", section(text("architecture.md"), "The rooms"), re.MULTILINE)
+    assert drawn == contracts[0]["layers"]
+
+
+def test_each_decision_is_in_the_table():
+    table = (DECISIONS / "README.md").read_text()
+    assert re.findall(r"\]\((\d+-.+?\.md)\)", table) == sorted(path.name for path in DECISIONS.glob("0*.md"))
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

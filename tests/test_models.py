@@ -10,6 +10,7 @@ from django.db.models import CharField, Count, F, Func, Value
 from django.db.models.functions import Cast, Concat
 
 from reconcile import HaveRow, HaveValues, Rule
+from reconcile.core.drift import Guarantee
 from sample_project.shop.models import Order
 from tests import helpers
 from tests.helpers import ROOT, assert_clean, assert_finds, assert_repairs, everything
@@ -45,7 +46,7 @@ def test_a_child_row_that_is_missing_while_its_parent_row_exists_is_inserted():
     assert_repairs(LORRY, insert=1)
     child = Lorry.objects.get(pk=lost.pk)
     assert (child.wheels, child.load, child.plate) == (8, 16, "none")
-    assert LORRY.guarantee("default") == "A"
+    assert LORRY.guarantee("default") == Guarantee.CONSTRAINT
 
 
 def test_a_stale_child_row_is_updated_in_its_own_table():
@@ -157,6 +158,8 @@ def test_arrays_and_ranges_are_compared_and_written():
     assert_repairs(first, update=2)
 
 
+@pytest.mark.once
+@pytest.mark.process
 def test_another_user_model_is_the_one_that_counts():
     """In a project of its own, since a process has one user model."""
     command = [sys.executable, "-m", "tests.swapped"]

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.django import TestCase
 
 from reconcile import AtLeast, HaveRow, HaveValues, Latest, LookedUp, Rule, Within, runs
-from reconcile.drift import EXTRA, MISSING, STALE
+from reconcile.core.drift import EXTRA, MISSING, STALE
+from reconcile.core.scopes import EVERYTHING, Keys, Window
 from reconcile.models import Change
-from reconcile.windows import EVERYTHING, Keys, Window
 from tests.helpers import checked
 from tests.zoo.models import Basket, Bill, Match, Player, Team
 

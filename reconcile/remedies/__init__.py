@@ -3,13 +3,13 @@
 A remedy writes for the keys of one chunk, inside that chunk's transaction, and journals what it wrote.
 """
 
-from reconcile.remedies._base import Journal, Mending, Remedy, Sending, Wrote
-from reconcile.remedies._referring import references_to
+from reconcile.remedies.base import Journal, Message, Remedy, WriteResult
 from reconcile.remedies.call import Call
 from reconcile.remedies.delete import Delete
 from reconcile.remedies.enqueue import Enqueue
 from reconcile.remedies.insert import Insert
 from reconcile.remedies.merge import Merge
+from reconcile.remedies.references import references_to
 from reconcile.remedies.report import Report
 from reconcile.remedies.resend import Resend
 from reconcile.remedies.split import Split
@@ -21,14 +21,13 @@ __all__ = [
     "Enqueue",
     "Insert",
     "Journal",
-    "Mending",
     "Merge",
+    "Message",
     "Remedy",
     "Report",
     "Resend",
-    "Sending",
     "Split",
     "Update",
-    "Wrote",
+    "WriteResult",
     "references_to",
 ]

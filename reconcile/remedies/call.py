@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-from reconcile.drift import Drift
+from reconcile.core.drift import Drift
+from reconcile.core.finder import Finder
+from reconcile.core.function_source import version_faults
+from reconcile.core.options import Option, option_faults
+from reconcile.core.scopes import Keys
 from reconcile.errors import Fault
-from reconcile.finders import Finder
-from reconcile.remedies._base import Journal, Mending, Wrote
-from reconcile.remedies._calling import batch_faults, blamed, called, name_of, still_drifting, takes
-from reconcile.windows import Keys
+from reconcile.remedies.base import Journal, Remedy, WriteResult
+from reconcile.remedies.project_code import (
+    BATCH,
+    accepts,
+    blame,
+    call_function,
+    drifted_records,
+    function_name,
+)
 
 __all__ = ["Call"]
 
+_OPTIONS = (Option("function", callable, "Give a function that takes a list of records."), BATCH)
+
 
 @dataclass(frozen=True)
-class Call(Mending):
+class Call(Remedy):
     """The function gets the locked records of a chunk as a list, in key order, inside the chunk's transaction.
 
     For MISSING and STALE these are the source's records, for EXTRA the rows that nothing owes. It may be `async`.
@@ -25,10 +36,13 @@ class Call(Mending):
     the chunk back, which is halved until the failing record is set aside. Three statements, and the function's own.
 
     batch: most records in one call, and so in one transaction.
+    version: stands for what the function does, where its source text doesn't; change it with each edit.
     """
 
-    function: Any = None
+    function: Any
+    _: KW_ONLY
     batch: int = 500
+    version: str | int | None = None
 
     verb: ClassVar[str] = "called"
 
@@ -39,23 +53,21 @@ class Call(Mending):
 
     def faults(self, drift: Drift, finder: Finder | None) -> Iterator[Fault]:  # noqa: ARG002
         """What isn't a function of one list, or no number of records."""
-        if not callable(self.function):
-            hint = "Give a function that takes a list of records."
-            yield Fault("reconcile.E012", f"Call: function= is {self.function!r}.", hint)
-        elif not takes(self.function, []):
-            said = f"Call: {name_of(self.function)}() can't be called with one list of records."
+        yield from option_faults(self, _OPTIONS, "Call")
+        if callable(self.function) and not accepts(self.function, []):
+            message = f"Call: {function_name(self.function)}() can't be called with one list of records."
             hint = "Give a function that takes it and needs nothing else; functools.partial binds the rest."
-            yield Fault("reconcile.E012", said, hint)
-        yield from batch_faults("Call", self.batch)
+            yield Fault("reconcile.E012", message, hint)
+        yield from version_faults(self.function, self.version, "Call")
 
-    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Call the function with the records of `keys` that drift still."""
-        records = still_drifting(finder, keys)
+        records = drifted_records(finder, keys)
         if not records:
-            return Wrote()
+            return WriteResult()
         # Noted beforehand: the function may delete the rows.
         drifted = [record.pk for record in records]
-        noted = journal.handed_over(self.verb, finder.model, Keys(drifted))
-        with blamed(self.function, finder.using):
-            called(self.function, records)
-        return Wrote.of(self.verb, noted, keys=drifted)
+        recorded = journal.record_handover(self.verb, finder.model, Keys(drifted))
+        with blame(self.function, finder.using):
+            call_function(self.function, records)
+        return WriteResult.of(self.verb, recorded, keys=drifted)

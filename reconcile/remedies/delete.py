@@ -1,4 +1,4 @@
-"""`Delete`: take away rows that nothing owes, if nothing refers to them."""
+"""`Delete`: delete rows that no record owes, if no row refers to them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from typing import Any, ClassVar
 from django.db import IntegrityError
 from django.db.models import F, Model
 
-from reconcile.drift import EXTRA, Drift
+from reconcile.core.drift import EXTRA, Drift
+from reconcile.core.finder import Finder, Rows
+from reconcile.core.row_locks import lock_alike, lock_survivors
+from reconcile.core.scopes import Keys
+from reconcile.db.dialects import dialect_of
+from reconcile.db.django_compat import raw_delete
+from reconcile.db.expressions import Column, columns_of
+from reconcile.db.text_keys import AsText, SameText
 from reconcile.errors import ChunkConflictError, Fault
-from reconcile.finders import Finder, Rows
-from reconcile.remedies._base import Journal, Mending, Wrote
-from reconcile.remedies._locking import beside, secured
-from reconcile.remedies._referring import Reference, Referring, deletion_faults
-from reconcile.sql.dialects import dialect_of
-from reconcile.sql.expressions import Column, columns_of
-from reconcile.sql.texts import AsText, SameText
-from reconcile.windows import Keys
+from reconcile.remedies.base import Journal, Remedy, WriteResult
+from reconcile.remedies.references import Reference, Referring, deletion_faults
 
-__all__ = ["Delete", "Leaving", "delete_rows", "referred"]
+__all__ = ["Delete", "Leaving", "delete_rows", "referred_rows"]
 
 Leaving = Callable[[Reference], "Sequence[AbstractSet[Any]]"]
 
 
 @dataclass(frozen=True)
-class Delete(Mending):
-    """Delete the rows as they are, with their whole images in the journal. For EXTRA, and only where a rule says so.
+class Delete(Remedy):
+    """Delete rows, with their whole images in the journal. For EXTRA, and only if a rule names it.
 
     A row that another row refers to is not deleted, whatever on_delete says: it is set aside with a reason that
     names the model, so nothing cascades. Only a foreign key with DO_NOTHING is passed over, if it has no constraint or
@@ -40,55 +41,55 @@ class Delete(Mending):
     verb: ClassVar[str] = "delete"
 
     def writes(self, finder: Finder) -> Iterable[Column]:
-        """All columns of the rows, which go."""
+        """All columns of the deleted rows."""
         return columns_of(finder.model)
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
-        """Only what is there and owed by nothing can be deleted, and only from one table."""
+        """It serves EXTRA alone, and rows of one table."""
         if drift is not EXTRA:
             return (Fault("reconcile.E012", f"Delete() does not mend {drift} drift.", "Use Report()."),)
         return list(deletion_faults("Delete()", finder.model)) if finder else ()
 
-    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Journal and delete the rows of `keys` that still drift and that nothing refers to."""
-        free, busy = secured(finder, keys)
-        free, busy_too = beside(finder, free)
+        free, busy = lock_survivors(finder, keys)
+        free, busy_too = lock_alike(finder, free)
         # MySQL can't delete from a table that a subquery reads, so the condition is asked beforehand, under the lock.
         extra = finder.keys(free)
-        refused = dict(referred(finder.model, Keys(extra), using=finder.using))
+        refused = dict(referred_rows(finder.model, Keys(extra), using=finder.using))
         deleted = delete_rows(
             finder.model, [key for key in extra if key not in refused], journal, using=finder.using
         )
-        return Wrote.of(self.verb, deleted, busy=[*busy, *busy_too], refused=refused, keys=extra)
+        return WriteResult.of(self.verb, deleted, waiting=[*busy, *busy_too], refused=refused, keys=extra)
 
 
 def delete_rows(model: type[Model], keys: Sequence[Any], journal: Journal, *, using: str) -> int:
-    """Journal and delete locked rows, and nothing else; their number. Two or three statements."""
+    """Journal and delete locked rows. Returns their number. Two or three statements."""
     if not keys:
         return 0
     rows = model._base_manager.using(using).filter(Keys(keys).on("pk"))
-    noted = journal.deleted(model, rows)
+    recorded = journal.record_deletes(model, rows)
     try:
-        deleted = rows._raw_delete(using)
+        deleted = raw_delete(rows, using)
         dialect_of(using).check_references()
     except IntegrityError as error:
         # The references were looked for a moment ago, so this one is new, and the next try will see it.
         raise ChunkConflictError(
             f"{model._meta.label}: a row refers to one of those deleted: {error}"
         ) from error
-    if noted != deleted:
-        raise ChunkConflictError(f"{model._meta.label}: of {noted} rows {deleted} were deleted.")
+    if recorded != deleted:
+        raise ChunkConflictError(f"{model._meta.label}: of {recorded} rows {deleted} were deleted.")
     return deleted
 
 
-def referred(
+def referred_rows(
     model: type[Model],
     keys: Keys,
     *,
     using: str,
     leaving: Leaving = lambda _: (),
 ) -> Iterator[tuple[Any, str]]:
-    """Those of the rows that other rows refer to, each with the reason not to delete it.
+    """Find the rows that other rows refer to, each with the reason not to delete it.
 
     leaving: sets of keys of rows that won't refer to any by the reference any more; all that refer are read where there are
     some.
@@ -106,13 +107,15 @@ def referred(
                 own = AsText(F("pk"), field=each.target)
                 rows = rows.exclude(SameText(own, AsText(F(each.column.attname), field=each.column)))
             # A text that only the collation takes for the key refers to nothing, or the database itself keeps the row.
-            for value in _held(each, rows, leaving(each)):
+            for value in _values_of_rows_that_stay(each, rows, leaving(each)):
                 if value in values:
                     yield values[value], f"{each.name} refers to it. Delete that first, or leave this one."
 
 
-def _held(reference: Reference, rows: Rows, leaving: Sequence[AbstractSet[Any]]) -> Iterable[Any]:
-    """What the reference's column holds in those of the rows that aren't leaving."""
+def _values_of_rows_that_stay(
+    reference: Reference, rows: Rows, leaving: Sequence[AbstractSet[Any]]
+) -> Iterable[Any]:
+    """The values of the reference's column in rows that stay."""
     name = reference.column.attname
     if not any(leaving):
         return rows.values_list(name, flat=True).distinct()

@@ -8,26 +8,29 @@ more after ten minutes: the effect is done at least once, never lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 from reconcile import receipts
-from reconcile.drift import Drift
+from reconcile.core.drift import Drift
+from reconcile.core.finder import Finder, Promise
+from reconcile.core.options import Option, is_whole, option_faults
+from reconcile.core.scopes import Keys
 from reconcile.errors import Fault, nearest
-from reconcile.finders import Finder, Promise
-from reconcile.remedies._base import Journal, Mending, Sending, Wrote
-from reconcile.windows import Keys
+from reconcile.remedies.base import Journal, Message, Remedy, WriteResult
 
 __all__ = ["Enqueue"]
 
 _MOST = 5_000
-"""Keys that a chunk takes."""
+"""Most keys of one chunk."""
+
+_OPTIONS = (Option("batch", is_whole(1, _MOST), f"Give a number from 1 to {_MOST}."),)
 
 
 @dataclass(frozen=True)
-class Enqueue(Mending):
+class Enqueue(Remedy):
     """Send `task.delay([key, …])` with the keys of up to `batch` records.
 
     task: a Celery task, or the name under which one is registered. It is given numbers as they are and other keys as
@@ -39,6 +42,7 @@ class Enqueue(Mending):
     """
 
     task: Any
+    _: KW_ONLY
     batch: int = 500
 
     verb: ClassVar[str] = "enqueued"
@@ -49,52 +53,40 @@ class Enqueue(Mending):
         """One message a chunk."""
         return self.batch
 
-    def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:  # noqa: ARG002
-        """A task that can't be found, and a batch that is none."""
-        found = []
-        if isinstance(self.task, str):
-            known = _registered()
-            if self.task not in known:
-                hint = (
-                    nearest(self.task, known).strip()
-                    or "Give the name of a task of this project's Celery application."
-                )
-                found.append(
-                    Fault("reconcile.E012", f"Enqueue: no task is registered as {self.task!r}.", hint)
-                )
-        elif not _is_task(self.task):
-            hint = "Give a Celery task, decorated with @shared_task, or its registered name."
-            found.append(Fault("reconcile.E012", f"Enqueue: {self.task!r} is no task.", hint))
-        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or not 1 <= self.batch <= _MOST:
-            found.append(
-                Fault(
-                    "reconcile.E012",
-                    f"Enqueue: batch= is {self.batch!r}.",
-                    f"Give a number from 1 to {_MOST}.",
-                )
-            )
-        return found
+    def faults(self, drift: Drift, finder: Finder | None) -> Iterator[Fault]:  # noqa: ARG002
+        """The task must be registered, and the batch must be a number of records."""
+        yield from option_faults(self, _OPTIONS, "Enqueue")
+        if not isinstance(self.task, str):
+            if not _is_task(self.task):
+                hint = "Give a Celery task, decorated with @shared_task, or its registered name."
+                yield Fault("reconcile.E012", f"Enqueue: {self.task!r} is no task.", hint)
+            return
+        known = _registered_tasks()
+        if self.task not in known:
+            other = "Give the name of a task of this project's Celery application."
+            hint = nearest(self.task, known).strip() or other
+            yield Fault("reconcile.E012", f"Enqueue: no task is registered as {self.task!r}.", hint)
 
-    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
-        """Promise and journal those of `keys` that have still drifted; the message is the caller's to send."""
-        promised = [] if finder.promise is None else _promised(finder, finder.promise, keys)
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
+        """Promise and journal the keys that still drift. The outbox sends the message."""
+        promised = [] if finder.promise is None else _promise(finder, finder.promise, keys)
         owing = finder.keys(keys) if finder.promise is None else [key for key, _ in promised]
         if not owing:
-            return Wrote(promised=finder.promise is not None)
-        journal.handed_over(self.verb, finder.model, Keys(owing))
+            return WriteResult(promised=finder.promise is not None)
+        journal.record_handover(self.verb, finder.model, Keys(owing))
         numbers = [number for _, number in promised]
-        sending = Sending(
+        message = Message(
             what=f"{len(owing)} records to task {_name(self.task)}",
             model=finder.model,
             keys=Keys(owing),
             send=partial(_send, self.task, [_plain(key) for key in owing]),
-            done=partial(receipts.sent, numbers, using=finder.using) if numbers else _nothing,
-            failed=partial(receipts.forsake, numbers, using=finder.using) if numbers else _nothing,
+            done=partial(receipts.mark_sent, numbers, using=finder.using) if numbers else _do_nothing,
+            failed=partial(receipts.forsake, numbers, using=finder.using) if numbers else _do_nothing,
         )
-        return Wrote.of(self.verb, len(owing), promised=finder.promise is not None, sending=(sending,))
+        return WriteResult.of(self.verb, len(owing), promised=finder.promise is not None, messages=(message,))
 
 
-def _promised(finder: Finder, promise: Promise, keys: Keys) -> list[tuple[Any, int]]:
+def _promise(finder: Finder, promise: Promise, keys: Keys) -> list[tuple[Any, int]]:
     return receipts.promise(promise.name, finder.find(keys), promise.void)
 
 
@@ -102,13 +94,13 @@ def _send(task: Any, keys: list[Any]) -> None:
     if isinstance(task, str):
         from celery import current_app
 
-        _registered()
+        _registered_tasks()
         task = current_app.tasks[task]
     task.delay(keys)
 
 
-def _nothing() -> None:
-    """Nothing was promised."""
+def _do_nothing() -> None:
+    """Do nothing: there is no promise."""
 
 
 def _plain(key: Any) -> Any:
@@ -126,7 +118,7 @@ def _is_task(value: Any) -> bool:
     return isinstance(value, Task)
 
 
-def _registered() -> set[str]:
+def _registered_tasks() -> set[str]:
     """Names of the tasks of the project's Celery application."""
     from celery import current_app
 

@@ -1,4 +1,4 @@
-"""`Insert`: write the rows that are owed."""
+"""`Insert`: write the rows that are missing."""
 
 from __future__ import annotations
 
@@ -8,22 +8,62 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from django.db import IntegrityError, transaction
+from django.db.models import Model
 
-from reconcile.drift import MISSING, Drift
-from reconcile.errors import ChunkConflictError, Fault, NotMendedError
-from reconcile.finders import Finder, Insertion, Rows
-from reconcile.remedies._base import Journal, Mending, Wrote
-from reconcile.remedies._deriving import derive
-from reconcile.sql.dialects import dialect_of
-from reconcile.sql.statements import insert_select
-from reconcile.windows import Keys
+from reconcile.core.drift import MISSING, Drift
+from reconcile.core.finder import Derivation, Finder, Insertion, Rows
+from reconcile.core.scopes import Keys
+from reconcile.db.dialects import dialect_of
+from reconcile.db.statements import insert_select
+from reconcile.errors import ChunkConflictError, Fault, NotRepairedError
+from reconcile.remedies.base import Journal, Remedy, WriteResult
 
-__all__ = ["Insert"]
+__all__ = ["Insert", "derive"]
+
+BATCH = 500
+"""Rows in one INSERT."""
+
+
+def derive(derivation: Derivation, keys: Keys, journal: Journal, *, using: str) -> WriteResult:
+    """Insert and journal the missing rows of the records of `keys`."""
+    label = derivation.model._meta.label
+    before = Keys(list(derivation.present(keys).values_list("pk", flat=True)))
+    made = _insert_derived(derivation, keys, using)
+    names = [field.attname for field in derivation.identity]
+    wanted = {tuple(getattr(row, name) for name in names) for row in made}
+    found = derivation.present(keys).exclude(before.on("pk")).values_list("pk", *names)
+    new = [key for key, *identity in found if tuple(identity) in wanted]
+    if len(new) < len(made):
+        raise NotRepairedError(
+            f"A new {label} is not found by its link and key: is a link NULL, or does something in the database "
+            "change what is written?"
+        )
+    if len(new) > len(made):
+        raise ChunkConflictError(
+            f"{label}: {len(made)} rows were inserted and {len(new)} found; another session inserts the same rows."
+        )
+    rows = derivation.model._base_manager.using(using).filter(Keys(new).on("pk"))
+    return WriteResult.of("insert", journal.record_inserts(derivation.model, rows))
+
+
+def _insert_derived(derivation: Derivation, keys: Keys, using: str) -> Sequence[Any]:
+    """Insert the rows. If another session was first, the second try sees its rows."""
+    for last in (False, True):
+        rows: list[Model] = derivation.owed(keys)
+        try:
+            with transaction.atomic(using=using), dialect_of(using).detect_conflicts(derivation.model):
+                derivation.model._base_manager.using(using).bulk_create(rows, batch_size=BATCH)
+        except IntegrityError:
+            if last:
+                raise
+        else:
+            return rows
+    raise AssertionError("The second try returns or raises.")  # pragma: no cover
 
 
 @dataclass(frozen=True)
-class Insert(Mending):
-    """`INSERT … SELECT`, so values are computed by the database; the default for MISSING.
+class Insert(Remedy):
+    """`INSERT … SELECT`, so that the database computes the values. The default for MISSING.
 
     Where a column's value must be made once a row in Python (a token, a uuid), the rows are made in
     Python instead. Written rows are found by their link, never by what an insert returned. One statement on PostgreSQL, else
@@ -32,15 +72,18 @@ class Insert(Mending):
     """
 
     verb: ClassVar[str] = "insert"
+    inserts: ClassVar[bool] = True
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
-        """Only what is missing can be inserted."""
-        mendable = finder and (finder.insertion is not None or finder.derivation is not None)
-        if mendable if finder else drift is MISSING:
+        """It serves MISSING alone."""
+        mends = drift is MISSING
+        if finder is not None:
+            mends = finder.insertion is not None or finder.derivation is not None
+        if mends:
             return ()
         return (Fault("reconcile.E012", f"Insert() does not mend {drift} drift.", "Use Report()."),)
 
-    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Insert and journal the rows that the records of `keys` owe."""
         if finder.derivation is not None:
             return derive(finder.derivation, keys, journal, using=finder.using)
@@ -48,51 +91,57 @@ class Insert(Mending):
         if insertion is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to insert.")
         every, before = keys, Keys(())
-        written, noted = _all_at_once(insertion, keys, journal, using=finder.using)
+        written, recorded = _all_at_once(insertion, keys, journal, using=finder.using)
         if not written:
             keys, before = _still_missing(finder, insertion, keys)
-            written = sum(_insert(insertion, keys, passing_over=True) for _ in range(insertion.passes))
-            noted = journal.inserted(insertion.model, insertion.present(keys).exclude(before.on("pk")))
-        if noted < written:
-            raise NotMendedError(
+            written = sum(
+                _insert(insertion, keys, skip_conflicts=True) for _ in range(insertion.rows_per_record)
+            )
+            recorded = journal.record_inserts(
+                insertion.model, insertion.present(keys).exclude(before.on("pk"))
+            )
+        if recorded < written:
+            raise NotRepairedError(
                 f"A new {insertion.model._meta.label} is not found by its link: does where= exclude it, is a link "
                 "NULL, or does something in the database change what is written?"
             )
-        if noted != written:
+        if recorded != written:
             raise ChunkConflictError(
-                f"{insertion.model._meta.label}: {written} rows were inserted and {noted} found by their link; "
+                f"{insertion.model._meta.label}: {written} rows were inserted and {recorded} found by their link; "
                 "another session inserts the same rows."
             )
         # Each record had no row, and by its link one was found after it was written.
-        seen = insertion.passes == 1 and noted == len(every.values) and not before.values
-        return Wrote.of(self.verb, written, seen=seen, keys=keys.values)
+        seen = insertion.rows_per_record == 1 and recorded == len(every.values) and not before.values
+        return WriteResult.of(self.verb, written, verified=seen, keys=keys.values)
 
 
 def _all_at_once(insertion: Insertion, keys: Keys, journal: Journal, *, using: str) -> tuple[int, int]:
-    """Insert and note a row for each of the records, and how many these are; 0, and nothing done, where one owes none any more.
+    """Insert and journal one row for each record, in one statement. Returns their number; 0, and does nothing, if one no longer owes a row.
 
     If each record gets its row, none had one, and all that are there are this chunk's. Asking beforehand would cost a
     statement that reads as much as the insert; the savepoint costs next to nothing. Nor does it pass over rows of
     others, which takes a third longer: whatever keeps one row from being inserted is seen the second time.
     """
-    if insertion.passes != 1:
+    if insertion.rows_per_record != 1:
         return 0, 0
-    whole, written, noted = False, 0, 0
+    whole, written, recorded = False, 0, 0
     with suppress(IntegrityError, ChunkConflictError), transaction.atomic(using=using):
         model, present = insertion.model, insertion.present
         done = None
-        if not insertion.made:
-            done = journal.insert(model, insertion.selected, insertion.claimed, present, keys)
-        written, noted = done or (_insert(insertion, keys, passing_over=False), 0)
+        if not insertion.makers:
+            done = journal.insert_and_record(
+                model, insertion.selected, insertion.owed_unchecked, present, keys
+            )
+        written, recorded = done or (_insert(insertion, keys, skip_conflicts=False), 0)
         whole = written == len(keys.values)
         if whole and done is None:
-            noted = journal.inserted(model, present(keys))
+            recorded = journal.record_inserts(model, present(keys))
         transaction.set_rollback(not whole, using=using)
-    return (written, noted) if whole else (0, 0)
+    return (written, recorded) if whole else (0, 0)
 
 
 def _still_missing(finder: Finder, insertion: Insertion, keys: Keys) -> tuple[Keys, Keys]:
-    """The records that still lack a row, and the rows that these have already.
+    """Read the records that still lack a row, and the rows that they have already.
 
     The keys were found before they were locked, and somebody may have mended some of them meanwhile.
     """
@@ -100,26 +149,26 @@ def _still_missing(finder: Finder, insertion: Insertion, keys: Keys) -> tuple[Ke
     return missing, Keys(list(insertion.present(missing).values_list("pk", flat=True)))
 
 
-def _insert(insertion: Insertion, keys: Keys, *, passing_over: bool) -> int:
+def _insert(insertion: Insertion, keys: Keys, *, skip_conflicts: bool) -> int:
     owed = insertion.owed(keys)
-    if not insertion.made:
-        return insert_select(insertion.model, insertion.selected, owed, passing_over=passing_over)
-    rows = [_made(insertion, values) for values in owed]
+    if not insertion.makers:
+        return insert_select(insertion.model, insertion.selected, owed, skip_conflicts=skip_conflicts)
+    rows = [_call_makers(insertion, values) for values in owed]
     manager = insertion.model._base_manager.using(owed.db)
     dialect = dialect_of(owed.db)
-    before = _linked(insertion, keys)
-    with dialect.noticing_others(insertion.model):
+    before = _count_linked(insertion, keys)
+    with dialect.detect_conflicts(insertion.model):
         # On MySQL it would be INSERT IGNORE, which hides other faults too.
-        passes_over = passing_over and dialect.passes_over(insertion.model)
-        manager.bulk_create(rows, batch_size=1000, ignore_conflicts=passes_over)
-    return _linked(insertion, keys) - before
+        skips = skip_conflicts and dialect.skips_conflicts(insertion.model)
+        manager.bulk_create(rows, batch_size=1000, ignore_conflicts=skips)
+    return _count_linked(insertion, keys) - before
 
 
-def _linked(insertion: Insertion, keys: Keys) -> int:
+def _count_linked(insertion: Insertion, keys: Keys) -> int:
     present: Rows = insertion.present(keys)
     return present.count()
 
 
-def _made(insertion: Insertion, values: Sequence[Any]) -> Any:
+def _call_makers(insertion: Insertion, values: Sequence[Any]) -> Any:
     attributes = {field.attname: value for field, value in zip(insertion.selected, values, strict=True)}
-    return insertion.model(**attributes, **{name: make() for name, make in insertion.made.items()})
+    return insertion.model(**attributes, **{name: make() for name, make in insertion.makers.items()})

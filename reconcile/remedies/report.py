@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from reconcile.drift import Drift
+from reconcile.core.drift import Drift
+from reconcile.core.finder import Finder
+from reconcile.core.scopes import Keys
 from reconcile.errors import Fault
-from reconcile.finders import Finder
-from reconcile.remedies._base import Journal, Mending, Wrote
-from reconcile.windows import Keys
+from reconcile.remedies.base import Journal, Remedy, WriteResult
 
 __all__ = ["Report"]
 
 
 @dataclass(frozen=True)
-class Report(Mending):
+class Report(Remedy):
     """Leave the drift to people. The default for EXTRA."""
 
     verb: ClassVar[str] = ""
@@ -25,6 +25,6 @@ class Report(Mending):
         """None: any drift can be reported."""
         return ()
 
-    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:  # noqa: ARG002
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:  # noqa: ARG002
         """Nothing is written."""
-        return Wrote()
+        return WriteResult()

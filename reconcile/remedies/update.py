@@ -1,25 +1,82 @@
-"""`Update`: set stale columns to what they should be."""
+"""`Update`: set stale columns to the values that they must have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from reconcile.drift import STALE, Drift
-from reconcile.errors import ChunkConflictError, Fault, NotMendedError
-from reconcile.finders import Finder
-from reconcile.remedies._base import Journal, Mending, Wrote
-from reconcile.remedies._locking import locked, secured
-from reconcile.remedies._rewriting import rewrite
-from reconcile.sql.statements import KEY, update_from
-from reconcile.windows import Keys
+from django.db.models import Field, JSONField, Model, Value
+from django.db.models.functions import Cast
 
-__all__ = ["Update"]
+from reconcile.core.drift import STALE, Drift
+from reconcile.core.finder import Finder, Rewrite, Rewriting
+from reconcile.core.row_locks import lock_rows, lock_survivors
+from reconcile.core.scopes import Keys
+from reconcile.db.columns import JSON_NULL
+from reconcile.db.statements import KEY, update_from
+from reconcile.errors import ChunkConflictError, Fault, NotRepairedError
+from reconcile.remedies.base import Journal, Remedy, WriteResult
+
+__all__ = ["BATCH", "Update", "rewrite"]
+
+BATCH = 500
+"""Rows in one UPDATE, each with a branch of a CASE for each column."""
+
+
+def rewrite(rewriting: Rewriting, keys: Keys, journal: Journal, *, using: str) -> WriteResult:
+    """Journal, update and confirm the stale rows of `keys`; rows that can't be written are refused."""
+    found = list(rewriting.wanted(keys))
+    free, locked = {each.key for each in found}, 0
+    if not rewriting.own:
+        # The values are computed again once the rows are locked, since somebody may have written them meanwhile.
+        free = {*lock_rows(rewriting.model, free, using=using).values}
+        locked, found = len(found), [each for each in rewriting.wanted(keys) if each.key in free]
+    stale = [each for each in found if each.refusal is None]
+    recorded = journal.record_before(rewriting.model, rewriting.fields, Keys([each.key for each in stale]))
+    written = _write(rewriting, stale, using)
+    completed = journal.record_after(rewriting.model, rewriting.fields)
+    if not recorded == written == completed:
+        raise ChunkConflictError(
+            f"{rewriting.model._meta.label}: of {recorded} stale rows {written} were updated; another session writes them."
+        )
+    refused = {each.key: each.refusal.reason for each in found if each.refusal is not None}
+    if rewriting.own:
+        return WriteResult.of("update", written, refused=refused, keys=[each.key for each in stale])
+    locked -= len(found)
+    if locked and any(each.key in free and each.refusal is None for each in rewriting.wanted(keys)):
+        raise NotRepairedError(
+            f"{rewriting.model._meta.label}: rows that nobody holds are still stale after the update."
+        )
+    return WriteResult.of("update", written, waiting_rows=locked, refused=refused)
+
+
+def _write(rewriting: Rewriting, stale: Sequence[Rewrite], using: str) -> int:
+    if not stale:
+        return 0
+    rows = [_instance(rewriting.model, each, rewriting.fields, using) for each in stale]
+    manager = rewriting.model._base_manager.using(using)
+    return int(manager.bulk_update(rows, [field.name for field in rewriting.fields], batch_size=BATCH))
+
+
+def _instance(model: type[Model], row: Rewrite, fields: Iterable[Field[Any, Any]], using: str) -> Model:
+    """An instance with its key alone: other columns are not read, and defaults are not called."""
+    instance = model.from_db(using, [str(model._meta.pk.attname)], [row.key])
+    for field in fields:
+        value = row.values[field.attname]
+        setattr(instance, field.attname, _as_document(value) if isinstance(field, JSONField) else value)
+    return instance
+
+
+def _as_document(value: Any) -> Any:
+    """The value of a JSON column as `bulk_update` takes it, which would write None as the JSON value null."""
+    if value is None:
+        return Value(None)
+    return Cast(Value("null"), JSONField()) if value is JSON_NULL else value
 
 
 @dataclass(frozen=True)
-class Update(Mending):
+class Update(Remedy):
     """Write only the rule's columns, only where they differ, never through `save()`. The default for STALE.
 
     Four statements: the stale keys, their images, the update, the images after it. On MariaDB and MySQL what is to be
@@ -32,42 +89,44 @@ class Update(Mending):
     verb: ClassVar[str] = "update"
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
-        """Only what is there can be updated."""
-        mendable = finder and (finder.correction is not None or finder.rewriting is not None)
-        if mendable if finder else drift is STALE:
+        """It serves STALE alone."""
+        mends = drift is STALE
+        if finder is not None:
+            mends = finder.correction is not None or finder.rewriting is not None
+        if mends:
             return ()
         return (Fault("reconcile.E012", f"Update() does not mend {drift} drift.", "Use Report()."),)
 
-    def write(self, finder: Finder, keys: Keys, journal: Journal) -> Wrote:
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Journal, update and confirm the stale rows of `keys`."""
         if finder.rewriting is not None:
             return rewrite(finder.rewriting, keys, journal, using=finder.using)
         correction = finder.correction
         if correction is None:
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to update.")
-        keys, busy = secured(finder, keys)
+        keys, busy = lock_survivors(finder, keys)
         wanted = correction.wanted(keys)
         stale = Keys(list(wanted.values_list(KEY, flat=True)))
-        free = stale if correction.own else locked(correction.model, stale.values, using=wanted.db)
-        held = {*stale.values} - {*free.values}
-        records = _drifted(finder, keys, stale)
-        noted = journal.before(correction.model, correction.fields, free)
+        free = stale if correction.own else lock_rows(correction.model, stale.values, using=wanted.db)
+        locked = {*stale.values} - {*free.values}
+        records = _drifted_keys(finder, keys, stale)
+        recorded = journal.record_before(correction.model, correction.fields, free)
         written = update_from(correction.model, correction.fields, wanted.filter(free.on("pk")))
-        completed = journal.after(correction.model, correction.fields)
-        if not noted == written == completed:
+        completed = journal.record_after(correction.model, correction.fields)
+        if not recorded == written == completed:
             raise ChunkConflictError(
-                f"{correction.model._meta.label}: of {noted} stale rows {written} were updated; another session "
+                f"{correction.model._meta.label}: of {recorded} stale rows {written} were updated; another session "
                 "writes what they are computed from."
             )
-        if held and not held.issuperset(wanted.values_list(KEY, flat=True)):
-            raise NotMendedError(
+        if locked and not locked.issuperset(wanted.values_list(KEY, flat=True)):
+            raise NotRepairedError(
                 f"{correction.model._meta.label}: rows that nobody holds are still stale after the update."
             )
-        return Wrote.of(self.verb, written, busy=busy, held=len(held), keys=records)
+        return WriteResult.of(self.verb, written, waiting=busy, waiting_rows=len(locked), keys=records)
 
 
-def _drifted(finder: Finder, keys: Keys, stale: Keys) -> Sequence[Any] | None:
-    """The records that still drift; None where all may. One statement where fewer rows are stale than there are records."""
+def _drifted_keys(finder: Finder, keys: Keys, stale: Keys) -> Sequence[Any] | None:
+    """The keys that still drift; None if all may. One statement if fewer rows are stale than there are records."""
     if finder.correction is not None and finder.correction.own:
         return stale.values
     return finder.keys(keys) if len(stale.values) < len(keys.values) else None

@@ -1,1 +1,1 @@
-"""What people and machines read: one file per format. Reports are values in, text or rich renderables out; they print nothing."""
+"""The reports, one file per format. A format takes values and returns text or rich renderables; it prints nothing."""

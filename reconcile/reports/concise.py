@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from reconcile.checking import RuleCheck
-from reconcile.reports._saying import paragraphs, place, plain, told
-from reconcile.reports._summary import CheckReport
+from reconcile.detect.checking import RuleCheck
+from reconcile.reports.findings import CheckReport, is_reported, paragraphs, place, plain
 
 __all__ = ["check_report"]
 
 
 def check_report(report: CheckReport) -> str:
-    """The lines, in the order of the rules; empty where all is clean."""
-    return "\n".join(_line(report, check) for check in report.checks if told(report, check))
+    """The lines, in the order of the rules; empty if every rule passes."""
+    return "\n".join(_line(report, check) for check in report.checks if is_reported(report, check))
 
 
 def _line(report: CheckReport, check: RuleCheck) -> str:
     path, line = place(check.rule) or ("<unknown>", 1)
-    said = " ".join(paragraphs(report, check))
-    return f"{plain(path)}:{line}: {plain(check.rule.name)} {check.status}: {said}"
+    text = " ".join(paragraphs(report, check))
+    return f"{plain(path)}:{line}: {plain(check.rule.name)} {check.status}: {text}"

@@ -1,21 +1,20 @@
-"""The `github` format: workflow commands that GitHub Actions shows as annotations, one a rule, at the rule's line."""
+"""The `github` format: workflow commands. GitHub Actions shows each as an annotation at the line of the rule."""
 
 from __future__ import annotations
 
-from reconcile.checking import RuleCheck
-from reconcile.drift import Status
-from reconcile.reports._saying import message, place, told
-from reconcile.reports._summary import CheckReport
+from reconcile.core.drift import Status
+from reconcile.detect.checking import RuleCheck
+from reconcile.reports.findings import CheckReport, is_reported, message, place
 
 __all__ = ["check_report"]
 
 
 def check_report(report: CheckReport) -> str:
-    """A line a rule that warns, fails or can't be evaluated; empty where all is clean.
+    """One line for each rule that warns, fails or can't be evaluated; empty if every rule passes.
 
-    What makes the check fail is an error, so a warning is one under `--fail-on warn`.
+    The level is `error` for everything that fails the check, so with `--fail-on warn` for warnings, too.
     """
-    return "\n".join(_annotation(report, check) for check in report.checks if told(report, check))
+    return "\n".join(_annotation(report, check) for check in report.checks if is_reported(report, check))
 
 
 def _annotation(report: CheckReport, check: RuleCheck) -> str:
@@ -24,15 +23,15 @@ def _annotation(report: CheckReport, check: RuleCheck) -> str:
     if where := place(check.rule):
         properties = {"file": where[0], "line": str(where[1])}
     properties["title"] = f"{check.rule.name} {check.status}"
-    listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-    return f"::{level} {listed}::{_data(message(report, check))}"
+    text = ",".join(f"{name}={_escape_property(value)}" for name, value in properties.items())
+    return f"::{level} {text}::{_escape_message(message(report, check))}"
 
 
-def _data(text: str) -> str:
-    """As the runner's own toolkit escapes a command's message; the percent sign first, since the others make some."""
+def _escape_message(text: str) -> str:
+    """Escape a message, as GitHub's toolkit does. The percent sign comes first, since the other escapes contain it."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _property(text: str) -> str:
-    """As it escapes a command's properties, which a colon or a comma would end."""
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+def _escape_property(text: str) -> str:
+    """Escape a property, as GitHub's toolkit does: a colon or a comma would end it."""
+    return _escape_message(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,6 +1,6 @@
-"""The `html` format: one file that needs no network, to be kept as a build's artefact and read on a phone.
+"""The `html` format: one page that loads nothing from the network, with the trend of each rule.
 
-Its layout is templates/check.html; here stands what goes into it.
+templates/check.html has the layout; this module has the values.
 """
 
 from __future__ import annotations
@@ -8,21 +8,78 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.template import Context, Engine, Template
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
-from reconcile.checking import RuleCheck
-from reconcile.drift import Drift, Status
-from reconcile.reports._catalogue import finders_of, in_order, sql_of
-from reconcile.reports._facts import GUARANTEES
-from reconcile.reports._saying import headline, keys, local, next_step, place, plain, prose, told
-from reconcile.reports._sparkline import sparkline
-from reconcile.reports._summary import CheckReport, Overall
-from reconcile.reports.text import plural
-from reconcile.sql.dialects import dialect_of
+from reconcile.core.drift import GUARANTEE_MEANINGS, Drift, Status
+from reconcile.db.dialects import dialect_of
+from reconcile.detect.checking import RuleCheck
+from reconcile.reports.facts import plural
+from reconcile.reports.findings import (
+    CheckReport,
+    Overall,
+    has_part,
+    headline,
+    keys,
+    local_time,
+    next_step,
+    place,
+    plain,
+    prose,
+)
+from reconcile.reports.statements import finders_of, sort_constants, sql_of
 
-__all__ = ["check_report"]
+if TYPE_CHECKING:
+    from reconcile.runs.results import PastRun
+
+__all__ = ["check_report", "sparkline"]
+
+_HEIGHT, _BAR, _GAP = 32, 7, 2
+
+
+def sparkline(past: Sequence[PastRun], *, now: int) -> SafeString:
+    """The trend as an SVG with a caption; its title gives the numbers in words. Empty if there are no earlier runs."""
+    if not past:
+        return SafeString()
+    numbers = [*(each.drifted for each in past), now]
+    most = max(numbers)
+    period = f"a run of {_day(past[0])}"
+    if len(past) > 1:
+        period = f"{len(past)} earlier runs since {_day(past[0])}"
+    title = f"Drifted rows after {period}: {', '.join(f'{each:,}' for each in numbers[:-1])}; now {now:,}."
+    bars = format_html_join(
+        "",
+        '<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>',
+        (
+            (
+                "now" if position == len(past) else "then",
+                position * (_BAR + _GAP),
+                _HEIGHT - _height(number, most),
+                _BAR,
+                _height(number, most),
+            )
+            for position, number in enumerate(numbers)
+        ),
+    )
+    width = len(numbers) * (_BAR + _GAP) - _GAP
+    return format_html(
+        '<figure class="trend"><svg role="img" viewBox="0 0 {} {}" width="{}" height="{}"><title>{}</title>{}</svg>'
+        "<figcaption>After {}, at most {}</figcaption></figure>",
+        width, _HEIGHT, width, _HEIGHT, title, bars, period, f"{most:,}",
+    )  # fmt: skip
+
+
+def _height(number: int, most: int) -> int:
+    """The height of a bar in pixels: a line for no drift, at least 4 for any drift, and all of it for the most."""
+    return max(4, round(_HEIGHT * number / most)) if number else 1
+
+
+def _day(past: PastRun) -> str:
+    return f"{local_time(past.at):%d %B %Y}".lstrip("0")
+
 
 _OVERALL: Mapping[Overall, str] = {
     "clean": "All clean",
@@ -34,29 +91,29 @@ _WORST_FIRST = (Status.ERROR, Status.FAIL, Status.WARN, Status.PASS)
 
 
 def check_report(report: CheckReport) -> str:
-    """The page: the outcome, then each rule that is to be looked at, worst first, then those that passed."""
+    """The page: the outcome, then each rule that does not pass, worst first, then the rules that pass."""
     ordered = sorted(report.checks, key=lambda check: _WORST_FIRST.index(check.status))
-    with dialect_of(report.database).unasked():
-        looked_at = [_looked_at(report, check) for check in ordered if told(report, check)]
-    passed = [_summary(report, check) for check in ordered if not told(report, check)]
+    with dialect_of(report.database).without_server():
+        looked_at = [_rule_to_look_at(report, check) for check in ordered if has_part(report, check)]
+    passed = [_summary(report, check) for check in ordered if not has_part(report, check)]
     context = {
         "status": report.status,
         "outcome": _OVERALL[report.status],
-        "at": local(report.at).strftime("%d %B %Y, %H:%M %Z").lstrip("0").rstrip() if report.at else "",
+        "at": local_time(report.at).strftime("%d %B %Y, %H:%M %Z").lstrip("0").rstrip() if report.at else "",
         "database": plain(report.database),
         "run": report.run,
         "seconds": f"{report.seconds:.1f}",
         "tiles": _tiles(report),
         "looked_at": looked_at,
         "passed": passed,
-        "passed_said": plural(len(passed), "rule"),
+        "passed_rules": plural(len(passed), "rule"),
     }
     return _template().render(Context(context)).strip()
 
 
 @cache
 def _template() -> Template:
-    """Of an engine of its own, since a project's may be another, or have other folders."""
+    """The template, from an engine of its own: the project may have another engine, or other folders."""
     engine = Engine(dirs=[str(Path(__file__).parent / "templates")])
     return engine.get_template("check.html")
 
@@ -92,12 +149,13 @@ def _summary(report: CheckReport, check: RuleCheck) -> Mapping[str, Any]:
     }
 
 
-def _looked_at(report: CheckReport, check: RuleCheck) -> Mapping[str, Any]:
+def _rule_to_look_at(report: CheckReport, check: RuleCheck) -> Mapping[str, Any]:
     found = {each.drift: each for each in keys(report, check)}
     step = next_step(report, check)
     return {
         **_summary(report, check),
         "error": prose(check.error or ""),
+        "remarks": [prose(remark) for remark in check.remarks],
         "counts": [(str(drift), f"{each.number:,}") for drift, each in found.items()],
         "kinds": [
             {"drift": str(drift), "shown": each.shown, "more": f"{each.more:,}" if each.more else ""}
@@ -105,7 +163,7 @@ def _looked_at(report: CheckReport, check: RuleCheck) -> Mapping[str, Any]:
             if each.shown
         ],
         "guarantee": check.guarantee,
-        "guaranteed": GUARANTEES.get(check.guarantee, ""),  # type: ignore[call-overload]
+        "guaranteed": GUARANTEE_MEANINGS[check.guarantee] if check.guarantee else "",
         "step": step[0] if step else "",
         "command": plain(step[1]) if step else "",
         "statements": [] if check.error else _statements(report, check, set(found)),
@@ -113,8 +171,8 @@ def _looked_at(report: CheckReport, check: RuleCheck) -> Mapping[str, Any]:
 
 
 def _statements(report: CheckReport, check: RuleCheck, drifts: set[Drift]) -> Sequence[tuple[str, str]]:
-    """The SELECT of each kind of drift that was found, where the rule has one to show."""
-    rule = in_order(check.rule)
-    found = [each for each in finders_of(rule, report.database) if each.drift in drifts]
-    shown = [(str(each.drift), sql_of(rule, each, report.database)) for each in found]
+    """For each kind of drift that was found, its SELECT, unless the rule has none to show."""
+    rule = sort_constants(check.rule)
+    finders = [finder for finder in finders_of(rule, report.database) if finder.drift in drifts]
+    shown = [(str(finder.drift), sql_of(rule, finder, report.database)) for finder in finders]
     return [(drift, sql) for drift, sql in shown if sql]

@@ -1,4 +1,4 @@
-"""The `json` format, version 1: a stable object for machines."""
+"""The `json` format, version 1: one object, whose keys stay the same in all releases of this version."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ from datetime import date, time
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from reconcile.checking import RuleCheck
-from reconcile.drift import EXTRA, MISSING, STALE
-from reconcile.effects import Lift
-from reconcile.explaining import Explanation, Part
-from reconcile.judging import UNSAID, Judgement, Made, Row, Subject
-from reconcile.reports._summary import CheckReport, RepairReport
-from reconcile.rules import Rule
+from reconcile.baseline import Comparison, Rows
+from reconcile.core.drift import EXTRA, MISSING, STALE, Drift
+from reconcile.detect.checking import RuleCheck
+from reconcile.detect.explaining import Explanation, Part
+from reconcile.detect.inspecting import NOT_STATED, Cell, Inspection, MadeInPython, Row, Subject
+from reconcile.kinds import ConstraintAdvice
+from reconcile.reports.findings import UNDONE, BaselineReport, CheckReport, RepairReport, UndoReport
+from reconcile.rules.rule import Rule
 
 if TYPE_CHECKING:
     from reconcile.models import Run
-    from reconcile.runs import RuleRepair
+    from reconcile.runs import RuleRepair, RuleUndo
 
 __all__ = [
+    "baseline_report",
     "check_report",
     "explanation",
-    "judgement",
+    "inspection",
     "repair_report",
     "rules_report",
     "run_report",
+    "run_state_report",
     "runs_report",
-    "steered_report",
+    "undo_report",
 ]
 
 
 def check_report(report: CheckReport) -> str:
     """The object that the documentation gives for `check --format json`."""
-    return _dumped(
+    return _dump(
         {
-            "version": 1,
             "run": report.run,
             "database": report.database,
             "status": report.status,
             "seconds": round(report.seconds, 3),
-            "rules": [_check(each, report.origins) for each in report.checks],
+            "rules": [_check(check, report.origins) for check in report.checks],
         }
     )
 
@@ -55,8 +57,9 @@ def _check(check: RuleCheck, origins: Mapping[tuple[str, str], str]) -> dict[str
         "missing": check.tally[MISSING],
         "stale": check.tally[STALE],
         "extra": check.tally[EXTRA],
-        "guarantee": check.guarantee or None,
+        "guarantee": check.guarantee,
         "seconds": round(check.seconds, 3),
+        "remarks": list(check.remarks),
         "samples": [
             {
                 "drift": str(sample.drift),
@@ -75,20 +78,19 @@ def _origin(origin: str | None) -> dict[str, str]:
 
 def repair_report(report: RepairReport) -> str:
     """The object that the documentation gives for `repair --format json`."""
-    return _dumped(
+    return _dump(
         {
-            "version": 1,
             "run": report.run,
             "database": report.database,
             "status": report.status,
             "applied": report.applied,
             "seconds": round(report.seconds, 3),
-            "rules": [_repair(each) for each in report.repairs],
+            "rules": [_rule_repair(repair) for repair in report.repairs],
         }
     )
 
 
-def _repair(repair: RuleRepair) -> dict[str, Any]:
+def _rule_repair(repair: RuleRepair) -> dict[str, Any]:
     return {
         "rule": repair.rule,
         "status": str(repair.status),
@@ -106,11 +108,75 @@ def _repair(repair: RuleRepair) -> dict[str, Any]:
     }
 
 
-def rules_report(rules: Sequence[Rule], *, using: str) -> str:
-    """The catalogue of rules."""
-    return _dumped(
+def undo_report(report: UndoReport) -> str:
+    """The object that the documentation gives for `undo --format json`."""
+    return _dump(
         {
-            "version": 1,
+            "run": report.run,
+            "by": report.by,
+            "database": report.database,
+            "status": report.status,
+            "applied": report.applied,
+            "seconds": round(report.seconds, 3),
+            "rules": [_rule_undo(undo) for undo in report.rules],
+        }
+    )
+
+
+def _rule_undo(undo: RuleUndo) -> dict[str, Any]:
+    return {
+        "rule": undo.rule,
+        "planned": {verb: getattr(undo.planned, verb) for verb in UNDONE},
+        "written": {verb: getattr(undo.written, verb) for verb in UNDONE},
+        "left": undo.left,
+        "conflicts": [{"key": conflict.key, "why": conflict.why} for conflict in undo.conflicts],
+        "not_undoable": {"called": undo.outside.called, "enqueued": undo.outside.enqueued},
+        "why_stopped": undo.why_stopped or None,
+        "warning": undo.warning or None,
+    }
+
+
+def baseline_report(report: BaselineReport) -> str:
+    """The object that the documentation gives for `baseline … --format json`."""
+    written = {} if report.rows_in_file is None else {"written": not report.failed}
+    return _dump(
+        {
+            "database": report.database,
+            "file": report.file,
+            "status": report.status,
+            **written,
+            "seconds": round(report.seconds, 3),
+            "rules": [_comparison(report, comparison) for comparison in report.comparisons],
+        }
+    )
+
+
+def _comparison(report: BaselineReport, comparison: Comparison) -> dict[str, Any]:
+    values: dict[str, Any] = {"rule": comparison.check.rule.name}
+    if report.rows_in_file is None:
+        values["status"] = str(comparison.status)
+    else:
+        values["held"] = report.rows_in_file.get(comparison.check.rule.name, 0)
+    return {
+        **values,
+        "known": comparison.known,
+        "new": _rows(comparison.new),
+        "mended": _rows(comparison.mended),
+        "error": comparison.check.error,
+    }
+
+
+def _rows(by_drift: Mapping[Drift, Rows]) -> list[dict[str, Any]]:
+    return [
+        {"drift": str(drift), "rows": rows.number, "keys": list(rows.keys)}
+        for drift, rows in by_drift.items()
+    ]
+
+
+def rules_report(rules: Sequence[Rule], *, using: str) -> str:
+    """The object that the documentation gives for `rules --format json`."""
+    return _dump(
+        {
             "rules": [
                 {
                     "rule": rule.name,
@@ -129,18 +195,18 @@ def rules_report(rules: Sequence[Rule], *, using: str) -> str:
 
 
 def runs_report(runs: Sequence[Run]) -> str:
-    """The persisted runs, without their rules."""
-    return _dumped({"version": 1, "runs": [_run(run) for run in runs]})
+    """The stored runs, without their rules."""
+    return _dump({"runs": [_run(run) for run in runs]})
 
 
 def run_report(run: Run, repairs: Sequence[RuleRepair]) -> str:
-    """One persisted run with what became of its rules."""
-    return _dumped({"version": 1, **_run(run), "rules": [_repair(each) for each in repairs]})
+    """One stored run, with the result of each of its rules."""
+    return _dump({**_run(run), "rules": [_rule_repair(repair) for repair in repairs]})
 
 
-def steered_report(run: Run) -> str:
-    """A run that somebody has asked to pause or to end, in the state that it is in then."""
-    return _dumped({"version": 1, **_run(run)})
+def run_state_report(run: Run) -> str:
+    """One run in its present state, after somebody has asked it to pause or to end."""
+    return _dump(_run(run))
 
 
 def _run(run: Run) -> dict[str, Any]:
@@ -158,14 +224,14 @@ def _run(run: Run) -> dict[str, Any]:
 def explanation(explained: Explanation) -> str:
     """The object that the documentation gives for `explain --format json`."""
     settle = explained.settle
-    return _dumped(
+    return _dump(
         {
-            "version": 1,
             "rule": explained.rule,
             "database": explained.using,
             "sentence": explained.sentence,
             "reason": explained.reason,
             "guarantee": explained.guarantee,
+            "remarks": list(explained.remarks),
             "lift": _lift(explained.lift) if explained.lift else None,
             "settle": {"column": settle.column, "seconds": settle.age.total_seconds()} if settle else None,
             "drifts": [_part(part) for part in explained.parts],
@@ -173,12 +239,12 @@ def explanation(explained: Explanation) -> str:
     )
 
 
-def _lift(lift: Lift) -> dict[str, Any]:
+def _lift(lift: ConstraintAdvice) -> dict[str, Any]:
     return {
         "model": lift.model or None,
         "fields": list(lift.fields),
         "django": lift.django or None,
-        "why_not": lift.why_not or None,
+        "why_not": lift.refusal and lift.refusal.reason,
     }
 
 
@@ -187,24 +253,23 @@ def _part(part: Part) -> dict[str, Any]:
         "drift": str(part.drift),
         "remedy": part.remedy,
         "windows": part.windows,
-        "python": part.sifted,
+        "python": part.needs_python,
         "sql": part.sql,
         "plan": part.plan or None,
         "unindexed": [asdict(missing) for missing in part.unindexed],
     }
 
 
-def judgement(judged: Judgement) -> str:
+def inspection(inspected: Inspection) -> str:
     """The object that the documentation gives for `explain --key --format json`."""
-    return _dumped(
+    return _dump(
         {
-            "version": 1,
-            "rule": judged.rule,
-            "database": judged.using,
-            "key": judged.key,
-            "sentence": judged.sentence,
-            "guarantee": judged.guarantee,
-            "found": [_subject(subject) for subject in judged.subjects],
+            "rule": inspected.rule,
+            "database": inspected.using,
+            "key": inspected.key,
+            "sentence": inspected.sentence,
+            "guarantee": inspected.guarantee,
+            "found": [_subject(subject) for subject in inspected.subjects],
         }
     )
 
@@ -213,7 +278,7 @@ def _subject(subject: Subject) -> dict[str, Any]:
     until = subject.young_until
     return {
         **_row(subject.row),
-        "named_by_every": subject.named,
+        "named_by_every": subject.named_by_every,
         "unmet": list(subject.unmet),
         "young_until": until.isoformat() if until else None,
         "linked": [{**_row(each), "extra": each.extra} for each in subject.linked],
@@ -224,6 +289,7 @@ def _subject(subject: Subject) -> dict[str, Any]:
                 "state": verdict.state,
                 "remedy": verdict.remedy,
                 "would": verdict.would.as_dict(),
+                "refusal": verdict.refusal or None,
                 "owed": [_row(each) for each in verdict.owed],
             }
             for verdict in subject.verdicts
@@ -235,20 +301,24 @@ def _row(row: Row) -> dict[str, Any]:
     return {
         "model": row.model,
         "key": None if row.key is None else str(row.key),
-        "columns": [
-            {
-                "column": cell.column,
-                **({} if cell.there is UNSAID else {"there": _plain(cell.there)}),
-                **({"made_in_python": True} if isinstance(cell.owed, Made) else {}),
-                **({} if cell.owed is UNSAID or isinstance(cell.owed, Made) else {"owed": _plain(cell.owed)}),
-            }
-            for cell in row.cells
-        ],
+        "columns": [_cell(cell) for cell in row.cells],
     }
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it; what JSON doesn't know, as text, decimals among them."""
+def _cell(cell: Cell) -> dict[str, Any]:
+    """One column of a row. `there` and `owed` are left out if the cell doesn't state them."""
+    values: dict[str, Any] = {"column": cell.column}
+    if cell.there is not NOT_STATED:
+        values["there"] = _json_value(cell.there)
+    if isinstance(cell.owed, MadeInPython):
+        values["made_in_python"] = True
+    elif cell.owed is not NOT_STATED:
+        values["owed"] = _json_value(cell.owed)
+    return values
+
+
+def _json_value(value: Any) -> Any:
+    """The value as JSON writes it. A value that JSON has no type for becomes text; a decimal is one of these."""
     if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and isfinite(value)):
         return value
     if isinstance(value, date | time):
@@ -256,5 +326,5 @@ def _plain(value: Any) -> Any:
     return bytes(value).hex() if isinstance(value, bytes | memoryview) else str(value)
 
 
-def _dumped(report: dict[str, Any]) -> str:
-    return json.dumps(report, indent=2, ensure_ascii=False)
+def _dump(report: dict[str, Any]) -> str:
+    return json.dumps({"version": 1, **report}, indent=2, ensure_ascii=False)

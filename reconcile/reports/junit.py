@@ -1,4 +1,4 @@
-"""The `junit` format: a test case a rule, for all that reads JUnit's XML."""
+"""The `junit` format: JUnit's XML, with one test case for each rule."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from io import BytesIO
 from junitparser import Attr, Error, Failure, IntAttr, Skipped
 from junitparser.xunit2 import JUnitXml, TestCase, TestSuite
 
-from reconcile.checking import RuleCheck
-from reconcile.drift import Drift
-from reconcile.reports._saying import headline, message, place, plain
-from reconcile.reports._summary import CheckReport
-from reconcile.reports.text import plural
+from reconcile.core.drift import Drift
+from reconcile.detect.checking import RuleCheck
+from reconcile.reports.facts import plural
+from reconcile.reports.findings import CheckReport, headline, message, place, plain
 
 __all__ = ["check_report"]
 
 
 class _Case(TestCase):
-    """A test case with the place of its rule, as pytest writes it and GitLab reads it."""
+    """A test case with the place of its rule, in the attributes that pytest writes and GitLab reads."""
 
     file = Attr()
     line = IntAttr()
 
 
 def check_report(report: CheckReport) -> str:
-    """The document. Drift that fails the check is a failure, a rule that can't be evaluated an error.
+    """The document. Drift that fails the check is a failure; a rule that can't be evaluated is an error.
 
-    A rule is skipped where all its records are too young to be judged. Drift that does not fail the check is said
-    in the case's output.
+    A rule is skipped if all its records are too young to be judged. Drift that does not fail the check stands in the
+    output of the test case.
     """
     suite = TestSuite("reconcile")
     if report.at:
@@ -39,7 +38,7 @@ def check_report(report: CheckReport) -> str:
         suite.add_testcase(_case(report, check))
     document = JUnitXml("reconcile")
     document.add_testsuite(suite)
-    # Counts the suite, too; the times it adds up leave out what lies between the rules.
+    # This counts the suite, too. The times that it adds up don't include the time between the rules.
     document.update_statistics()
     document.time = suite.time = round(report.seconds, 3)
     written = BytesIO()
@@ -50,27 +49,27 @@ def check_report(report: CheckReport) -> str:
 def _case(report: CheckReport, check: RuleCheck) -> _Case:
     case = _Case(
         name=plain(check.rule.name),
-        classname=plain(check.rule.declared_in or "rules"),
+        classname=plain(check.rule.declared_at.module if check.rule.declared_at else "rules"),
         time=round(check.seconds, 3),
     )
     if where := place(check.rule):
         case.file, case.line = plain(where[0]), where[1]
     for name, value in _properties(check):
         case.add_property(name, plain(value))
-    said = message(report, check)
+    text = message(report, check)
     if check.error:
-        case.result = [_result(Error(headline(check), "error"), said)]
+        case.result = [_with_text(Error(headline(check), "error"), text)]
     elif report.fails(check):
-        case.result = [_result(Failure(headline(check), "drift"), said)]
+        case.result = [_with_text(Failure(headline(check), "drift"), text)]
     elif check.tally.settling and not check.tally.checked:
         case.result = [Skipped(f"{plural(check.tally.settling, 'record')} too young to be judged")]
     elif check.tally.total:
-        case.system_out = said
+        case.system_out = text
     return case
 
 
-def _result(result: Error | Failure, said: str) -> Error | Failure:
-    result.text = said
+def _with_text(result: Error | Failure, text: str) -> Error | Failure:
+    result.text = text
     return result
 
 
@@ -79,7 +78,10 @@ def _properties(check: RuleCheck) -> Iterator[tuple[str, str]]:
     if not check.error:
         yield "checked", str(check.tally.checked)
         yield from ((str(drift), str(check.tally[drift])) for drift in Drift)
-        yield "guarantee", check.guarantee
+    if check.guarantee:
+        yield "guarantee", str(check.guarantee)
+    if check.remarks:
+        yield "remarks", " ".join(check.remarks)
     if check.rule.owner:
         yield "owner", check.rule.owner
     if check.rule.tags:

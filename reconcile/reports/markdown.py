@@ -1,4 +1,4 @@
-"""The `markdown` format of `rules`: a page that a project keeps beside its code, and what has become stale in it."""
+"""The `markdown` format: for `rules`, a page that is kept beside the code; for `check`, a summary for a job or a comment."""
 
 from __future__ import annotations
 
@@ -8,20 +8,34 @@ from typing import Any
 
 from django.db import connections
 
-from reconcile.finders import Finder
-from reconcile.reports._catalogue import finders_of, in_order, sql_of
-from reconcile.reports._facts import GUARANTEES, age_in_words, nightly
-from reconcile.rules import Rule
-from reconcile.sql.dialects import dialect_of
+from reconcile.core.drift import GUARANTEE_MEANINGS, Drift, Status
+from reconcile.core.finder import Finder
+from reconcile.db.dialects import dialect_of
+from reconcile.detect.checking import RuleCheck
+from reconcile.reports.facts import age_in_words, nightly_in_words, plural
+from reconcile.reports.findings import (
+    CheckReport,
+    Keys,
+    Overall,
+    has_part,
+    headline,
+    keys,
+    next_step,
+    place,
+    plain,
+    prose,
+)
+from reconcile.reports.statements import finders_of, sort_constants, sql_of
+from reconcile.rules.rule import Rule
 
-__all__ = ["catalogue", "escaped", "fenced", "stale_in"]
+__all__ = ["catalogue", "check_report", "escape", "fence", "stale_in"]
 
 _DATABASES = {"postgresql": "PostgreSQL", "mysql": "MariaDB", "sqlite": "SQLite"}
 
 
 def catalogue(rules: Sequence[Rule], *, using: str) -> str:
-    """The page, the same whenever the rules and the kind of database are. Costs no statement."""
-    with dialect_of(using).unasked():
+    """The page about the rules. It changes only with the rules or with the kind of database. Costs no statement."""
+    with dialect_of(using).without_server():
         return _page(rules, using)
 
 
@@ -35,14 +49,14 @@ def _page(rules: Sequence[Rule], using: str) -> str:
     parts = [
         "# Rules",
         head,
-        "\n".join(f"- [{escaped(rule.name)}](#{anchors[rule.name]})" for rule in rules),
-        *(part for rule in rules for part in _rule(in_order(rule), using)),
+        "\n".join(f"- [{escape(rule.name)}](#{anchors[rule.name]})" for rule in rules),
+        *(part for rule in rules for part in _rule(sort_constants(rule), using)),
     ]
     return "\n\n".join(parts)
 
 
 def stale_in(page: str, current: str) -> Sequence[str]:
-    """What of `page` isn't as in `current`, as clauses; empty where the page is as it should be."""
+    """How `page` differs from the `current` page, as clauses; empty if it doesn't."""
     old, new = _sections(page.strip()), _sections(current.strip())
     if old == new and page.strip() == current.strip():
         return ()
@@ -51,26 +65,26 @@ def stale_in(page: str, current: str) -> Sequence[str]:
         "new": [name for name in new if name not in old],
         "gone": [name for name in old if name not in new],
     }
-    said = [f"{how}: {', '.join(names)}" for how, names in changes.items() if names]
-    return said or ["its head or its order changed"]
+    clauses = [f"{how}: {', '.join(names)}" for how, names in changes.items() if names]
+    return clauses or ["its head or its order changed"]
 
 
 def _sections(page: str) -> Mapping[str, str]:
-    """The page by the names of its rules; what stands before the first is under an empty name."""
+    """The sections of the page by the names of their rules. The text before the first rule has an empty name."""
     head, *sections = re.split(r"^## (?=.)", page, flags=re.MULTILINE)
-    return {"": head, **{_unescaped(each.partition("\n")[0]): each.strip() for each in sections}}
+    return {"": head, **{_unescape(section.partition("\n")[0]): section.strip() for section in sections}}
 
 
 def _rule(rule: Rule, using: str) -> Iterator[str]:
     finders = finders_of(rule, using)
-    yield f"## {escaped(rule.name)}"
-    yield escaped(rule.sentence)
+    yield f"## {escape(rule.name)}"
+    yield escape(rule.sentence)
     if rule.reason:
-        yield escaped(rule.reason)
+        yield escape(rule.reason)
     rows = [(name, value) for name, value in _facts(rule, finders, using) if value]
-    yield "\n".join(["| | |", "|---|---|", *(f"| {name} | {escaped(value)} |" for name, value in rows)])
+    yield "\n".join(["| | |", "|---|---|", *(f"| {name} | {escape(value)} |" for name, value in rows)])
     for finder in finders:
-        yield _details(rule, finder, using)
+        yield _finder_details(rule, finder, using)
 
 
 def _facts(rule: Rule, finders: Sequence[Finder], using: str) -> Iterator[tuple[str, str]]:
@@ -79,45 +93,45 @@ def _facts(rule: Rule, finders: Sequence[Finder], using: str) -> Iterator[tuple[
     yield "Owner", rule.owner
     yield "Tags", ", ".join(rule.tags)
     yield "Remedies", ", ".join(f"{each.drift}: {type(rule.remedy(each.drift)).__name__}" for each in finders)
-    yield "Nightly job", nightly(rule, using)
-    yield "Guarantee", f"{guarantee}: {GUARANTEES[guarantee]}"
+    yield "Nightly job", nightly_in_words(rule, using)
+    yield "Guarantee", f"{guarantee}: {GUARANTEE_MEANINGS[guarantee]}"
     if rule.settle:
-        settled = f"{age_in_words(rule.settle.age)} after {rule.settle.column}"
-        yield "Judged", settled
-    yield "Stands in for", ", ".join(map(_dotted, rule.covers))
+        yield "Judged", f"{age_in_words(rule.settle.age)} after {rule.settle.column}"
+    yield "Stands in for", ", ".join(map(_dotted_name, rule.covers))
 
 
-def _details(rule: Rule, finder: Finder, using: str) -> str:
-    reach = "in windows" if finder.carried else "the whole table in one statement"
+def _finder_details(rule: Rule, finder: Finder, using: str) -> str:
+    reach = "in windows" if finder.in_windows else "the whole table in one statement"
     summary = f"{finder.drift}, {reach}"
-    if finder.sifted is not None:
+    if finder.keys_from_python is not None:
         summary += "; Python tells which of these rows drift"
     sql = sql_of(rule, finder, using)
     if sql is None:
-        sql = _unsaid(finder)
-    return f"<details>\n<summary>{summary}</summary>\n\n{fenced(sql, 'sql')}\n\n</details>"
+        sql = _comment_for_no_sql(finder)
+    return f"<details>\n<summary>{summary}</summary>\n\n{fence(sql, 'sql')}\n\n</details>"
 
 
-def fenced(text: str, language: str = "") -> str:
-    """The text as a block of code, whatever backticks it has."""
+def fence(text: str, language: str = "") -> str:
+    """The text as a block of code. The fence is longer than every run of backticks in the text."""
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall(r"`+", text)), 3)
     lines = "\n".join(line.rstrip() for line in text.split("\n"))
     return f"{fence}{language}\n{lines}\n{fence}"
 
 
-def _unsaid(finder: Finder) -> str:
-    if finder.sifted is not None:
+def _comment_for_no_sql(finder: Finder) -> str:
+    """The SQL comment for a finder that has no SELECT to show."""
+    if finder.keys_from_python is not None:
         return "-- the records are read"
-    return "-- one SELECT for each content type in use" if finder.asks else "-- never any rows"
+    return "-- one SELECT for each content type in use" if finder.needs_database else "-- never any rows"
 
 
-def _dotted(receiver: Callable[..., Any]) -> str:
-    named = receiver if hasattr(receiver, "__qualname__") else type(receiver)
-    return f"{named.__module__}.{named.__qualname__}"
+def _dotted_name(receiver: Callable[..., Any]) -> str:
+    function_or_class = receiver if hasattr(receiver, "__qualname__") else type(receiver)
+    return f"{function_or_class.__module__}.{function_or_class.__qualname__}"
 
 
 def _anchors(names: Sequence[str]) -> Mapping[str, str]:
-    """The ids that headings get where Markdown is shown; a second heading that reads alike is numbered."""
+    """The id that GitHub gives to each heading. A heading that reads like an earlier one gets a number."""
     anchors: dict[str, str] = {}
     for name in names:
         plain = re.sub(r"[^\w\- ]", "", " ".join(name.split())).lower().replace(" ", "-")
@@ -128,17 +142,106 @@ def _anchors(names: Sequence[str]) -> Mapping[str, str]:
     return anchors
 
 
-def escaped(text: str) -> str:
-    """Text in one line that Markdown shows as it is. Addresses in memory, which change, are left out."""
+def escape(text: str) -> str:
+    """The text in one line, escaped so that Markdown shows it as it is. Addresses in memory are left out: they change."""
     line = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(text.split()))
     line = re.sub(r"([\\`*\[\]|~$]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z]))", r"\\\1", line)
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # At its beginning a line may be taken for a list or a heading.
-    return re.sub(
-        r"^([-+#=])|^(\d+)(?=[.)])", lambda found: f"\\{found[1]}" if found[1] else f"{found[2]}\\", line
+    # These would make a list or a heading of the line.
+    line = re.sub(r"^([-+#=])", r"\\\1", line)
+    return re.sub(r"^(\d+)(?=[.)])", r"\1\\", line)
+
+
+def _unescape(text: str) -> str:
+    line = re.sub(r"\\([\\`*\[\]|~$_#=+.)-])", r"\1", text)
+    return line.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+_MARKS = {Status.PASS: "✅", Status.WARN: "⚠️", Status.FAIL: "❌", Status.ERROR: "💥"}
+_OVERALL: dict[Overall, str] = {
+    "clean": "✅ Clean",
+    "warn": "⚠️ Warnings",
+    "drift": "❌ Drift",
+    "error": "💥 Not evaluated",
+}
+
+
+def check_report(report: CheckReport) -> str:
+    """The summary: the outcome as its heading, a table of the rules that don't pass, a folded part for each, and the rest."""
+    looked_at = [check for check in report.checks if has_part(report, check)]
+    passed = [check for check in report.checks if not has_part(report, check)]
+    parts = [f"## {_OVERALL[report.status]}: {plural(len(report.checks), 'rule')} checked", *_lead(report)]
+    if looked_at:
+        parts.append(_table(looked_at))
+        parts += [_check_details(report, check) for check in looked_at]
+    if passed:
+        parts.append(_fold(f"{plural(len(passed), 'rule')} passed", [_table(passed)]))
+    return "\n\n".join(parts)
+
+
+def _lead(report: CheckReport) -> Iterator[str]:
+    drifted = sum(check.tally.total for check in report.checks)
+    yield (
+        f"{plural(drifted, 'drifted row')} among {sum(check.tally.checked for check in report.checks):,} checked "
+        f"in database {_code(report.database)}, {report.seconds:.1f} s."
     )
 
 
-def _unescaped(text: str) -> str:
-    line = re.sub(r"\\([\\`*\[\]|~$_#=+.)-])", r"\1", text)
-    return line.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+def _table(checks: Sequence[RuleCheck]) -> str:
+    head = ["| | Rule | Checked | Missing | Stale | Extra |", "|---|---|--:|--:|--:|--:|"]
+    return "\n".join([*head, *map(_row, checks)])
+
+
+def _row(check: RuleCheck) -> str:
+    numbers = [check.tally.checked, *(check.tally[drift] for drift in Drift)]
+    shown = ["–"] * len(numbers) if check.error else [f"{number:,}" for number in numbers]
+    return f"| {_MARKS[check.status]} | {escape(plain(check.rule.name))} | {' | '.join(shown)} |"
+
+
+def _check_details(report: CheckReport, check: RuleCheck) -> str:
+    parts = [escape(prose(check.rule.sentence))]
+    if check.rule.reason:
+        parts.append(escape(prose(check.rule.reason)))
+    if check.error:
+        parts.append(fence(prose(check.error)))
+    parts += [escape(prose(remark)) for remark in check.remarks]
+    parts += [_keys_text(drifted) for drifted in keys(report, check)]
+    if where := place(check.rule):
+        parts.append(f"Declared at {_code(f'{where[0]}:{where[1]}')}.")
+    if step := next_step(report, check):
+        parts.append(f"{step[0]}:\n\n{fence(plain(step[1]), 'sh')}")
+    summary = "could not be evaluated" if check.error else headline(check)
+    return _fold(f"{_MARKS[check.status]} {check.rule.name}: {summary}", parts)
+
+
+def _keys_text(drifted: Keys) -> str:
+    head = f"**{drifted.drift}** {drifted.number:,}"
+    if not drifted.shown:
+        return head
+    lines = [
+        f"- {_code(key)} from {_code(origin)}" if origin else f"- {_code(key)}"
+        for key, origin in drifted.shown
+    ]
+    if drifted.more > 0:
+        lines.append(f"- and {drifted.more:,} more")
+    return "\n".join([head, "", *lines])
+
+
+def _fold(summary: str, parts: Sequence[str]) -> str:
+    inside = "\n\n".join(parts)
+    return f"<details>\n<summary>{_html(summary)}</summary>\n\n{inside}\n\n</details>"
+
+
+def _html(text: str) -> str:
+    return plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _code(text: str) -> str:
+    """The text as code within a line. The fence is longer than every run of backticks in the text.
+
+    Not for tables: there GitHub takes a bar in the code for the end of the cell.
+    """
+    longest = max(map(len, re.findall(r"`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    space = " " if longest or text != text.strip() else ""
+    return f"{fence}{space}{text}{space}{fence}"

@@ -10,11 +10,10 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from reconcile.checking import RuleCheck
-from reconcile.drift import Drift, Status
-from reconcile.reports._saying import headline, message, place, plain, prose, told
-from reconcile.reports._summary import CheckReport
-from reconcile.rules import Rule
+from reconcile.core.drift import Drift, Status
+from reconcile.detect.checking import RuleCheck
+from reconcile.reports.findings import CheckReport, headline, is_reported, message, place, plain, prose
+from reconcile.rules.rule import Rule
 
 __all__ = ["check_report"]
 
@@ -23,9 +22,9 @@ _LEVELS = {Status.WARN: "warning", Status.FAIL: "error", Status.ERROR: "error"}
 
 
 def check_report(report: CheckReport) -> str:
-    """The log: each rule that was checked is described, each that warns, fails or can't be evaluated has a result.
+    """The log. It describes every rule that was checked; each rule that warns, fails or can't be evaluated has a result.
 
-    A rule that can't be evaluated makes the invocation unsuccessful, too.
+    If a rule can't be evaluated, the invocation counts as unsuccessful.
     """
     run = {
         "tool": {
@@ -35,32 +34,33 @@ def check_report(report: CheckReport) -> str:
                 "rules": [_descriptor(check.rule) for check in report.checks],
             }
         },
-        # Two databases are two analyses: what is found in one must not close what was found in the other.
+        # Each database is an analysis of its own: a result of one must not close a result of the other.
         "automationDetails": {"id": f"reconcile/{report.database}/{report.run}"},
         "invocations": [_invocation(report.checks)],
         "columnKind": "unicodeCodePoints",
         "results": [
-            _result(report, check, index) for index, check in enumerate(report.checks) if told(report, check)
+            _result(report, check, index)
+            for index, check in enumerate(report.checks)
+            if is_reported(report, check)
         ],
     }
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False)
 
 
 def _descriptor(rule: Rule) -> dict[str, Any]:
-    said = prose(rule.sentence)
-    why = prose(rule.reason)
-    described: dict[str, Any] = {
+    sentence = prose(rule.sentence)
+    reason = prose(rule.reason)
+    described = {
         "id": plain(rule.name),
-        "shortDescription": {"text": said},
-        "fullDescription": {"text": f"{said} {why}".rstrip()},
+        "shortDescription": {"text": sentence},
+        "fullDescription": {"text": f"{sentence} {reason}".rstrip()},
         "help": {"text": f"reconcile explain {plain(rule.name)} says what the rule means."},
         "defaultConfiguration": {"level": "error"},
     }
-    tags = [plain(each) for each in dict.fromkeys(rule.tags)]
-    described["properties"] = {
-        "tags": tags, **({"owner": plain(rule.owner)} if rule.owner else {}),
-    }  # fmt: skip
-    return described
+    properties: dict[str, Any] = {"tags": [plain(tag) for tag in dict.fromkeys(rule.tags)]}
+    if rule.owner:
+        properties["owner"] = plain(rule.owner)
+    return {**described, "properties": properties}
 
 
 def _invocation(checks: Sequence[RuleCheck]) -> dict[str, Any]:
@@ -99,14 +99,12 @@ def _locations(rule: Rule) -> Sequence[dict[str, Any]]:
     if where is None:
         return []
     path, line = where
-    artifact = (
-        {"uri": PurePosixPath(path).as_uri()}
-        if PurePosixPath(path).is_absolute()
-        else {"uri": quote(path), "uriBaseId": "%SRCROOT%"}
-    )
+    artifact = {"uri": quote(path), "uriBaseId": "%SRCROOT%"}
+    if PurePosixPath(path).is_absolute():
+        artifact = {"uri": PurePosixPath(path).as_uri()}
     return [{"physicalLocation": {"artifactLocation": artifact, "region": {"startLine": line}}}]
 
 
 def _fingerprint(database: str, rule: str) -> str:
-    """By which a result is the same one tomorrow, wherever the rule has moved in its file and however much has drifted."""
+    """A hash by which tomorrow's result is recognised as the same one, even if the rule moves or the drift grows."""
     return sha256(f"{database}\n{rule}".encode(errors="backslashreplace")).hexdigest()

@@ -1,8 +1,8 @@
-"""The `text` format: what a person reads in a terminal, as rich renderables."""
+"""The `text` format: rich renderables that a person reads in a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -11,16 +11,24 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reconcile.checking import RuleCheck
-from reconcile.drift import EXTRA, MISSING, STALE, VERBS, Drift, Status
-from reconcile.reports._facts import nightly
-from reconcile.reports._summary import CheckReport, RepairReport
-from reconcile.rules import Rule
+from reconcile.core.drift import EXTRA, MISSING, STALE, VERBS, Drift, Status
+from reconcile.detect.checking import RuleCheck
+from reconcile.reports.facts import nightly_in_words, plural
+from reconcile.reports.findings import CheckReport, RepairReport, next_step
+from reconcile.rules.rule import Rule
 
 if TYPE_CHECKING:
     from reconcile.runs import RuleRepair
 
-__all__ = ["check_report", "plural", "repair_report", "rules_report", "table"]
+__all__ = [
+    "check_report",
+    "count_text",
+    "remark_lines",
+    "repair_report",
+    "rules_report",
+    "status_text",
+    "table",
+]
 
 _STYLES = {
     Status.PASS: "green",
@@ -29,92 +37,97 @@ _STYLES = {
     Status.ERROR: "bold red",
 }
 _ALWAYS = {"insert", "update"}
-"""The verbs that have a column even where nothing is written."""
+"""The verbs that always have a column, even if nothing is written."""
 
 _FOLDED = {"Rule", "Started"}
-"""Columns that go on in the next line where the terminal is narrow."""
+"""Columns whose text goes on in the next line if the terminal is narrow."""
 
 _DRIFT_STYLES = {MISSING: "red", STALE: "yellow", EXTRA: "magenta"}
 
 
-def plural(number: int, noun: str) -> str:
-    """`1 rule`, `1,200 rules`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    """An empty table in the house style; the columns in `numbers` are aligned to the right.
+    """An empty table in the style of all reports. The columns in `numbers` are aligned to the right.
 
-    Where the terminal is too narrow, names of rules go on in the next line; nothing is cut off.
+    If the terminal is too narrow, the names of rules go on in the next line; nothing is cut off.
     """
-    made = Table(
+    empty = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False
     )
     for column in columns:
         justify: JustifyMethod = "right" if column in numbers else "left"
-        made.add_column(column, justify=justify, no_wrap=column not in _FOLDED, overflow="fold")
-    return made
+        empty.add_column(column, justify=justify, no_wrap=column not in _FOLDED, overflow="fold")
+    return empty
 
 
 def check_report(report: CheckReport) -> RenderableType:
-    """A line a rule, then what drifted rules say and the keys to look at, then the sum."""
+    """One line for each rule, then the sentences and keys of the rules that drift, then the sum."""
     numbers = ("Checked", "Missing", "Stale", "Extra", "Time")
     rows = table("", "Rule", *numbers[:-1], "Guarantee", "Time", numbers=numbers)
     for check in report.checks:
-        tally = check.tally
         rows.add_row(
-            _status(check.status),
+            status_text(check.status),
             check.rule.name,
-            *(
-                ["–"] * 4
-                if check.error
-                else [f"{tally.checked:,}", *(_count(tally[each], each) for each in Drift)]
-            ),
+            *_check_counts(check),
             check.guarantee or "–",
             f"{check.seconds:.2f} s",
         )
     return Group("", rows, "", *_details(report), _check_sum(report))
 
 
-def _status(status: Status) -> Text:
+def _check_counts(check: RuleCheck) -> Sequence[str | Text]:
+    """The cells of the columns Checked, Missing, Stale and Extra."""
+    if check.error:
+        return ["–"] * 4
+    drifted = [count_text(check.tally[drift], _DRIFT_STYLES[drift]) for drift in Drift]
+    return [f"{check.tally.checked:,}", *drifted]
+
+
+def status_text(status: Status) -> Text:
+    """The status of a rule, as a cell of a table."""
     return Text(str(status), style=_STYLES[status])
 
 
-def _count(number: int, drift: Drift) -> Text:
-    return Text(f"{number:,}", style=_DRIFT_STYLES[drift]) if number else Text("·", style="dim")
+def count_text(number: int, style: str = "") -> Text:
+    """A number, as a cell of a table; a dot for 0."""
+    return Text(f"{number:,}", style=style) if number else Text("·", style="dim")
 
 
 def _details(report: CheckReport) -> Iterator[RenderableType]:
     for check in report.checks:
-        if check.status is Status.PASS and not check.tally.settling:
+        if check.status is Status.PASS and not check.tally.settling and not check.remarks:
             continue
         yield Text.assemble((check.rule.name, "bold"), "  ", (check.rule.sentence, "dim"))
         if check.error:
-            yield _indented(Text(check.error, style="red"))
+            yield _indent(Text(check.error, style="red"))
         for drift in Drift:
             if line := _sample_line(check, drift, report.origins):
-                yield _indented(line)
+                yield _indent(line)
         if check.tally.settling:
             young = f"{plural(check.tally.settling, 'record')} left alone: too young to be judged"
-            yield _indented(Text(young, style="dim"))
+            yield _indent(Text(young, style="dim"))
+        for remark in check.remarks:
+            yield _indent(Text(remark, style="yellow"))
         yield ""
 
 
-def _indented(line: Text) -> Padding:
+def _indent(line: Text) -> Padding:
     return Padding(line, (0, 0, 0, 2), expand=False)
 
 
 def _sample_line(check: RuleCheck, drift: Drift, origins: Mapping[tuple[str, str], str]) -> Text | None:
-    """The keys in a line; where it is known whence the rows come, that in place of the keys, a line each."""
+    """The keys of one kind of drift in one line; if their origins are known, these instead, one a line. None without drift."""
     number = check.tally[drift]
     if not number:
         return None
     keys = [sample.key for sample in check.samples if sample.drift is drift]
     shown = [origins.get((check.rule.name, key), key) for key in keys]
-    between, before = (", ", " ") if shown == keys else (f"\n{'':<8}", f"\n{'':<8}")
-    more = f"{before}and {number - len(keys):,} more" if number > len(keys) else ""
-    of = f"{between.join(shown)}{more}" if keys else f"{number:,}"
-    return Text.assemble((f"{drift:<8}", _DRIFT_STYLES[drift]), of)
+    if not keys:
+        text = plural(number, "row")
+    else:
+        separator, before_more = (", ", " ") if shown == keys else (f"\n{'':<8}", f"\n{'':<8}")
+        more = f"{before_more}and {number - len(keys):,} more" if number > len(keys) else ""
+        text = f"{separator.join(shown)}{more}"
+    return Text.assemble((f"{drift:<8}", _DRIFT_STYLES[drift]), text)
 
 
 def _check_sum(report: CheckReport) -> Text:
@@ -122,106 +135,114 @@ def _check_sum(report: CheckReport) -> Text:
     drifted = [check for check in report.checks if check.tally.total]
     rules = plural(len(report.checks), "rule")
     if not drifted and not failed:
-        return Text(f"All clean: {rules} checked in {report.seconds:.1f} s.", style="green")
+        remarked = sum(bool(check.remarks) for check in report.checks)
+        more = f" Read the remarks about {plural(remarked, 'rule')} above." if remarked else ""
+        return Text(f"All clean: {rules} checked in {report.seconds:.1f} s.{more}", style="green")
     tolerated = all(check.status is Status.PASS for check in drifted)
     rows = plural(sum(check.tally.total for check in drifted), "drifted row")
     within = ", within what the rules tolerate" if tolerated and drifted else ""
-    said = Text(
+    text = Text(
         f"{rows} in {len(drifted)} of {rules}{within}, {report.seconds:.1f} s.",
         style="green" if tolerated else "red",
     )
     if failed:
-        said.append(f" {plural(len(failed), 'rule')} could not be evaluated.", style="bold red")
-    if report.hint and any(_mendable(check) for check in drifted):
-        said.append(f"\nSee what a repair would do: {report.hint}", style="default")
-    return said
+        text.append(f" {plural(len(failed), 'rule')} could not be evaluated.", style="bold red")
+    if report.hint and any(_is_repairable(check) for check in drifted):
+        text.append(f"\nSee what a repair would do: {report.hint}", style="default")
+    elif drifted and (step := next_step(report, drifted[0])):
+        text.append(f"\n{step[0]}: {step[1]}", style="default")
+    return text
 
 
-def _mendable(check: RuleCheck) -> bool:
+def _is_repairable(check: RuleCheck) -> bool:
+    """Whether a repair would write something for one of the drifts that were found."""
     return any(check.tally[drift] and check.rule.remedy(drift).verb for drift in Drift)
 
 
 def repair_report(report: RepairReport) -> RenderableType:
-    """A line a rule with what is planned or was written, then why some of it wasn't, then the sum."""
+    """One line for each rule, with what is planned or was written; then why something was not written; then the sum."""
     all_counts = [repair.written if report.applied else repair.planned for repair in report.repairs]
-    verbs = [verb for verb in VERBS if verb in _ALWAYS or any(getattr(each, verb) for each in all_counts)]
+    verbs = [verb for verb in VERBS if verb in _ALWAYS or any(getattr(counts, verb) for counts in all_counts)]
     numbers = (*(verb.capitalize() for verb in verbs), "Left", "Skipped")
     rows = table("", "Rule", *numbers, numbers=numbers)
     for repair, counts in zip(report.repairs, all_counts, strict=True):
         rows.add_row(
-            _status(repair.status) if report.applied or repair.error else _planned_status(repair),
+            status_text(repair.status) if report.applied or repair.error else _plan_status(repair),
             repair.rule,
-            *(
-                Text(f"{number:,}", style="cyan") if number else Text("·", style="dim")
-                for number in (getattr(counts, verb) for verb in verbs)
-            ),
-            f"{repair.left:,}" if report.applied and repair.left else Text("·", style="dim"),
-            f"{repair.skipped:,}" if repair.skipped else Text("·", style="dim"),
+            *(count_text(getattr(counts, verb), "cyan") for verb in verbs),
+            count_text(repair.left if report.applied else 0),
+            count_text(repair.skipped),
         )
-    return Group("", rows, "", *_remarks(report), _repair_sum(report))
+    remarks = ((repair.rule, remark) for repair in report.repairs for remark in _remarks_on(repair))
+    return Group("", rows, "", *remark_lines(remarks), _repair_sum(report))
 
 
-def _planned_status(repair: RuleRepair) -> Text:
+def _plan_status(repair: RuleRepair) -> Text:
     if repair.why_stopped:
         return Text("stop", style="red")
     return Text("plan", style="cyan") if repair.planned.total else Text("–", style="dim")
 
 
-def _remarks(report: RepairReport) -> Iterator[RenderableType]:
-    said = False
-    for repair in report.repairs:
-        remarks: list[str | Text] = [remark for remark in (repair.error, repair.why_stopped) if remark]
-        remarks += [Text(repair.warning, style="yellow")] if repair.warning else []
-        for drift, number in repair.reported.items():
-            keys = ", ".join(sample.key for sample in repair.samples if sample.drift is drift)
-            remarks.append(
-                f"{plural(number, f'{drift} row')} reported, not touched{f': {keys}' if keys else ''}"
-            )
-        for remark in remarks:
-            said = True
-            yield Text.assemble((repair.rule, "bold"), "  ", remark)
-    if said:
+def remark_lines(remarks: Iterable[tuple[str, str | Text]]) -> Iterator[RenderableType]:
+    """A line for each remark, with the name of its rule before it; an empty line behind them."""
+    lines = [Text.assemble((rule, "bold"), "  ", remark) for rule, remark in remarks]
+    yield from lines
+    if lines:
         yield ""
 
 
+def _remarks_on(repair: RuleRepair) -> Iterator[str | Text]:
+    if repair.error:
+        yield repair.error
+    if repair.why_stopped:
+        yield repair.why_stopped
+    if repair.warning:
+        yield Text(repair.warning, style="yellow")
+    for drift, number in repair.reported.items():
+        keys = ", ".join(sample.key for sample in repair.samples if sample.drift is drift)
+        remark = f"{plural(number, f'{drift} row')} reported, not touched"
+        yield f"{remark}: {keys}" if keys else remark
+
+
 def _repair_sum(report: RepairReport) -> Text:
-    said = _applied_sum(report) if report.applied else _planned_sum(report)
+    text = _written_sum(report) if report.applied else _plan_sum(report)
     if failed := [repair.rule for repair in report.repairs if repair.status is Status.ERROR]:
-        said.append(f" {plural(len(failed), 'rule')} could not be evaluated.", style="bold red")
-    return said
+        text.append(f" {plural(len(failed), 'rule')} could not be evaluated.", style="bold red")
+    return text
 
 
-def _planned_sum(report: RepairReport) -> Text:
-    planned = sum(repair.planned.total for repair in report.repairs if not repair.why_stopped)
+def _plan_sum(report: RepairReport) -> Text:
+    able = [repair for repair in report.repairs if not repair.why_stopped]
+    planned = sum(max(repair.planned.total - repair.skipped, 0) for repair in able)
     stopped = [repair for repair in report.repairs if repair.why_stopped and repair.planned.total]
     if report.asked:
         return Text("Nothing was written.", style="red")
     if not planned and not stopped:
         return Text("Nothing to repair.")
-    would_stop = f"{plural(len(stopped), 'rule')} would stop before its first write. " if stopped else ""
-    said = Text(
-        would_stop.replace("rules would stop before its", "rules would stop before their"), style="red"
-    )
+    text = Text(style="red")
+    if stopped:
+        their = "its" if len(stopped) == 1 else "their"
+        text.append(f"{plural(len(stopped), 'rule')} would stop before {their} first write. ")
     if planned:
-        said.append(f"{plural(planned, 'row')} would be written. ", style="default")
-        said.append("Nothing has been: add --apply to write.", style="bold")
-    return said
+        text.append(f"{plural(planned, 'row')} would be written. ", style="default")
+        text.append("Nothing has been: add --apply to write.", style="bold")
+    return text
 
 
-def _applied_sum(report: RepairReport) -> Text:
+def _written_sum(report: RepairReport) -> Text:
     written = sum(repair.written.total for repair in report.repairs)
-    said = Text(f"{plural(written, 'row')} written in {report.seconds:.1f} s, run {str(report.run)[:8]}.")
+    text = Text(f"{plural(written, 'row')} written in {report.seconds:.1f} s, run {str(report.run)[:8]}.")
     if incomplete := [repair.rule for repair in report.repairs if repair.incomplete]:
-        said.append(f"  Incomplete: {', '.join(incomplete)}.", style="red")
+        text.append(f"  Incomplete: {', '.join(incomplete)}.", style="red")
     elif left := {str(drift) for repair in report.repairs for drift in repair.reported}:
-        said.append(f"  Verified; {' and '.join(sorted(left))} rows are left to people.", style="yellow")
+        text.append(f"  Verified; {' and '.join(sorted(left))} rows are left to people.", style="yellow")
     elif report.status != "error":
-        said.append("  Verified.", style="green")
-    return said
+        text.append("  Verified.", style="green")
+    return text
 
 
 def rules_report(rules: Sequence[Rule], *, using: str) -> RenderableType:
-    """The catalogue: each rule as its sentence, and below it what else there is to know."""
+    """The list of rules: each with its sentence, its reason and its facts."""
     return Group(
         "", *(part for rule in rules for part in _rule(rule, using)), f"{plural(len(rules), 'rule')}."
     )
@@ -229,11 +250,13 @@ def rules_report(rules: Sequence[Rule], *, using: str) -> RenderableType:
 
 def _rule(rule: Rule, using: str) -> Iterator[RenderableType]:
     yield Text(rule.name, style="bold")
-    yield _indented(Text(rule.sentence))
+    yield _indent(Text(rule.sentence))
     if rule.reason:
-        yield _indented(Text(rule.reason, style="italic"))
-    facts = [f"guarantee {rule.guarantee(using)}", f"nightly {nightly(rule, using)}"]
-    facts += [f"owner {rule.owner}"] if rule.owner else []
-    facts += [f"tags {', '.join(rule.tags)}"] if rule.tags else []
-    yield _indented(Text(" · ".join(facts), style="dim"))
+        yield _indent(Text(rule.reason, style="italic"))
+    facts = [f"guarantee {rule.guarantee(using)}", f"nightly {nightly_in_words(rule, using)}"]
+    if rule.owner:
+        facts.append(f"owner {rule.owner}")
+    if rule.tags:
+        facts.append(f"tags {', '.join(rule.tags)}")
+    yield _indent(Text(" · ".join(facts), style="dim"))
     yield ""

@@ -1,1 +1,1 @@
-"""Orders, items, articles and groups, with side effects hung on signals."""
+"""A shop with orders, items, articles and groups, whose side effects are receivers of signals."""

@@ -1,4 +1,4 @@
-"""The shop's app configuration; it imports the receivers, which is what connects them."""
+"""The app configuration of the shop. It connects the receivers by importing them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class ShopConfig(AppConfig):
-    """`shop`."""
+    """The configuration of the app `shop`."""
 
     name = "sample_project.shop"
     label = "shop"

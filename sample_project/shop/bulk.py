@@ -1,6 +1,6 @@
-"""Every path that writes past the signals, as a shop would have them: an import, an admin action, a migration.
+"""All ways to write without signals, as a shop has them: an import, an admin action, a migration.
 
-Each leaves drift behind. That is what they are here for.
+Each of these functions leaves drift behind. The demo and the tests need it.
 """
 
 from __future__ import annotations
@@ -55,83 +55,83 @@ __all__ = [
 
 @transaction.atomic
 def import_orders(orders: Sequence[Order], items: Iterable[Item] = ()) -> None:
-    """`bulk_create`: no invoice, no notification, no totals, no counters."""
+    """Import orders by `bulk_create`: they get no invoice, no notification, no totals and no counters."""
     Order.objects.bulk_create(orders)
     Item.objects.bulk_create(items)
 
 
 def import_customers(customers: Sequence[Customer]) -> None:
-    """`bulk_create`: customers whom nobody welcomed, and without preferences."""
+    """Import customers by `bulk_create`: they get no welcome and no preferences."""
     Customer.objects.bulk_create(customers)
 
 
 def import_addresses(addresses: Sequence[Address]) -> None:
-    """`bulk_create`: customers with several default addresses."""
+    """Import addresses by `bulk_create`: a customer may then have several default addresses."""
     Address.objects.bulk_create(addresses)
 
 
 def import_items(items: Sequence[Item]) -> None:
-    """`bulk_create` past `pre_save`: lines of no piece at all."""
+    """Import items by `bulk_create`, without `pre_save`: an item may then have a quantity of 0."""
     Item.objects.bulk_create(items)
 
 
 def import_subscribers(subscribers: Sequence[Subscriber]) -> None:
-    """`bulk_create` without looking first: the same address several times."""
+    """Import subscribers by `bulk_create`, without looking first: the same address may then be there several times."""
     Subscriber.objects.bulk_create(subscribers)
 
 
 def import_articles(titles: Iterable[str]) -> None:
-    """`bulk_create` past `pre_save`: articles whose slug was never derived."""
+    """Import articles by `bulk_create`, without `pre_save`: they get no slug."""
     Article.objects.bulk_create([Article(title=title) for title in titles])
 
 
 def rename_articles(articles: Sequence[Article], suffix: str) -> None:
-    """`bulk_update`: the title moves on, the slug stays."""
+    """Rename articles by `bulk_update`: their slugs stay those of the old titles."""
     for article in articles:
         article.title += suffix
     Article.objects.bulk_update(articles, ["title"])
 
 
 def rewrite_articles(keys: Iterable[int], body: str) -> None:
-    """`QuerySet.update`: the body changes, the keywords are those of the old one."""
+    """Rewrite articles by `QuerySet.update`: their keywords stay those of the old body."""
     Article.objects.filter(pk__in=list(keys)).update(body=body)
 
 
 def move_categories(keys: Iterable[int], parent: Category | None) -> None:
-    """`QuerySet.update`: the drawer hangs elsewhere, and all paths below still say where it was."""
+    """Move categories by `QuerySet.update`: their paths, and all paths below them, stay the old ones."""
     Category.objects.filter(pk__in=list(keys)).update(parent=parent)
 
 
 def reprice_orders(keys: Iterable[int], total: Decimal) -> None:
-    """`QuerySet.update`: the order's total changes, its invoice doesn't."""
+    """Change the totals of orders by `QuerySet.update`: their invoices keep the old amount."""
     Order.objects.filter(pk__in=list(keys)).update(total=total)
 
 
 def reprice_items(keys: Iterable[int], price: Decimal) -> None:
-    """`QuerySet.update` on the lines: the order's total doesn't follow."""
+    """Change the prices of items by `QuerySet.update`: the totals of their orders stay the old ones."""
     Item.objects.filter(pk__in=list(keys)).update(price=price)
 
 
 def archive_by_update(keys: Iterable[int]) -> None:
-    """`QuerySet.update`: the items are archived, and their charges still pending."""
+    """Archive items by `QuerySet.update`: their charges stay pending."""
     Item.objects.filter(pk__in=list(keys)).update(status=Item.Status.ARCHIVED)
 
 
 def add_members(group: Group, users: Iterable[User]) -> None:
-    """`Through.objects.bulk_create`: members without access, and a counter that is off."""
+    """Add members by `bulk_create` on the through model: they get no access, and the group's counter stays the old one."""
     through = Group.members.through
     through._default_manager.bulk_create([through(group_id=group.pk, user_id=user.pk) for user in users])
 
 
 def delete_items_raw(keys: Iterable[int]) -> None:
-    """`_raw_delete`: lines vanish, the order's counters don't notice."""
+    """Delete items by `_raw_delete`: the counters of their orders stay the old ones."""
     PendingCharge.objects.filter(item__in=list(keys)).delete()
     items = Item.objects.filter(pk__in=list(keys))
     items._raw_delete(items.db)
 
 
 def delete_orders_raw(keys: Iterable[int]) -> None:
-    """`_raw_delete` of orders and what refers to them: their notes stay behind, and counters and pointers are off."""
+    """Delete orders, and the rows that refer to them, by `_raw_delete`: their notes stay, and the customers' counters, too."""
     keys = list(keys)
     Customer.objects.filter(last_order__in=keys).update(last_order=None)
     Item.objects.filter(order__in=keys).delete()
@@ -143,7 +143,7 @@ def delete_orders_raw(keys: Iterable[int]) -> None:
 
 
 def load_fixture(objects: Iterable[Model]) -> None:
-    """`loaddata`: receivers are called with `raw=True`, and the careful ones then do nothing."""
+    """Load the objects by `loaddata`: receivers are called with `raw=True`, and then some of them do nothing."""
     text = serializers.serialize("json", objects)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fixture.json")
@@ -152,7 +152,7 @@ def load_fixture(objects: Iterable[Model]) -> None:
 
 
 def insert_order_by_sql(total: Decimal, customer: Customer | None = None) -> None:
-    """Raw SQL: an order that no Python code has seen."""
+    """Insert an order by SQL: no Python code sees it."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO shop_order (customer_id, customer_name, status, total, item_count, created_at) "
@@ -162,6 +162,6 @@ def insert_order_by_sql(total: Decimal, customer: Customer | None = None) -> Non
 
 
 def lose_invoices(keys: Iterable[int]) -> None:
-    """`_raw_delete` on invoices: the orders stay, without them."""
+    """Delete the invoices of these orders by `_raw_delete`."""
     invoices = Invoice.objects.filter(order__in=list(keys))
     invoices._raw_delete(invoices.db)

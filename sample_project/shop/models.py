@@ -1,4 +1,4 @@
-"""The shop's tables. Which of their columns and rows are side effects is said by each docstring."""
+"""The models of the shop. Each docstring says which columns and rows are side effects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Customer(models.Model):
-    """Someone who orders. Receivers keep `order_count` and `last_order`, fill `preferences` and send a welcome."""
+    """A customer. Receivers keep `order_count` and `last_order`, fill in `preferences`, and send a welcome mail."""
 
     name = models.CharField(max_length=100)
     email = models.EmailField(blank=True)
@@ -46,7 +46,7 @@ class Customer(models.Model):
 
 
 class Address(models.Model):
-    """Where a customer lives; of several, a receiver keeps one at most the default."""
+    """An address of a customer. A receiver takes care that a customer has at most one default address."""
 
     customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="addresses")
     street = models.CharField(max_length=100)
@@ -58,7 +58,7 @@ class Address(models.Model):
 
 
 class Order(models.Model):
-    """An order. Receivers keep `total`, `item_count` and `customer_name`, and give it invoice and notification."""
+    """An order. Receivers keep `total`, `item_count` and `customer_name`, and make its invoice and its notification."""
 
     class Status(models.TextChoices):
         DRAFT = "draft"
@@ -79,7 +79,7 @@ class Order(models.Model):
 
 
 class Invoice(models.Model):
-    """Owed by every order that is not a draft."""
+    """An invoice. Every order that is not a draft owes one."""
 
     order = models.OneToOneField(Order, on_delete=models.CASCADE, related_name="invoice")
     amount = models.DecimalField(max_digits=12, decimal_places=2)
@@ -90,7 +90,7 @@ class Invoice(models.Model):
 
 
 class Notification(models.Model):
-    """A message to the customer; one of kind `created` is owed by every order that is not a draft."""
+    """A message to the customer. Every order that is not a draft owes one of kind `created`."""
 
     order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="notifications")
     kind = models.CharField(max_length=20)
@@ -104,7 +104,7 @@ class Notification(models.Model):
 
 
 class Item(models.Model):
-    """A line of an order, of one piece or more. Once archived it is no longer on sale: `on_sale_since` is cleared."""
+    """A line of an order, of one piece or more. An archived item is not on sale: its `on_sale_since` is NULL."""
 
     class Status(models.TextChoices):
         ACTIVE = "active"
@@ -122,7 +122,7 @@ class Item(models.Model):
 
 
 class PendingCharge(models.Model):
-    """Money still to be collected for an item; cancelled and unscheduled when the item is archived."""
+    """Money that the shop will collect for an item. When the item is archived, the charge is cancelled and unscheduled."""
 
     class Status(models.TextChoices):
         PENDING = "pending"
@@ -139,7 +139,7 @@ class PendingCharge(models.Model):
 
 
 class Article(models.Model):
-    """A text of the shop's journal. Receivers derive `slug` from the title and the keywords from the body."""
+    """A text in the shop's magazine. Receivers derive `slug` from the title, and the keywords from the body."""
 
     title = models.CharField(max_length=100)
     slug = models.CharField(max_length=120, default="", blank=True)
@@ -150,7 +150,7 @@ class Article(models.Model):
 
 
 class Keyword(models.Model):
-    """A word that stands in an article's body behind a `#`; derived from it, and from nothing else."""
+    """A word that follows a `#` in the body of an article. Keywords are derived from the body alone."""
 
     article = models.ForeignKey(Article, on_delete=models.CASCADE, related_name="keywords")
     word = models.CharField(max_length=50)
@@ -163,7 +163,7 @@ class Keyword(models.Model):
 
 
 class Category(models.Model):
-    """A drawer of the catalogue. `path` is made from the parent's by receivers."""
+    """A category of the catalogue. Receivers make `path` from the path of the parent."""
 
     parent = models.ForeignKey(
         "self", null=True, blank=True, on_delete=models.CASCADE, related_name="children"
@@ -176,7 +176,7 @@ class Category(models.Model):
 
 
 class Note(models.Model):
-    """A remark on an order, an item or anything else; a receiver deletes it with what it is about."""
+    """A note on an order, an item or any other record. A receiver deletes the notes on an order when the order is deleted."""
 
     content_type = models.ForeignKey(ContentType, on_delete=models.CASCADE, related_name="+")
     object_id = models.CharField(max_length=36)
@@ -191,7 +191,7 @@ class Note(models.Model):
 
 
 class Subscriber(models.Model):
-    """Someone who gets the newsletter. The sign-up form looks for the address first; an import doesn't."""
+    """A reader of the newsletter. The sign-up form first looks whether the address is there; an import doesn't."""
 
     email = models.EmailField()
     phone = models.CharField(max_length=30, null=True, blank=True)
@@ -202,7 +202,7 @@ class Subscriber(models.Model):
 
 
 class Delivery(models.Model):
-    """A newsletter that was sent to a subscriber."""
+    """The delivery of one newsletter to a subscriber."""
 
     subscriber = models.ForeignKey(Subscriber, on_delete=models.CASCADE, related_name="deliveries")
     number = models.PositiveIntegerField(default=1)
@@ -212,7 +212,7 @@ class Delivery(models.Model):
 
 
 class Group(models.Model):
-    """A circle of users. `member_count` and each member's `Access` are kept by an m2m_changed receiver."""
+    """A group of users. An m2m_changed receiver keeps `member_count`, and the `Access` of each member."""
 
     name = models.CharField(max_length=100)
     members = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="circles", blank=True)
@@ -223,7 +223,7 @@ class Group(models.Model):
 
 
 class Access(models.Model):
-    """A user's pass to what belongs to a group; owed by every membership, and by nothing else."""
+    """The right of a user to use what belongs to a group. Every membership owes one, and nothing else does."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="accesses")
     group = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="accesses")

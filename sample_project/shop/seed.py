@@ -1,4 +1,4 @@
-"""Filling the shop: half through signals, half through the paths that skip them."""
+"""Filling the shop: half through signals, half in ways that no signal sees."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WARES = (("teapot", "24.90"), ("lamp", "79.00"), ("notebook", "6.50"), ("chair",
 
 
 def fill(orders: int = 2_000, *, seed: int = 7) -> None:
-    """`orders` orders with all that hangs on them, half of them with drift."""
+    """Make this number of orders with everything that belongs to them. Half of them drift."""
     chance = random.Random(seed)
     fill_through_signals(orders // 2, chance)
     fill_past_signals(orders - orders // 2, chance)
@@ -40,7 +40,7 @@ def fill(orders: int = 2_000, *, seed: int = 7) -> None:
 
 @transaction.atomic
 def fill_through_signals(orders: int, chance: random.Random) -> None:
-    """All that the shop has, as the web site makes it; nothing of it drifts."""
+    """Make records of all models, as the web site does. Nothing drifts."""
     customers = [Customer.objects.create(name=name, joined_at=_long_ago()) for name in CUSTOMERS]
     for number in range(orders):
         status = Order.Status.DRAFT if number % 20 == 0 else Order.Status.PAID
@@ -69,7 +69,7 @@ def fill_through_signals(orders: int, chance: random.Random) -> None:
 
 @transaction.atomic
 def fill_past_signals(orders: int, chance: random.Random) -> None:
-    """The same by an import, an admin action, a fixture and raw SQL: everything that signals do is owed."""
+    """Make orders by an import, an admin action, a fixture and SQL. They owe everything that receivers would have done."""
     customers = list(Customer.objects.all())
     imported = [
         Order(customer=chance.choice(customers), status=Order.Status.PAID, created_at=_long_ago())
@@ -86,10 +86,11 @@ def fill_past_signals(orders: int, chance: random.Random) -> None:
     )
     bulk.insert_order_by_sql(Decimal("19.90"), customers[0])
     bulk.load_fixture([Order(pk=10_000_000, status=Order.Status.PAID, created_at=_long_ago())])
-    _drift_what_was_right(orders, chance)
+    _make_drift(orders, chance)
 
 
-def _drift_what_was_right(orders: int, chance: random.Random) -> None:
+def _make_drift(orders: int, chance: random.Random) -> None:
+    """Change, delete and import records without signals, so that records that were right drift, too."""
     invoiced = list(Order.objects.filter(invoice__isnull=False).values_list("pk", flat=True))
     bulk.lose_invoices(chance.sample(invoiced, orders // 50))
     bulk.reprice_orders(chance.sample(invoiced, orders // 40), Decimal("1.00"))

@@ -1,6 +1,6 @@
-"""What the shop does, as functions that anyone may call; the receivers are thin wrappers around some of them.
+"""What the shop does, as functions that any code may call. The receivers are thin wrappers around some of them.
 
-A single and a bulk function stand side by side. The bulk one owes the same effects in about as many
+A function for one record and a function for many stand side by side. The one for many has the same effects, in about as many
 statements as there are effects.
 """
 
@@ -61,7 +61,7 @@ __all__ = [
 log = structlog.get_logger()
 
 DEFAULT_PREFERENCES = {"language": "en", "newsletter": False}
-"""Keys that each customer's preferences have, and what they are unless the customer says otherwise."""
+"""The keys that the preferences of each customer have, with the values for a customer who has set nothing."""
 
 
 @transaction.atomic
@@ -78,18 +78,18 @@ def create_order(
 
 @transaction.atomic
 def create_orders_bulk(orders: Sequence[Order], items: Sequence[Item]) -> None:
-    """Create orders with their items and all that they owe, without a signal: a statement an effect, not an order."""
+    """Create orders with their items and everything that they owe, without a signal. Costs one statement for each effect."""
     for order in orders:
         order.customer_name = order.customer.name if order.customer else ""
     Order.objects.bulk_create(orders)
     Item.objects.bulk_create(items)
-    lines: dict[int, list[Item]] = {}
+    items_of_order: dict[int, list[Item]] = {}
     for item in items:
-        lines.setdefault(item.order_id or 0, []).append(item)
+        items_of_order.setdefault(item.order_id or 0, []).append(item)
     for order in orders:
-        own = lines.get(order.pk, [])
-        order.total = sum((item.price * item.quantity for item in own), Decimal(0))
-        order.item_count = len(own)
+        own_items = items_of_order.get(order.pk, [])
+        order.total = sum((item.price * item.quantity for item in own_items), Decimal(0))
+        order.item_count = len(own_items)
     Order.objects.bulk_update(orders, ["total", "item_count"])
     owing = [order for order in orders if order.status != Order.Status.DRAFT]
     Invoice.objects.bulk_create([Invoice(order=order, amount=order.total) for order in owing])
@@ -107,7 +107,7 @@ def invoice_order(order: Order) -> None:
 
 
 def notify_order(order: Order) -> None:
-    """Note the message that the order was created."""
+    """Store the message that the order was created, unless it is there."""
     Notification.objects.get_or_create(order=order, kind="created")
 
 
@@ -123,19 +123,19 @@ def complete_preferences(customer: Customer) -> None:
 
 
 def welcome(customer: Customer) -> None:
-    """Have the welcome mail sent when the customer is stored."""
+    """Enqueue the welcome mail when the transaction that stores the customer is committed."""
     transaction.on_commit(lambda: send_welcome.delay([customer.pk]))
 
 
 @shared_task(name="shop.send_welcome")
 def send_welcome(customer_keys: list[int]) -> None:
-    """Welcome customers by mail: one message for the batch, and a receipt for each."""
+    """Welcome customers by mail. Logs one event for all of them, and records a receipt for each."""
     log.info("welcome_sent", customers=len(customer_keys))
     receipts.record("welcome-mail", Customer, keys=customer_keys)
 
 
 def keep_default(address: Address) -> None:
-    """Take the mark of the default from the customer's other addresses."""
+    """Unset `is_default` in the other addresses of the customer."""
     Address.objects.filter(customer=address.customer_id, is_default=True).exclude(pk=address.pk).update(
         is_default=False
     )
@@ -158,7 +158,7 @@ def sum_items(order_id: int) -> None:
 
 @transaction.atomic
 def archive_items(items: Iterable[Item]) -> None:
-    """Archive items: off sale, their open charges cancelled and unscheduled, the storefront told on commit."""
+    """Archive items: take them off sale, cancel their pending charges and, on commit, tell the storefront."""
     keys = [item.pk for item in items]
     Item.objects.filter(pk__in=keys).update(status=Item.Status.ARCHIVED, on_sale_since=None)
     PendingCharge.objects.filter(item__in=keys, status=PendingCharge.Status.PENDING).update(
@@ -169,7 +169,7 @@ def archive_items(items: Iterable[Item]) -> None:
 
 @shared_task(name="shop.tell_storefront")
 def tell_storefront(item_keys: list[int]) -> None:
-    """Tell the outside storefront that items are gone: one message for the batch, and a receipt for each."""
+    """Tell the storefront that items are gone. Logs one event for all of them, and records a receipt for each."""
     log.info("storefront_told", items=len(item_keys))
     receipts.record("storefront", Item, keys=item_keys)
 
@@ -185,7 +185,7 @@ def normalise_slug(article: Article) -> None:
 
 
 def keywords_of(body: str) -> list[str]:
-    """The words behind a `#`, each once."""
+    """The words that follow a `#`, each once, in order."""
     return sorted(set(re.findall(r"#(\w{1,50})", body.lower())))
 
 
@@ -199,7 +199,7 @@ def index_keywords(article: Article) -> None:
 
 
 def place_category(category: Category) -> None:
-    """Make the category's path from its parent's."""
+    """Make the path of the category from the path of its parent."""
     category.path = f"{category.parent.path if category.parent else ''}/{category.name}"
 
 
@@ -209,7 +209,7 @@ def grant_access(group: Group, user_keys: Iterable[int]) -> None:
 
 
 def revoke_access(group: Group, user_keys: Iterable[int]) -> None:
-    """Take users' pass to the group back."""
+    """Take the pass to the group back from users."""
     Access.objects.filter(group=group, user_id__in=list(user_keys)).delete()
 
 

@@ -1,4 +1,4 @@
-"""The shop's receivers: thin wrappers, each around one function of `services`."""
+"""The receivers of the shop. Each is a thin wrapper around one function of `services`."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def handle_customer_saving(*, instance: Customer, **_: Any) -> None:
 
 @receiver(post_save, sender=Customer)
 def handle_customer_created(*, instance: Customer, created: bool, raw: bool = False, **_: Any) -> None:
-    """Welcome a new customer, on commit."""
+    """Welcome a new customer, when the transaction is committed."""
     if created and not raw:
         services.welcome(instance)
 
 
 @receiver(post_save, sender=Address)
 def handle_address_saved(*, instance: Address, **_: Any) -> None:
-    """Keep the newest default address, and no other."""
+    """If this is the default address, unset the other default addresses of the customer."""
     if instance.is_default:
         services.keep_default(instance)
 
@@ -58,7 +58,7 @@ def handle_order_saving(*, instance: Order, **_: Any) -> None:
 
 @receiver(post_save, sender=Order)
 def handle_order_created(*, instance: Order, raw: bool = False, **_: Any) -> None:
-    """Invoice and notify, unless the order is a draft or is being loaded from a fixture."""
+    """Make the invoice and the notification, unless the order is a draft or is loaded from a fixture."""
     if not raw and instance.status != Order.Status.DRAFT:
         services.invoice_order(instance)
         services.notify_order(instance)
@@ -66,7 +66,7 @@ def handle_order_created(*, instance: Order, raw: bool = False, **_: Any) -> Non
 
 @receiver([post_save, post_delete], sender=Order)
 def handle_order_saved(*, instance: Order, **_: Any) -> None:
-    """Count the customer's orders, and point at the last."""
+    """Count the orders of the customer, and set its last order."""
     if instance.customer_id:
         services.count_orders(instance.customer_id)
 
@@ -79,52 +79,52 @@ def handle_order_deleted(*, instance: Order, **_: Any) -> None:
 
 @receiver(pre_save, sender=Item)
 def handle_item_saving(*, instance: Item, **_: Any) -> None:
-    """An item is one piece at least."""
+    """Set the quantity to 1 at least."""
     instance.quantity = max(instance.quantity, 1)
 
 
 @receiver(post_save, sender=Item)
 def handle_item_changed(*, instance: Item, **_: Any) -> None:
-    """Sum the order's items."""
+    """Sum the items of the order."""
     if instance.order_id:
         services.sum_items(instance.order_id)
 
 
 @receiver(post_delete, sender=Item)
 def handle_item_deleted(*, instance: Item, **_: Any) -> None:
-    """Sum what is left of the order's items."""
+    """Sum the items that the order still has."""
     if instance.order_id:
         services.sum_items(instance.order_id)
 
 
 @receiver(post_save, sender=Item)
 def handle_item_archived(*, instance: Item, **_: Any) -> None:
-    """Archive whatever hangs on an item that was set to archived."""
+    """If the item is archived, cancel its charges and tell the storefront."""
     if instance.status == Item.Status.ARCHIVED:
         services.archive_items([instance])
 
 
 @receiver(pre_save, sender=Article)
 def handle_article_saving(*, instance: Article, **_: Any) -> None:
-    """Derive the slug."""
+    """Derive the slug of the article."""
     services.normalise_slug(instance)
 
 
 @receiver(post_save, sender=Article)
 def handle_article_written(*, instance: Article, **_: Any) -> None:
-    """Derive the keywords."""
+    """Derive the keywords of the article."""
     services.index_keywords(instance)
 
 
 @receiver(pre_save, sender=Category)
 def handle_category_saving(*, instance: Category, **_: Any) -> None:
-    """Make the path from the parent's."""
+    """Make the path of the category from the path of its parent."""
     services.place_category(instance)
 
 
 @receiver(post_save, sender=Category)
 def handle_category_saved(*, instance: Category, **_: Any) -> None:
-    """Pass the path on to the children."""
+    """Save the children, so that their paths follow."""
     for child in instance.children.all():
         child.save()
 
@@ -133,7 +133,7 @@ def handle_category_saved(*, instance: Category, **_: Any) -> None:
 def handle_members_changed(
     *, instance: Any, action: str, reverse: bool, pk_set: set[int] | None, **_: Any
 ) -> None:
-    """Grant and revoke access, and count the members, from either side of the relation."""
+    """Grant and revoke access, and count the members, whichever side of the relation has changed."""
     if action not in {"post_add", "post_remove", "post_clear"}:
         return
     groups = Group.objects.filter(pk__in=pk_set or ()) if reverse else [instance]

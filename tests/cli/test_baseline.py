@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from reconcile.registry import valid_rules
+from reconcile.rules.registry import valid_rules
 from sample_project.shop.models import Invoice, Order
 from tests.cli.test_cli import HEAD, run, run_json
 from tests.helpers import an_hour_ago
 from tests.zoo.models import Basket
+
+pytestmark = pytest.mark.once
 
 FILE = "reconcile-baseline.toml"
 RULE = "orders.invoice"

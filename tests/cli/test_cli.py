@@ -14,10 +14,11 @@ from django.db import connection
 from django.utils import timezone
 
 from reconcile.cli import reconcile
-from reconcile.models import Change, Outcome, Run, Shard
-from reconcile.registry import valid_rules
+from reconcile.models import Change, Outcome, Run, WorkItem
+from reconcile.rules.registry import valid_rules
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import ROOT, an_hour_ago, environment, everything, reconcile_command
+from tests.processes import run_reconcile
 from tests.zoo.models import Basket
 
 HEAD = """
@@ -85,7 +86,7 @@ def test_the_json_of_a_check_is_exactly_the_documented_object(lacking):
     assert isinstance(seconds, float)
     assert rule == {
         "rule": "orders.invoice", "status": "fail", "checked": 12, "missing": 12, "stale": 0, "extra": 0,
-        "guarantee": "A", "error": None,
+        "guarantee": "constraint", "remarks": [], "error": None,
         "samples": [{"drift": "missing", "key": lacking[0]}, {"drift": "missing", "key": lacking[1]}],
     }  # fmt: skip
     assert (report["version"], report["database"], report["status"]) == (1, "default", "drift")
@@ -258,9 +259,9 @@ def test_a_rule_that_another_run_holds_exits_with_75(transactional_db):
     Order.objects.bulk_create([Order(created_at=an_hour_ago())])
     other = Run.objects.create(kind="repair", now=timezone.now())
     holder = Outcome.objects.create(
-        run=other, rule="orders.invoice", position=0, state="repairing", held="orders.invoice"
+        run=other, rule="orders.invoice", position=0, state="repairing", leased="orders.invoice"
     )
-    Shard.objects.create(outcome=holder, drift="missing", token=other.pk)
+    WorkItem.objects.create(outcome=holder, drift="missing", token=other.pk)
     code, out, _ = run("repair", "orders.invoice", "--apply")
     assert code == 75
     assert f"reconcile resume {str(other.pk)[:8]}" in " ".join(out.split())
@@ -302,7 +303,7 @@ def test_an_interrupted_check_exits_with_130(db, rules):
     rules(
         """
 from dataclasses import replace
-from reconcile.windows import Window
+from reconcile.core.scopes import Window
 
 class Stop(HaveValues):
     def finders(self, source):
@@ -360,7 +361,7 @@ def test_explain_prints_the_sentence_the_sql_the_plan_and_the_guarantee(rule):
     code, out, _ = run("explain", rule)
     assert code == 0
     assert "must have" in out
-    assert "Guarantee A" in out
+    assert "Guarantee constraint" in out
     assert "SELECT" in out
     assert "remedy" in out
     assert {"sqlite": "SEARCH ", "postgresql": "(cost=", "mysql": "SIMPLE"}[connection.vendor] in out.replace(
@@ -406,7 +407,7 @@ def test_runs_says_of_a_dead_one_how_to_go_on():
 def test_a_run_that_goes_on_for_long_is_not_said_to_be_dead():
     long = Run.objects.create(kind="repair", now=an_hour_ago(), started_at=an_hour_ago())
     outcome = Outcome.objects.create(run=long, rule="x", position=0, state="repairing")
-    Shard.objects.create(outcome=outcome, drift="missing", token=long.pk)
+    WorkItem.objects.create(outcome=outcome, drift="missing", token=long.pk)
     for arguments in (["runs"], ["runs", str(long)]):
         code, out, _ = run(*arguments)
         assert (code, "running" in out, "no sign of life" in out) == (0, True, False)
@@ -459,15 +460,17 @@ def test_the_management_command_is_the_same_group(lacking, capsys):
     call_command("reconcile", "rules")
 
 
+@pytest.mark.once
+@pytest.mark.process
 @pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["repair", "-h"], ["--version"]])
 def test_help_needs_no_settings(arguments):
     bare = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(
-        reconcile_command(*arguments), env=bare, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_reconcile(*arguments, env=bare)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.once
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("settings_module", "said"),
     [
@@ -481,36 +484,35 @@ def test_settings_that_cannot_be_used_exit_with_2(settings_module, said):
     bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     if settings_module:
         bare["DJANGO_SETTINGS_MODULE"] = settings_module
-    done = subprocess.run(
-        reconcile_command("check"), env=bare, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_reconcile("check", env=bare)
     assert (done.returncode, done.stdout) == (2, ""), done
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.once
+@pytest.mark.process
 def test_an_unreachable_database_exits_with_3_and_writes_nothing(tmp_path):
     nowhere = environment(DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/db.sqlite3")
     for arguments in (["check"], ["repair"], ["repair", "--apply"], ["runs"], ["explain", "orders.invoice"]):
-        done = subprocess.run(
-            reconcile_command(*arguments), env=nowhere, cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        done = run_reconcile(*arguments, env=nowhere)
         assert done.returncode == 3, done
         assert "can't be reached" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.once
+@pytest.mark.process
 def test_a_database_that_was_never_migrated_exits_with_3_and_says_to_migrate(tmp_path):
     empty = environment(DATABASE_URL=f"sqlite:///{tmp_path}/db.sqlite3")
     for arguments in (["check"], ["repair", "--apply"], ["runs"]):
-        done = subprocess.run(
-            reconcile_command(*arguments), env=empty, cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        done = run_reconcile(*arguments, env=empty)
         assert done.returncode == 3, done
         assert "manage.py migrate" in done.stdout + done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 def test_the_command_and_manage_py_as_processes(transactional_db):
     Order.objects.bulk_create([Order(created_at=an_hour_ago())])
@@ -546,6 +548,8 @@ def on_a_terminal(*arguments):
         return process.wait(), shown.decode(), process.stdout.read()
 
 
+@pytest.mark.once
+@pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 def test_progress_is_shown_on_a_terminal_and_never_on_standard_output():
     Order.objects.bulk_create([Order(created_at=an_hour_ago()) for _ in range(3)])

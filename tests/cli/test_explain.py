@@ -1,5 +1,4 @@
 import json
-import subprocess
 
 import django
 import pytest
@@ -7,7 +6,8 @@ from django.db import connection
 
 from sample_project.shop.models import Invoice, Order
 from tests.cli.test_cli import lacking, rules, run, run_json
-from tests.helpers import ROOT, an_hour_ago, environment, everything, reconcile_command
+from tests.helpers import ROOT, an_hour_ago, environment, everything
+from tests.processes import run_reconcile
 from tests.zoo.models import Basket, Device
 
 __all__ = ["lacking", "rules"]
@@ -39,7 +39,7 @@ def test_the_json_of_an_explanation_is_exactly_the_documented_object(db, rules):
     code, report = run_json("explain", "own.r")
     assert code == 0
     assert list(report) == [
-        "version", "rule", "database", "sentence", "reason", "guarantee", "lift", "settle", "drifts",
+        "version", "rule", "database", "sentence", "reason", "guarantee", "remarks", "lift", "settle", "drifts",
     ]  # fmt: skip
     missing, extra = report["drifts"]
     assert (missing["drift"], extra["drift"]) == ("missing", "extra")
@@ -49,11 +49,13 @@ def test_the_json_of_an_explanation_is_exactly_the_documented_object(db, rules):
     assert (unindexed["table"], unindexed["columns"]) == ("zoo_bill", ["basket_number"])
 
 
-def test_the_constraint_that_would_lift_a_rule_to_a_is_named(db, rules):
+def test_the_constraint_that_would_lift_a_rule_is_named(db, rules):
     rules(LOOSE)
     declared = 'models.UniqueConstraint(fields=["basket_number"], name="zoo_bill_basket_number_once")'
     _, out, _ = run("explain", "own.r")
-    assert f"In Meta.constraints of zoo.Bill this would lift it to A:\n  {declared}" in out
+    assert (
+        f"In Meta.constraints of zoo.Bill this would lift the guarantee to constraint:\n  {declared}" in out
+    )
     assert run_json("explain", "own.r")[1]["lift"] == {
         "model": "zoo.Bill", "fields": ["basket_number"], "django": declared, "why_not": None,
     }  # fmt: skip
@@ -68,10 +70,10 @@ def test_a_constraint_that_this_database_does_not_know_is_named_with_that(db, ru
     why = run_json("explain", "own.r")[1]["lift"]["why_not"]
     assert 'condition=models.Q(kind="x")' in out
     if connection.features.supports_partial_indexes:
-        assert (why, "this would lift it to A:" in out) == (None, True)
+        assert (why, "this would lift the guarantee to constraint:" in out) == (None, True)
     else:
         assert why == "This database has no unique constraints with a condition."
-        assert f"this would not lift it to A here. {why}" in words(out)
+        assert f"this would not lift the guarantee here. {why}" in words(out)
 
 
 def test_where_no_constraint_would_lift_a_rule_that_is_said(db, rules):
@@ -79,22 +81,13 @@ def test_where_no_constraint_would_lift_a_rule_that_is_said(db, rules):
     _, out, _ = run("explain", "own.r")
     lift = run_json("explain", "own.r")[1]["lift"]
     assert (lift["model"], lift["fields"], lift["django"]) == (None, [], None)
-    assert f"No unique constraint would lift it to A. {lift['why_not']}" in words(out)
+    assert f"No unique constraint would lift the guarantee. {lift['why_not']}" in words(out)
 
 
 @pytest.mark.django_db
-def test_a_rule_at_a_has_nothing_to_lift():
+def test_a_rule_that_a_constraint_covers_has_nothing_to_lift():
     assert run_json("explain", "orders.invoice")[1]["lift"] is None
     assert "lift" not in run("explain", "orders.invoice")[1]
-
-
-def test_handlers_that_hold_the_record_are_said_to(db, rules):
-    rules(
-        "from tests.test_guarantees import careful\n"
-        "r = Rule(every=Basket, must=HaveRow(Bill, link={'basket_number': F('pk')}), covers=[careful])"
-    )
-    assert "Guarantee B  Handlers and the repair take the same lock" in run("explain", "own.r")[1]
-    assert run_json("explain", "own.r")[1]["lift"]["model"] == "zoo.Bill"
 
 
 @pytest.mark.django_db
@@ -141,7 +134,7 @@ def test_a_rule_that_never_finds_anything_is_explained(db, rules):
 
 def test_where_python_tells_what_drifts_a_sentence_says_so(db, rules):
     rules(
-        "from tests.test_explaining import Sifting, Silent\n"
+        "from tests.detect.test_explaining import Sifting, Silent\n"
         "a = Rule(every=Basket, must=Sifting(label='x'))\nb = Rule(every=Basket, must=Silent(label='x'))"
     )
     code, out, _ = run("explain", "own.a")
@@ -170,7 +163,7 @@ def test_a_key_s_record_is_shown_with_what_it_owes(lacking):
     assert "stale no" in said
     assert "a new shop.Invoice is owed" in said
     assert f"order_id {lacking[0]}" in said
-    assert "Guarantee A" in said
+    assert "Guarantee constraint" in said
     assert everything() == before
 
 
@@ -243,24 +236,22 @@ def test_a_key_of_nothing_exits_with_2(lacking, key, said):
     assert said in words(err)
 
 
+@pytest.mark.once
+@pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 def test_it_all_runs_as_a_process():
     Order.objects.bulk_create([Order(pk=3, created_at=an_hour_ago())])
     for more in (["--format", "json"], ["--key", "3", "--format", "json"]):
-        done = subprocess.run(
-            reconcile_command("explain", "orders.invoice", *more),
-            env=environment(), cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = run_reconcile("explain", "orders.invoice", *more, env=environment())
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["rule"] == "orders.invoice"
 
 
+@pytest.mark.once
+@pytest.mark.process
 def test_an_unreachable_database_exits_with_3(tmp_path):
     nowhere = environment(DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/db.sqlite3")
-    done = subprocess.run(
-        reconcile_command("explain", "orders.invoice", "--key", "1"),
-        env=nowhere, cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_reconcile("explain", "orders.invoice", "--key", "1", env=nowhere)
     assert (done.returncode, done.stdout) == (3, "")
     assert "can't be reached" in done.stderr
 

@@ -1,17 +1,18 @@
 """Each format from end to end: its reader reads it, its exit codes are the four, and it is alone on standard output."""
 
-import subprocess
-
 import pytest
 from django.utils import timezone
 
-from reconcile.cli._forms import _FORMS
+from reconcile.cli.check import _FORMS
 from reconcile.models import Outcome, Run
 from sample_project.shop.models import Order
 from tests.cli.test_cli import lacking, rules, run  # noqa: F401 - fixtures
-from tests.helpers import ROOT, an_hour_ago, environment, reconcile_command
+from tests.helpers import ROOT, an_hour_ago, environment
+from tests.processes import run_reconcile
 from tests.reports.readers import READERS, read_html, read_json, read_junit, read_sarif
 from tests.zoo.models import Basket
+
+pytestmark = pytest.mark.once
 
 GHOST = "a = Rule(every=Ghost, must=HaveValues(value=1))\nb = Rule(every=Basket, must=HaveValues(label='x'))"
 NOISY = """
@@ -134,6 +135,7 @@ def test_reports_that_have_no_place_of_their_own_are_refused_with_2(arguments, s
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 def test_each_format_is_alone_on_standard_output_beside_prints_logs_and_warnings(tmp_path):
     (tmp_path / "noisy.py").write_text(NOISY)
@@ -143,8 +145,9 @@ def test_each_format_is_alone_on_standard_output_beside_prints_logs_and_warnings
     Order.objects.bulk_create([Order(created_at=an_hour_ago()) for _ in range(3)])
     settings = environment(PYTHONPATH=f"{tmp_path}:{ROOT}", PYTHONWARNINGS="always")
     for form in _FORMS:
-        command = reconcile_command("--settings", "noisy_settings", "--verbose", "check", "--format", form)
-        done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = run_reconcile(
+            "--settings", "noisy_settings", "--verbose", "check", "--format", form, env=settings
+        )
         assert done.returncode == 1, (form, done)
         READERS[form](done.stdout)
         assert "by a rule file" not in done.stdout

@@ -8,24 +8,12 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from reconcile.models import Outcome, Run, Shard, Suspension
+from reconcile.models import Outcome, Run, Suspension, WorkItem
 from sample_project.shop.models import Category, Invoice, Note, Order
+from tests.cli.test_cli import run as said
 from tests.helpers import ROOT, an_hour_ago, environment, reconcile_command
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def said(*arguments, **more):
-    done = subprocess.run(
-        reconcile_command(*arguments),
-        env=environment(**more),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout, done.stderr
+pytestmark = [pytest.mark.once, pytest.mark.django_db(transaction=True)]
 
 
 def flat(text):
@@ -133,7 +121,7 @@ def test_deletes_above_their_cap_stop_with_4_and_say_how_to_raise_it():
 def running(**more):
     run = Run.objects.create(kind="repair", now=timezone.now(), **more)
     outcome = Outcome.objects.create(run=run, rule="orders.invoice", position=0, may_repair=True)
-    Shard.objects.create(outcome=outcome, drift="missing", token=run.pk)
+    WorkItem.objects.create(outcome=outcome, drift="missing", token=run.pk)
     return run
 
 
@@ -156,7 +144,7 @@ def test_a_run_is_asked_to_pause_and_resumed():
 def test_a_dead_run_is_paused_and_cancelled_at_once():
     long_ago = timezone.now() - timedelta(minutes=10)
     run = running(started_at=long_ago, heartbeat=long_ago)
-    Shard.objects.update(heartbeat=long_ago)
+    WorkItem.objects.update(heartbeat=long_ago)
     code, out, _ = said("pause", str(run.pk))
     assert (code, "is paused." in out) == (0, True)
     code, out, _ = said("cancel", str(run.pk))
@@ -169,6 +157,7 @@ def test_a_dead_run_is_paused_and_cancelled_at_once():
     assert (code, "cancelled" in out) == (0, True)
 
 
+@pytest.mark.process
 def test_a_run_that_is_cancelled_while_it_repairs_ends_with_4_and_says_what_stands(tmp_path):
     """In a process of its own, held back by a throttle until it was cancelled."""
     missing(5)
@@ -182,7 +171,7 @@ def test_a_run_that_is_cancelled_while_it_repairs_ends_with_4_and_says_what_stan
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     waited = threading.Event()
-    while not Shard.objects.exists():
+    while not WorkItem.objects.exists():
         assert process.poll() is None, process.communicate()
         waited.wait(0.05)
     run = Run.objects.get()

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from reconcile import runs
 from reconcile.errors import StoppedError
-from reconcile.models import Change, Outcome, Run, Shard
+from reconcile.models import Change, Outcome, Run, WorkItem
 from sample_project.shop.models import Invoice, Order
 from tests.cli.test_cli import run, run_json
 from tests.helpers import raw_tables
@@ -73,6 +73,7 @@ def test_the_json_says_it_all(repaired):
             "conflicts": [{"key": f"shop.Invoice {changed.pk}", "why": "The row has been changed since."}],
             "not_undoable": {"called": 0, "enqueued": 0},
             "why_stopped": report["rules"][0]["why_stopped"],
+            "warning": None,
         }
     ]
     assert "1 change was left" in report["rules"][0]["why_stopped"]
@@ -103,15 +104,15 @@ def test_what_cannot_be_undone_is_a_usage_error(repaired):
     assert code == 2
     assert "was undone by run" in err
     Run.objects.filter(pk=repaired).update(state="running")
-    Shard.objects.update(heartbeat=timezone.now())
+    WorkItem.objects.update(heartbeat=timezone.now())
     code, _, err = run("undo", repaired)
     assert (code, "goes on. Pause or cancel it first" in err) == (2, True)
 
 
 def test_a_run_that_handed_records_to_tasks_says_what_it_cannot_undo(repaired):
-    shard = Shard.objects.get(outcome__rule="orders.invoice", drift="missing")
-    Change.objects.create(shard=shard, chunk=1, verb="enqueued", model="shop.Order", key="1")
-    Change.objects.create(shard=shard, chunk=1, verb="called", model="shop.Order", key="2")
+    work_item = WorkItem.objects.get(outcome__rule="orders.invoice", drift="missing")
+    Change.objects.create(work_item=work_item, chunk=1, verb="enqueued", model="shop.Order", key="1")
+    Change.objects.create(work_item=work_item, chunk=1, verb="called", model="shop.Order", key="2")
     _, out, _ = run("undo", repaired)
     assert "orders.invoice  1 record called and 1 record enqueued can't be undone" in out
     _, report = run_json("undo", repaired)
@@ -120,8 +121,8 @@ def test_a_run_that_handed_records_to_tasks_says_what_it_cannot_undo(repaired):
 
 def test_a_rule_that_another_run_repairs_makes_the_code_75(repaired):
     other = Run.objects.create(kind="repair", now=timezone.now())
-    held = Outcome.objects.create(run=other, rule="orders.invoice", position=0, held="orders.invoice")
-    Shard.objects.create(outcome=held, drift="missing", token=other.pk)
+    held = Outcome.objects.create(run=other, rule="orders.invoice", position=0, leased="orders.invoice")
+    WorkItem.objects.create(outcome=held, drift="missing", token=other.pk)
     code, _, err = run("undo", repaired, "--apply")
     assert (code, "repairs orders.invoice" in err) == (75, True)
     assert Invoice.objects.count() == 3

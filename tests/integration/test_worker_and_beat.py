@@ -15,7 +15,7 @@ from django.utils import timezone
 from kombu import Connection, Exchange, Queue
 
 from reconcile.models import Outcome, Run
-from reconcile.registry import valid_rules
+from reconcile.rules.registry import valid_rules
 from reconcile.tasks import nightly
 from sample_project.shop import bulk, services
 from sample_project.shop.models import Customer, Invoice, Item, Order
@@ -168,6 +168,7 @@ def worker_and_beat(transactional_db, broker, tmp_path):
         yield WorkerAndBeat(*processes)
 
 
+@pytest.mark.process
 @pytest.mark.broker
 def test_orders_bulk_created_while_worker_and_beat_run_get_their_invoices(worker_and_beat):
     nightlies = Run.objects.filter(kind=Run.Kind.NIGHTLY)

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from django.db import connections
 
-from reconcile.faults import listening
+from reconcile.repair.fault_injection import listen
 
 NEVER_REACHED, RAISED = 3, 4
-PATIENCE = 60
+MOST_WAIT = 60
 """Seconds that a child may take."""
 
 
@@ -23,7 +23,7 @@ def forked(act):
     sys.stderr.flush()
     child = os.fork()
     if not child:
-        signal.alarm(PATIENCE)
+        signal.alarm(MOST_WAIT)
         _act(act)
     yield child
 
@@ -61,7 +61,7 @@ def killed_at(step, act, *, time=1):
             kill(os.getpid())
 
     def until_killed():
-        with listening(listener):
+        with listen(listener):
             act()
 
     with forked(until_killed) as child:

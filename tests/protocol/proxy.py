@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 from django.db import connection, connections
 
-from reconcile.faults import Step, listening
+from reconcile.repair.fault_injection import Step, listen
 from tests.helpers import Session
 
 COMMITS = {"postgresql": b"COMMIT\x00", "mysql": b"\x03COMMIT"}
@@ -16,13 +16,13 @@ COMMITS = {"postgresql": b"COMMIT\x00", "mysql": b"\x03COMMIT"}
 LATE = 0.4
 """Seconds that a COMMIT is under way after its client has lost the connection: more than a chunk waits for a lock."""
 
-PATIENCE = 10
+MOST_WAIT = 10
 
 
 class Proxy:
     """Passes bytes on. What `cut` is set to happens to the next COMMIT, and is noted in `done`.
 
-    before: the server never gets it, and loses its client. after: the server has carried it out, and the client never
+    before: the server never gets it, and loses its client. after: the server has in_windows it out, and the client never
     hears of it. late: the client loses the connection, and a while later the server gets the COMMIT. With
     gone_ in front: the same, and from then on the server can't be reached through the proxy.
     """
@@ -44,7 +44,7 @@ class Proxy:
         """Hang up everywhere, and wait until no thread is left."""
         _hang_up(self.listening, *(each for link in self.links for each in (link.client, link.server)))
         for thread in self.threads:
-            thread.join(PATIENCE)
+            thread.join(MOST_WAIT)
             assert not thread.is_alive()
         for each in (self.listening, *(each for link in self.links for each in (link.client, link.server))):
             each.close()
@@ -95,7 +95,7 @@ class _Link:
             time.sleep(self.proxy.late)
         if not cut.endswith("before"):
             self.server.sendall(said)
-            assert self.answered.wait(PATIENCE)
+            assert self.answered.wait(MOST_WAIT)
         _hang_up(self.client, self.server)
         self.proxy.done.append(cut)
 
@@ -135,7 +135,7 @@ def through(proxy, act, *, cut, chunks):
     def behind_the_proxy():
         alias = connections["default"]
         alias.settings_dict = {**alias.settings_dict, "HOST": "127.0.0.1", "PORT": str(proxy.port)}
-        with listening(listener):
+        with listen(listener):
             return act()
 
     session = Session(behind_the_proxy)

@@ -8,12 +8,12 @@ from django.db import connection, transaction
 
 from reconcile import MISSING, STALE, Call, Enqueue, HaveReceipt, HaveValues, Insert, Rule, runs
 from reconcile.errors import EvaluationError
-from reconcile.faults import Step, listening
-from reconcile.models import Change, Chunk, Outcome, Receipt, Shard
+from reconcile.models import Change, Chunk, Outcome, Receipt, WorkItem
+from reconcile.repair.fault_injection import Step, listen
 from sample_project.shop.models import Invoice, Order
 from tests.protocol.proxy import proxied, through
 from tests.protocol.works import CHUNK, CHUNKS, RECORDS, WORKS, committing, invoices
-from tests.test_repairing import chunks_for
+from tests.repair.test_chunk import chunks_for
 from tests.zoo.models import Basket
 from tests.zoo.tasks import MESSAGES, keep
 
@@ -61,7 +61,11 @@ def test_a_commit_that_comes_after_the_last_try_at_its_chunk_neither_fails_a_rec
         assert proxy.done == ["late"]
     assert (result.left, result.skipped, result.why_stopped) == (0, 0, "")
     assert result.written.insert == Invoice.objects.count() == Change.objects.count() == RECORDS
-    assert (work.shard.chunks, work.shard.written, work.shard.set_aside) == (RECORDS, RECORDS, 0)
+    assert (work.work_item.chunks, work.work_item.written, work.work_item.quarantined) == (
+        RECORDS,
+        RECORDS,
+        0,
+    )
     assert Chunk.objects.count() == RECORDS
 
 
@@ -123,7 +127,7 @@ def test_the_messages_of_a_chunk_whose_commit_was_not_answered_go_out_once(cut):
     assert (result.written.enqueued, result.why_stopped) == (RECORDS, "")
     assert {*Receipt.objects.values_list("state", flat=True)} == {"sent"}
     assert Receipt.objects.count() == Change.objects.filter(verb="enqueued").count() == RECORDS
-    assert (Shard.objects.get().written, Outcome.objects.get().enqueued) == (RECORDS, RECORDS)
+    assert (WorkItem.objects.get().written, Outcome.objects.get().enqueued) == (RECORDS, RECORDS)
 
 
 def test_a_repair_whose_server_is_gone_for_good_stops_and_its_run_is_resumed_later():
@@ -184,7 +188,7 @@ def session_ended_at(step, *, nth):
             with closing(connection.copy()) as other, other.cursor() as cursor:
                 cursor.execute(f"SELECT pg_terminate_backend({number})" if postgresql else f"KILL {number}")
 
-    with listening(listener):
+    with listen(listener):
         yield
     assert None in times
 

@@ -17,10 +17,10 @@ from django.db.models import Count, F
 from django.utils import timezone
 
 from reconcile import HaveRow, HaveValues, Rule
-from reconcile.faults import Step, listening
-from reconcile.models import Change, Outcome, Run, Shard
-from reconcile.repairing import Chunks
-from reconcile.sql.dialects import dialect_of
+from reconcile.db.dialects import dialect_of
+from reconcile.models import Change, Outcome, Run, WorkItem
+from reconcile.repair.chunk import Chunks
+from reconcile.repair.fault_injection import Step, listen
 from tests.helpers import Session, repaired
 from tests.protocol.killing import assert_killed, forked, kill
 from tests.protocol.works import committing
@@ -148,19 +148,19 @@ class Unlocked(Chunks):
 
 
 class Unchecked(Unlocked):
-    def _verified(self, keys, wrote):
+    def _verify(self, keys, wrote):
         return set()
 
 
 def wrongly(kind, rule):
     """A repair of the rule's first drift by another kind of chunks, which takes no locks on tables either."""
     compiled = rule.compile(using="default", now=timezone.now())
-    finder = replace(compiled.finders[0], exclusive=())
+    finder = replace(compiled.finders[0], tables_to_lock=())
     run = Run.objects.create(kind="repair", now=timezone.now())
     outcome = Outcome.objects.create(run=run, rule=rule.name, position=0, state="repairing")
-    shard = Shard.objects.create(outcome=outcome, drift=finder.drift, token=uuid.uuid4())
+    work_item = WorkItem.objects.create(outcome=outcome, drift=finder.drift, token=uuid.uuid4())
     return kind(
-        rule=rule.name, finder=finder, remedy=rule.remedy(finder.drift), shard=shard, using="default",
+        rule=rule.name, finder=finder, remedy=rule.remedy(finder.drift), work_item=work_item, using="default",
         pause=lambda _: None,
     )  # fmt: skip
 
@@ -250,7 +250,7 @@ def test_an_old_count_would_be_found_by_the_verification_and_rolled_back():
     team = team_of_two()
     chunks = wrongly(Unlocked, COUNT)
     steps = []
-    with player_in_flight(team), listening(steps.append):
+    with player_in_flight(team), listen(steps.append):
         assert chunks.repair([team.pk]) == 1
     # The first try was rolled back, and the second counts anew.
     assert (steps.count(Step.VERIFY), steps.count(Step.COMMIT)) == (2, 1)

@@ -1,18 +1,18 @@
-"""Two workers at one shard: the old one stands still between two of its steps, and another takes over."""
+"""Two workers at one work item: the old one stands still between two of its steps, and another takes over."""
 
 import threading
 from contextlib import contextmanager
 
 import pytest
 
-from reconcile.errors import TakenOverError
-from reconcile.faults import Step, listening
+from reconcile.errors import LeaseLostError
+from reconcile.repair.fault_injection import Step, listen
 from tests.helpers import Session, everything
 from tests.protocol.works import CHUNKS, WORKS, committing, invoices
 
 pytestmark = committing
 
-PATIENCE = 30
+MOST_WAIT = 30
 
 
 class Halts:
@@ -30,10 +30,10 @@ class Halts:
         if (step, self.times[step]) in self.places:
             there, go_on = self.places[step, self.times[step]]
             there.set()
-            assert go_on.wait(PATIENCE)
+            assert go_on.wait(MOST_WAIT)
 
     def wait_for(self, *place):
-        assert self.places[place][0].wait(PATIENCE)
+        assert self.places[place][0].wait(MOST_WAIT)
 
     def let_go(self, *place):
         self.places[place][1].set()
@@ -45,14 +45,14 @@ def halting(act, *places):
     halts = Halts(*places)
     session = Session(act)
     halts.thread = session
-    with listening(halts):
+    with listen(halts):
         session.start()
         try:
             yield halts, session
         finally:
             for place in places:
                 halts.let_go(*place)
-            session.is_alive() and threading.Thread.join(session, PATIENCE)
+            session.is_alive() and threading.Thread.join(session, MOST_WAIT)
 
 
 @pytest.mark.parametrize("verb", [*WORKS])
@@ -65,7 +65,7 @@ def test_a_worker_that_was_taken_over_between_two_chunks_writes_nothing_more(ver
         assert (result.left, result.why_stopped) == (0, "")
         before = everything()
         halts.let_go(Step.COMMITTED, 1)
-        with pytest.raises(TakenOverError):
+        with pytest.raises(LeaseLostError):
             old.join()
     assert everything() == before
     work.assert_whole()
@@ -80,7 +80,7 @@ def test_a_worker_that_was_taken_over_before_its_fence_stops_at_the_fence():
         work.resume()
         before = everything()
         halts.let_go(Step.FENCE, 2)
-        with pytest.raises(TakenOverError):
+        with pytest.raises(LeaseLostError):
             old.join()
         assert Step.LOCK not in halts.times or halts.times[Step.LOCK] == 1
     assert everything() == before
@@ -89,7 +89,7 @@ def test_a_worker_that_was_taken_over_before_its_fence_stops_at_the_fence():
 
 @pytest.mark.parametrize("step", [Step.LOCK, Step.CURSOR, Step.COMMIT])
 def test_whoever_takes_over_waits_for_the_chunk_at_hand_and_goes_on_after_it(step):
-    """The chunk holds the shard's row (on SQLite, the database), so it is committed before the token changes, or never."""
+    """The chunk holds the work item's row (on SQLite, the database), so it is committed before the token changes, or never."""
     work = invoices()
     work.prepare()
     with halting(work.repair, (step, 2), (Step.COMMITTED, 2)) as (halts, old):
@@ -104,8 +104,8 @@ def test_whoever_takes_over_waits_for_the_chunk_at_hand_and_goes_on_after_it(ste
         assert (result.left, result.why_stopped) == (0, "")
         before = everything()
         halts.let_go(Step.COMMITTED, 2)
-        with pytest.raises(TakenOverError):
+        with pytest.raises(LeaseLostError):
             old.join()
     assert everything() == before
-    assert work.shard.chunks == CHUNKS
+    assert work.work_item.chunks == CHUNKS
     work.assert_whole()

@@ -12,11 +12,12 @@ import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import Count, F
 
-from reconcile import MISSING, HaveRow, Insert, Rule, locks
-from reconcile.sql.dialects import dialect_of
+from reconcile import HaveRow, Insert, Rule
+from reconcile.core.drift import Guarantee
+from reconcile.db.dialects import dialect_of
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import Session, assert_finds, repaired
-from tests.test_repairing import chunks_for
+from tests.repair.test_chunk import chunks_for
 from tests.zoo.models import Basket, Bill, Parcel, Stamp
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -39,9 +40,6 @@ def add_bill(*, instance, pause):
     pause()
     if not there:
         Bill.objects.create(basket_number=instance.pk)
-
-
-add_bill_holding = locks(Basket)(add_bill)
 
 
 @contextmanager
@@ -115,7 +113,7 @@ def deadlocked(*failures):
     return ["deadlock" in str(each) for each in failures if each is not None]
 
 
-# Level C: a handler in flight.
+# At `lock`: a handler in flight.
 
 
 @pytest.mark.postgresql
@@ -133,9 +131,9 @@ def test_fact_a_lock_on_the_parent_lets_a_handler_by_that_has_inserted_and_not_c
 
 
 @pytest.mark.server
-def test_at_c_a_handler_in_flight_and_a_repair_make_one_row():
+def test_at_lock_a_handler_in_flight_and_a_repair_make_one_row():
     """On PostgreSQL by the table's lock, on MariaDB by the parent's, since the foreign key is checked at once."""
-    assert STAMP.guarantee("default") == "C"
+    assert STAMP.guarantee("default") == Guarantee.LOCK
     parcels = Parcel.objects.bulk_create([Parcel() for _ in range(3)])
     parcel = Parcel.objects.order_by("pk")[1]
     with in_flight(lambda pause: insert_stamp(parcel, pause)) as finish:
@@ -191,7 +189,7 @@ def test_a_repair_whose_table_a_handler_holds_for_long_gives_way_and_says_what_i
     assert stamps() == [1]
 
 
-# Level A: the constraint, and locks that don't get in a handler's way.
+# At `constraint`: the constraint, and locks that don't get in a handler's way.
 
 
 def insert_invoice(order, pause):
@@ -258,7 +256,7 @@ def test_a_chunk_meets_the_handler_at_the_unique_constraint_and_neither_holds_th
         repair = started(lambda: chunks.repair([order.pk]))
         until_somebody_waits()
         assert finish() is None
-    assert (repair.join(), chunks.left.failures) == (0, {})
+    assert (repair.join(), chunks.quarantine.failures) == (0, {})
     # Neither a deadlock nor a time-out: it saw the handler's row, and left the order alone.
     assert met == []
     assert Invoice.objects.count() == 1
@@ -267,7 +265,7 @@ def test_a_chunk_meets_the_handler_at_the_unique_constraint_and_neither_holds_th
 # A late handler, which has looked before the repair and inserts after it.
 
 
-def test_at_c_a_late_handler_that_inserts_blindly_makes_a_second_row():
+def test_at_lock_a_late_handler_that_inserts_blindly_makes_a_second_row():
     basket = Basket.objects.create()
     with in_flight(lambda pause: add_bill(instance=basket, pause=pause)) as finish:
         assert repaired(BILL).written.insert == 1
@@ -277,7 +275,7 @@ def test_at_c_a_late_handler_that_inserts_blindly_makes_a_second_row():
     assert first.basket_number == second.basket_number == basket.pk
 
 
-def test_at_a_the_constraint_stops_it():
+def test_at_constraint_it_gets_an_error_instead():
     order = Order.objects.bulk_create([Order(total=3)])[0]
 
     def late(pause):
@@ -289,78 +287,3 @@ def test_at_a_the_constraint_stops_it():
         assert repaired(INVOICE).written.insert == 1
         assert isinstance(finish(), IntegrityError)
     assert Invoice.objects.count() == 1
-
-
-# Level B: a handler that holds the record while it looks and inserts.
-
-
-def guarded(**options):
-    return Rule(name="bill", every=Basket, must=OWED, covers=[add_bill_holding], **options)
-
-
-def test_at_b_a_repair_beside_a_handler_that_has_looked_makes_one_row():
-    assert guarded().guarantee("default") == "B"
-    Basket.objects.bulk_create([Basket() for _ in range(3)])
-    basket = Basket.objects.order_by("pk")[1]
-    with in_flight(lambda pause: add_bill_holding(instance=basket, pause=pause)) as finish:
-        repair = started(lambda: repaired(guarded()))
-        time.sleep(0.5)
-        assert finish() is None
-    assert repair.join().error is None
-    again = repaired(guarded())
-    assert (again.error, again.left) == (None, 0)
-    assert sorted(Bill.objects.values_list("basket_number", flat=True)) == sorted(
-        Basket.objects.values_list("pk", flat=True)
-    )
-
-
-def test_at_b_a_handler_beside_a_chunk_that_has_inserted_waits_and_then_sees_the_row():
-    inserted, go = threading.Event(), threading.Event()
-    basket = Basket.objects.create()
-
-    class Slow(Insert):
-        """Still to be committed when the handler comes."""
-
-        def write(self, finder, keys, journal):
-            wrote = super().write(finder, keys, journal)
-            inserted.set()
-            assert go.wait(30)
-            return wrote
-
-    repair = started(lambda: repaired(guarded(remedies={MISSING: Slow()})))
-    assert inserted.wait(30)
-    handler = started(lambda: add_bill_holding(instance=basket, pause=nothing))
-    time.sleep(0.3)
-    waited = handler.is_alive()
-    go.set()
-    assert failure_of(handler) is None
-    result = repair.join()
-    assert (waited, result.written.insert, result.left) == (True, 1, 0)
-    assert Bill.objects.count() == 1
-
-
-@pytest.mark.server
-def test_at_b_handlers_of_other_records_are_not_kept_waiting():
-    """No table is locked: a handler whose record the chunk hasn't got goes through while the chunk is open."""
-    inserted, go = threading.Event(), threading.Event()
-    Basket.objects.create()
-
-    class Slow(Insert):
-        def write(self, finder, keys, journal):
-            wrote = super().write(finder, keys, journal)
-            inserted.set()
-            assert go.wait(30)
-            return wrote
-
-    repair = started(lambda: repaired(guarded(remedies={MISSING: Slow()})))
-    try:
-        assert inserted.wait(30)
-        another = Basket.objects.create()
-        handler = started(lambda: add_bill_holding(instance=another, pause=nothing))
-        handler.join(timeout=5)
-    finally:
-        go.set()
-    repair.join()
-    assert sorted(Bill.objects.values_list("basket_number", flat=True)) == sorted(
-        Basket.objects.values_list("pk", flat=True)
-    )

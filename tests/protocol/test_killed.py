@@ -2,13 +2,13 @@
 
 import pytest
 
-from reconcile.faults import Step
+from reconcile.repair.fault_injection import Step
 from tests.protocol.killing import killed_at
 from tests.protocol.works import WORKS, committing, invoices, matches
 
 pytestmark = committing
 
-# Tables are locked at level C alone.
+# Tables are locked at the guarantee `lock` alone.
 STEPS = [step for step in Step if step is not Step.TABLES]
 
 

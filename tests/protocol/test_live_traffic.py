@@ -1,19 +1,19 @@
-"""Eight handlers, two bulk writers and two repairers in one database, at each guarantee: nobody is hurt, nothing is doubled."""
+"""Eight handlers, two bulk writers and two repairers in one database, at `constraint` and at `lock`: nobody is hurt, nothing is doubled."""
 
 import random
 from collections import Counter
 
 import pytest
 
+from reconcile.core.drift import Guarantee
 from tests.helpers import repaired
-from tests.protocol.traffic import League, Ledger, Market, Shop, Traffic, journalled, lost_to_each_other
+from tests.protocol.traffic import League, Ledger, Shop, Traffic, journalled, lost_to_each_other
 
 pytestmark = [pytest.mark.server, pytest.mark.django_db(transaction=True)]
 
 TRADES = [
-    pytest.param(Shop, "A", id="A"),
-    pytest.param(Market, "B", id="B"),
-    pytest.param(League, "C", id="C"),
+    pytest.param(Shop, Guarantee.CONSTRAINT, id="constraint"),
+    pytest.param(League, Guarantee.LOCK, id="lock"),
 ]
 PARENTS = 2_000
 

@@ -11,10 +11,10 @@ from django.db.models import Count, F, Q
 from django.db.models.functions import Repeat
 
 from reconcile import HaveRow, HaveValues, Rule
-from reconcile.faults import Step, listening
+from reconcile.db.dialects import dialect_of
+from reconcile.db.statements import KEY, WANTED, update_from
 from reconcile.models import Change
-from reconcile.sql.dialects import dialect_of
-from reconcile.sql.statements import KEY, WANTED, update_from
+from reconcile.repair.fault_injection import Step, listen
 from tests.helpers import Session, repaired
 from tests.protocol.traffic import Ledger, in_the_last_deadlock, lost_to_each_other, session_number
 from tests.zoo.models import Badge, Basket, Bill, Device, Match, Player, Team
@@ -370,7 +370,7 @@ def test_a_row_that_another_session_inserts_between_insert_and_journal_is_not_ta
             session.start()
             theirs.append(session.join())
 
-    with listening(insert_theirs):
+    with listen(insert_theirs):
         result = repaired(BILL)
     assert (result.error, result.left, result.written.total) == (None, 0, 0)
     assert [*Bill.objects.all()] == theirs

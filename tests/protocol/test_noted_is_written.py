@@ -7,8 +7,8 @@ from django.db import connection
 from django.db.models import Count, F
 
 from reconcile import EXTRA, BeUnique, Delete, HaveRow, HaveValues, Rule
-from reconcile.faults import Step, listening
 from reconcile.models import Change
+from reconcile.repair.fault_injection import Step, listen
 from tests.helpers import Session, repaired
 from tests.zoo.models import Contact, Match, Player, Team
 
@@ -31,7 +31,7 @@ def test_a_source_that_changes_between_image_and_update_leaves_no_image_of_what_
             session.start()
             session.join()
 
-    with listening(add_player):
+    with listen(add_player):
         result = repaired(COUNT)
     assert (over, result.error, result.left, result.written.total) == ([Step.JOURNAL], None, 0, 0)
     assert not Change.objects.exists()

@@ -23,11 +23,11 @@ from hypothesis.stateful import (
 )
 
 from reconcile import EXTRA, MISSING, STALE, Delete, Insert, Rule, Update, runs
+from reconcile.db.images import image
 from reconcile.errors import UsageError
-from reconcile.faults import Step, listening
-from reconcile.models import Change, Chunk, Finding, Outcome, Run, Shard
-from reconcile.planning import Caps
-from reconcile.sql.images import image
+from reconcile.models import Change, Chunk, Finding, Outcome, Run, WorkItem
+from reconcile.repair.caps import Caps
+from reconcile.repair.fault_injection import Step, listen
 from sample_project.shop.models import Item, Notification
 from tests.helpers import an_hour_ago, checked, raw_rows
 from tests.protocol.killing import NEVER_REACHED, forked, kill, killed_at
@@ -49,7 +49,7 @@ places = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 steps = st.sampled_from([*Step])
 times = st.integers(1, 3)
 
-KEPT = (Finding, Change, Chunk, Shard, Outcome, Run)
+KEPT = (Finding, Change, Chunk, WorkItem, Outcome, Run)
 WRITES = ["load", "make", "reprice", "lose", "change", "attend", "remove", "double", "orphan"]
 
 
@@ -143,7 +143,7 @@ class Schedule(RuleBasedStateMachine):
         (previewed,) = self.previewed()
         with self.replayed():
             run, (result,) = runs.repair(self.rules, using="default")
-        if result.held:
+        if result.lease_held:
             assert self.killed is not None
             assert result.written.total == 0
             return
@@ -177,7 +177,7 @@ class Schedule(RuleBasedStateMachine):
     @precondition(lambda self: self.killed is not None)
     @rule()
     def let_the_lease_run_out(self):
-        Shard.objects.update(heartbeat=an_hour_ago())
+        WorkItem.objects.update(heartbeat=an_hour_ago())
 
     @precondition(lambda self: self.killed is not None)
     @rule(step=steps, time=times)
@@ -211,7 +211,7 @@ class Schedule(RuleBasedStateMachine):
     def last_that_wrote(self):
         """The last run; None where it has written nothing: others mended what it was killed at, and there is nothing to undo."""
         run = Run.objects.get(pk=self.last[0])
-        if Change.objects.filter(shard__outcome__run=run).exists():
+        if Change.objects.filter(work_item__outcome__run=run).exists():
             return run
         with pytest.raises(UsageError, match="has written no rows"):
             runs.undo(run, using="default")
@@ -269,7 +269,7 @@ class Schedule(RuleBasedStateMachine):
                 kill(os.getpid())
 
         def acting():
-            with listening(listener):
+            with listen(listener):
                 act()
 
         with forked(acting) as child:
@@ -322,15 +322,15 @@ class Schedule(RuleBasedStateMachine):
     @invariant()
     def the_counts_are_those_of_the_journal(self):
         verbs, numbers = defaultdict(Counter), defaultdict(list)
-        for shard, verb in Change.objects.values_list("shard", "verb"):
-            verbs[shard][verb] += 1
-        for shard, number in Chunk.objects.order_by("number").values_list("shard", "number"):
-            numbers[shard].append(number)
+        for work_item, verb in Change.objects.values_list("work_item", "verb"):
+            verbs[work_item][verb] += 1
+        for work_item, number in Chunk.objects.order_by("number").values_list("work_item", "number"):
+            numbers[work_item].append(number)
         outcomes = defaultdict(Counter)
-        for shard in Shard.objects.all():
-            assert shard.written == verbs[shard.pk].total()
-            assert numbers[shard.pk] == [*range(1, shard.chunks + 1)]
-            outcomes[shard.outcome_id].update(verbs[shard.pk])
+        for work_item in WorkItem.objects.all():
+            assert work_item.written == verbs[work_item.pk].total()
+            assert numbers[work_item.pk] == [*range(1, work_item.chunks + 1)]
+            outcomes[work_item.outcome_id].update(verbs[work_item.pk])
         for outcome in Outcome.objects.all():
             counted = {verb: getattr(outcome, column) for verb, column in Outcome.COUNTED.items()}
             assert Counter(counted) == outcomes[outcome.pk]
@@ -338,7 +338,7 @@ class Schedule(RuleBasedStateMachine):
     @invariant()
     def what_was_finished_holds_nothing(self):
         finished = Outcome.objects.filter(run__state=Run.State.FINISHED)
-        assert not finished.filter(held__isnull=False).exists()
+        assert not finished.filter(leased__isnull=False).exists()
 
 
 def schedule_of(dealt):

@@ -21,7 +21,7 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.signals import post_delete, post_save
 
-from reconcile import HaveRow, Rule, locks, runs
+from reconcile import HaveRow, Rule, runs
 from reconcile.models import Change
 from sample_project.shop import bulk, services
 from sample_project.shop.models import Invoice, Item, Notification, Order
@@ -176,13 +176,11 @@ def keep_bill(basket):
         Bill.objects.filter(pk=bill.pk).update(amount=basket.total)
 
 
-@locks(Basket)
 def handle_basket_saved(*, instance, **_):
     instance.refresh_from_db()
     keep_bill(instance)
 
 
-@locks(Basket, by="key")
 def attend_basket(*, key):
     basket = Basket.objects.filter(pk=key).first()
     if basket is not None:
@@ -195,7 +193,7 @@ def handle_basket_deleted(*, instance, **_):
 
 
 class Market(Trade):
-    """Baskets and bills: no foreign key, no unique constraint; the handlers take the lock that a repair takes."""
+    """Baskets and bills: no foreign key, no unique constraint, and handlers that take no lock of their own."""
 
     parent, child, link, amount, owed = Basket, Bill, "basket_number", "amount", "total"
     rule = Rule(
@@ -205,6 +203,7 @@ class Market(Trade):
         covers=[handle_basket_saved, attend_basket],
     )
     receivers = ((post_save, handle_basket_saved), (post_delete, handle_basket_deleted))
+    shared = False
 
     def make(self, chance):
         Basket.objects.create(price=Decimal(chance.randint(1, 99)), quantity=chance.randint(1, 9))

@@ -8,9 +8,9 @@ import pytest
 from django.db.models import F, Model
 
 from reconcile import EXTRA, MISSING, STALE, Delete, HaveRow, HaveValues, Insert, Rule, Update, runs
-from reconcile.models import Change, Chunk, Outcome, Run, Shard
-from reconcile.pacing import LEAST
-from reconcile.sql.images import image
+from reconcile.db.images import image
+from reconcile.models import Change, Chunk, Outcome, Run, WorkItem
+from reconcile.repair.pacing import LEAST
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import found_by_the_night
 from tests.zoo.models import Basket, Bill, Match, Team
@@ -78,15 +78,15 @@ class Work:
         return Run.objects.get(kind="repair")
 
     @property
-    def shard(self):
-        return Shard.objects.get(outcome__run=self.run, drift=self.drift)
+    def work_item(self):
+        return WorkItem.objects.get(outcome__run=self.run, drift=self.drift)
 
     def assert_sound(self, *, chunks):
         """Just these chunks are there, each whole: data, journal, cursor, proof and counts say the same."""
-        shard = self.shard
+        work_item = self.work_item
         records = min(chunks * CHUNK, RECORDS)
-        changes = Change.objects.filter(shard=shard)
-        proofs = list(Chunk.objects.filter(shard=shard).order_by("number"))
+        changes = Change.objects.filter(work_item=work_item)
+        proofs = list(Chunk.objects.filter(work_item=work_item).order_by("number"))
         keys = [key for proof in proofs for key in proof.keys]
         made = difference(self.before, images(self.model), written_columns(changes))
         noted = sorted((each.verb, each.key, each.before or {}, each.after or {}) for each in changes)
@@ -94,13 +94,13 @@ class Work:
         assert len(made) == records
         assert noted == made
         assert {verb for verb, *_ in made} <= {self.verb}
-        assert (shard.chunks, shard.written, shard.set_aside) == (chunks, records, 0)
+        assert (work_item.chunks, work_item.written, work_item.quarantined) == (chunks, records, 0)
         assert [proof.number for proof in proofs] == [*range(1, chunks + 1)]
         assert Counter(changes.values_list("chunk", flat=True)) == {
             proof.number: len(proof.keys) for proof in proofs
         }
         assert len(keys) == len({*keys}) == records
-        assert shard.cursor == (str(keys[-1]) if keys else None)
+        assert work_item.cursor == (str(keys[-1]) if keys else None)
         outcome = Outcome.objects.get(run=self.run)
         assert getattr(outcome, Outcome.COUNTED[self.verb]) == records
 
@@ -142,7 +142,7 @@ def difference(before, after, columns):
 
 
 def invoices():
-    """One for each order; unique (level A)."""
+    """One for each order; unique (guarantee `constraint`)."""
     must = HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")})
     rule = Rule(name="invoice", every=Order, must=must, remedies={MISSING: SmallInsert()})
     return Work(
@@ -152,7 +152,7 @@ def invoices():
 
 
 def matches():
-    """One for each team, without a unique constraint: the table is locked on PostgreSQL (level C)."""
+    """One for each team, without a unique constraint: the table is locked on PostgreSQL (guarantee `lock`)."""
     must = HaveRow(Match, link={"team": F("pk")})
     rule = Rule(name="match", every=Team, must=must, remedies={MISSING: SmallInsert()})
     return Work(
@@ -185,4 +185,4 @@ def _bill_everybody():
     Bill.objects.bulk_create([Bill(basket_number=key) for key in keys])
 
 
-WORKS = {"insert": invoices, "insert_c": matches, "update": scores, "delete": bills}
+WORKS = {"insert": invoices, "insert_locked": matches, "update": scores, "delete": bills}

@@ -9,9 +9,9 @@ from reconcile import EXTRA, MISSING, STALE, Call, HaveRow, HaveValues, Rule, Sa
 from reconcile.models import Change
 from sample_project.shop.models import Item, PendingCharge
 from sample_project.shop.services import archive_items
-from tests.helpers import Session, assert_finds, assert_repairs, everything, repaired, statements
+from tests.helpers import Session, assert_finds, assert_repairs, everything, repaired, statements, unaddressed
 from tests.remedies.chunks import between_fence_and_cursor
-from tests.test_repairing import held_by_another_session
+from tests.repair.test_chunk import locked_by_another_session
 from tests.zoo.models import (
     Badge,
     Device,
@@ -395,7 +395,7 @@ def test_a_record_of_which_another_session_holds_a_parent_s_row_is_not_handed_ov
         lambda rows: Trailer.objects.filter(pk__in=[each.pk for each in rows]).update(axles=2)
     )
     called = rule(recorder, must=HaveValues(axles=2), drift=STALE, every=Trailer)
-    with held_by_another_session(
+    with locked_by_another_session(
         holder.objects.non_polymorphic() if False else holder.objects.filter(pk=held.pk)
     ):
         session = Session(lambda: repaired(called))
@@ -410,7 +410,7 @@ def test_a_record_of_which_another_session_holds_a_parent_s_row_is_not_handed_ov
 def test_a_record_that_another_session_holds_is_not_handed_over():
     held, free = parcels(2)
     recorder = Recorder()
-    with held_by_another_session(Parcel.objects.filter(pk=held.pk)):
+    with locked_by_another_session(Parcel.objects.filter(pk=held.pk)):
         session = Session(lambda: repaired(rule(recorder)))
         session.start()
         assert session.join().written.called == 1
@@ -447,7 +447,7 @@ def test_a_lock_that_the_function_waits_for_yields_to_the_live_session():
         stamp(records)
         Team.objects.filter(pk=team.pk).update(points=F("points") + 1)
 
-    with held_by_another_session(Team.objects.filter(pk=team.pk)):
+    with locked_by_another_session(Team.objects.filter(pk=team.pk)):
         session = Session(lambda: repaired(rule(service)))
         session.start()
         result = session.join()
@@ -459,7 +459,7 @@ def test_a_lock_that_the_function_waits_for_yields_to_the_live_session():
 @pytest.mark.parametrize(
     ("arguments", "options", "said"),
     [
-        ((), {}, "Call: function= is None. Give a function that takes a list of records."),
+        ((None,), {}, "Call: function= is None. Give a function that takes a list of records."),
         (("archive",), {}, "Call: function= is 'archive'."),
         ((lambda: None,), {}, "can't be called with one list of records."),
         ((lambda records, depot: None,), {}, "functools.partial binds the rest."),
@@ -467,9 +467,8 @@ def test_a_lock_that_the_function_waits_for_yields_to_the_live_session():
         ((stamp,), {"batch": 0}, "Call: batch= is 0. Give a number of records, 1 or more."),
         ((stamp,), {"batch": "all"}, "Call: batch= is 'all'."),
         ((stamp,), {"batch": True}, "Call: batch= is True."),
-        ((stamp,), {"bacth": 5}, "Call has no option 'bacth'. Did you mean 'batch'?"),
     ],
-    ids=str,
+    ids=unaddressed,
 )  # fmt: skip
 def test_each_fault_says_what_and_the_way_out(arguments, options, said):
     found = faults(*arguments, **options)

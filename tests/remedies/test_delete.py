@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, transaction
+from django.db import Error, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
 from reconcile import EXTRA, AtMost, BeUnique, Delete, HaveRow, Insert, Rule, runs
-from reconcile.drift import MISSING, STALE
-from reconcile.journal import ChunkJournal
-from reconcile.models import Change, Outcome, Run, Shard
-from reconcile.repairing import Chunks
+from reconcile.core.drift import MISSING, STALE
+from reconcile.models import Change, Outcome, Run, WorkItem
+from reconcile.repair import journal as journal_module
+from reconcile.repair.chunk import Chunks
+from reconcile.repair.journal import ChunkJournal
 from tests.helpers import (
     Session,
     assert_finds,
@@ -22,7 +23,7 @@ from tests.helpers import (
     repaired,
     statements,
 )
-from tests.test_repairing import held_by_another_session
+from tests.repair.test_chunk import locked_by_another_session
 from tests.zoo.models import (
     Aside,
     Badge,
@@ -263,7 +264,7 @@ def test_a_row_that_was_mended_after_the_check_stays():
     chunks, _ = chunks_for(ALIKE)
     Contact.objects.filter(pk=second.pk).update(email="b")
     assert chunks.repair([second.pk]) == 0
-    assert (Contact.objects.count(), chunks.left.failures, chunks.left.aside) == (2, {}, [])
+    assert (Contact.objects.count(), chunks.quarantine.failures, chunks.quarantine.to_retry) == (2, {}, [])
 
 
 def test_a_cap_is_held_on_deleted_rows():
@@ -290,11 +291,6 @@ def test_what_is_missing_or_stale_can_t_be_deleted(drift):
     assert list(Delete().faults(EXTRA, None)) == []
 
 
-def test_an_unknown_option_is_a_fault():
-    rule = Rule(name="r", every=Contact, must=BeUnique("email"), remedies={EXTRA: Delete(cascade=True)})
-    assert "Delete has no option 'cascade'." in str(next(rule.faults()))
-
-
 @pytest.mark.server
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("deletes", [True, False], ids=["deletes", "moves"])
@@ -319,7 +315,7 @@ def test_surplus_stays_while_another_session_takes_the_first_away(deletes):
 @pytest.mark.django_db(transaction=True)
 def test_a_row_whose_survivor_another_session_holds_is_left_for_later():
     first, *_ = alike(3)
-    with held_by_another_session(Contact.objects.filter(pk=first.pk)):
+    with locked_by_another_session(Contact.objects.filter(pk=first.pk)):
         result = repaired(ALIKE)
     assert (result.written.delete, result.left, result.skipped) == (0, 2, 2)
     assert_repairs(ALIKE, delete=2)
@@ -342,12 +338,17 @@ def test_two_repairs_at_once_delete_each_row_once():
 def chunks_for(rule, kind=Chunks):
     run = Run.objects.create(kind="repair", now=timezone.now())
     outcome = Outcome.objects.create(run=run, rule=rule.name, position=0, state="repairing")
-    shard = Shard.objects.create(outcome=outcome, drift="extra", token=run.pk)
+    work_item = WorkItem.objects.create(outcome=outcome, drift="extra", token=run.pk)
     finder = next(each for each in rule.compile(using="default", now=run.now).finders if each.drift is EXTRA)
     paused = []
     remedy = rule.remedy(EXTRA)
     return kind(
-        rule=rule.name, finder=finder, remedy=remedy, shard=shard, using="default", pause=paused.append
+        rule=rule.name,
+        finder=finder,
+        remedy=remedy,
+        work_item=work_item,
+        using="default",
+        pause=paused.append,
     ), paused
 
 
@@ -361,11 +362,11 @@ class Interrupted(Chunks):
         outer, journal = self, super()._journal()
 
         class Meanwhile(ChunkJournal):
-            def deleted(self, model, rows):
+            def record_deletes(self, model, rows):
                 outer.meanwhile()
-                return super().deleted(model, rows)
+                return super().record_deletes(model, rows)
 
-        return Meanwhile(shard=journal.shard, chunk=journal.chunk, using=journal.using)
+        return Meanwhile(work_item=journal.work_item, chunk=journal.chunk, using=journal.using)
 
 
 @pytest.mark.postgresql
@@ -385,7 +386,7 @@ def test_a_reference_that_is_committed_between_lock_and_delete_is_seen_at_the_ne
     chunks, paused = chunks_for(ALIKE, Meddled)
     assert chunks.repair([second.pk, third.pk]) == 1
     assert len(paused) == 1
-    assert chunks.left.failures == {
+    assert chunks.quarantine.failures == {
         second.pk: "zoo.Letter by contact refers to it. Delete that first, or leave this one."
     }
     assert Letter.objects.get().contact_id == second.pk
@@ -427,3 +428,81 @@ def test_no_row_is_left_that_refers_to_a_deleted_one_by_a_handler_in_flight():
     assert (
         Letter.objects.filter(contact_id=second.pk).exists() is Contact.objects.filter(pk=second.pk).exists()
     )
+
+
+@contextmanager
+def cascading():
+    """The letters' foreign key as Django makes it for DB_CASCADE: the database deletes them along with their contact."""
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_constraints(cursor, "zoo_letter")
+        name = next(
+            key for key, each in found.items() if each["foreign_key"] and each["columns"] == ["contact_id"]
+        )
+        deferred = " DEFERRABLE INITIALLY DEFERRED" if connection.vendor == "postgresql" else ""
+        kind = "CONSTRAINT" if connection.vendor == "postgresql" else "FOREIGN KEY"
+
+        def make(action):
+            cursor.execute(f"ALTER TABLE zoo_letter DROP {kind} {name}")
+            cursor.execute(
+                f"ALTER TABLE zoo_letter ADD CONSTRAINT {name} FOREIGN KEY (contact_id) REFERENCES zoo_contact (id) "
+                f"{action}{deferred}"
+            )
+
+        make("ON DELETE CASCADE")
+        try:
+            yield
+        finally:
+            Letter.objects.all().delete()
+            make("")
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_what_the_database_would_delete_along_keeps_its_row():
+    _, second, third = alike(3)
+    with cascading():
+        Letter.objects.create(contact_id=second.pk)
+        result = repaired(ALIKE)
+        assert (result.written.delete, result.skipped) == (1, 1)
+        assert "zoo.Letter by contact refers to it" in result.why_stopped
+        assert Letter.objects.count() == 1
+    assert not Contact.objects.filter(pk=third.pk).exists()
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("undoing", [False, True], ids=["a repair", "an undo"])
+def test_a_row_that_refers_to_one_deleted_just_then_is_never_lost_without_a_word(undoing, monkeypatch):
+    first, second = alike()
+    run = None
+    if undoing:
+        Contact.objects.filter(email="a").delete()
+        bill = Rule(name="card", every=Device, must=HaveRow(Contact, link={"email": F("name")}))
+        Device.objects.create(name="a")
+        run, _ = runs.repair({"card": bill}, using="default")
+        second = Contact.objects.get()
+    sessions = []
+    delete = journal_module.ChunkJournal.record_deletes
+
+    def meanwhile(self, model, rows):
+        if model is Contact and not sessions:
+            sessions.append(Session(lambda: Letter.objects.create(contact_id=second.pk)))
+            sessions[0].start()
+            threading.Thread.join(sessions[0], 1.0)
+        return delete(self, model, rows)
+
+    monkeypatch.setattr(journal_module.ChunkJournal, "record_deletes", meanwhile)
+    with cascading():
+        if undoing:
+            runs.undo(run, using="default")
+        else:
+            repaired(ALIKE)
+        (session,) = sessions
+        try:
+            session.join()
+            told = False
+        except Error:
+            told = True
+        assert told is not Letter.objects.filter(contact_id=second.pk).exists()
+        assert not told or not Contact.objects.filter(pk=second.pk).exists()
+    assert first

@@ -8,8 +8,8 @@ from django.db import connection
 from django.utils import timezone
 
 from reconcile import BeUnique, Merge, Rule, Settle, runs
-from reconcile.drift import EXTRA
-from reconcile.models import Change, Shard
+from reconcile.core.drift import EXTRA
+from reconcile.models import Change, WorkItem
 from tests.helpers import (
     Session,
     assert_clean,
@@ -20,7 +20,7 @@ from tests.helpers import (
     statements,
 )
 from tests.remedies.test_delete import Interrupted, chunks_for
-from tests.test_repairing import held_by_another_session
+from tests.repair.test_chunk import locked_by_another_session
 from tests.zoo.models import (
     Aside,
     Badge,
@@ -99,6 +99,23 @@ def test_what_is_null_everywhere_stays_null_and_writes_nothing():
         must = BeUnique("email", merge={"visits": how})
         assert repaired(Rule(name="n", every=Contact, must=must)).written.update == 0
     stays(first, visits=None)
+
+
+@pytest.mark.parametrize(
+    ("how", "values", "expected"),
+    [
+        ("any", [False, True, False], True),
+        ("any", [False, False], False),
+        ("all", [True, True], True),
+        ("all", [True, False, True], False),
+    ],
+)
+def test_a_boolean_is_true_where_any_or_all_of_them_are(how, values, expected):
+    first, *_ = [Contact.objects.create(email="a", is_default=each) for each in values]
+    rule = Rule(name="flag", every=Contact, must=BeUnique("email", merge={"is_default": how}))
+    changed = {"update": 1} if expected != values[0] else {}
+    assert_repairs(rule, delete=len(values) - 1, **changed)
+    stays(first, is_default=expected)
 
 
 def test_coalesce_goes_by_the_order_of_keep():
@@ -377,7 +394,7 @@ def test_a_chunk_border_within_a_group_changes_nothing():
     assert_repairs(
         Rule(name="b", every=Contact, must=must, remedies={EXTRA: SmallMerge()}), update=2, delete=8
     )
-    assert Shard.objects.filter(chunks=3).exists()
+    assert WorkItem.objects.filter(chunks=3).exists()
     assert [*Contact.objects.order_by("email").values_list("pk", "visits", "phone")] == [
         (made[8].pk, 20, "u"),
         (made[9].pk, 25, "v"),
@@ -444,7 +461,7 @@ def test_a_constraint_that_only_the_database_knows_sets_the_record_aside():
 def test_a_group_of_which_another_session_holds_a_row_is_left_whole(which):
     made = alike(3, visits=1)
     kept, _ = alike(2, email="b", visits=1)
-    with held_by_another_session(Contact.objects.filter(pk=made[which].pk)):
+    with locked_by_another_session(Contact.objects.filter(pk=made[which].pk)):
         result = repaired(MERGED)
     assert (result.written.update, result.written.delete, result.left, result.skipped) == (1, 1, 2, 2)
     stays(kept, visits=2)
@@ -458,7 +475,7 @@ def test_a_group_whose_references_another_session_holds_is_left_whole():
     first, second = alike(visits=1)
     letter = Letter.objects.create(contact=second)
     kept, _ = alike(2, email="b", visits=1)
-    with held_by_another_session(Letter.objects.filter(pk=letter.pk)):
+    with locked_by_another_session(Letter.objects.filter(pk=letter.pk)):
         result = repaired(MERGED)
     assert (result.written.update, result.written.delete, result.left, result.skipped) == (1, 1, 1, 1)
     stays(kept, visits=2)

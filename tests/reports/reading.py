@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from django.db.models import F
 
 from reconcile import EXTRA, MISSING, STALE, Delete, HaveRow, HaveValues, Rule
-from reconcile.checking import RuleCheck
-from reconcile.drift import Sample, Status, Tally
-from reconcile.reports._summary import CheckReport
+from reconcile.core.declaration import Place
+from reconcile.core.drift import Guarantee, Sample, Status, Tally
+from reconcile.detect.checking import RuleCheck
+from reconcile.reports.findings import CheckReport
 from tests.zoo.models import Basket, Bill
 
 NASTY = "a,b:c%0A\r\n<b>&\"'`|\x1b[31m\x00\udc80 ]]> ::error::"
@@ -21,8 +22,15 @@ owed = Rule(
     owner="billing",
     tags=["money"],
     reason="Because\n  it is owed.",
+    declared_at=Place(module=__name__, file=__file__, line=18),
 )
-labelled = Rule(every=Basket, must=HaveValues(label="x"), name="own.labelled", remedies={})
+labelled = Rule(
+    every=Basket,
+    must=HaveValues(label="x"),
+    name="own.labelled",
+    remedies={},
+    declared_at=Place(module=__name__, file=__file__, line=27),
+)
 
 
 def checked(rule=owed, *, drifted=None, keys=(), checked=12, settling=0, status=None, error=None):
@@ -36,7 +44,7 @@ def checked(rule=owed, *, drifted=None, keys=(), checked=12, settling=0, status=
         status=status or rule.status(tally),
         tally=tally,
         samples=tuple(Sample(kind, key) for key in keys),
-        guarantee="A",
+        guarantee=Guarantee.CONSTRAINT,
         seconds=0.25,
     )
 

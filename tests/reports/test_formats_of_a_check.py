@@ -7,10 +7,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from reconcile.drift import EXTRA, STALE, Status
-from reconcile.history import Past
-from reconcile.reports import _markdown_check, concise, github, html, json, junit, sarif
-from reconcile.reports._saying import plain
+from reconcile.core.drift import EXTRA, STALE, Status
+from reconcile.reports import concise, github, html, json, junit, markdown, sarif
+from reconcile.reports.findings import plain
+from reconcile.runs.results import PastRun
 from tests.reports.readers import (
     read_concise,
     read_github,
@@ -21,6 +21,8 @@ from tests.reports.readers import (
     read_sarif,
 )
 from tests.reports.reading import NASTY, checked, drifting, labelled, nasty, owed, report
+
+pytestmark = pytest.mark.once
 
 HERE = "tests/reports/reading.py"
 
@@ -109,7 +111,7 @@ def test_junit_has_a_case_a_rule_with_its_place_and_its_numbers(warned, failed):
     assert (first.classname, first.time) == ("tests.reports.reading", 0.25)
     properties = {each.get("name"): each.get("value") for each in first._elem.iter("property")}
     assert properties == {
-        "status": "fail", "checked": "12", "missing": "7", "stale": "0", "extra": "2", "guarantee": "A",
+        "status": "fail", "checked": "12", "missing": "7", "stale": "0", "extra": "2", "guarantee": "constraint",
         "owner": "billing", "tags": "money",
     }  # fmt: skip
     assert first.result[0].message == "7 missing and 2 extra of 12 checked"
@@ -179,14 +181,14 @@ def test_the_shape_of_sarif_refuses_what_is_none():
 
 
 def test_markdown_has_a_table_of_what_is_to_be_looked_at_and_one_of_the_rest(failed):
-    tokens = read_markdown(_markdown_check.check_report(report(checked(labelled), drifting(), failed)))
+    tokens = read_markdown(markdown.check_report(report(checked(labelled), drifting(), failed)))
     tables = [
         list(group)
         for inside, group in itertools.groupby(tokens, lambda each: each.level > 0)
         if inside and any(each.type == "thead_open" for each in group)
     ]
     assert len(tables) == 2
-    said = _markdown_check.check_report(report(checked(labelled), drifting(), failed))
+    said = markdown.check_report(report(checked(labelled), drifting(), failed))
     assert "| ❌ | own.owed | 12 | 7 | 0 | 2 |" in said
     assert "| 💥 | own.owed | – | – | – | – |" in said
     assert "<summary>1 rule passed</summary>" in said
@@ -194,7 +196,7 @@ def test_markdown_has_a_table_of_what_is_to_be_looked_at_and_one_of_the_rest(fai
 
 
 def test_what_no_text_may_break_is_text_in_markdown():
-    tokens = read_markdown(_markdown_check.check_report(report(nasty())))
+    tokens = read_markdown(markdown.check_report(report(nasty())))
     inline = [child for token in tokens for child in token.children or ()]
     assert plain(NASTY) in [child.content for child in inline if child.type == "code_inline"]
     assert [child for child in inline if child.type == "html_inline"] == []
@@ -262,7 +264,7 @@ def test_what_no_text_may_break_is_text_in_html():
 def trend(name, *numbers):
     return {
         name: [
-            Past(datetime(2026, 3, day, tzinfo=UTC), number, 12)
+            PastRun(datetime(2026, 3, day, tzinfo=UTC), number, 12)
             for day, number in enumerate(numbers or (3,), 1)
         ]
     }
@@ -296,7 +298,7 @@ def test_html_draws_no_trend_where_nothing_is_remembered():
 
 def test_a_sample_s_origin_stands_beside_its_key_in_each_format():
     made = report(drifting(), origins={("own.owed", "35"): "orders.json: zoo.basket 35"})
-    for form in (concise, github, junit, sarif, _markdown_check, html):
+    for form in (concise, github, junit, sarif, markdown, html):
         assert "orders.json: zoo.basket 35" in form.check_report(made).replace("%3A", ":")
     assert "missing 35 (orders.json: zoo.basket 35), 40 and 5 more" in concise.check_report(made)
 
@@ -310,7 +312,7 @@ def test_drift_that_only_a_person_can_mend_names_the_command_that_explains_it():
 
 def test_a_check_of_records_that_are_gone_names_no_command():
     made = report(drifting(), hint="")
-    for form in (concise, github, junit, sarif, _markdown_check, html):
+    for form in (concise, github, junit, sarif, markdown, html):
         assert "reconcile repair" not in form.check_report(made)
 
 

@@ -1,16 +1,16 @@
-"""Where a rule stands: the line of the rule file, whoever builds the rule."""
+"""Where a rule stands: the line of the rule file that assigns it, whoever builds the rule."""
 
-import importlib
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from reconcile.declaring import Place
-from reconcile.registry import load
-from reconcile.reports._saying import place
-from tests.reports.reading import owed
+from reconcile import HaveValues, Rule
+from reconcile.core.declaration import Place
+from reconcile.reports.findings import place
+from reconcile.rules.registry import load
+from tests.zoo.models import Basket
+
+pytestmark = pytest.mark.once
 
 HEAD = "from reconcile import HaveValues, Rule\nfrom tests.zoo.models import Basket\n"
 HELPER = f"{HEAD}\n\ndef labelled(text):\n    return Rule(every=Basket, must=HaveValues(label=text))\n"
@@ -18,7 +18,7 @@ HELPER = f"{HEAD}\n\ndef labelled(text):\n    return Rule(every=Basket, must=Hav
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Write a package of rules, and import it."""
+    """Write a package of rules."""
 
     def write(**modules):
         folder = tmp_path / "placed_rules"
@@ -34,45 +34,54 @@ def package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_a_rule_stands_where_its_call_begins(package):
+def loaded(settings):
+    settings.RECONCILE = {"RULES": ["placed_rules"]}
+    return load().rules
+
+
+def test_a_rule_stands_where_it_is_assigned(package, settings):
     folder = package(own=f"{HEAD}\n\nr = Rule(\n    every=Basket,\n    must=HaveValues(label='x'),\n)\n")
-    rule = importlib.import_module("placed_rules.own").r
-    assert rule.declared_at == Place(str(folder / "own.py"), 5)
+    at = loaded(settings)["own.r"].declared_at
+    assert at == Place(module="placed_rules.own", file=str(folder / "own.py"), line=5)
 
 
-def test_a_rule_that_a_function_builds_stands_where_the_function_is_called(package):
+def test_a_rule_that_a_function_builds_stands_where_the_function_is_called(package, settings):
     folder = package(helper=HELPER, own="from placed_rules.helper import labelled\n\nr = labelled('x')\n")
-    assert importlib.import_module("placed_rules.own").r.declared_at == Place(str(folder / "own.py"), 3)
+    at = loaded(settings)["own.r"].declared_at
+    assert at == Place(module="placed_rules.own", file=str(folder / "own.py"), line=3)
 
 
-def test_a_rule_made_from_another_stands_where_it_is_made(package):
+def test_a_rule_made_from_another_stands_where_it_is_made(package, settings):
     text = f"{HEAD}from dataclasses import replace\nr = Rule(every=Basket, must=HaveValues(label='x'))\ns = replace(r, owner='me')\n"
     package(own=text)
-    module = importlib.import_module("placed_rules.own")
-    assert (module.r.declared_at.line, module.s.declared_at.line) == (4, 5)
+    rules = loaded(settings)
+    assert (rules["own.r"].declared_at.line, rules["own.s"].declared_at.line) == (4, 5)
 
 
-def test_a_rule_that_is_built_while_nothing_is_imported_stands_in_its_caller():
-    here = replace(owed, owner="me").declared_at
-    assert here.file == __file__
-    assert "replace(owed" in Path(__file__).read_text().splitlines()[here.line - 1]
+def test_a_rule_below_a_condition_stands_on_its_own_line(package, settings):
+    package(own=f"{HEAD}if HaveValues:\n    r = Rule(every=Basket, must=HaveValues(label='x'))\n")
+    assert loaded(settings)["own.r"].declared_at.line == 4
 
 
-def test_the_registry_keeps_a_rule_s_place(package, settings):
-    package(own=f"{HEAD}r = Rule(every=Basket, must=HaveValues(label='x'))\n")
-    settings.RECONCILE = {"RULES": ["placed_rules"]}
-    assert load().rules["own.r"].declared_at.line == 3
+def test_a_name_in_a_function_is_not_the_module_s(package, settings):
+    text = "r = Rule(every=Basket, must=HaveValues(label='x'))\n\ndef other():\n    r = 3\n    return r\n"
+    package(own=HEAD + text)
+    assert loaded(settings)["own.r"].declared_at.line == 3
 
 
-def test_a_place_is_said_from_the_working_directory_on(package, monkeypatch, tmp_path):
+def test_a_rule_that_the_registry_has_not_found_has_no_place():
+    rule = Rule(every=Basket, must=HaveValues(label="x"))
+    assert (rule.declared_at, place(rule)) == (None, None)
+
+
+def test_a_place_is_said_from_the_working_directory_on(package, settings, monkeypatch, tmp_path):
     folder = package(own=f"{HEAD}r = Rule(every=Basket, must=HaveValues(label='x'))\n")
-    rule = importlib.import_module("placed_rules.own").r
+    rule = loaded(settings)["own.r"]
     assert place(rule) == (str(folder / "own.py"), 3)
     monkeypatch.chdir(tmp_path)
     assert place(rule) == ("placed_rules/own.py", 3)
 
 
-def test_a_rule_of_no_file_has_no_place():
-    names = {}
-    exec(f"{HEAD}r = Rule(every=Basket, must=HaveValues(label='x'))", names)
-    assert place(names["r"]) is None
+def test_a_rule_whose_file_is_gone_has_no_place(tmp_path):
+    at = Place(module="gone", file=str(tmp_path / "gone.py"), line=3)
+    assert place(Rule(every=Basket, must=HaveValues(label="x"), declared_at=at)) is None

@@ -6,12 +6,12 @@ from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from reconcile import Call, FromPython, HaveValues, Report, Rule, runs
-from reconcile.drift import STALE, Status, Written
-from reconcile.fingerprints import fingerprint
-from reconcile.graph import in_order
-from reconcile.models import Outcome, Run, Shard, Suspension
-from reconcile.planning import Caps
-from reconcile.plans import KeptPlan, PlannedRule
+from reconcile.core.drift import STALE, Status, Written
+from reconcile.models import Outcome, Run, Suspension, WorkItem
+from reconcile.repair.caps import Caps
+from reconcile.repair.plan_file import PlanFile, PlannedRule
+from reconcile.rules.fingerprints import fingerprint
+from reconcile.rules.order import sort_rules
 from tests.zoo.models import Basket, Team
 
 pytestmark = pytest.mark.django_db
@@ -99,7 +99,7 @@ def test_a_rule_that_only_reports_is_in_no_circle():
     rules["count"] = Rule(
         name="count", every=Team, must=QUARRELLING["count"].must, remedies={STALE: Report()}
     )
-    assert in_order(rules, using="default", now=timezone.now()).circles == []
+    assert sort_rules(rules, using="default", now=timezone.now()).circles == []
     Team.objects.create(name="x", points=1, player_count=1)
     _, results = repair(rules)
     assert results["points"].written.update == 1
@@ -107,7 +107,7 @@ def test_a_rule_that_only_reports_is_in_no_circle():
 
 
 def test_a_circle_is_told_around_so_that_each_reads_what_the_one_before_writes():
-    (circle,) = in_order(THREE, using="default", now=timezone.now()).circles
+    (circle,) = sort_rules(THREE, using="default", now=timezone.now()).circles
     assert sorted(circle) == ["count", "name", "points"]
     following = {"name": "count", "count": "points", "points": "name"}
     assert all(following[one] == other for one, other in zip(circle, [*circle[1:], circle[0]], strict=True))
@@ -119,7 +119,7 @@ def test_a_run_that_was_killed_between_two_rounds_settles_when_it_is_resumed():
     Team.objects.filter(pk=team.pk).update(points=3, name="bad")
     Run.objects.filter(pk=run.pk).update(state="stopped")
     Outcome.objects.filter(run=run, rule="count").update(state="repairing")
-    Shard.objects.filter(outcome__run=run, outcome__rule="count").update(state="running", cursor=None)
+    WorkItem.objects.filter(outcome__run=run, outcome__rule="count").update(state="running", cursor=None)
     run.refresh_from_db()
     results = {each.rule: each for each in runs.resume(run, THREE, using="default")}
     assert [each.left for each in results.values()] == [0, 0, 0]
@@ -132,7 +132,7 @@ def test_records_of_rules_in_no_circle_are_taken_once():
     rule = Rule(name="alone", every=Basket, must=HaveValues(quantity=F("score")))
     run, results = repair({"alone": rule})
     assert results["alone"].written.update == 1
-    assert in_order({"alone": rule}, using="default", now=run.now).circles == []
+    assert sort_rules({"alone": rule}, using="default", now=run.now).circles == []
 
 
 def clean_for_now(number=1):
@@ -186,7 +186,7 @@ def test_what_a_plan_does_not_have_is_written_in_no_round():
         )
         for name, rule in THREE.items()
     }
-    plan = KeptPlan(file="plan.json", database="default", rules=planned)
+    plan = PlanFile(file="plan.json", database="default", rules=planned)
     _, results = runs.repair(THREE, using="default", kept_plan=plan)
     by_rule = {each.rule: each for each in results}
     assert by_rule["points"].written.update == 1

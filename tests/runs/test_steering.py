@@ -8,8 +8,8 @@ from django.utils import timezone
 
 from reconcile import HaveRow, Rule, runs
 from reconcile.errors import CancelledError, PausedError, UsageError
-from reconcile.models import Change, Outcome, Run, Shard
-from reconcile.planning import Caps
+from reconcile.models import Change, Outcome, Run, WorkItem
+from reconcile.repair.caps import Caps
 from sample_project.shop.models import Invoice, Order
 
 INVOICE = Rule(
@@ -48,12 +48,12 @@ def test_a_run_pauses_before_its_next_chunk_and_goes_on_where_it_was():
     run = Run.objects.get()
     assert asked == ["pausing"]
     assert (run.state, run.why_stopped, Invoice.objects.count()) == ("paused", "Somebody has paused it.", 10)
-    assert not Outcome.objects.exclude(held=None).exists()
+    assert not Outcome.objects.exclude(leased=None).exists()
     (result,) = runs.resume(run, RULES, using="default")
     run.refresh_from_db()
     assert (result.written.insert, result.left, run.state) == (35, 0, "finished")
     assert Invoice.objects.count() == Change.objects.count() == 35
-    assert Shard.objects.get(drift="missing").chunks == 4
+    assert WorkItem.objects.get(drift="missing").chunks == 4
 
 
 def test_a_run_is_cancelled_before_its_next_chunk_and_what_it_wrote_stands():
@@ -84,11 +84,11 @@ def test_a_run_that_is_paused_between_two_rules_begins_no_other():
 def test_a_run_whose_worker_is_dead_is_steered_at_once_and_lets_its_rules_go(act, state):
     long_ago = timezone.now() - timedelta(minutes=10)
     run = Run.objects.create(kind="repair", now=long_ago, started_at=long_ago, heartbeat=long_ago)
-    outcome = Outcome.objects.create(run=run, rule="invoice", position=0, state="repairing", held="invoice")
-    Shard.objects.create(outcome=outcome, drift="missing", token=run.pk, heartbeat=long_ago)
+    outcome = Outcome.objects.create(run=run, rule="invoice", position=0, state="repairing", leased="invoice")
+    WorkItem.objects.create(outcome=outcome, drift="missing", token=run.pk, heartbeat=long_ago)
     assert act(run, using="default").state == state
     outcome.refresh_from_db()
-    assert outcome.held is None
+    assert outcome.leased is None
 
 
 @pytest.mark.parametrize("state", ["stopped", "paused", "pausing"])

@@ -1,14 +1,14 @@
 """Traps that other tools fell into: walking, counting, comparing, order. What is tested elsewhere in full:
 
-Rounding: more decimals than the column -> tests/effects/test_have_values.py::test_more_decimals_than_the_column_has_do_not_oscillate
-Rounding: a constant -> tests/effects/test_have_values.py::test_a_constant_with_more_decimals_than_the_column_is_rounded
-Rounding: an average -> tests/effects/test_have_values.py::test_an_average_is_rounded_as_the_column_stores_it
-Rounding: SQLite keeps floats -> tests/effects/test_from_python.py::test_a_decimal_with_more_digits_than_sqlite_keeps_is_not_found_again
-Recount that another session's increment crosses, held -> tests/test_repairing.py::test_a_counter_that_is_incremented_meanwhile_is_not_overwritten
-Wrong order: a path from its parent's -> tests/effects/test_levels.py::test_a_path_is_made_from_the_parent_s_level_by_level
-Wrong order: a parent with the larger key -> tests/effects/test_levels.py::test_a_parent_with_the_larger_key_is_still_the_first
-Random default, once a row -> tests/effects/test_have_row.py::test_a_value_made_once_a_row_is_not_shared_and_never_compared
-Random default, given by the rule -> tests/effects/test_have_row.py::test_create_only_is_written_once_and_never_compared
+Rounding: more decimals than the column -> tests/kinds/test_have_values.py::test_more_decimals_than_the_column_has_do_not_oscillate
+Rounding: a constant -> tests/kinds/test_have_values.py::test_a_constant_with_more_decimals_than_the_column_is_rounded
+Rounding: an average -> tests/kinds/test_have_values.py::test_an_average_is_rounded_as_the_column_stores_it
+Rounding: SQLite keeps floats -> tests/kinds/test_from_python.py::test_a_decimal_with_more_digits_than_sqlite_keeps_is_not_found_again
+Recount that another session's increment crosses, held -> tests/repair/test_chunk.py::test_a_counter_that_is_incremented_meanwhile_is_not_overwritten
+Wrong order: a path from its parent's -> tests/kinds/test_levels.py::test_a_path_is_made_from_the_parent_s_level_by_level
+Wrong order: a parent with the larger key -> tests/kinds/test_levels.py::test_a_parent_with_the_larger_key_is_still_the_first
+Random default, once a row -> tests/kinds/test_have_row.py::test_a_value_made_once_a_row_is_not_shared_and_never_compared
+Random default, given by the rule -> tests/kinds/test_have_row.py::test_create_only_is_written_once_and_never_compared
 """
 
 import threading
@@ -16,7 +16,6 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-import time_machine
 from django.db import connection, transaction
 from django.db.models import CharField, Count, F, Q, Sum
 from django.db.models.functions import Cast, Coalesce, Concat, Now
@@ -47,6 +46,7 @@ from tests.helpers import (
     assert_clean,
     assert_finds,
     assert_repairs,
+    at,
     everything,
     repaired,
 )
@@ -65,7 +65,7 @@ def team(players=0, **values):
 
 def small_pages(monkeypatch, settings):
     settings.RECONCILE = {**settings.RECONCILE, "CHUNK": 100}
-    for place in ("sharding.BLOCK", "windows.SIZE", "runs._rule.KEEP"):
+    for place in ("repair.work_item.BLOCK", "core.scopes.SIZE", "runs.one_rule.KEEP"):
         monkeypatch.setattr(f"reconcile.{place}", 100)
 
 
@@ -146,7 +146,7 @@ def test_an_increment_between_check_and_write_is_not_lost():
 
     def cross(execute, sql, parameters, many, context):
         # The check is over, the chunk's transaction has begun, and nothing is locked yet.
-        if not crossed and sql.startswith("UPDATE") and "reconcile_shard" in sql and "heartbeat" in sql:
+        if not crossed and sql.startswith("UPDATE") and "reconcile_workitem" in sql and "heartbeat" in sql:
             crossed.append(sql)
             session = Session(handler)
             session.start()
@@ -305,7 +305,7 @@ def test_a_value_that_moves_with_the_clock_drifts_with_no_write_at_all():
     )  # fmt: skip
     assert_clean(rule)
     later = timezone.now() + timedelta(days=8)
-    with time_machine.travel(later):
+    with at(later):
         assert_finds(rule, stale=[thread])
         assert_repairs(rule, update=1)
     thread.refresh_from_db()

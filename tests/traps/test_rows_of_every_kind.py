@@ -1,22 +1,22 @@
 """Traps that other tools fell into: merging, references, inheritance, aggregates, managers. Tested elsewhere in full:
 
-Merging: NULL is no duplicate unless it is said to be -> tests/effects/test_be_unique.py::test_null_is_like_any_value_where_nulls_are_not_distinct
+Merging: NULL is no duplicate unless it is said to be -> tests/kinds/test_be_unique.py::test_null_is_like_any_value_where_nulls_are_not_distinct
 Merging: NULL among repointed references -> tests/remedies/test_merge.py::test_null_in_a_unique_constraint_collides_with_nothing
 Merging: sums and not counts -> tests/remedies/test_merge.py::test_a_sum_is_over_all_rows_and_not_their_number
 Merging: repointed references that collide -> tests/remedies/test_merge.py::test_a_group_that_can_t_be_merged_is_refused_whole_and_the_others_are_merged
-Merging: text that differs in case -> tests/effects/test_be_unique.py::test_text_that_differs_only_in_case_or_trailing_space_is_no_duplicate
+Merging: text that differs in case -> tests/kinds/test_be_unique.py::test_text_that_differs_only_in_case_or_trailing_space_is_no_duplicate
 Merging: text that differs in case is not merged -> tests/remedies/test_merge.py::test_nothing_is_merged_where_nothing_is_alike
-Generic foreign keys: the key is text -> tests/effects/test_have_source.py::test_a_text_that_is_no_key_is_found_and_no_error
-Generic foreign keys: unknown content type -> tests/effects/test_have_source.py::test_an_unknown_content_type_is_found_and_no_error
+Generic foreign keys: the key is text -> tests/kinds/test_have_source.py::test_a_text_that_is_no_key_is_found_and_no_error
+Generic foreign keys: unknown content type -> tests/kinds/test_have_source.py::test_an_unknown_content_type_is_found_and_no_error
 Inheritance: the child row is missing -> tests/test_models.py::test_a_child_row_that_is_missing_while_its_parent_row_exists_is_inserted
 Inheritance: the grandchild row is missing -> tests/test_models.py::test_a_grandchild_row_continues_its_parent_s
-Two relations -> tests/effects/test_have_values.py::test_aggregates_over_two_relations_do_not_multiply_each_other
-Two relations in one expression -> tests/effects/test_have_values.py::test_what_is_computed_from_several_aggregates_multiplies_nothing
-Two relations of which one goes deeper -> tests/effects/test_have_values.py::test_two_aggregates_of_which_one_goes_deeper_do_not_multiply
-Managers: records -> tests/effects/test_have_values.py::test_records_that_the_default_manager_hides_are_checked_too
-Managers: targets of a generic key -> tests/effects/test_have_source.py::test_a_target_that_the_default_manager_hides_is_there
+Two relations -> tests/kinds/test_have_values.py::test_aggregates_over_two_relations_do_not_multiply_each_other
+Two relations in one expression -> tests/kinds/test_have_values.py::test_what_is_computed_from_several_aggregates_multiplies_nothing
+Two relations of which one goes deeper -> tests/kinds/test_have_values.py::test_two_aggregates_of_which_one_goes_deeper_do_not_multiply
+Managers: records -> tests/kinds/test_have_values.py::test_records_that_the_default_manager_hides_are_checked_too
+Managers: targets of a generic key -> tests/kinds/test_have_source.py::test_a_target_that_the_default_manager_hides_is_there
 Managers: deleting -> tests/remedies/test_delete.py::test_a_row_that_the_default_manager_hides_is_deleted
-Managers: looking up -> tests/effects/test_looked_up.py::test_rows_that_a_default_manager_hides_count_too
+Managers: looking up -> tests/kinds/test_looked_up.py::test_rows_that_a_default_manager_hides_count_too
 """
 
 from decimal import Decimal
@@ -39,6 +39,7 @@ from reconcile import (
     Rule,
     Satisfy,
 )
+from reconcile.core.drift import Guarantee
 from tests.helpers import ROOT, assert_clean, assert_finds, assert_repairs, checked, everything, repaired
 from tests.zoo.models import (
     Basket,
@@ -70,7 +71,7 @@ def test_null_gets_duplicates_past_a_unique_constraint_and_they_are_found():
     _first, second, third = (Letter.objects.create(contact=contact, number=None) for _ in range(3))
     Letter.objects.create(contact=contact, number=1)
     assert_finds(unique_letter(), extra=[second, third])
-    assert unique_letter().guarantee("default") != "A"
+    assert unique_letter().guarantee("default") != Guarantee.CONSTRAINT
     assert_repairs(unique_letter(remedies={EXTRA: Delete()}), delete=2)
 
 
@@ -96,7 +97,7 @@ def test_a_row_owed_with_null_is_inserted_once_and_a_second_one_is_surplus():
     )
     rule = Rule(name="l", every=Contact, must=must)
     assert not list(rule.faults())
-    assert rule.guarantee("default") != "A"
+    assert rule.guarantee("default") != Guarantee.CONSTRAINT
     Letter.objects.create(contact=contact, number=3)
     assert_repairs(rule, insert=1)
     second = Letter.objects.create(contact=contact, number=None)
@@ -107,7 +108,7 @@ def test_a_key_that_may_be_null_makes_no_set_of_rows_unique():
     link = {"contact": F("pk")}
     must = HaveRows(Letter, link=link, rows=lambda visits: [visits], reads=["visits"], key=["number"])
     rule = Rule(name="rows", every=Contact, must=must)
-    assert rule.guarantee("default") != "A"
+    assert rule.guarantee("default") != Guarantee.CONSTRAINT
     contact = Contact.objects.create(email="a", visits=None)
     assert_repairs(rule, insert=1)
     second = Letter.objects.create(contact=contact, number=None)

@@ -6,15 +6,12 @@ Locks: a killed repair goes on -> tests/runs/test_runs.py::test_a_repair_that_is
 Locks: who was superseded releases nothing -> tests/runs/test_runs.py::test_a_worker_that_was_superseded_neither_releases_the_rule_nor_closes_its_outcome
 Dry run: the preview -> tests/runs/test_runs.py::test_a_preview_counts_and_writes_nothing_at_all
 Dry run: the command -> tests/cli/test_cli.py::test_a_repair_without_apply_prints_the_plan_and_writes_nothing
-Limits: samples of one rule -> tests/test_checking.py::test_counts_are_never_capped_and_samples_are
+Limits: samples of one rule -> tests/detect/test_checking.py::test_counts_are_never_capped_and_samples_are
 Typos: names, tags, databases, flags -> tests/cli/test_cli.py::test_bad_usage_exits_with_2_and_names_the_way_out
-Typos: columns and paths -> tests/test_rules.py::test_a_bad_rule_says_what_is_wrong_and_the_way_out
+Typos: columns and paths -> tests/rules/test_rule.py::test_a_bad_rule_says_what_is_wrong_and_the_way_out
 save(): no other receiver runs -> tests/remedies/test_resend.py::test_no_other_receiver_runs
 """
 
-import importlib
-import inspect
-import sys
 from datetime import timedelta
 
 import pytest
@@ -22,7 +19,6 @@ from django.db.models import Count, F, Q
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from django.utils import timezone
 
-import reconcile as package
 from reconcile import (
     EXTRA,
     MISSING,
@@ -33,29 +29,19 @@ from reconcile import (
     Delete,
     Enqueue,
     FromPython,
-    HaveKeys,
     HaveReceipt,
     HaveRow,
     HaveRows,
     HaveSource,
     HaveValues,
-    Insert,
     Latest,
-    LookedUp,
-    Merge,
-    Report,
-    Resend,
     Rule,
     Satisfy,
-    Settle,
     Split,
     Update,
-    Within,
     runs,
 )
-from reconcile.declaring import Declaration
-from reconcile.models import Change, Outcome, Receipt, Run, Shard
-from reconcile.registry import load
+from reconcile.models import Change, Outcome, Receipt, Run, WorkItem
 from reconcile.tasks import nightly
 from sample_project.shop.models import Customer, Invoice, Notification, Order
 from tests.helpers import (
@@ -71,7 +57,7 @@ pytestmark = pytest.mark.django_db
 
 
 def own_tables():
-    kept = (Run, Outcome, Shard, Change, Receipt)
+    kept = (Run, Outcome, WorkItem, Change, Receipt)
     return {model.__name__: sorted(map(repr, model.objects.values_list())) for model in kept}
 
 
@@ -115,23 +101,23 @@ def test_a_nightly_run_that_overlaps_another_leaves_its_rules_and_does_the_rest(
     Order.objects.bulk_create([Order(created_at=an_hour_ago(), item_count=3)])
     other = Run.objects.create(kind="nightly", now=timezone.now())
     holder = Outcome.objects.create(
-        run=other, rule="orders.invoice", position=0, state="repairing", held="orders.invoice"
+        run=other, rule="orders.invoice", position=0, state="repairing", leased="orders.invoice"
     )
-    Shard.objects.create(outcome=holder, drift="missing", token=other.pk)
+    WorkItem.objects.create(outcome=holder, drift="missing", token=other.pk)
     for _ in range(2):
         # The second time, too: who passed the rule over has not let it go.
         nightly()
         holder.refresh_from_db()
-        assert (holder.held, Invoice.objects.count(), Notification.objects.count()) == (
+        assert (holder.leased, Invoice.objects.count(), Notification.objects.count()) == (
             "orders.invoice",
             0,
             1,
         )
     assert Order.objects.get().item_count == 0
-    Shard.objects.filter(outcome=holder).update(heartbeat=timezone.now() - timedelta(minutes=10))
+    WorkItem.objects.filter(outcome=holder).update(heartbeat=timezone.now() - timedelta(minutes=10))
     nightly()
     holder.refresh_from_db()
-    assert (holder.held, Invoice.objects.count()) == (None, 1)
+    assert (holder.leased, Invoice.objects.count()) == (None, 1)
 
 
 def a_rule_of_each_kind():
@@ -210,87 +196,6 @@ def test_a_cap_on_repairs_does_not_cap_what_is_counted(drifted, kind, cap):
     assert (sum(result.found.values()), result.planned.total, result.written.total) == (2, 2, 0)
     assert f"2 repairs are planned, and the cap is {cap}" in result.why_stopped
     assert everything() == before
-
-
-def misspelt():
-    """A rule with one misspelt option for each class that rule files are written with: the rule, what was meant."""
-    row, values = {"link": {"basket_number": F("pk")}}, {"score": 1}
-    spelt = {
-        Rule: ({"every": Basket, "must": HaveValues(**values), "setle": None}, "settle"),
-        Settle: (HaveValues(**values), "hours", {"settle": Settle("seen_at", days=1, huors=1)}),
-        HaveRow: (HaveRow(Bill, **row, vaules={}), "values"),
-        HaveRows: (HaveRows(Bill, **row, rows=str, reads=["note"], key=["kind"], vaules=()), "values"),
-        HaveSource: (HaveSource(model=Bill, link={"basket_number": F("pk")}, were=Q()), "where"),
-        HaveReceipt: (HaveReceipt("mail", mxa_age=1), None),
-        BeUnique: (BeUnique("label", keeep=["pk"]), "keep"),
-        Satisfy: (Satisfy(Q(score=1), vaules={}), "values"),
-        FromPython: (HaveValues(note=FromPython(str, reads=["label"], batchh=1)), None),
-        HaveKeys: (HaveValues(details=HaveKeys({"a": 1}, exactlyy=True)), None),
-        Latest: (HaveValues(player_count=Latest("players", by=["pk"], value="age", fliter=Q())), "filter"),
-        LookedUp: (
-            HaveValues(score=LookedUp(Bill, link={"score": F("pk")}, value=Count("pk"), wehre=1)),
-            "where",
-        ),
-        Within: (HaveValues(score=Within(1, 2, tolerence=3)), "tolerance"),
-    }
-    remedies = {
-        Insert: (MISSING, Insert(verbb=1)), Update: (STALE, Update(batch=1)), Report: (MISSING, Report(loud=1)),
-        Delete: (EXTRA, Delete(cascade=1)), Call: (MISSING, Call(print, btach=1)),
-        Enqueue: (MISSING, Enqueue(tasks.keep, bacth=1)), Resend: (MISSING, Resend(print, singal=1)),
-        Split: (MISSING, Split(when=Q(score=1), each=Call(print), rest=Insert(), wehn=1)),
-    }  # fmt: skip
-    for kind, (must, meant, *more) in spelt.items():
-        every = {Latest: Team, HaveKeys: Note}.get(kind, Basket)
-        options = must if kind is Rule else {"every": every, "must": must, **(more[0] if more else {})}
-        yield pytest.param(kind, Rule(name="typo", **options), meant, id=kind.__name__)
-    for kind, (drift, remedy) in remedies.items():
-        must = HaveRow(Bill, **row, values=values)
-        rule = Rule(name="typo", every=Basket, must=must, remedies={drift: remedy})
-        yield pytest.param(kind, rule, "batch" if kind in {Call, Enqueue} else None, id=kind.__name__)
-    merged = BeUnique("email", merge={"visits": "sum"})
-    rule = Rule(name="typo", every=Contact, must=merged, remedies={EXTRA: Merge(delete=True)})
-    yield pytest.param(Merge, rule, None, id="Merge")
-
-
-@pytest.mark.parametrize(("kind", "rule", "meant"), list(misspelt()))
-def test_a_typo_in_an_option_of_any_class_is_a_fault_that_names_the_nearest(kind, rule, meant):
-    found = [str(fault) for fault in rule.faults()]
-    said = [fault for fault in found if f"{kind.__name__} has no option " in fault]
-    assert len(said) == 1, found
-    assert meant is None or f"Did you mean {meant!r}?" in said[0]
-
-
-def test_no_class_of_the_language_is_left_out_above():
-    named = {getattr(package, name) for name in package.__all__}
-    declared = {each for each in named if inspect.isclass(each) and issubclass(each, Declaration)}
-    assert declared == {parameters.values[0] for parameters in misspelt()}
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (
-            "Rule(every=Team, must=HaveReceipt(nmae='x'))",
-            "HaveReceipt has no option 'nmae'. Did you mean 'name'?",
-        ),
-        ("Enqueue(tsak=print)", "Enqueue has no option 'tsak'. Did you mean 'task'?"),
-        ("Exactly(m=3)", "unexpected keyword argument 'm'"),
-        ("Rule(evry=Team, must=HaveReceipt('x'))", "Rule has no option 'evry'. Did you mean 'every'?"),
-    ],
-)
-def test_a_typo_in_an_option_that_must_be_given_names_it_and_the_line(
-    settings, tmp_path, monkeypatch, line, said
-):
-    settings.RECONCILE = {"RULES": ["misspelt"]}
-    (tmp_path / "misspelt.py").write_text(
-        f"from reconcile import *\nfrom tests.zoo.models import Team\n\nr = {line}\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
-    found = " ".join(str(fault) for fault in load().faults)
-    sys.modules.pop("misspelt", None)
-    assert said in found
-    assert "misspelt.py:4" in found or line.startswith("Rule(evry")
 
 
 @pytest.mark.parametrize("kind", ["insert", "update", "aggregate", "python", "delete", "merge", "split"])

@@ -406,6 +406,15 @@ class Contact(models.Model):
     tags = models.ManyToManyField(Tag, related_name="contacts")
 
 
+class ContactView(models.Model):
+    """A view of some contacts, which a test makes."""
+
+    visits = models.IntegerField()
+
+    class Meta:
+        managed = False
+
+
 class Letter(models.Model):
     """Refers to contacts by two keys, of which one is unique with another column."""
 

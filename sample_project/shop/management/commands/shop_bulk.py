@@ -1,4 +1,4 @@
-"""`manage.py shop_bulk N`: orders that no signal sees, to have something to find."""
+"""`manage.py shop_bulk N`: imports orders that no signal sees, so that a check finds something."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sample_project.shop.models import Order
 
 
 class Command(BaseCommand):
-    """Imports paid orders an hour old."""
+    """A command that imports paid orders, an hour old."""
 
     help = "Import orders past the signals."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """How many."""
+        """Add the number of orders."""
         parser.add_argument("orders", type=int)
 
     def handle(self, *_: Any, orders: int, **__: Any) -> None:
-        """Import them."""
+        """Import the orders, and print their number."""
         created_at = timezone.now() - timedelta(hours=1)
         import_orders(
             [Order(status=Order.Status.PAID, total=Decimal(0), created_at=created_at) for _ in range(orders)]

@@ -1,1 +1,0 @@
-"""What the pytest plugin registers where there is something to do for it."""

@@ -1,0 +1,320 @@
+"""Options that several commands share, the report files, and the progress bar."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+from django.db import connections
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from reconcile.cli.group import standard_output
+from reconcile.detect.checking import RuleCheck, check
+from reconcile.errors import ReconcileError, UnknownNameError, UsageError
+from reconcile.rules.registry import select, valid_rules
+from reconcile.rules.rule import Rule
+from reconcile.rules.thresholds import is_limit
+
+if TYPE_CHECKING:
+    from reconcile.runs import Progress as Advance
+
+__all__ = [
+    "DEFAULT_SAMPLES",
+    "WIDTH",
+    "Limit",
+    "Samples",
+    "check_all",
+    "choice_words",
+    "chosen_rules",
+    "database_option",
+    "fail_on_option",
+    "formats_and_output",
+    "known_database",
+    "output_options",
+    "progress_bar",
+    "require_package",
+    "rule_arguments",
+    "stderr_console",
+    "write_file",
+    "write_report",
+]
+
+Command = Callable[..., Any]
+
+DEFAULT_SAMPLES = 5
+
+WIDTH = 140
+"""The width, in columns, of a text report that does not go to a terminal."""
+
+
+def require_package(package: str, asked: str) -> None:
+    """Raise UsageError if `package` of the extra `ci` is not installed. Call it before anything is checked."""
+    if find_spec(package) is None:
+        raise UsageError(
+            f"{asked} needs the package {package!r}, and it is not installed. Install the extra 'ci': "
+            "pip install 'django-reconcile[ci]'"
+        )
+
+
+class Samples(click.ParamType):  # type: ignore[type-arg]
+    """The type of `--samples`: `N`, `keys` or `off`."""
+
+    name = "N|keys|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of keys that the report shows of each kind of drift. Fails for any other value."""
+        named = {"keys": DEFAULT_SAMPLES, "off": 0}
+        if isinstance(value, int):
+            return value
+        if value in named:
+            return named[value]
+        if not re.fullmatch(r"\d{1,6}", value):
+            self.fail(f"{value!r} is none of a number, 'keys' and 'off'.", param, ctx)
+        return int(value)
+
+
+class Limit(click.ParamType):  # type: ignore[type-arg]
+    """The type of a cap: a count of rows, or a percent of the checked records."""
+
+    name = "N|N%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The count as a number, or the percent as text. Fails for any other value."""
+        limit = int(value) if re.fullmatch(r"[0-9]+", str(value)) else value
+        if limit is None or not is_limit(limit):
+            self.fail(f"{value!r} is neither a count such as 100 nor a percent such as 0.5%.", param, ctx)
+        return limit
+
+
+def rule_arguments(command: Command) -> Command:
+    """Give the command the arguments `[RULE…]` and the option `--select`."""
+    command = click.option(
+        "--select",
+        "selectors",
+        multiple=True,
+        metavar="KIND:VALUE",
+        help="Rules by tag:…, owner:… or model:app.Model.",
+    )(command)
+    return click.argument("names", nargs=-1, metavar="[RULE]...")(command)
+
+
+def database_option(command: Command) -> Command:
+    """Give the command the option `--database`."""
+    return click.option(
+        "--database",
+        "using",
+        default="default",
+        show_default=True,
+        metavar="ALIAS",
+        help="Database to work on.",
+    )(command)
+
+
+def fail_on_option(what: str) -> Callable[[Command], Command]:
+    """The option `--fail-on`. `what` says, in its help, whose severity counts."""
+    return click.option(
+        "--fail-on",
+        type=click.Choice(["warn", "error"]),
+        default="error",
+        show_default=True,
+        help=f"Least {what} that makes the exit code 1.",
+    )
+
+
+class ReportFile(click.Path):
+    """The type of `--output`: a file that a report can be written to. It is tested before anything is run."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path. Fails if its folder does not exist."""
+        path = Path(str(super().convert(value, param, ctx)))
+        if not str(value) or not path.parent.is_dir():
+            self.fail(f"{str(value)!r} is not in a folder that exists.", param, ctx)
+        return path
+
+
+def formats_and_output(*forms: str) -> Callable[[Command], Command]:
+    """The options `--format`, with these formats to choose from, and `--output`."""
+
+    def add_options(command: Command) -> Command:
+        command = click.option(
+            "--output", type=ReportFile(), metavar="FILE", help="Write the report to this file."
+        )(command)
+        return click.option(
+            "--format",
+            "form",
+            type=click.Choice(forms),
+            default="text",
+            show_default=True,
+            help="Report format.",
+        )(command)
+
+    return add_options
+
+
+output_options = formats_and_output("text", "json")
+
+
+def chosen_rules(
+    names: tuple[str, ...], selectors: tuple[str, ...], using: str | None = None
+) -> Mapping[str, Rule]:
+    """The rules of the project that the names and selectors choose.
+
+    With `using`, only rules about that database. Raises UnknownNameError if nothing has the name of a rule, a selector or a
+    database; UsageError if no rule is left, or if a named rule is not about the database.
+    """
+    return select(valid_rules(), names, selectors, using=known_database(using) if using else None)
+
+
+def choice_words(names: Sequence[str], selectors: Sequence[str], using: str) -> list[str]:
+    """The words of a command that choose these rules on this database. The default database is left out."""
+    words = [*names]
+    for selector in selectors:
+        words += ["--select", selector]
+    if using != "default":
+        words += ["--database", using]
+    return words
+
+
+def known_database(using: str) -> str:
+    """The alias `using` itself. Raises UnknownNameError if the settings have no such database."""
+    if using not in connections:
+        raise UnknownNameError(
+            "database", using, connections, instead=f" The settings have {', '.join(connections)}."
+        )
+    return using
+
+
+def stderr_console() -> Console:
+    """A console that writes to standard error, for progress and remarks."""
+    return Console(stderr=True)
+
+
+def write_report(
+    ctx: click.Context,
+    form: str,
+    output: Path | None,
+    *,
+    text: Callable[[], RenderableType],
+    **machine: Callable[[], str],
+) -> None:
+    """Write the report in the chosen format, to the file `output` or to standard output.
+
+    `text` makes the report for people; `machine` has one function for each other format, by its name. A file is written
+    as a whole or not at all. Raises UsageError if the file can't be written, ReconcileError if standard output can't.
+    """
+
+    def write(target: Any) -> None:
+        if form in machine:
+            report = machine[form]()
+            # A format with one line for each finding is empty if there is none.
+            target.write(f"{report}\n" if report else "")
+        else:
+            width = None if target.isatty() else WIDTH
+            Console(file=target, highlight=False, width=width).print(text(), crop=False)
+        target.flush()
+
+    if output is None:
+        _write_to_stdout(standard_output(ctx), write)
+        return
+    try:
+        write_file(output, write)
+    except OSError as error:
+        raise UsageError(
+            f"The report can't be written to {str(output)!r}: {error.strerror or error}. {_WHAT_STANDS}"
+        ) from error
+
+
+_WHAT_STANDS = "What a repair or an undo has written stands; see: reconcile runs"
+
+
+def _write_to_stdout(target: Any, write: Callable[[Any], None]) -> None:
+    """Write the report to standard output. A reader that stops early is left to click, which exits quietly.
+
+    Raises ReconcileError if the report can't be written.
+    """
+    if target is None:
+        raise _stdout_error("it is closed")
+    try:
+        write(target)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with suppress(OSError, AttributeError):
+            # The rest of the buffer would fail again when Python exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), target.fileno())
+        raise _stdout_error(error.strerror or str(error)) from error
+
+
+def _stdout_error(why: str) -> ReconcileError:
+    return ReconcileError(f"The report can't be written to standard output: {why}. {_WHAT_STANDS}")
+
+
+def write_file(output: Path, write: Callable[[Any], None]) -> None:
+    """Write a file as a whole or not at all: into a temporary file in the same folder, which then takes its name.
+
+    A device or a pipe is written through. Raises OSError if the file can't be written.
+    """
+    if output.exists() and not output.is_file():
+        # There is nothing to replace.
+        with output.open("w", encoding="utf-8") as target:
+            write(target)
+        return
+    with NamedTemporaryFile(
+        "w", encoding="utf-8", dir=output.parent, prefix=f".{output.name}.", delete=False
+    ) as temporary:
+        try:
+            write(temporary)
+        except BaseException:
+            Path(temporary.name).unlink()
+            raise
+    Path(temporary.name).chmod(0o644)
+    Path(temporary.name).replace(output)
+
+
+@contextmanager
+def progress_bar(what: str, *, total: int | None) -> Iterator[Advance]:
+    """Show a progress bar during the block. Yields a function of the rule at hand and the number of steps just done.
+
+    Nothing is shown if standard error is no terminal, or if `--verbose` logs the steps there.
+    """
+    console = stderr_console()
+    context = click.get_current_context(silent=True)
+    logging_steps = context is not None and context.find_root().params.get("verbose")
+    if not console.is_terminal or logging_steps:
+        yield lambda *_: None
+        return
+    columns = (
+        TextColumn(f"{what} {{task.fields[rule]}}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=total, rule="")
+        yield lambda rule, steps: progress.update(task, advance=steps, rule=rule)
+
+
+def check_all(rules: Mapping[str, Rule], *, using: str, now: datetime, samples: int) -> list[RuleCheck]:
+    """Check one rule after the other, at the moment `now`. Keep at most `samples` keys of each kind of drift.
+
+    An error of one rule is in its result, and the others are checked all the same.
+    """
+    checks = []
+    with progress_bar("checking", total=len(rules)) as advance:
+        for name, rule in rules.items():
+            advance(name, 0)
+            checks.append(check(rule, using=using, now=now, samples=samples))
+            advance(name, 1)
+    return checks

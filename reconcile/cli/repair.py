@@ -1,0 +1,161 @@
+"""`reconcile repair` and `reconcile resume`. `pause` and `cancel` are in `runs`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import rich_click as click
+
+from reconcile.cli.group import exit_code, reconcile
+from reconcile.cli.options import (
+    Limit,
+    chosen_rules,
+    database_option,
+    known_database,
+    output_options,
+    progress_bar,
+    rule_arguments,
+    write_report,
+)
+from reconcile.db.clock import clock_skew, database_now
+from reconcile.detect.checking import evaluation_errors
+from reconcile.errors import UnknownNameError, UsageError
+from reconcile.repair.plan_file import PlanFile, read_plan
+from reconcile.reports import json, text
+from reconcile.reports.findings import RepairReport
+from reconcile.rules.registry import valid_rules
+from reconcile.rules.rule import Rule
+
+
+@reconcile.command("repair")
+@rule_arguments
+@database_option
+@click.option(
+    "--apply", "applied", is_flag=True, help="Write. Without it the plan is printed and nothing is written."
+)
+@click.option(
+    "--max-repairs",
+    type=Limit(),
+    help="Stop before the first write if a rule plans more; instead of the rule's own cap.",
+)
+@click.option("--max-deletes", type=Limit(), help="The same for rows that would be deleted.")
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write only what this plan has: the JSON report of an earlier repair without --apply.",
+)
+@output_options
+@click.pass_context
+def repair_command(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    selectors: tuple[str, ...],
+    using: str,
+    max_repairs: int | str | None,
+    max_deletes: int | str | None,
+    plan_file: Path | None,
+    form: str,
+    output: Path | None,
+    *,
+    applied: bool,
+) -> None:
+    """Print what a repair would write; with --apply, write it and verify it."""
+    from reconcile import runs
+    from reconcile.repair.caps import Caps
+
+    started = time.monotonic()
+    rules = chosen_rules(names, selectors, using)
+    kept = read_plan(plan_file) if plan_file else None
+    if kept is not None:
+        rules = _rules_of_plan(rules, kept, names, using)
+    caps = Caps(max_repairs=max_repairs, max_deletes=max_deletes)
+    run = None
+    if applied:
+        _tell_of_clock(using)
+        with progress_bar("repairing", total=None) as advance:
+            run, repairs = runs.repair(rules, using=using, caps=caps, kept_plan=kept, progress=advance)
+    else:
+        repairs = runs.preview(rules, using=using, now=database_now(using), caps=caps, kept_plan=kept)
+    report = RepairReport(
+        asked=applied,
+        run=str(run.pk) if run else None,
+        database=using,
+        repairs=repairs,
+        seconds=time.monotonic() - started,
+    )
+    _write_report_and_exit(ctx, report, form, output)
+
+
+def _tell_of_clock(using: str) -> None:
+    if skew := clock_skew(using):
+        click.echo(skew, err=True)
+
+
+def _rules_of_plan(
+    rules: Mapping[str, Rule], kept: PlanFile, names: tuple[str, ...], using: str
+) -> Mapping[str, Rule]:
+    """The chosen rules that the plan has. Raises UsageError if the plan has none of them, or is for another database."""
+    if kept.database != using:
+        raise UsageError(
+            f"The plan {kept.file!r} is for database {kept.database!r}: add --database {kept.database}."
+        )
+    for name in kept.rules:
+        if name not in valid_rules():
+            raise UnknownNameError("rule", name, valid_rules(), instead=f" The plan {kept.file!r} names it.")
+    for name in names:
+        if name not in kept.rules:
+            raise UsageError(f"The plan {kept.file!r} has nothing for rule {name!r}. Make a new one.")
+    chosen = {name: rule for name, rule in rules.items() if name in kept.rules}
+    if not chosen:
+        raise UsageError(f"The plan {kept.file!r} has nothing to write for these rules.")
+    return chosen
+
+
+@reconcile.command("resume")
+@click.argument("run", metavar="RUN|RULE")
+@database_option
+@output_options
+@click.pass_context
+def resume_command(ctx: click.Context, run: str, using: str, form: str, output: Path | None) -> None:
+    """Go on with a run that was paused, stopped or killed, where it was. RUN is its id, or the beginning of it.
+
+    With a RULE that the nightly job leaves alone, since what it had repaired drifted again: let it repair that again.
+    """
+    from reconcile import runs
+    from reconcile.repair.regressions import resume_rule
+
+    started = time.monotonic()
+    rules = valid_rules()
+    if run in rules:
+        with evaluation_errors(known_database(using)):
+            was_suspended = resume_rule(run, using=using)
+        if not was_suspended:
+            raise UsageError(
+                f"Rule {run!r} isn't suspended; the nightly job does with it what its options say."
+            )
+        click.echo(f"The nightly job repairs {run} again.", err=True)
+        return
+    stored_run = runs.find_run(run, using=known_database(using))
+    _tell_of_clock(using)
+    with progress_bar("repairing", total=None) as advance:
+        repairs = runs.resume(stored_run, rules, using=using, progress=advance)
+    seconds = time.monotonic() - started
+    report = RepairReport(run=str(stored_run.pk), database=using, repairs=repairs, seconds=seconds)
+    _write_report_and_exit(ctx, report, form, output)
+
+
+def _write_report_and_exit(ctx: click.Context, report: RepairReport, form: str, output: Path | None) -> None:
+    write_report(
+        ctx, form, output, text=lambda: text.repair_report(report), json=lambda: json.repair_report(report)
+    )
+    ctx.exit(
+        exit_code(
+            error=report.status == "error",
+            leased=any(repair.lease_held for repair in report.repairs),
+            incomplete=any(repair.incomplete for repair in report.repairs),
+        )
+    )

@@ -1,0 +1,1 @@
+"""What kinds and remedies speak of: drift, scopes, finders, declarations, row locks."""

@@ -1,0 +1,120 @@
+"""The values that travel between the layers: kinds of drift, counts, samples, statuses.
+
+Nothing here knows a model, a database or a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+__all__ = [
+    "EXTRA",
+    "GUARANTEE_MEANINGS",
+    "MISSING",
+    "STALE",
+    "VERBS",
+    "Drift",
+    "Guarantee",
+    "Sample",
+    "Status",
+    "Tally",
+    "Written",
+]
+
+
+class Drift(StrEnum):
+    """In which way a record differs from what its rule says."""
+
+    MISSING = "missing"
+    """The record owes a row that isn't there."""
+    STALE = "stale"
+    """The row is there, with other values."""
+    EXTRA = "extra"
+    """A row is there that nothing owes."""
+
+
+MISSING, STALE, EXTRA = Drift
+
+
+class Guarantee(StrEnum):
+    """What keeps a repair and live writers apart, from the safest to none; `GUARANTEE_MEANINGS` has the sentences."""
+
+    CONSTRAINT = "constraint"
+    LOCK = "lock"
+    NONE = "none"
+
+
+GUARANTEE_MEANINGS: Mapping[Guarantee, str] = {
+    Guarantee.CONSTRAINT: "A unique constraint, or the record's own row lock, keeps a repair and live writers apart.",
+    Guarantee.LOCK: "The repair's lock keeps handlers in flight out, but not late ones, which insert after it.",
+    Guarantee.NONE: "No constraint and no lock keeps a repair and live writers apart.",
+}
+"""The sentence that every report, warning and reason says of a guarantee."""
+
+
+class Status(StrEnum):
+    """Outcome of one rule in one run."""
+
+    PASS = "pass"  # noqa: S105
+    WARN = "warn"
+    FAIL = "fail"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Key of one drifted row: of the source for MISSING and STALE, of the linked row for EXTRA."""
+
+    drift: Drift
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Rows counted by a check, never capped. `settling` records are too young to be checked."""
+
+    checked: int = 0
+    settling: int = 0
+    drifted: dict[Drift, int] = field(default_factory=dict)
+
+    def __getitem__(self, drift: Drift) -> int:
+        return self.drifted.get(drift, 0)
+
+    @property
+    def total(self) -> int:
+        """Drifted rows of all kinds."""
+        return sum(self.drifted.values())
+
+
+VERBS = ("insert", "update", "delete", "called", "enqueued")
+"""What a repair does with rows; `called` and `enqueued` count the records that were handed over."""
+
+
+@dataclass(slots=True)
+class Written:
+    """Rows that a repair plans or has written, by verb."""
+
+    insert: int = 0
+    update: int = 0
+    delete: int = 0
+    called: int = 0
+    enqueued: int = 0
+
+    @property
+    def total(self) -> int:
+        """Rows written by all verbs."""
+        return self.insert + self.update + self.delete + self.called + self.enqueued
+
+    def add(self, verb: str, rows: int) -> None:
+        """Count `rows` more under `verb`."""
+        setattr(self, verb, getattr(self, verb) + rows)
+
+    def __add__(self, other: Written) -> Written:
+        return Written(**{verb: getattr(self, verb) + getattr(other, verb) for verb in VERBS})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts by verb."""
+        return {verb: getattr(self, verb) for verb in VERBS}

@@ -1,0 +1,126 @@
+"""What a column holds, by the type that it has in the database."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Any
+
+from django.db import connections
+from django.db.models import DecimalField, Field, Model
+
+from reconcile.db.django_compat import integer_range, own_columns, parents_of, referred_field
+
+__all__ = [
+    "INTEGERS",
+    "JSON_NULL",
+    "TEXTS",
+    "concrete_model",
+    "decimal_limit",
+    "is_exact_text",
+    "is_in_range",
+    "is_text",
+    "label_of",
+    "number_range",
+    "parent_columns",
+    "round_decimal",
+    "stored_field",
+]
+
+INTEGERS = frozenset(
+    {
+        "AutoField", "BigAutoField", "SmallAutoField", "IntegerField", "BigIntegerField", "SmallIntegerField",
+        "PositiveIntegerField", "PositiveBigIntegerField", "PositiveSmallIntegerField",
+    }
+)  # fmt: skip
+TEXTS = frozenset(
+    {"CharField", "TextField", "SlugField", "EmailField", "URLField", "FileField", "FilePathField"}
+)
+
+
+class _JsonNull:
+    """The document null. Python reads it as None, as it reads a column without a document, which is NULL."""
+
+    def __repr__(self) -> str:
+        return "JSON null"
+
+
+JSON_NULL = _JsonNull()
+
+
+def concrete_model(model: type[Model]) -> type[Model]:
+    """The model that a proxy's rows are of; any other model itself."""
+    return model._meta.concrete_model or model
+
+
+def label_of(model: type[Model]) -> str:
+    """The label of the model whose table it is: a row is the same one whichever proxy it is read or written through."""
+    return str(concrete_model(model)._meta.label)
+
+
+def stored_field(field: Field[Any, Any]) -> Field[Any, Any]:
+    """The field whose type the column has: for a foreign key the (last) field that it points at."""
+    while field.remote_field is not None and (target := referred_field(field)) is not None:
+        field = target
+    return field
+
+
+def is_text(field: Field[Any, Any]) -> bool:
+    """True if the column holds characters, which a collation might fold."""
+    return stored_field(field).get_internal_type() in TEXTS
+
+
+def is_exact_text(field: Field[Any, Any]) -> bool:
+    """True if values of the column are compared to the character: texts, but for those under a foreign key.
+
+    The database compares a foreign key by the collation: what it takes for a reference is one, and no other row is owed.
+    """
+    return is_text(field) and not (field.remote_field is not None and getattr(field, "db_constraint", False))
+
+
+def is_in_range(kind: str, number: int, using: str) -> bool:
+    """Whether an integer column of this kind, by Django's name of it, holds the number on the database."""
+    least, most = integer_range(connections[using], kind)
+    return (least is None or number >= least) and (most is None or number <= most)
+
+
+def decimal_limit(field: Field[Any, Any]) -> int | None:
+    """The smallest number that has too many digits for the decimal column; None where nothing limits it, or it is of another type."""
+    stored = stored_field(field)
+    if not isinstance(stored, DecimalField) or stored.max_digits is None or stored.decimal_places is None:
+        return None
+    return int(10 ** (stored.max_digits - stored.decimal_places))
+
+
+def number_range(field: Field[Any, Any], using: str) -> tuple[int, int] | None:
+    """The least and the largest number that the integer column holds on the database; None where nothing limits it, or it is of another type."""
+    kind = stored_field(field).get_internal_type()
+    least, most = integer_range(connections[using], kind) if kind in INTEGERS else (None, None)
+    return None if least is None or most is None else (least, most)
+
+
+def round_decimal(field: DecimalField[Any, Any], number: Decimal) -> Decimal:
+    """The number as the column stores it. Raises ArithmeticError if it has more digits than the column, or isn't finite."""
+    digits, places, limit = field.max_digits, field.decimal_places, decimal_limit(field)
+    if digits is None or places is None or limit is None:
+        return number
+    # The databases round a half away from zero, as ROUND_HALF_UP does.
+    context = Context(prec=max(digits, 1) + 40)
+    rounded = number.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP, context=context)
+    if abs(rounded) >= limit:
+        raise OverflowError(f"it has more than {digits} digits")
+    return rounded
+
+
+def parent_columns(model: type[Model]) -> list[str]:
+    """A column of each other table that a row of the model is spread over, so that a SELECT of them reads all of it.
+
+    Keys and what links the tables are none: the ORM takes them from the row's own table.
+    """
+    own = (
+        next(
+            (each.name for each in own_columns(parent) if each.remote_field is None and not each.primary_key),
+            "",
+        )
+        for parent in parents_of(concrete_model(model))
+    )
+    return [name for name in own if name]

@@ -1,0 +1,463 @@
+"""Comparisons of values as the column stores them: exact for text, but under a foreign key; `Differs` is NULL-safe.
+
+They are used as expressions (`filter(Differs(…))`), never registered: a lookup registered on `Field`
+is not found on foreign keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from functools import reduce
+from operator import or_
+from typing import Any, ClassVar
+
+from django.db.models import (
+    BigIntegerField,
+    BooleanField,
+    Count,
+    DateTimeField,
+    DecimalField,
+    DurationField,
+    Expression,
+    F,
+    Field,
+    FloatField,
+    Func,
+    IntegerField,
+    Q,
+    QuerySet,
+    Subquery,
+    TextField,
+    Value,
+)
+from django.db.models.functions import Cast, Round
+from django.db.models.lookups import In, Lookup
+
+from reconcile.db.columns import (
+    INTEGERS,
+    TEXTS,
+    decimal_limit,
+    is_exact_text,
+    is_text,
+    number_range,
+    stored_field,
+)
+from reconcile.db.django_compat import (
+    SQL,
+    BaseDatabaseWrapper,
+    Col,
+    SQLCompiler,
+    compile_expression,
+    subtract_times,
+)
+from reconcile.db.placeholders import PendingKeys, Placeholder
+
+__all__ = [
+    "INTEGERS",
+    "Among",
+    "AmongRows",
+    "AsStored",
+    "Beyond",
+    "Bytewise",
+    "Comparison",
+    "Differs",
+    "Overflow",
+    "Overflows",
+    "PrefixOf",
+    "Same",
+    "any_differs",
+    "is_text",
+    "overflows",
+    "stored_field",
+]
+
+
+NUMBERS = IntegerField, DecimalField, FloatField
+MOST_DIGITS = 65
+"""Of a decimal on MariaDB and MySQL."""
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """What tells the rows whose expected values don't fit their columns, and the columns' names."""
+
+    condition: Q
+    columns: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"the value is too large for {' or '.join(map(repr, self.columns))}"
+
+
+class Comparison(Lookup):
+    """A comparison of two expressions, as a lookup: MySQL compares anything else with TRUE, past its indexes."""
+
+    prepare_rhs = False
+    operator: ClassVar[str]
+
+    def __init__(self, lhs: Any, rhs: Any, *, field: Field[Any, Any]) -> None:
+        super().__init__(lhs, rhs)
+        self.text = is_exact_text(field)
+
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        return self._format(compiler, connection, f"%s {self.operator} %s")
+
+    def _format(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, template: str) -> SQL:
+        lhs, lhs_params = self.process_lhs(compiler, connection)
+        rhs, rhs_params = self.process_rhs(compiler, connection)
+        return template % (lhs, rhs), (*lhs_params, *rhs_params)
+
+
+class Beyond(Comparison):
+    """True if a number or a time is further from what the right side says than `tolerance`, or only one is NULL."""
+
+    def __init__(self, lhs: Any, rhs: Any, *, field: Field[Any, Any], tolerance: Any) -> None:
+        super().__init__(lhs, rhs, field=field)
+        self.stored = stored_field(field)
+        self.tolerance = tolerance
+
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        lhs = self.process_lhs(compiler, connection)
+        rhs = self.process_rhs(compiler, connection)
+        apart, params = self._difference(connection, lhs, rhs)
+        limits = (self._limit(connection, limit) for limit in (-self.tolerance, self.tolerance))
+        # The difference is NULL where a side is; then they differ unless both are.
+        one_is_null = f"({lhs[0]} IS NULL) <> ({rhs[0]} IS NULL)"
+        return f"COALESCE({apart} NOT BETWEEN %s AND %s, {one_is_null})", (*params, *limits, *lhs[1], *rhs[1])
+
+    def _difference(self, connection: BaseDatabaseWrapper, lhs: SQL, rhs: SQL) -> SQL:
+        kind, params = self.stored.get_internal_type(), (*lhs[1], *rhs[1])
+        if isinstance(self.tolerance, timedelta):
+            return subtract_times(connection, kind, lhs, rhs)
+        if connection.vendor == "mysql" and kind in INTEGERS:
+            # A difference of unsigned integers below 0 is an error there.
+            return f"(CAST({lhs[0]} AS DECIMAL(65, 0)) - {rhs[0]})", params
+        if connection.vendor == "sqlite" and isinstance(self.stored, DecimalField):
+            # See Note [Decimals on SQLite].
+            return f"ROUND({lhs[0]} - {rhs[0]}, {self.stored.decimal_places})", params
+        return f"({lhs[0]} - {rhs[0]})", params
+
+    def _limit(self, connection: BaseDatabaseWrapper, limit: Any) -> Any:
+        if isinstance(limit, timedelta):
+            return DurationField().get_db_prep_value(limit, connection)
+        return float(limit) if connection.vendor == "sqlite" else limit
+
+
+class PrefixOf(Comparison):
+    """True if a text column is the beginning of a value, to the character. No wildcard means anything."""
+
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        return self._begins(compiler, connection, "SUBSTR({rhs}, 1, LENGTH({lhs})) = {lhs}")
+
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        return self._begins(compiler, connection, "SUBSTR({rhs}, 1, LENGTH({lhs})) = {lhs} COLLATE BINARY")
+
+    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        return self._begins(compiler, connection, "LEFT(BINARY {rhs}, LENGTH({lhs})) = BINARY {lhs}")
+
+    def _begins(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, template: str) -> SQL:
+        lhs, lhs_params = self.process_lhs(compiler, connection)
+        rhs, rhs_params = self.process_rhs(compiler, connection)
+        return template.format(lhs=lhs, rhs=rhs), (*rhs_params, *lhs_params, *lhs_params)
+
+
+class AsStored(Func):
+    """`expression`, converted to what `field`'s column would store.
+
+    Comparing and writing both go through this, so a repaired row is never found again: decimals are
+    rounded to the column's places, hashes kept as text become text. Nothing is cut to what the column holds, which one
+    database does silently and another refuses for the whole statement: a text that is too long, or a number that is too
+    large, is unlike any stored one, and fails when it is written. `Overflows` tells such numbers.
+    """
+
+    def __init__(self, expression: Any, *, field: Field[Any, Any]) -> None:
+        super().__init__(expression, output_field=stored_field(field))
+
+    def as_sql(  # type: ignore[override]
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
+    ) -> SQL:
+        return compile_expression(compiler, self._convert(connection))
+
+    def _convert(self, connection: BaseDatabaseWrapper) -> Any:
+        source: Any = self.get_source_expressions()[0]
+        field = self.output_field
+        if isinstance(source, Value) and _is_of(source, field) and not _needs_rounding(source, field):
+            return _cast_to_type(source, field) if _is_taken_for_text(field, connection) else source
+        if not isinstance(source, Value) and _same_storage(source, field, connection):
+            return source
+        if field.get_internal_type() in TEXTS:
+            return Cast(source, TextField())
+        return _widest_cast(source, field, connection)
+
+
+def _widest_cast(source: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> Any:
+    """The value in the column's type; a number in the largest of its kind, and a boolean as the number 0 or 1."""
+    if isinstance(field, BooleanField) and isinstance(stored_field(source.output_field), NUMBERS):
+        return _IsNotZero(source)
+    if isinstance(stored_field(source.output_field), BooleanField) and isinstance(field, NUMBERS):
+        # PostgreSQL knows this cast to an integer of 32 bits alone.
+        source = Cast(source, IntegerField())
+    if isinstance(field, DecimalField):
+        return _round_to_places(source, field, connection)
+    if field.get_internal_type() in INTEGERS:
+        return _round_to_integer(source, connection)
+    if connection.vendor == "sqlite" and isinstance(field, DateTimeField):
+        # Its cast would cut the microseconds to milliseconds.
+        return source
+    return Cast(source, field)
+
+
+def _round_to_places(source: Any, field: DecimalField[Any, Any], connection: BaseDatabaseWrapper) -> Any:
+    """The number with the column's places, however many digits it has before the point."""
+    if connection.vendor == "mysql":
+        return Cast(source, DecimalField(max_digits=MOST_DIGITS, decimal_places=field.decimal_places))
+    # Note [Decimals on SQLite]: they are kept as floats there, so a cast rounds nothing.
+    number = source if connection.vendor == "sqlite" else _Numeric(source)
+    return number if field.decimal_places is None else Round(number, field.decimal_places, output_field=field)
+
+
+def _is_of(value: Value, field: Field[Any, Any]) -> bool:
+    kind = stored_field(value.output_field).get_internal_type() if value.value is not None else None
+    return kind is None or kind == field.get_internal_type() or {kind, field.get_internal_type()} <= TEXTS
+
+
+def _is_taken_for_text(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
+    """Where an untyped constant is text: for PostgreSQL any, for MySQL a date or time, when it is read back."""
+    if connection.vendor == "mysql":
+        return field.get_internal_type() in {"DateField", "DateTimeField", "TimeField"}
+    return connection.vendor == "postgresql"
+
+
+def _needs_rounding(value: Value, field: Field[Any, Any]) -> bool:
+    """A constant with more decimals than the column has; MySQL's driver would send them all."""
+    if field.get_internal_type() != "DecimalField" or value.value is None:
+        return False
+    exponent = Decimal(str(value.value)).as_tuple().exponent
+    return not isinstance(exponent, int) or -exponent > field.decimal_places  # type: ignore[attr-defined]
+
+
+def _cast_to_type(value: Value, field: Field[Any, Any]) -> Cast:
+    return Cast(value, TextField() if field.get_internal_type() in TEXTS else field)
+
+
+def _same_storage(expression: Expression, target: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
+    source = stored_field(expression.output_field)
+    kinds = {source.get_internal_type(), target.get_internal_type()}
+    if kinds <= INTEGERS or kinds <= TEXTS:
+        return True
+    if kinds == {"DecimalField"}:
+        exact = connection.vendor != "sqlite" or isinstance(expression, Col)
+        return exact and source.decimal_places == target.decimal_places  # type: ignore[attr-defined]
+    return len(kinds) == 1
+
+
+def _round_to_integer(source: Any, connection: BaseDatabaseWrapper) -> Any:
+    """The number without its fraction. A fraction may be larger than the largest integer, which a cast would refuse or clip."""
+    is_fraction = isinstance(stored_field(source.output_field), DecimalField | FloatField)
+    if not is_fraction or connection.vendor == "sqlite":
+        return Cast(source, BigIntegerField())
+    if connection.vendor == "mysql":
+        return Cast(source, DecimalField(max_digits=MOST_DIGITS, decimal_places=0))
+    return Round(_Numeric(source), output_field=DecimalField())
+
+
+class _IsNotZero(Func):
+    """What a number is as a boolean, in each database the same: PostgreSQL casts integers of 32 bits alone, others keep a 2."""
+
+    template = "(%(expressions)s <> 0)"
+    output_field = BooleanField()
+
+
+class _Numeric(Func):
+    """A decimal of any size, which Django's Cast has no name for."""
+
+    template = "CAST(%(expressions)s AS numeric)"
+    output_field = DecimalField()
+
+
+class Overflows(Func):
+    """True if a number, as `AsStored` gives it, is larger or smaller than any that `field`'s column holds. False for NULL."""
+
+    output_field = BooleanField()
+
+    def __init__(self, expression: Any, *, field: Field[Any, Any]) -> None:
+        super().__init__(expression)
+        self.column = field
+
+    def as_sql(  # type: ignore[override]
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
+    ) -> SQL:
+        sql, params = compile_expression(compiler, self.get_source_expressions()[0])
+        if (limit := decimal_limit(self.column)) is not None:
+            # Above the largest there is nothing between; as floats, SQLite's, the largest of many digits is the limit itself.
+            return f"COALESCE(ABS({sql}) >= {limit}, 0 = 1)", params
+        limits = number_range(self.column, connection.alias)
+        if limits is None:
+            return "(0 = 1)", ()
+        least, most = limits
+        return f"COALESCE({sql} NOT BETWEEN {least} AND {most}, 0 = 1)", params
+
+
+class Differs(Comparison):
+    """True if the left side (a column) is not what the right side says; NULL equals NULL. Text compares exactly."""
+
+    operator = "IS DISTINCT FROM"
+
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        return self._format(
+            compiler, connection, "%s COLLATE BINARY IS NOT %s" if self.text else "%s IS NOT %s"
+        )
+
+    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        template = "NOT (BINARY %s <=> BINARY %s)" if self.text else "NOT (%s <=> %s)"
+        return self._format(compiler, connection, template)
+
+
+def overflows(
+    values: Mapping[Field[Any, Any], Any], expected: Callable[[Field[Any, Any]], Any], using: str
+) -> Overflow | None:
+    """What tells that one of the values doesn't fit its column, where `expected` gives it as it is stored; None if all do.
+
+    A constant was looked at where it was declared, and a column of the same type fits. A plain count never grows that large.
+    """
+    limited = [
+        field
+        for field, value in values.items()
+        if not isinstance(value, Count)
+        and hasattr(value, "resolve_expression")
+        and (decimal_limit(field) is not None or number_range(field, using))
+    ]
+    if not limited:
+        return None
+    conditions = (Q(Overflows(expected(field), field=field)) for field in limited)
+    return Overflow(reduce(or_, conditions), tuple(field.name for field in limited))
+
+
+def any_differs(
+    fields: Sequence[Field[Any, Any]],
+    expected: Callable[[Field[Any, Any]], Any],
+    tolerances: Mapping[Field[Any, Any], Any] | None = None,
+) -> Q:
+    """True if at least one of the columns is not what `expected` gives for it, give or take its tolerance."""
+
+    def differs(field: Field[Any, Any]) -> Q:
+        column, tolerance = F(field.attname), (tolerances or {}).get(field)
+        if tolerance is None:
+            return Q(Differs(column, expected(field), field=field))
+        return Q(Beyond(column, expected(field), field=field, tolerance=tolerance))
+
+    return reduce(or_, map(differs, fields))
+
+
+class Same(Comparison):
+    """True if a link column equals a value, by an index where there is one; text compares exactly.
+
+    NULL equals nothing: a row without a link belongs to no record.
+    """
+
+    operator = "="
+
+    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        folded, params = self.as_sql(compiler, connection)
+        if not self.text:
+            return folded, params
+        exact, again = self._format(compiler, connection, "BINARY %s = BINARY %s")
+        # The folded comparison can use the index; the exact one has the last word.
+        return f"({folded} AND {exact})", (*params, *again)
+
+
+class Among(In):
+    """`column IN (keys)`, with all keys in one parameter where the database can.
+
+    5,000 placeholders cost more to write, send and parse than the lookup itself; SQLite also limits
+    how many a statement may have. The keys are Python values as the key's field reads them.
+    """
+
+    def get_prep_lookup(self) -> Any:
+        return self.rhs if isinstance(self.rhs, PendingKeys) else list(self.rhs)
+
+    def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        lhs, params = self.process_lhs(compiler, connection)
+        if self._integers:
+            # As text it is one parameter to adapt, and not one for each key.
+            return f"{lhs} = ANY(%s::bigint[])", (*params, self._parameter(_array))
+        return f"{lhs} = ANY(%s)", (
+            *params,
+            self._parameter(lambda keys: self._prepare_keys(keys, connection)),
+        )
+
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        lhs, params = self.process_lhs(compiler, connection)
+        keys = self._parameter(lambda keys: json.dumps(self._prepare_keys(keys, connection), default=str))
+        return f"{lhs} IN (SELECT value FROM json_each(%s))", (*params, keys)
+
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        lhs, params = self.process_lhs(compiler, connection)
+        placeholders = ", ".join(["%s"] * len(self.rhs))
+        return f"{lhs} IN ({placeholders})", (*params, *self._prepare_keys(self.rhs, connection))
+
+    @property
+    def _integers(self) -> bool:
+        return stored_field(self.lhs.output_field).get_internal_type() in INTEGERS
+
+    def _parameter(self, adapt: Callable[[Any], Any]) -> Any:
+        """The one parameter that has all keys, or its placeholder."""
+        return Placeholder(self.rhs.name, adapt) if isinstance(self.rhs, PendingKeys) else adapt(self.rhs)
+
+    def _prepare_keys(self, keys: Iterable[Any], connection: BaseDatabaseWrapper) -> list[Any]:
+        if self._integers:
+            return list(keys)
+        field = stored_field(self.lhs.output_field)
+        return [field.get_db_prep_value(key, connection) for key in keys]
+
+
+def _array(keys: Iterable[int]) -> str:
+    return f"{{{','.join(map(str, keys))}}}"
+
+
+class Bytewise(Func):
+    """`expression` as something to group by: texts that differ only in case or trailing spaces stay apart."""
+
+    arity = 1
+
+    def as_sql(  # type: ignore[override]
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
+    ) -> SQL:
+        sql, params = compile_expression(compiler, self.get_source_expressions()[0])
+        return self._exact(connection.vendor).replace("%s", sql, 1), params
+
+    def _exact(self, vendor: str) -> str:
+        source = self.get_source_expressions()[0]
+        # A column under a foreign key has the output of the one that it refers to.
+        if not is_exact_text(source.target if isinstance(source, Col) else self.output_field):
+            return "%s"
+        field = stored_field(self.output_field)
+        if vendor == "mysql":
+            return "CAST(%s AS BINARY)"
+        # Elsewhere only a collation that the column asks for folds; without one the column's index can be used.
+        if not getattr(field, "db_collation", None):
+            return "%s"
+        return '%s COLLATE "C"' if vendor == "postgresql" else "%s COLLATE BINARY"
+
+
+class _Row(Func):
+    template = "(%(expressions)s)"
+    output_field = BooleanField()
+
+
+class AmongRows(Lookup):
+    """`(column, …) IN (SELECT …)`, compared as the database compares: texts that its collation folds are equal."""
+
+    prepare_rhs = False
+
+    def __init__(self, columns: Sequence[Any], rows: QuerySet[Any, Any]) -> None:
+        # Of several columns it has no type of its own, which Django 6 asks for.
+        super().__init__(_Row(*columns), Subquery(rows, output_field=BooleanField()))
+
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        columns, params = self.process_lhs(compiler, connection)
+        rows, more = self.process_rhs(compiler, connection)
+        return f"{columns} IN {rows}", (*params, *more)

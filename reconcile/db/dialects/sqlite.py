@@ -1,0 +1,125 @@
+"""SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import Error
+
+from reconcile.db.dialects.base import Dialect, Failure
+from reconcile.db.django_compat import begin_mode
+from reconcile.db.schema import Table, UniqueIndex
+
+__all__ = ["SQLite"]
+
+_FAILURES = {
+    sqlite3.SQLITE_BUSY: Failure.CHUNK,
+    sqlite3.SQLITE_LOCKED: Failure.CHUNK,
+    sqlite3.SQLITE_INTERRUPT: Failure.CHUNK,
+    sqlite3.SQLITE_PROTOCOL: Failure.CHUNK,
+    sqlite3.SQLITE_PERM: Failure.DATABASE,
+    sqlite3.SQLITE_NOMEM: Failure.DATABASE,
+    sqlite3.SQLITE_READONLY: Failure.DATABASE,
+    sqlite3.SQLITE_IOERR: Failure.DATABASE,
+    sqlite3.SQLITE_CORRUPT: Failure.DATABASE,
+    sqlite3.SQLITE_FULL: Failure.DATABASE,
+    sqlite3.SQLITE_CANTOPEN: Failure.DATABASE,
+    sqlite3.SQLITE_AUTH: Failure.DATABASE,
+    sqlite3.SQLITE_NOTADB: Failure.DATABASE,
+    sqlite3.SQLITE_ERROR: Failure.STATEMENT,
+    sqlite3.SQLITE_SCHEMA: Failure.STATEMENT,
+    sqlite3.SQLITE_MISUSE: Failure.STATEMENT,
+    sqlite3.SQLITE_RANGE: Failure.STATEMENT,
+}
+"""By primary code. The rest is the record's: a constraint, a trigger that raises, a value that is too big."""
+
+
+_TABLE = """SELECT m.type, l.name, l.partial, i.name
+FROM sqlite_master m LEFT JOIN pragma_index_list(m.name) l ON l."unique" LEFT JOIN pragma_index_info(l.name) i
+WHERE m.name = %s AND m.type IN ('table', 'view')
+UNION ALL SELECT 'primary key', NULL, 0, name FROM pragma_table_info(%s) WHERE pk > 0
+UNION ALL SELECT 'trigger', NULL, 0, NULL FROM sqlite_master WHERE type = 'trigger' AND tbl_name = %s
+UNION ALL SELECT 'foreign key', CAST(id AS TEXT), 0, "from" FROM pragma_foreign_key_list(%s)
+"""
+
+_PRIMARY = 0xFF
+"""The bits of an extended code that are the code."""
+
+
+_TAKEN = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
+
+
+class SQLite(Dialect):
+    """One writer at a time: the transaction itself is the lock, if it says at once that it will write."""
+
+    refuses_large_numbers = False
+
+    lock_retry_seconds = 0.11
+    """`sqlite3_busy_timeout` waits a tenth of a second at most between two tries (`sqliteDefaultBusyCallback` in its main.c)."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """`BEGIN IMMEDIATE`: one that begins by reading fails at once when it upgrades, whatever its time-out."""
+        with begin_mode(self.connection, "IMMEDIATE"), super().transaction():
+            yield
+
+    def blocks_inserts(self, *, constrained: bool) -> bool:  # noqa: ARG002
+        """No other session writes at all while a chunk does."""
+        return True
+
+    def look_for_sessions(self, mark: int) -> tuple[bool, int]:
+        """Others have been, where one has committed something since the call before; at the first, none is known of."""
+        with self.connection.cursor() as cursor:
+            cursor.execute("PRAGMA data_version")
+            (version,) = cursor.fetchone()
+        return mark not in {0, version}, version
+
+    def read_table(self, name: str) -> Table | None:
+        """One statement. An integer that is the primary key has no index; it is the row's own number."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(_TABLE, [name] * 4)
+            rows = cursor.fetchall()
+        kinds = {kind for kind, *_ in rows} & {"table", "view"}
+        if not kinds:
+            return None
+        columns: dict[tuple[str, str], list[str]] = {}
+        partial = set()
+        for kind, index, has_condition, column in rows:
+            if column is not None or index is not None:
+                columns.setdefault((kind, index or ""), []).append(column or "")
+            if has_condition:
+                partial.add(index)
+        keys = frozenset(
+            each[0] for (kind, _), each in columns.items() if kind == "foreign key" and len(each) == 1
+        )
+        uniques = (
+            UniqueIndex(name=index, columns=tuple(each), partial=index in partial)
+            for (kind, index), each in columns.items()
+            if kind != "foreign key"
+        )
+        triggers = any(kind == "trigger" for kind, *_ in rows)
+        (kind,) = kinds
+        # A view takes writes by triggers alone.
+        impossible = () if kind == "table" or triggers else ("insert", "update", "delete")
+        return Table(
+            kind=kind,
+            triggers=triggers,
+            uniques=tuple(uniques),
+            foreign_keys=keys,
+            impossible=frozenset(impossible),
+        )
+
+    def failure(self, error: Error) -> Failure:
+        code = getattr(error.__cause__, "sqlite_errorcode", None)
+        if code is None:
+            return self.failure_without_code(error)
+        return _FAILURES.get(code & _PRIMARY, Failure.RECORD)
+
+    def is_taken(self, error: Error) -> bool:
+        return getattr(error.__cause__, "sqlite_errorcode", None) in _TAKEN
+
+    def lacks_table(self, error: Error) -> bool:
+        """It has one code for all that is wrong with a statement."""
+        return "no such table" in str(error) or "no such column" in str(error)

@@ -1,0 +1,70 @@
+"""Statements as people read them: values written in, lines broken. For reading, never for a database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import sqlparse
+from django.db.models import Expression, QuerySet
+from sqlparse.exceptions import SQLParseError
+
+from reconcile.db.statements import select_sql
+
+__all__ = ["Symbol", "statement_text"]
+
+
+class Symbol(Expression):
+    """A name in the place of a value, such as `:after`, for a statement that is printed and never run."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[str | int, ...]]:  # noqa: ARG002
+        """The bare name; lookups put it into parentheses, which `statement_text` takes away."""
+        return self.name, ()
+
+
+def statement_text(
+    queryset: QuerySet[Any, Any], *, symbols: tuple[Symbol, ...] = (), words: Mapping[str, str] | None = None
+) -> str | None:
+    """The queryset's SELECT with its values written in; None if Django knows that it has no rows.
+
+    `words` are to stand for the values that read like their keys. With symbols, the text is the same under each
+    version of Django.
+    """
+    selected = select_sql(queryset)
+    if selected is None:
+        return None
+    sql, params = selected
+    if symbols:
+        sql = _alike(sql, symbols)
+    replacements = words or {}
+    literal = sql % tuple(replacements.get(str(param)) or _literal(param) for param in params)
+    try:
+        return sqlparse.format(literal, reindent=True)
+    except SQLParseError:
+        # It gives up on very long lists of values.
+        return literal
+
+
+def _alike(sql: str, symbols: tuple[Symbol, ...]) -> str:
+    for each in symbols:
+        sql = sql.replace(f"({each.name})", each.name)
+    # Since Django 6 the aliases of subqueries and of filtered relations are quoted.
+    return re.sub(r"""(["`])([T-Z]\d+|_\w+(?=["`](?:\.| ON )))\1""", r"\2", sql)
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"x'{bytes(value).hex()}'"
+    quoted = str(value).replace("'", "''")
+    return f"'{quoted}'"

@@ -1,0 +1,1 @@
+"""Finding drift: checking a rule, explaining it, inspecting one record. Writes nothing."""

@@ -1,0 +1,323 @@
+"""Checking: count the drift of a rule and collect samples, window by window. Reads only.
+
+Counts are never capped; samples are. An error makes the rule an error, never a pass.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import structlog
+from django.db import DatabaseError, Error, connections
+from django.db.models import Count, Q
+
+from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Sample, Status, Tally, Written
+from reconcile.core.finder import Finder, Source
+from reconcile.core.scopes import EVERYTHING, Window, walk
+from reconcile.db.dialects import dialect_of
+from reconcile.db.django_compat import driver_connection, has_pending_migrations, settings_of
+from reconcile.detect.examining import Examination, examine
+from reconcile.errors import EvaluationError, ReconcileError, first_line, with_type
+from reconcile.rules.rule import Rule
+
+__all__ = ["KeptKeys", "RuleCheck", "check", "evaluation_errors", "finder_windows"]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class KeptKeys:
+    """Drifted keys of a check, in key order, which a repair need not find again.
+
+    These are all drifted keys up to `upto`. There may be more beyond it, unless `complete`.
+    """
+
+    keys: tuple[Any, ...] = ()
+    upto: Any = None
+    complete: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleCheck:
+    """What a check found for one rule. If the rule could not be evaluated, `error` is set and nothing is counted.
+
+    planned: rows that the rule's remedies would write. guarantee: None if the rule could not be evaluated. remarks: sentences
+    about the database that a person should know, such as a constraint that it lacks. refused: what a repair may not do, by
+    verb, with the reason. notes: those of the remarks that are about the drifted records. unrepairable: drifted records whose values can't be stored, among those that were counted.
+    """
+
+    rule: Rule
+    status: Status
+    tally: Tally = field(default_factory=Tally)
+    samples: tuple[Sample, ...] = ()
+    kept: Mapping[Drift, KeptKeys] = field(default_factory=dict)
+    planned: Written = field(default_factory=Written)
+    seconds: float = 0
+    guarantee: Guarantee | None = None
+    remarks: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    unrepairable: int = 0
+    error: str | None = None
+
+
+def check(
+    rule: Rule,
+    *,
+    using: str,
+    now: datetime,
+    samples: int = 5,
+    keep: int = 0,
+    known: Tally | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> RuleCheck:
+    """Count the drift of a rule on the database `using`, and collect up to `samples` keys of each kind of drift.
+
+    keep: drifted keys of each kind to keep for a repair. known: an earlier tally, so that the records are not counted
+    again. beat: called before each window.
+
+    One statement for the records, two for the range of keys, then one in each window for each kind of drift (surplus rows:
+    two), and one more for its samples. A rule with one kind of drift and no windows takes one statement for records and
+    drift. Locks and writes nothing. Never raises for an error of the database or the rule: the status is ERROR then.
+    """
+    started = time.monotonic()
+    try:
+        with (
+            evaluation_errors(using),
+            dialect_of(using).protect_transaction(),
+            examine(rule, using=using, now=now) as examined,
+        ):
+            counts = [
+                _DriftCount(finder, samples, keep if rule.remedy(finder.drift).verb else 0)
+                for finder in examined.compiled.finders
+            ]
+            tally = _count_drift(examined.compiled.source, counts, known, beat, whole=not keep)
+            found = _found(examined, counts, tally, keep=bool(keep))
+    except EvaluationError as error:
+        seconds = time.monotonic() - started
+        log.error("rule_failed", rule=rule.name, database=using, error=str(error), exc_info=error.__cause__)
+        return RuleCheck(rule=rule, status=Status.ERROR, seconds=seconds, error=str(error))
+    result = replace(found, seconds=time.monotonic() - started)
+    tally = result.tally
+    log.info(
+        "rule_checked", rule=rule.name, database=using, status=str(result.status), checked=tally.checked,
+        missing=tally[MISSING], stale=tally[STALE], extra=tally[EXTRA],
+        settling=tally.settling, seconds=round(result.seconds, 3),
+    )  # fmt: skip
+    return result
+
+
+def _found(examined: Examination, counts: Sequence[_DriftCount], tally: Tally, *, keep: bool) -> RuleCheck:
+    """What the walk has counted. One statement more for each remedy that has to look what it would write."""
+    rule = examined.compiled.rule
+    tally = replace(tally, drifted={each.finder.drift: each.number for each in counts})
+    notes = tuple(filter(None, (each.note for each in counts)))
+    return RuleCheck(
+        rule=rule,
+        status=rule.status(tally),
+        tally=tally,
+        samples=tuple(Sample(each.finder.drift, str(key)) for each in counts for key in each.sample_keys),
+        kept={
+            each.finder.drift: KeptKeys(tuple(each.kept), each.upto, not each.full) for each in counts if keep
+        },
+        planned=sum(
+            (rule.remedy(each.finder.drift).plan(each.finder, each.number) for each in counts), Written()
+        ),
+        guarantee=examined.guarantee,
+        remarks=(*examined.remarks, *notes),
+        notes=notes,
+        unrepairable=sum(each.unrepairable for each in counts),
+        refused=examined.refused,
+    )
+
+
+class evaluation_errors:  # noqa: N801 - reads as a clause: with evaluation_errors(using)
+    """Raise an error of the database or of a rule, inside the block, as an EvaluationError with the way out."""
+
+    def __init__(self, using: str) -> None:
+        self.using = using
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, ReconcileError):
+            return
+        raise EvaluationError(_describe_error(error, self.using)) from error
+
+
+def _describe_error(error: Exception, using: str) -> str:
+    message = first_line(error) or type(error).__name__
+    if not isinstance(error, Error):
+        return with_type(error)
+    if described := _describe_by_dialect(error, using):
+        return described
+    if dialect_of(using).lacks_table(error):
+        return f"Database {using!r} lacks a table or column ({message}). {_way_to_have_it(using)}"
+    if not isinstance(error, DatabaseError) or driver_connection(connections[using]) is None:
+        settings = settings_of(connections[using])
+        place = settings["HOST"] or settings["NAME"]
+        return f"Database {using!r} at {place} can't be reached ({message}). Is the server up, and are its settings right?"
+    return with_type(error)
+
+
+def _way_to_have_it(using: str) -> str:
+    """What helps where a table or a column isn't there: migrations, unless all of them are applied already."""
+    try:
+        pending = has_pending_migrations(connections[using])
+    except Error:
+        pending = True
+    if pending:
+        return f"Run `manage.py migrate --database {using}`."
+    return (
+        f"`manage.py migrate --database {using}` would change nothing: it was dropped or renamed since, or no migration makes it. "
+        "Put it back, or take it out of the model."
+    )
+
+
+def _describe_by_dialect(error: Error, using: str) -> str:
+    try:
+        return dialect_of(using).describe(error)
+    except Error:
+        return ""
+
+
+@dataclass
+class _DriftCount:
+    """What the walk has counted and kept so far of one kind of drift."""
+
+    finder: Finder
+    samples: int
+    keep: int
+    number: int = 0
+    sample_keys: list[Any] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
+    upto: Any = None
+    full: bool = False
+    overflowing: int = 0
+    starts: int = 0
+
+    def look(self, window: Window) -> None:
+        """Count the drift in the window, and keep its keys while all of them fit. Nothing is counted if a statement fails."""
+        if self.keep and not self.full and self._keep(window):
+            return
+        number, keys = self.finder.count_and_sample(window, max(self.samples - len(self.sample_keys), 0))
+        overflowing = self.finder.count_overflowing(window) if number else 0
+        starts = self.finder.starts(window).count() if number and self.finder.starts else 0
+        self.number += number
+        self.sample_keys += keys
+        self.overflowing += overflowing
+        self.starts += starts
+
+    @property
+    def unrepairable(self) -> int:
+        """Of the drifted rows those whose values no repair can write."""
+        return self.finder.refused_so_far()[0] or self.overflowing
+
+    @property
+    def note(self) -> str:
+        """What is to be known of the rows: that no repair can write them, or where their discrepancy starts. Empty if nothing is."""
+        refused, why = self.finder.refused_so_far()
+        if refused:
+            first = "" if refused == 1 else "The first: "
+            return f"{refused:,} of the {self.finder.drift} records can't be repaired. {first}{why}"
+        if self.overflowing and self.finder.overflow:
+            return f"{self.overflowing:,} of the {self.finder.drift} records can't be repaired: {self.finder.overflow}."
+        if self.starts and self.starts < self.number:
+            return f"The discrepancy starts at {self.starts:,} of the {self.number:,} {self.finder.drift} records."
+        return ""
+
+    def sample(self, number: int) -> None:
+        """Take over a count that was made already, and read samples."""
+        self.number = number
+        self.overflowing = self.finder.count_overflowing(EVERYTHING) if number else 0
+        self.starts = self.finder.starts(EVERYTHING).count() if number and self.finder.starts else 0
+        self.sample_keys = (
+            list(self.finder.sample(EVERYTHING, self.samples)) if number and self.samples else []
+        )
+
+    def _keep(self, window: Window) -> bool:
+        room = self.keep - len(self.kept)
+        keys = self.finder.keys(window, limit=room + 1)
+        self.full = len(keys) > room
+        if self.full:
+            return False
+        overflowing = self.finder.count_overflowing(window) if keys else 0
+        first, starts = keys[: self.samples - len(self.sample_keys)], 0
+        if self.finder.starts is not None and keys:
+            starts = self.finder.starts(window).count()
+            first = self.finder.sample(window, self.samples - len(self.sample_keys))
+        self.number += len(keys)
+        self.overflowing += overflowing
+        self.starts += starts
+        self.sample_keys += first
+        self.kept += keys
+        self.upto = window.upto
+        return True
+
+
+def _count_drift(
+    source: Source, counts: list[_DriftCount], known: Tally | None, beat: Callable[[], None], *, whole: bool
+) -> Tally:
+    """Count the records and their drift; in one statement if the only finder can and no keys are kept."""
+    tallied = counts[0].finder.tally_all if len(counts) == 1 and known is None and whole else None
+    if tallied is None:
+        counted = known or _count_records(source)
+        _walk(source, counts, counted, beat)
+        return counted
+    counted = tallied()
+    counts[0].sample(counted[counts[0].finder.drift])
+    return counted
+
+
+def _walk(source: Source, counts: list[_DriftCount], counted: Tally, beat: Callable[[], None]) -> None:
+    for each in counts:
+        if not each.finder.in_windows:
+            beat()
+            each.look(EVERYTHING)
+    in_windows = [each for each in counts if each.finder.in_windows]
+    if not in_windows:
+        return
+    size = next((each.finder.window for each in in_windows if len(in_windows) == 1), None)
+    with dialect_of(source.using).guard_plans() as guarded:
+        for window, last in _windows(source, counted.checked + counted.settling, size):
+            beat()
+            for each in in_windows:
+                guarded(partial(each.look, _open_ended(each.finder, window, last=last)))
+
+
+def _count_records(source: Source) -> Tally:
+    """Count the records that are old enough to be checked, and those that are not. One statement."""
+    every = source.records_of_any_age(EVERYTHING)
+    if not source.settled:
+        return Tally(checked=every.count())
+    counted = every.aggregate(_all=Count("pk"), _due=Count("pk", filter=Q(source.settled)))
+    return Tally(checked=counted["_due"], settling=counted["_all"] - counted["_due"])
+
+
+def finder_windows(finder: Finder, source: Source, records: int, *, after: Any = None) -> Iterator[Window]:
+    """Yield the windows of a finder whose rows carry the scope, from the record `after` on."""
+    for window, last in _windows(source, records, finder.window, after=after):
+        yield _open_ended(finder, window, last=last)
+
+
+def _open_ended(finder: Finder, window: Window, *, last: bool) -> Window:
+    """The last window of EXTRA has no upper end: rows that no record owes may lie beyond the largest key of the records."""
+    return Window(window.after, None) if last and finder.drift is EXTRA else window
+
+
+def _windows(
+    source: Source, records: int, size: int | None, *, after: Any = None
+) -> Iterator[tuple[Window, bool]]:
+    """Yield each window of the walk, and whether it is the last."""
+    before = None
+    for window in walk(source.model, using=source.using, records=records, size=size, after=after):
+        if before is not None:
+            yield before, False
+        before = window
+    yield before or Window(after), True

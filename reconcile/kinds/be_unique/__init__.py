@@ -1,0 +1,1 @@
+"""`BeUnique`: the declaration, and the groups of equal records."""

@@ -1,0 +1,1 @@
+"""`HaveSource`: the declaration, and the finders of rows whose owner is gone."""

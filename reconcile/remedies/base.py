@@ -1,0 +1,144 @@
+"""The base of every remedy, the journal that it gets, and the result that it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from django.db.models import Field, Model, QuerySet
+
+from reconcile.core.drift import Drift, Written
+from reconcile.core.finder import Finder
+from reconcile.core.scopes import Keys
+from reconcile.db.expressions import Column
+from reconcile.errors import Fault
+
+__all__ = ["Journal", "Message", "Remedy", "WriteResult"]
+
+
+class Journal(Protocol):
+    """The journal as a remedy sees it: it records the images of the rows that the remedy writes."""
+
+    def record_inserts(self, model: type[Model], rows: QuerySet[Any, Any]) -> int:
+        """Record `rows` that this chunk has inserted. Returns their number. One statement."""
+        ...
+
+    def insert_and_record(
+        self,
+        model: type[Model],
+        fields: Sequence[Field[Any, Any]],
+        claimed: Callable[[Keys], QuerySet[Any, Any]],
+        present: Callable[[Keys], QuerySet[Any, Any]],
+        keys: Keys,
+    ) -> tuple[int, int] | None:
+        """Insert what `claimed` selects, and record the new rows that `present` finds. Returns both numbers.
+
+        Returns None and does nothing if the database can't do both at once. One statement, and one for each work item.
+        """
+        ...
+
+    def record_reinserts(self, model: type[Model], changes: QuerySet[Any, Any]) -> int:
+        """Record the rows that `changes` had deleted and this chunk has inserted again. Returns their number. One statement."""
+        ...
+
+    def record_before(self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys) -> int:
+        """Record the locked rows of `keys` before an update. One statement."""
+        ...
+
+    def record_after(self, model: type[Model], fields: Sequence[Field[Any, Any]]) -> int:
+        """Add the rows after the update to what `record_before` has recorded. Returns their number. One statement."""
+        ...
+
+    def record_deletes(self, model: type[Model], rows: QuerySet[Any, Any]) -> int:
+        """Record locked `rows` before their delete, with all columns. Returns their number. One statement."""
+        ...
+
+    def record_handover(self, verb: str, model: type[Model], keys: Keys) -> int:
+        """Record that the records of `keys` were `called` or `enqueued`, without images. One statement."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One message of a chunk to the world outside the database, sent after COMMIT.
+
+    what: in words. model, keys: the records that it is about, of which the journal says that they were enqueued.
+    send: hands it over, or raises. done, failed: note in the database that it went out, or that it didn't; each costs
+    one statement at most.
+    """
+
+    what: str
+    model: type[Model]
+    keys: Keys
+    send: Callable[[], None]
+    done: Callable[[], None]
+    failed: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What a remedy has done for one chunk.
+
+    written: rows by verb. waiting: keys that wait, because other sessions have locked rows that their repair needs. waiting_rows: number
+    of rows that wait for the same reason, if the remedy can't tell whose they are. refused: keys that the remedy could not
+    repair, each with the reason; they go into the quarantine, and the others of the chunk are committed. messages: those
+    to send after COMMIT, in this order. promised: the drift is gone already, although a task does the work later. verified: a
+    statement after the write has found each record repaired, so that the verification is done. keys: the records that still
+    drifted under their locks; None for all of them, or if that would cost a statement.
+    """
+
+    written: Written = field(default_factory=Written)
+    waiting: Collection[Any] = ()
+    waiting_rows: int = 0
+    refused: Mapping[Any, str] = field(default_factory=dict)
+    messages: Sequence[Message] = ()
+    promised: bool = False
+    verified: bool = False
+    keys: Sequence[Any] | None = None
+
+    @classmethod
+    def of(cls, verb: str, rows: int, **more: Any) -> WriteResult:
+        """The result of writing `rows` rows under one verb."""
+        written = Written()
+        written.add(verb, rows)
+        return cls(written, **more)
+
+
+class Remedy:
+    """Base of every remedy. Most have one verb, take any number of keys, and are done when the chunk is."""
+
+    verb: ClassVar[str] = ""
+    """The verb under which the outcome counts its rows; empty for a remedy that writes nothing."""
+    deferred: ClassVar[bool] = False
+    """Whether something else, such as a task, repairs the record later."""
+    inserts: ClassVar[bool] = False
+    """Whether it inserts rows by a statement of its own, so that a chunk may lock their table first."""
+
+    @property
+    def chunk(self) -> int | None:
+        """Most keys for one transaction; None for any number."""
+        return None
+
+    def writes(self, finder: Finder) -> Iterable[Column]:  # noqa: ARG002
+        """Columns that it writes beside those of the kind; all columns of a table from which it deletes rows."""
+        return ()
+
+    def faults(self, drift: Drift, finder: Finder | None) -> Iterable[Fault]:
+        """Why the remedy can't be used for this kind of drift. Costs no statement."""
+        raise NotImplementedError
+
+    def plan(self, finder: Finder, drifted: int) -> Written:  # noqa: ARG002
+        """The rows that it would write for `drifted` rows of the finder; unless overridden, as many under its verb."""
+        planned = Written()
+        if self.verb:
+            planned.add(self.verb, drifted)
+        return planned
+
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
+        """Repair the locked records of `keys`.
+
+        The statement has the whole drift condition again, so that a record that another session has repaired meanwhile stays as
+        it is. Raises ChunkConflictError if the journal has another number of rows than were written.
+        """
+        raise NotImplementedError

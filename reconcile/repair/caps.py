@@ -1,0 +1,127 @@
+"""Caps: what a repair would write, whether that is allowed, and the budget that is left for a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reconcile.core.drift import Written
+from reconcile.detect.checking import RuleCheck
+from reconcile.errors import GivenUpError
+from reconcile.rules.rule import Rule
+from reconcile.rules.thresholds import cap_rows
+
+__all__ = ["Budget", "Caps", "RulePlan", "plan"]
+
+
+@dataclass
+class Budget:
+    """The rows that a run may still write for a rule, and the rows that it may still delete; None without a cap.
+
+    planned: records that the plan in `file` still has; None without a plan.
+    """
+
+    rows: float | None = None
+    deletes: float | None = None
+    planned: int | None = None
+    file: str = ""
+
+    def check(self, written: Written, *, records: int = 0) -> None:
+        """Raise GivenUpError, which rolls the chunk back, if a chunk exceeds the budget."""
+        for left, rows, what in (
+            (self.rows, written.total, "repairs"),
+            (self.deletes, written.delete, "deletes"),
+        ):
+            if left is not None and rows > left:
+                raise GivenUpError(
+                    f"The cap on {what} is reached: {left:g} more rows may be written, and the next chunk "
+                    f"would write {rows}. Look at the journal; then repair with a higher cap."
+                )
+        if self.planned is not None and records > self.planned:
+            raise GivenUpError(
+                f"The plan in {self.file} is used up: {self.planned:,} of its records are left, and the next chunk would "
+                f"repair {records:,}. Look at the journal; then make a new plan, and apply that."
+            )
+
+    def spend(self, written: Written, *, records: int = 0) -> None:
+        """Subtract what a committed chunk has written."""
+        self.rows = None if self.rows is None else self.rows - written.total
+        self.deletes = None if self.deletes is None else self.deletes - written.delete
+        self.planned = None if self.planned is None else self.planned - records
+
+
+Limit = int | str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caps:
+    """What a person has given in the place of the rules' own caps, as counts of rows or percents; None if nothing."""
+
+    max_repairs: Limit = None
+    max_deletes: Limit = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RulePlan:
+    """What a repair of one rule would do. With `why_stopped`, it would stop before its first write.
+
+    planned: drifted rows by the verb of their remedy; rows that are only reported are not among them.
+    written: what the run has written for the rule already, which counts under the caps, too.
+    rows, deletes: what the caps let it write in all, and delete; None without a cap.
+    """
+
+    rule: Rule
+    check: RuleCheck
+    planned: Written
+    written: Written = field(default_factory=Written)
+    rows: float | None = None
+    deletes: float | None = None
+    why_stopped: str = ""
+    again: Sequence[str] = ()
+
+
+def plan(check: RuleCheck, caps: Caps | None = None, written: Written | None = None) -> RulePlan:
+    """The plan for what `check` found, after what the run has `written`; caps that are given stand in for the rule's own."""
+    caps, written = caps or Caps(), written or Written()
+    rule, planned = check.rule, check.planned
+    max_repairs = rule.max_repairs if caps.max_repairs is None else caps.max_repairs
+    max_deletes = rule.max_deletes if caps.max_deletes is None else caps.max_deletes
+    over = {
+        **_exceeded_caps(check, planned.total, written.total, max_repairs, "repairs"),
+        **_exceeded_caps(check, planned.delete, written.delete, max_deletes, "deletes"),
+    }
+    return RulePlan(
+        rule=rule,
+        check=check,
+        planned=planned,
+        written=written,
+        rows=_cap_rows(max_repairs, check),
+        deletes=_cap_rows(max_deletes, check),
+        why_stopped=_refused_verb(check) or (_refusal(rule.name, over) if over else ""),
+    )
+
+
+def _refused_verb(check: RuleCheck) -> str:
+    """Why the rule may not do what it would do; empty if it may."""
+    return next((why for verb, why in check.refused.items() if getattr(check.planned, verb)), "")
+
+
+def _cap_rows(limit: Limit, check: RuleCheck) -> float | None:
+    return None if limit is None else cap_rows(limit, check.tally.checked)
+
+
+def _exceeded_caps(
+    check: RuleCheck, planned: int, written: int, limit: Limit, what: str
+) -> Mapping[str, str]:
+    """Where a cap is passed, the option that raises it, with what is to be said."""
+    if limit is None or planned + written <= cap_rows(limit, check.tally.checked):
+        return {}
+    more = f" after {written:,} that were done" if written else ""
+    of = f" of {check.tally.checked:,} records" if isinstance(limit, str) else ""
+    message = f"1 {what[:-1]} is planned" if planned == 1 else f"{planned:,} {what} are planned"
+    return {f"--max-{what} {planned + written}": f"{message}{more}, and the cap is {limit}{of}"}
+
+
+def _refusal(rule: str, over: Mapping[str, str]) -> str:
+    caps = "cap" if len(over) == 1 else "caps"
+    return f"{'; '.join(over.values())}. Look at them: reconcile check {rule}; then raise the {caps}: {' '.join(over)}"

@@ -1,0 +1,75 @@
+"""The quarantine: records that a repair passes over, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from reconcile.errors import GivenUpError, NotRepairedError, first_line
+
+__all__ = ["HOPELESS", "Quarantine"]
+
+log = structlog.get_logger()
+
+HOPELESS = 50
+"""A rule is given up if so many records failed, and more than were repaired."""
+
+
+@dataclass(kw_only=True)
+class Quarantine:
+    """The records of one work item that a repair has skipped.
+
+    to_retry: keys to try again at the end, since other sessions have locked them. last_errors: the database's message for some of
+    them. unverified: keys that drifted after their write. conflicts: keys whose unique value another row has, which may be free once
+    that row is repaired, each with the database's message. failures: keys that can't be repaired, each with the reason.
+    """
+
+    rule: str
+    to_retry: list[Any] = field(default_factory=list)
+    last_errors: dict[Any, str] = field(default_factory=dict)
+    unverified: set[Any] = field(default_factory=set)
+    conflicts: dict[Any, str] = field(default_factory=dict)
+    failures: dict[Any, str] = field(default_factory=dict)
+
+    def add(self, keys: Sequence[Any], failure: Exception, *, contention: bool, mended: int) -> None:
+        """Put the records aside to be tried again at the end, or give up on them.
+
+        contention: whether other sessions caused the failure. mended: records repaired so far. Raises GivenUpError as `give_up`
+        does.
+        """
+        message = first_line(failure)
+        is_unverified = isinstance(failure, NotRepairedError) and not self.unverified.issuperset(keys)
+        if not (is_unverified or contention):
+            for key in keys:
+                self.give_up(key, message, mended=mended)
+            return
+        self.to_retry.extend(keys)
+        self.last_errors |= dict.fromkeys(keys, message)
+        log.warning("records_locked", rule=self.rule, key=str(keys[0]), keys=len(keys), error=message)
+        if is_unverified:
+            self.unverified.update(keys)
+            self._stop_if_hopeless(keys[-1], message, mended)
+
+    def give_up(self, key: Any, why: str, *, mended: int) -> None:
+        """Record that a record can't be repaired. Raises GivenUpError if most records fail."""
+        self.unverified.discard(key)
+        self.failures[key] = why
+        log.error("record_quarantined", rule=self.rule, key=str(key), error=why)
+        self._stop_if_hopeless(key, why, mended)
+
+    def remove(self, keys: Iterable[Any]) -> None:
+        """Take out records that were repaired after all."""
+        if self.unverified:
+            self.unverified.difference_update(keys)
+
+    def _stop_if_hopeless(self, key: Any, message: str, mended: int) -> None:
+        failed = len(self.failures) + len(self.unverified)
+        if failed >= HOPELESS and failed > mended:
+            self.failures |= {each: self.last_errors[each] for each in self.unverified}
+            raise GivenUpError(
+                f"{failed} records failed and {mended} were mended; the rest were left alone. "
+                f"The last one, {key}: {message}"
+            )

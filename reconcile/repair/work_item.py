@@ -1,0 +1,238 @@
+"""Repairing a work item: all chunks of one kind of drift of one rule, from the cursor to the end."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import structlog
+
+from reconcile.core.drift import EXTRA
+from reconcile.core.finder import Finder, Levels, Source
+from reconcile.core.scopes import blocks
+from reconcile.detect.checking import KeptKeys, finder_windows
+from reconcile.errors import GivenUpError
+from reconcile.repair.chunk import Chunks
+from reconcile.repair.conflicts import order_conflicts
+
+__all__ = ["KEEP", "drifted_keys", "repair_work_item"]
+
+log = structlog.get_logger()
+
+KEEP = 100_000
+"""Drifted keys that a check keeps for the repair that follows it; a few MiB."""
+
+BLOCK = 50_000
+"""Keys in one read if the scope does not reach the linked side: each read is a statement over the whole table."""
+
+AGAIN = (0.1, 0.5, 2.0)
+"""Most seconds to wait before each further try at records that were locked."""
+
+LEVELS = 1_000
+"""Most levels of a tree that one repair goes down."""
+
+STEPS = 50
+"""Most records of a circle that a message names."""
+
+SWAP = (
+    "It owes a value that another of these records has, and that one owes its own or waits for it: a swap. Give one of them a "
+    "free value by hand, and repair again."
+)
+
+Progress = Callable[[int], None]
+
+
+def repair_work_item(
+    chunks: Chunks, source: Source, *, records: int, kept: KeptKeys, progress: Progress
+) -> None:
+    """Repair a work item from its cursor to its end, then the records that were locked, a few times with a pause.
+
+    kept: keys that a check has just found; a work item with a cursor finds its keys itself. records: the number of checked
+    records. Records that are computed from each other are repaired level by level.
+    """
+    found = _Found(chunks.beat, source, records, chunks.finder)
+    begun = chunks.work_item.cursor is not None
+    if chunks.finder.levels is not None:
+        _by_levels(chunks, found, begun=begun, progress=progress)
+    elif begun:
+        _repair(
+            chunks, found.beyond(chunks.finder.model._meta.pk.to_python(chunks.work_item.cursor)), progress
+        )
+    else:
+        _repair(chunks, drifted_keys(chunks.finder, source, records, kept, chunks.beat), progress)
+
+
+def _repair(chunks: Chunks, keys: Iterable[Any], progress: Progress) -> int:
+    """Repair the keys, then again those that were locked. Returns their number."""
+    number = 0
+    for chunk in _in_chunks(keys, chunks):
+        number += _chunk(chunks, chunk)
+        progress(len(chunk))
+    for seconds in AGAIN:
+        if not chunks.quarantine.to_retry:
+            break
+        chunks.pause(random.uniform(seconds / 2, seconds))  # noqa: S311
+        again, chunks.quarantine.to_retry = chunks.quarantine.to_retry, []
+        for chunk in _in_chunks(again, chunks):
+            _chunk(chunks, chunk)
+    _settle_conflicts(chunks)
+    return number
+
+
+def _settle_conflicts(chunks: Chunks) -> None:
+    """Repair the records whose unique value another one had, each after that one, as long as a round repairs any.
+
+    Records that owe each other's values stay in quarantine. A transaction for each record.
+    """
+    swaps: set[Any] = set()
+    while chunks.quarantine.conflicts:
+        mended, waiting = chunks.mended, chunks.quarantine.conflicts
+        chunks.quarantine.conflicts = {}
+        ordered, swaps = order_conflicts(chunks.finder, [*waiting])
+        for key in ordered:
+            chunks.repair([key])
+        if chunks.mended == mended:
+            break
+    conflicts, chunks.quarantine.conflicts = chunks.quarantine.conflicts, {}
+    chunks.item.count_quarantined(len(conflicts))
+    for key, why in conflicts.items():
+        swapped = f" {SWAP}" if key in swaps else ""
+        chunks.quarantine.give_up(key, f"{why}{swapped}", mended=chunks.mended)
+
+
+def _chunk(chunks: Chunks, keys: list[Any]) -> int:
+    """Repair the keys that are confirmed. Returns their number."""
+    taken = keys if chunks.confirm is None else chunks.confirm(keys)
+    chunks.unconfirmed += len(keys) - len(taken)
+    if taken:
+        chunks.repair(taken)
+    return len(taken)
+
+
+def _in_chunks(keys: Iterable[Any], chunks: Chunks) -> Iterator[list[Any]]:
+    """Yield chunks of the size that pace and remedy allow at that moment."""
+    ahead = iter(keys)
+    while chunk := list(islice(ahead, chunks.next_size())):
+        yield chunk
+
+
+def drifted_keys(
+    finder: Finder, source: Source, records: int, kept: KeptKeys, watch: Callable[[], None]
+) -> Iterator[Any]:
+    """Yield all drifted keys in order: those that a check has kept, then those beyond. Calls `watch` once a window."""
+    yield from kept.keys
+    if not kept.complete:
+        yield from _Found(watch, source, records, finder).within(kept.upto)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Reads the drifted keys of a work item, in short statements outside any transaction."""
+
+    beat: Callable[[], None]
+    source: Source
+    records: int
+    finder: Finder
+
+    def beyond(self, cursor: Any) -> Iterator[Any]:
+        """The drifted keys beyond the cursor, which is a key of the finder's rows."""
+        if not self.finder.in_windows:
+            return self._in_blocks(cursor)
+        # Windows are ranges of the records' keys, so all linked rows are looked at again.
+        return self.within(None if self.finder.drift is EXTRA else cursor)
+
+    def within(self, after: Any) -> Iterator[Any]:
+        """The drifted keys beyond the record `after`."""
+        if not self.finder.in_windows:
+            yield from self._in_blocks(after)
+            return
+        for window in finder_windows(self.finder, self.source, self.records, after=after):
+            self.beat()
+            yield from self.finder.keys(window)
+
+    def _in_blocks(self, after: Any) -> Iterator[Any]:
+        while True:
+            self.beat()
+            keys = self.finder.keys_after(after, limit=BLOCK)
+            yield from keys
+            if len(keys) < BLOCK:
+                return
+            after = keys[-1]
+
+
+def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress) -> None:
+    """Repair the records whose sources don't drift, then those that are computed from them, until none is left.
+
+    Each record is written once, with its final values. A record of a circle is not written, even if its source doesn't drift now: it
+    would by then. Raises GivenUpError if drifted records alone form a circle.
+    """
+    whole = chunks.finder
+    levels = whole.levels
+    if levels is None:
+        raise TypeError(f"{whole.drift} drift of {whole.model._meta.label} has no levels.")
+    # The chunk checks its records alone; this finder has checked their sources.
+    found = replace(found, finder=replace(whole, find=levels.ready, count_rows=None, keys_from_python=None))
+    waiting: list[Any] = []
+    # Records in no circle: whoever comes to one looks no further.
+    apart: set[Any] = set()
+    try:
+        keys = (
+            found.beyond(whole.model._meta.pk.to_python(chunks.work_item.cursor))
+            if begun
+            else found.within(None)
+        )
+        for level in range(LEVELS):
+            passed = {*chunks.quarantine.failures, *waiting}
+            ahead = (key for key in keys if key not in passed)
+            number = _repair(chunks, _outside_circles(chunks, levels, ahead, apart), progress)
+            waiting, chunks.quarantine.to_retry = [*waiting, *chunks.quarantine.to_retry], []
+            log.info("level_repaired", rule=chunks.rule, level=level + 1, keys=number)
+            # A killed worker's cursor says nothing of the records before it.
+            if not number and not (begun and level == 0):
+                break
+            keys = found.within(None)
+    finally:
+        chunks.quarantine.to_retry = [*waiting, *chunks.quarantine.to_retry]
+    if circle := _circle(whole, chunks):
+        raise GivenUpError(_circle_in_words(circle, levels))
+
+
+def _outside_circles(chunks: Chunks, levels: Levels, keys: Iterable[Any], apart: set[Any]) -> Iterator[Any]:
+    """The keys whose records are not computed from themselves; the others go into quarantine."""
+    for block in blocks(keys):
+        if len(apart) > KEEP:
+            apart.clear()
+        circles = levels.circles(block, apart)
+        for key in block:
+            if key not in circles:
+                yield key
+            else:
+                why = _circle_in_words(" → ".join(map(str, circles[key][: STEPS + 1])), levels)
+                chunks.quarantine.give_up(key, why, mended=chunks.mended)
+
+
+def _circle_in_words(circle: str, levels: Levels) -> str:
+    return (
+        f"Records are computed from each other in a circle: {circle}, through {levels.path!r}, so none of them can be first. "
+        "Break the circle."
+    )
+
+
+def _circle(finder: Finder, chunks: Chunks) -> str:
+    """Describe the circle that keeps records from being repaired, as `4 → 7 → 4`; empty if there is none."""
+    if finder.levels is None:
+        return ""
+    passed = {*chunks.quarantine.failures, *chunks.quarantine.to_retry}
+    walked: list[Any] = [key for key in finder.keys_after(None, limit=1) if key not in passed]
+    while walked and len(walked) <= STEPS:
+        rows = finder.levels.sources(walked[-1]).order_by("pk").values_list("pk", flat=True)
+        source = next((key for key in rows[: STEPS + 1] if key not in passed), None)
+        if source is None:
+            return ""
+        if source in walked:
+            return " → ".join(str(key) for key in [*walked[walked.index(source) :], source])
+        walked.append(source)
+    return f"{' → '.join(map(str, walked))} → …" if walked else ""

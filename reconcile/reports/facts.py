@@ -1,0 +1,35 @@
+"""Facts about a rule that several reports give in the same words."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from reconcile.rules.rule import Rule
+from reconcile.rules.settle import Settle
+
+__all__ = ["age_in_words", "nightly_in_words", "plural", "settle_in_words"]
+
+
+def nightly_in_words(rule: Rule, using: str) -> str:
+    """What the nightly job does with the rule: it `repairs`, or it only `reports`."""
+    from reconcile.runs import unattended_refusal
+
+    return "repairs" if rule.unattended and not unattended_refusal(rule, using) else "reports"
+
+
+def settle_in_words(settle: Settle) -> str:
+    """A sentence that says which records are left alone."""
+    return f"Records younger than {settle.age} by {settle.column} are left alone."
+
+
+def age_in_words(age: timedelta) -> str:
+    """An age such as `15 minutes` or `1 day 2 hours`."""
+    hours, seconds = divmod(age.seconds + age.microseconds / 1_000_000, 3600)
+    minutes, seconds = divmod(seconds, 60)
+    parts = (("day", age.days), ("hour", hours), ("minute", minutes), ("second", seconds))
+    return " ".join(f"{number:g} {noun}{'' if number == 1 else 's'}" for noun, number in parts if number)
+
+
+def plural(number: int, noun: str) -> str:
+    """A number with its noun, such as `1 rule` or `1,200 rules`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

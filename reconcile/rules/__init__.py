@@ -1,0 +1,1 @@
+"""What you write: the rule, how it is found, named, ordered and recognised."""

@@ -1,0 +1,222 @@
+"""Importing rule files: the rules that each holds, where each stands, and what keeps a file from being imported.
+
+A file whose import fails is run once more, statement by statement, so that all its faults are told together; what
+fails only for want of a name that a failed statement would have bound is not told. Nothing of such a file stays in
+`sys.modules`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+import tokenize
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from inspect import Parameter, signature
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import django
+from django.core.exceptions import FieldError, ImproperlyConfigured
+
+from reconcile import kinds as effects, remedies
+from reconcile.core.declaration import Place, resolution_fault
+from reconcile.errors import Fault, nearest
+from reconcile.rules.rule import Rule
+from reconcile.rules.settle import Settle
+
+__all__ = ["RuleFile", "import_package", "rule_files", "rules_of"]
+
+_LIBRARIES = tuple(Path(str(each.__file__)).resolve().parent for each in (effects, django, importlib))
+"""A fault lies in the project's own files, and not in those that they call."""
+_LANGUAGE: Mapping[str, type[Any]] = {
+    each.__name__: each
+    for each in (
+        Rule,
+        Settle,
+        *(getattr(home, name) for home in (effects, remedies) for name in home.__all__),
+    )
+    if isinstance(each, type)
+}
+_MISFIT = re.compile(r"(\w+)\.__init__\(\) (.+)", re.DOTALL)
+"""What Python says of a call whose arguments don't fit the class."""
+_UNKNOWN = re.compile(r"got an unexpected keyword argument '(\w+)'")
+_LACKING = re.compile(r"missing \d+ required (?:positional|keyword-only) arguments?: (.+)")
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+@dataclass(frozen=True)
+class RuleFile:
+    """A module of rules. lines: the line on which each of its names is assigned, in the module's own code."""
+
+    module: ModuleType
+    lines: Mapping[str, int]
+
+    def place(self, variable: str) -> Place:
+        """Where the rule of this name stands; line 1 where no statement of the file assigns the name."""
+        file = str(self.module.__file__ or self.module.__name__)
+        return Place(module=self.module.__name__, file=file, line=self.lines.get(variable, 1))
+
+
+def import_package(name: str, faults: list[Fault]) -> ModuleType | None:
+    """The module of this name, without the statements that fail; None if there is none. Adds to `faults`."""
+    try:
+        return importlib.import_module(name)
+    except ImproperlyConfigured:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a rule file may raise anything; it is reported with its name
+        found: list[Fault] = []
+        module = _run_statements(name, found)
+        faults.extend(found or [_fault(name, error)])
+        return module
+
+
+def rule_files(package: ModuleType, faults: list[Fault]) -> Iterator[RuleFile]:
+    """The package and its modules, in the order of their names. Adds to `faults`."""
+    yield RuleFile(package, _lines(package))
+    if package.__name__ not in sys.modules:
+        return  # It can't be imported whole, and no module of it can without it.
+    path, prefix = getattr(package, "__path__", ()), f"{package.__name__}."
+    for info in pkgutil.walk_packages(path, prefix, onerror=lambda _: None):
+        module = import_package(info.name, faults)
+        if module is not None:
+            yield RuleFile(module, _lines(module))
+
+
+def rules_of(files: Sequence[RuleFile], package: str) -> Iterator[Rule]:
+    """Each rule once, under its name: `orders.invoice` for `invoice` in `rules/orders.py`.
+
+    A rule that several modules hold is that one's which assigns it; the others have imported it.
+    """
+    held = [(file, name, rule) for file in files for name, rule in vars(file.module).items()]
+    rules = [(file, name, rule) for file, name, rule in held if isinstance(rule, Rule)]
+    homes: dict[int, RuleFile] = {}
+    for file, _, rule in sorted(rules, key=lambda each: each[1] not in each[0].lines):
+        homes.setdefault(id(rule), file)
+    for file, variable, rule in rules:
+        if homes[id(rule)] is file:
+            prefix = file.module.__name__.removeprefix(package).lstrip(".")
+            name = rule.name if isinstance(rule.name, str) else ""
+            name = name or ".".join(filter(None, (prefix, variable)))
+            yield replace(rule, name=name, declared_at=file.place(variable))
+
+
+def _lines(module: ModuleType) -> dict[str, int]:
+    """The line on which each name is assigned at the module's level, the last where there are several."""
+    try:
+        with tokenize.open(str(module.__file__)) as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError):
+        return {}
+    names = [node for node in _own_nodes(tree) if isinstance(node, ast.Name) and _is_stored(node)]
+    return {node.id: node.lineno for node in sorted(names, key=lambda node: node.lineno)}
+
+
+def _is_stored(node: ast.Name) -> bool:
+    return isinstance(node.ctx, ast.Store)
+
+
+def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes at the module's level: not those inside of its functions and classes."""
+    yield node
+    if not isinstance(node, _SCOPES):
+        for child in ast.iter_child_nodes(node):
+            yield from _own_nodes(child)
+
+
+def _names_bound_by(statement: ast.stmt) -> Iterator[str]:
+    """The names that the statement binds in the module; `*` for all names of another."""
+    for node in _own_nodes(statement):
+        if isinstance(node, ast.Name) and _is_stored(node):
+            yield node.id
+        elif isinstance(node, ast.alias):
+            yield node.asname or node.name.partition(".")[0]
+        elif isinstance(node, _SCOPES):
+            yield node.name
+
+
+def _run_statements(name: str, faults: list[Fault]) -> ModuleType | None:
+    """The module, made by those of its statements that can be run; None if it isn't there or isn't Python."""
+    try:
+        spec = importlib.util.find_spec(name)
+        tree = ast.parse(Path(str(spec and spec.origin)).read_bytes())
+    except Exception:  # noqa: BLE001 - the import itself has failed; its own error is told
+        return None
+    if spec is None:
+        return None
+    module = importlib.util.module_from_spec(spec)
+    with _registered_module(module):
+        faults.extend(dict.fromkeys(_failures(tree, module)))
+    return module
+
+
+@contextmanager
+def _registered_module(module: ModuleType) -> Iterator[None]:
+    sys.modules[module.__name__] = module
+    try:
+        yield
+    finally:
+        sys.modules.pop(module.__name__, None)
+
+
+def _failures(tree: ast.Module, module: ModuleType) -> Iterator[Fault]:
+    """Run the statements one by one; a fault for each that fails by itself."""
+    future = [each for each in tree.body if isinstance(each, ast.ImportFrom) and each.module == "__future__"]
+    lost: set[str] = set()
+    for statement in tree.body:
+        alone = ast.Module([*future, statement], [])
+        try:
+            code = compile(alone, str(module.__file__), "exec", dont_inherit=True)
+            exec(code, vars(module))  # noqa: S102 - it is what importing the project's own file does
+        except ImproperlyConfigured:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
+            if not (isinstance(error, NameError) and lost & {error.name, "*"}):
+                yield _fault(module.__name__, error)
+            lost |= {*_names_bound_by(statement)}
+
+
+def _fault(name: str, error: BaseException) -> Fault:
+    where = _where(name, error)
+    at = f" ({where})" if where else ""
+    misfit = _MISFIT.match(str(error)) if isinstance(error, TypeError) else None
+    if misfit and misfit[1] in _LANGUAGE:
+        return _option_fault(_LANGUAGE[misfit[1]], misfit[2], at)
+    if isinstance(error, FieldError):
+        return replace(resolution_fault(error, f"Rule module {name!r}{at}"), id="reconcile.E002")
+    what = (error.msg if isinstance(error, SyntaxError) else str(error)).rstrip(".")
+    message = f"Rule module {name!r} can't be imported: {type(error).__name__}: {what}{at}."
+    return Fault("reconcile.E002", message, "Mend the module, or take it out of settings.RECONCILE['RULES'].")
+
+
+def _option_fault(kind: type[Any], message: str, at: str) -> Fault:
+    """What Python says of the arguments given to a class of the rule language, with the nearest option."""
+    options = [each.name for each in signature(kind).parameters.values() if each.kind in _NAMED]
+    takes = f"{kind.__name__} takes {', '.join(options) or 'no options'}."
+    if unknown := _UNKNOWN.search(message):
+        hint = nearest(unknown[1], options).strip() or takes
+        return Fault("reconcile.E010", f"{kind.__name__} has no option {unknown[1]!r}{at}.", hint)
+    if lacking := _LACKING.search(message):
+        return Fault("reconcile.E010", f"{kind.__name__} lacks {lacking[1]}{at}.", takes)
+    return Fault("reconcile.E010", f"{kind.__name__} {message}{at}.", takes)
+
+
+_NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
+
+def _where(name: str, error: BaseException) -> Place | None:
+    """The line of the project's own files that raised the error, as near to it as can be."""
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return Place(module=name, file=error.filename, line=error.lineno)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if file.is_file() and not any(file.resolve().is_relative_to(each) for each in _LIBRARIES):
+            return Place(module=name, file=frame.filename, line=frame.lineno or 1)
+    return None

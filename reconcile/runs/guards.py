@@ -1,0 +1,257 @@
+"""The guards of a repair: what stops a rule before its first write, and what warns.
+
+A preview asks every guard and records nothing. A plan counts records, since one record may cost several rows: a merge also
+writes the rows that refer to it, and a record may lack more than one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from reconcile.core.drift import GUARANTEE_MEANINGS, VERBS, Drift, Guarantee, Written
+from reconcile.core.finder import Finder
+from reconcile.core.scopes import blocks
+from reconcile.db.clock import database_now
+from reconcile.errors import Refusal
+from reconcile.models import Chunk, Outcome, Run
+from reconcile.repair.caps import Caps, RulePlan
+from reconcile.repair.confirmation import confirmed_keys, deletes_rows, record_findings
+from reconcile.repair.plan_file import PlannedRule
+from reconcile.repair.regressions import find_regressions, name_some, suspend, suspension
+from reconcile.repair.work_item import drifted_keys
+from reconcile.rules.fingerprints import fingerprint
+from reconcile.rules.rule import Rule
+from reconcile.runs.results import add_warnings, written_rows
+from reconcile.runs.steering import RunControl
+
+__all__ = [
+    "caps_of",
+    "edited_warning",
+    "left_of_plan",
+    "plan_refusal",
+    "record_deletions",
+    "refusal",
+    "regressions_in_words",
+    "regressions_of",
+    "unattended_refusal",
+    "unconfirmed_in_words",
+    "warn_of_regressions",
+]
+
+
+def plan_refusal(outcome: Outcome, rule_plan: RulePlan, run: Run, *, using: str) -> Refusal | None:
+    """Why the plan does not cover what the run has repaired and would repair; None if it does, or there is no plan.
+
+    One statement for each kind of drift that the run has repaired.
+    """
+    if not outcome.kept_plan:
+        return None
+    kept, file = PlannedRule.of(outcome.kept_plan), str(outcome.kept_plan.get("file", ""))
+    done = _repaired_records(outcome, rule_plan.rule, _writing_finders(rule_plan.rule, run.now, using), using)
+    return kept.refusal(
+        rule_plan.rule.name, fingerprint(rule_plan.rule, using), done + rule_plan.planned, file
+    )
+
+
+def edited_warning(outcome: Outcome, rule: Rule, *, using: str) -> str:
+    """The warning if the rule was edited after the run began to repair it; empty if it was not.
+
+    A run with a plan refuses an edited rule instead. No statement.
+    """
+    if outcome.kept_plan or not outcome.fingerprint or outcome.fingerprint == fingerprint(rule, using):
+        return ""
+    done = written_rows(outcome).total
+    return f"It was edited since the run began with it, and is begun anew; {done:,} rows were written as it was before."
+
+
+def left_of_plan(outcome: Outcome, rule: Rule, finder: Finder, run: Run, *, using: str) -> int | None:
+    """The number of records of this kind of drift that the plan still lets the run repair; None without a plan.
+
+    One statement for each kind of drift that the run has repaired.
+    """
+    if not outcome.kept_plan:
+        return None
+    planned = PlannedRule.of(outcome.kept_plan).planned
+    done = _repaired_records(outcome, rule, _writing_finders(rule, run.now, using), using)
+    verb = _verb(rule, finder)
+    if not verb:
+        return planned.total - done.total
+    return int(getattr(planned, verb)) - int(getattr(done, verb))
+
+
+def _writing_finders(rule: Rule, now: datetime, using: str) -> Sequence[Finder]:
+    finders = rule.compile(using=using, now=now).finders
+    return [each for each in finders if rule.remedy(each.drift).verb]
+
+
+def _verb(rule: Rule, finder: Finder) -> str:
+    """The verb under which a plan counts the finder's records; empty for a Split, which has two."""
+    remedy = rule.remedy(finder.drift)
+    if getattr(remedy, "parts", ()):
+        return ""
+    planned = remedy.plan(finder, 1)
+    return next((verb for verb in VERBS if getattr(planned, verb)), "")
+
+
+def _repaired_records(outcome: Outcome, rule: Rule, finders: Sequence[Finder], using: str) -> Written:
+    """Count the records that the run has repaired for the rule, by verb; for a Split, the rows that it has written."""
+    verbs = [_verb(rule, finder) for finder in finders]
+    if not all(verbs):
+        return written_rows(outcome)
+    done = Written()
+    for finder, verb in zip(finders, verbs, strict=True):
+        if rule.remedy(finder.drift).deferred:
+            # Chunks keep no keys of records that a task repairs later; each counted row is one record.
+            done.add(verb, getattr(written_rows(outcome), verb))
+        else:
+            chunks = Chunk._base_manager.using(using).filter(
+                work_item__outcome=outcome, work_item__drift=str(finder.drift)
+            )
+            done.add(verb, sum(map(len, chunks.values_list("keys", flat=True).iterator(chunk_size=10))))
+    return done
+
+
+def unattended_refusal(rule: Rule, using: str) -> Refusal | None:
+    """Why only a person may start the repair of the rule, and the way out; None if the nightly job may.
+
+    The nightly job may at `constraint`, and at `lock` where the rule has a settle time.
+    """
+    if any(deletes_rows(rule.remedy(drift)) for drift in Drift):
+        return Refusal(
+            f"Its remedy deletes rows, which is for a person to start: reconcile repair {rule.name} --apply"
+        )
+    guarantee = rule.guarantee(using)
+    if guarantee is Guarantee.CONSTRAINT or (guarantee is Guarantee.LOCK and rule.settle):
+        return None
+    without = " and it has no settle time" if guarantee is Guarantee.LOCK else ""
+    message = f"Its guarantee is {guarantee}{without}, so the nightly job only reports."
+    return Refusal(" ".join([message, GUARANTEE_MEANINGS[guarantee], *_ways_out(rule, guarantee, using)]))
+
+
+def _ways_out(rule: Rule, guarantee: Guarantee, using: str) -> Iterator[str]:
+    """Each sentence says what the rule needs before the nightly job may repair it."""
+    if guarantee is Guarantee.LOCK:
+        column = f"the column of {rule.model._meta.label} that says when a record was made"
+        yield f'Add settle=Settle("created_at", minutes=15), with {column}.'
+    lift = rule.lift(using)
+    if lift is not None and lift.helps:
+        yield (
+            f"A unique constraint on {lift.model} would lift it to {Guarantee.CONSTRAINT}: "
+            f"reconcile explain {rule.name}"
+        )
+
+
+def caps_of(outcome: Outcome) -> Caps:
+    """The caps that a person gave with the run."""
+    return Caps(max_repairs=_parse_limit(outcome.max_repairs), max_deletes=_parse_limit(outcome.max_deletes))
+
+
+def _parse_limit(text: str) -> int | str | None:
+    if not text:
+        return None
+    return text if text.endswith("%") else int(text)
+
+
+def record_deletions(rule_plan: RulePlan, run: Run, *, using: str) -> None:
+    """Record the rows that the rule's remedies would delete, so that the next run can confirm them.
+
+    No statement if they delete nothing.
+    """
+    rule, found = rule_plan.rule, rule_plan.check
+    compiled = rule.compile(using=using, now=run.now)
+    for finder in compiled.finders:
+        if deletes_rows(rule.remedy(finder.drift)):
+            kept = found.kept[finder.drift]
+            beat = RunControl(run, using=using).beat
+            keys = drifted_keys(finder, compiled.source, found.tally.checked, kept, beat)
+            record_findings(rule, finder, keys, run=run, using=using)
+
+
+def regressions_of(rule_plan: RulePlan, *, run: UUID | None, now: datetime, using: str) -> Sequence[str]:
+    """The keys of records that drift again after a recent repair. One statement, two for large rules."""
+    rule = rule_plan.rule
+    drifted = {drift: kept.keys for drift, kept in rule_plan.check.kept.items() if rule.remedy(drift).verb}
+    return find_regressions(rule, drifted, run=run, using=using, now=now)
+
+
+def regressions_in_words(again: Sequence[str]) -> str:
+    """The warning about records that drift again; empty if there are none."""
+    if not again:
+        return ""
+    drifts = "drifts again although it was" if len(again) == 1 else "drift again although they were"
+    return (
+        f"{len(again):,} of these records {drifts} repaired before ({name_some(again)}). Something writes them "
+        "wrong each time: find it, and mend that."
+    )
+
+
+def unconfirmed_in_words(rule_plan: RulePlan, *, using: str) -> str:
+    """The preview's warning that deletes wait for a second run; empty if no row waits.
+
+    At most two statements for each 5,000 rows that would be deleted; reads the first 100,000 rows.
+    """
+    if not rule_plan.planned.delete:
+        return ""
+    rule = rule_plan.rule
+    run = Run(started_at=database_now(using))
+    finders = [
+        each
+        for each in rule.compile(using=using, now=run.started_at).finders
+        if deletes_rows(rule.remedy(each.drift))
+    ]
+    kept = {each.drift: rule_plan.check.kept[each.drift].keys for each in finders}
+    known = sum(
+        len(confirmed_keys(block, rule=rule, finder=each, run=run, using=using))
+        for each in finders
+        for block in blocks(kept[each.drift])
+    )
+    if known >= sum(map(len, kept.values())):
+        return ""
+    knew, noted = (f"{known:,}", "the others") if known else ("none", "them")
+    return (
+        f"Deletes need two runs that agree, and the last run knew {knew} of these rows: the first --apply notes {noted}, "
+        "the next deletes them."
+    )
+
+
+def warn_of_regressions(outcome: Outcome, rule_plan: RulePlan, run: Run, *, using: str) -> Sequence[str]:
+    """Write the warning about records that drift again into the outcome. Returns their keys."""
+    again = regressions_of(rule_plan, run=run.pk, now=run.now, using=using)
+    # A rule of a circle is repaired in several rounds; a later round must not take the warning back.
+    if len(again) > outcome.again:
+        outcome.again = len(again)
+        add_warnings(outcome, regressions_in_words(again))
+    return again
+
+
+def refusal(
+    outcome: Outcome, rule_plan: RulePlan, run: Run, *, again: Sequence[str], using: str
+) -> Refusal | None:
+    """Why the rule is not repaired; None if it is repaired, or if there is nothing to repair."""
+    if not rule_plan.planned.total:
+        return None
+    if not outcome.may_repair:
+        return _attended_refusal(rule_plan.rule, using)
+    if off_plan := plan_refusal(outcome, rule_plan, run, using=using):
+        return off_plan
+    if rule_plan.why_stopped:
+        return Refusal(rule_plan.why_stopped)
+    if run.kind == Run.Kind.NIGHTLY:
+        hidden = next(iter(rule_plan.check.refused.values()), "")
+        return Refusal(hidden) if hidden else _regression_refusal(rule_plan.rule, run, again, using)
+    return None
+
+
+def _attended_refusal(rule: Rule, using: str) -> Refusal:
+    reason = unattended_refusal(rule, using) if rule.unattended else None
+    return reason or Refusal("It is not unattended, so the nightly job only reports.")
+
+
+def _regression_refusal(rule: Rule, run: Run, again: Sequence[str], using: str) -> Refusal | None:
+    """Why the nightly job does not repair the rule: repaired records have drifted again, now or on an earlier night."""
+    suspended = suspension(rule.name, using=using)
+    if suspended or not again:
+        return suspended
+    return suspend(rule.name, again, run=run.pk, using=using)

@@ -1,0 +1,174 @@
+"""The results of runs: what became of each rule, now and in the last runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db import connections
+
+from reconcile.core.drift import Drift, Sample, Status, Tally, Written
+from reconcile.db.django_compat import table_names
+from reconcile.models import Outcome
+from reconcile.repair.caps import RulePlan
+from reconcile.rules.fingerprints import fingerprint
+from reconcile.rules.rule import Rule
+
+__all__ = [
+    "PastRun",
+    "Progress",
+    "RuleRepair",
+    "add_warnings",
+    "moved_in_words",
+    "past_runs",
+    "preview_result",
+    "reported_rows",
+    "result_of",
+    "written_rows",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """What one run found for one rule before it repaired anything: drifted rows, and records checked."""
+
+    at: datetime
+    drifted: int
+    checked: int
+
+
+def past_runs(rules: Collection[str], *, using: str, runs: int = 30) -> Mapping[str, Sequence[PastRun]]:
+    """The last `runs` runs of each rule, oldest first; rules without any are left out.
+
+    Undos and rules that could not be evaluated don't count. One statement that lists the tables, and one for each rule;
+    only the first if the tables of the package were never made.
+    """
+    if Outcome._meta.db_table not in table_names(connections[using]):
+        return {}
+    found = {rule: _past_runs_of(rule, using, runs) for rule in rules}
+    return {rule: each for rule, each in found.items() if each}
+
+
+def _past_runs_of(rule: str, using: str, runs: int) -> Sequence[PastRun]:
+    outcomes = (
+        Outcome.objects.using(using)
+        .filter(rule=rule, state=Outcome.State.DONE, run__kind__in=("repair", "nightly"))
+        .exclude(status__in=("", "error"))
+        .order_by("-run__started_at", "-pk")
+        .values_list("run__started_at", "missing", "stale", "extra", "checked")[:runs]
+    )
+    return [PastRun(at, missing + stale + extra, checked) for at, missing, stale, extra, checked in outcomes][
+        ::-1
+    ]
+
+
+Progress = Callable[[str, int], None]
+"""Called with the name of a rule and the number of keys that were done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleRepair:
+    """One rule's part in a repair.
+
+    found: drifted rows by kind, before the repair. left: rows that still drifted at the verification, of the kinds that a
+    remedy writes for. skipped: keys that stayed locked by other sessions, or that failed; in a preview, those whose values can't be stored. lease_held: another run has the lease
+    on the rule. incomplete: the repair was asked for and did not do all of it.
+    reported: drifted rows, by kind, that the rule leaves to people. again: drifted records that an earlier run had repaired.
+    refused: the first records in quarantine, each with its key and the reason. warning: what a person should look at.
+    fingerprint: that of the rule, in a preview.
+    """
+
+    rule: str
+    status: Status
+    found: dict[Drift, int]
+    planned: Written
+    written: Written
+    samples: tuple[Sample, ...] = ()
+    left: int = 0
+    skipped: int = 0
+    why_stopped: str = ""
+    error: str | None = None
+    reported: dict[Drift, int] = field(default_factory=dict)
+    lease_held: bool = False
+    incomplete: bool = False
+    seconds: float = 0
+    again: int = 0
+    refused: Sequence[Mapping[str, str]] = ()
+    warning: str = ""
+    fingerprint: str = ""
+
+
+def preview_result(
+    rule_plan: RulePlan, *, using: str, why_stopped: str = "", again: int = 0, warning: str = ""
+) -> RuleRepair:
+    """Return the result of a preview: nothing is written, and `why_stopped` says which guard would stop the repair."""
+    why = why_stopped or rule_plan.why_stopped
+    return RuleRepair(
+        rule=rule_plan.rule.name,
+        status=rule_plan.check.status,
+        found=dict(rule_plan.check.tally.drifted),
+        planned=rule_plan.planned,
+        written=Written(),
+        samples=rule_plan.check.samples,
+        left=rule_plan.planned.total,
+        skipped=rule_plan.check.unrepairable,
+        why_stopped=why,
+        error=rule_plan.check.error,
+        reported=reported_rows(rule_plan.rule, rule_plan.check.tally),
+        incomplete=bool(why),
+        seconds=rule_plan.check.seconds,
+        again=again,
+        warning=warning,
+        fingerprint=fingerprint(rule_plan.rule, using),
+    )
+
+
+def moved_in_words(columns: Collection[str]) -> str:
+    """What is said of columns that the database has changed beside those that were written."""
+    return (
+        f"Something in the database, such as a trigger, has changed other columns of these rows as well: {', '.join(sorted(columns))}. "
+        "An undo restores what the rule wrote, and no other column."
+    )
+
+
+def add_warnings(outcome: Outcome, *said: str) -> None:
+    """Add what a person should look at. A resumed run and a later round of a circle keep what was said, and say it once."""
+    for sentence in filter(None, said):
+        if sentence not in outcome.warning:
+            outcome.warning = f"{outcome.warning} {sentence}".lstrip()
+
+
+def reported_rows(rule: Rule, tally: Tally) -> dict[Drift, int]:
+    """Count the drifted rows, by kind, for which the rule has no remedy that writes."""
+    return {
+        drift: number for drift, number in tally.drifted.items() if number and not rule.remedy(drift).verb
+    }
+
+
+def written_rows(outcome: Outcome) -> Written:
+    """Return what the run has written for the rule so far."""
+    return Written(**{verb: getattr(outcome, column) for verb, column in Outcome.COUNTED.items()})
+
+
+def result_of(outcome: Outcome, *, lease_held: bool = False) -> RuleRepair:
+    """Return the result of a rule from its outcome."""
+    return RuleRepair(
+        rule=outcome.rule,
+        status=Status(outcome.status),
+        found={Drift.MISSING: outcome.missing, Drift.STALE: outcome.stale, Drift.EXTRA: outcome.extra},
+        planned=Written(**outcome.planned),
+        written=written_rows(outcome),
+        samples=tuple(Sample(Drift(each["drift"]), each["key"]) for each in outcome.samples),
+        left=outcome.left,
+        skipped=outcome.skipped,
+        why_stopped=outcome.why_stopped,
+        error=outcome.error or None,
+        reported={Drift(drift): number for drift, number in outcome.reported.items()},
+        lease_held=lease_held,
+        incomplete=outcome.may_repair and bool(outcome.left or outcome.why_stopped),
+        seconds=outcome.seconds,
+        again=outcome.again,
+        refused=outcome.refused,
+        warning=outcome.warning,
+    )

@@ -1,0 +1,273 @@
+"""Runs as a whole: a run begins, advances rule by rule, and is resumed. One rule of a run is in `one_rule`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+from django.db import transaction
+from django.db.models import QuerySet
+
+from reconcile.core.drift import Drift, Status
+from reconcile.db.clock import clock_skew, database_now
+from reconcile.db.dialects import dialect_of
+from reconcile.detect.checking import check, evaluation_errors
+from reconcile.errors import Refusal, UnknownNameError, UsageError
+from reconcile.models import Outcome, Run
+from reconcile.repair.caps import Caps, plan
+from reconcile.repair.confirmation import deletes_rows
+from reconcile.repair.plan_file import PlanFile
+from reconcile.repair.regressions import was_repaired_lately
+from reconcile.repair.work_item import KEEP
+from reconcile.rules.fingerprints import fingerprint
+from reconcile.rules.order import sort_rules
+from reconcile.rules.registry import select, valid_rules
+from reconcile.rules.rule import Rule
+from reconcile.runs.circles import rounds_in_words, settle_circle
+from reconcile.runs.guards import (
+    regressions_in_words,
+    regressions_of,
+    unattended_refusal,
+    unconfirmed_in_words,
+)
+from reconcile.runs.one_rule import run_rule
+from reconcile.runs.results import Progress, RuleRepair, preview_result, result_of
+from reconcile.runs.steering import end_run
+from reconcile.runs.undo_run import advance_undo
+
+__all__ = ["find_run", "nightly", "preview", "repair", "resume"]
+
+log = structlog.get_logger()
+
+Rules = Mapping[str, Rule]
+
+_RESUMABLE = (Run.State.RUNNING, Run.State.STOPPED, Run.State.PAUSING, Run.State.PAUSED)
+
+
+def preview(
+    rules: Rules,
+    *,
+    using: str,
+    now: datetime,
+    caps: Caps | None = None,
+    kept_plan: PlanFile | None = None,
+    samples: int = 5,
+) -> list[RuleRepair]:
+    """Return what `repair` would do, with every guard. Writes nothing, not even a run."""
+    with evaluation_errors(using), dialect_of(using).examine():
+        order = sort_rules(rules, using=using, now=now)
+        return [
+            _preview_rule(
+                rule,
+                next((each for each in order.circles if rule.name in each), ()),
+                using=using, now=now, caps=caps, kept_plan=kept_plan, samples=samples,
+            )
+            for rule in order.rules
+        ]  # fmt: skip
+
+
+def _preview_rule(
+    rule: Rule,
+    circle: Sequence[str],
+    *,
+    using: str,
+    now: datetime,
+    caps: Caps | None,
+    kept_plan: PlanFile | None,
+    samples: int,
+) -> RuleRepair:
+    deleting = any(deletes_rows(rule.remedy(drift)) for drift in Drift)
+    keep = KEEP if deleting or was_repaired_lately(rule, using=using, now=now) else 0
+    rule_plan = plan(check(rule, using=using, now=now, samples=samples, keep=keep), caps)
+    if rule_plan.check.status is Status.ERROR:
+        return preview_result(rule_plan, using=using)
+    again = regressions_of(rule_plan, run=None, now=now, using=using)
+    rounds = rounds_in_words(circle, rule) if rule_plan.planned.total else ""
+    said = (regressions_in_words(again), unconfirmed_in_words(rule_plan, using=using), rounds)
+    warning = " ".join(filter(None, (*said, *rule_plan.check.notes)))
+    why: Refusal | None = None
+    if kept_plan is not None and rule_plan.planned.total:
+        why = kept_plan.rules[rule.name].refusal(
+            rule.name, fingerprint(rule, using), rule_plan.planned, kept_plan.file
+        )
+    return preview_result(
+        rule_plan, using=using, why_stopped=str(why or ""), again=len(again), warning=warning
+    )
+
+
+def repair(
+    rules: Rules,
+    *,
+    using: str,
+    caps: Caps | None = None,
+    kept_plan: PlanFile | None = None,
+    progress: Progress | None = None,
+) -> tuple[Run | None, list[RuleRepair]]:
+    """Check, repair and verify the rules as a new run. Raises EvaluationError if no run can begin.
+
+    With a plan, the run writes only what is planned. If a rule was edited or drifts more than planned, nothing is written
+    for any rule, and there is no run.
+    """
+    if kept_plan is not None:
+        planned = preview(rules, using=using, now=database_now(using), caps=caps, kept_plan=kept_plan)
+        if any(each.why_stopped or each.error for each in planned):
+            return None, planned
+    with evaluation_errors(using):
+        run = _begin(
+            Run.Kind.REPAIR, rules, using=using, may_repair=set(rules), caps=caps, kept_plan=kept_plan
+        )
+    return run, _advance(run, rules, using=using, progress=progress)
+
+
+def nightly(*, using: str = "default") -> tuple[Run, list[RuleRepair]]:
+    """Check all rules and repair those that the nightly job may repair. Writes a Run with an Outcome for each rule.
+
+    Raises UsageError if the rules can't be used, and EvaluationError if no run can begin. An error of one rule is in its
+    outcome, and the other rules are still checked.
+    """
+    rules = select(valid_rules(), using=using)
+    with evaluation_errors(using), dialect_of(using).examine():
+        may_repair = {
+            name for name, rule in rules.items() if rule.unattended and not unattended_refusal(rule, using)
+        }
+        run = _begin(Run.Kind.NIGHTLY, rules, using=using, may_repair=may_repair)
+    return run, _advance(run, rules, using=using)
+
+
+def find_run(prefix: str, *, using: str) -> Run:
+    """Return the run whose id begins with `prefix`. Raises UnknownNameError if there is none, or more than one."""
+    with evaluation_errors(using):
+        known = [str(key) for key in Run._base_manager.using(using).values_list("pk", flat=True)]
+    matching = [key for key in known if key.startswith(prefix.lower())]
+    if not prefix or len(matching) != 1:
+        hint = (
+            " Several begin so; give more of it." if matching and prefix else " `reconcile runs` lists them."
+        )
+        raise UnknownNameError("run", prefix, () if matching else [key[:8] for key in known], instead=hint)
+    return Run._base_manager.using(using).get(pk=matching[0])
+
+
+def resume(run: Run, rules: Rules, *, using: str, progress: Progress | None = None) -> list[RuleRepair]:
+    """Go on with a run that was paused, stopped or killed, from its cursors. A worker that still lives is fenced out.
+
+    Raises UsageError if the run is finished, and UnknownNameError if one of its rules no longer exists.
+    """
+    if run.state not in _RESUMABLE:
+        raise UsageError(
+            f"Run {run} is {run.state}; there is nothing to resume. What is left is for a new repair."
+        )
+    undoes = run.kind == Run.Kind.UNDO
+    for outcome in _outcomes(run, using).exclude(state=Outcome.State.DONE):
+        # An undo needs the journal alone, and no rule.
+        if outcome.rule not in rules and not undoes:
+            raise UnknownNameError("rule", outcome.rule, rules)
+    run = _take_over(run, using)
+    log.info("run_resumed", run=str(run.pk), database=using)
+    if undoes:
+        return advance_undo(run, using=using, progress=progress)
+    return _advance(run, rules, using=using, progress=progress)
+
+
+def _take_over(run: Run, using: str) -> Run:
+    """Give the run a new token, which fences out any earlier worker, and a new clock, since it may have waited for days."""
+    if skew := clock_skew(using):
+        log.warning("clock_differs", database=using, why=skew)
+    now = database_now(using)
+    began = {"token": uuid.uuid4(), "now": now, "heartbeat": now, "finished_at": None, "why_stopped": ""}
+    own = Run._base_manager.using(using).filter(pk=run.pk)
+    if not own.filter(state__in=_RESUMABLE).update(state=Run.State.RUNNING, **began):
+        raise UsageError(f"Run {run} has just been ended by others; see: reconcile runs {run}")
+    return own.get()
+
+
+def _begin(
+    kind: Run.Kind,
+    rules: Rules,
+    *,
+    using: str,
+    may_repair: set[str],
+    caps: Caps | None = None,
+    kept_plan: PlanFile | None = None,
+) -> Run:
+    if skew := clock_skew(using):
+        log.warning("clock_differs", database=using, why=skew)
+    now, given = database_now(using), caps or Caps()
+    run = Run(kind=kind, now=now, started_at=now, heartbeat=now)
+    outcomes = [
+        Outcome(
+            run=run,
+            rule=rule.name,
+            position=position,
+            may_repair=rule.name in may_repair,
+            max_repairs=_limit_text(given.max_repairs),
+            max_deletes=_limit_text(given.max_deletes),
+            kept_plan=_plan_of(kept_plan, rule.name),
+        )
+        for position, rule in enumerate(sort_rules(rules, using=using, now=now).rules)
+    ]
+    with transaction.atomic(using=using):
+        run.save(using=using)
+        Outcome._base_manager.using(using).bulk_create(outcomes)
+    log.info("run_started", run=str(run.pk), kind=str(kind), rules=len(rules), database=using)
+    return run
+
+
+def _limit_text(limit: int | str | None) -> str:
+    return "" if limit is None else str(limit)
+
+
+def _plan_of(kept_plan: PlanFile | None, rule: str) -> dict[str, Any]:
+    return {} if kept_plan is None else {**kept_plan.rules[rule].as_dict(), "file": kept_plan.file}
+
+
+def _outcomes(run: Run, using: str) -> QuerySet[Outcome]:
+    return Outcome._base_manager.using(using).filter(run=run).order_by("position")
+
+
+def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = None) -> list[RuleRepair]:
+    """Repair the rules of the run in order. A rule that is done already is only reported."""
+    results: dict[str, RuleRepair] = {}
+
+    def advance_rule(outcome: Outcome) -> None:
+        with evaluation_errors(using), dialect_of(using).examine():
+            # Another worker may have repaired it meanwhile; this worker finds out here.
+            outcome.refresh_from_db(using=using)
+            result = run_rule(
+                outcome, rules[outcome.rule], run, using=using, progress=progress or (lambda *_: None)
+            )
+        log.info("rule_done", run=str(run.pk), rule=result.rule, status=str(result.status), left=result.left)
+        results[result.rule] = result
+
+    with end_run(run, using=using):
+        own = {
+            outcome.rule: rules[outcome.rule] for outcome in _outcomes(run, using) if outcome.rule in rules
+        }
+        circles = sort_rules(own, using=using, now=run.now).circles
+        for outcome in _outcomes(run, using):
+            if outcome.state == Outcome.State.DONE:
+                results[outcome.rule] = result_of(outcome)
+            else:
+                advance_rule(outcome)
+            for circle in circles:
+                if outcome.rule in circle and {*circle} <= {*results}:
+                    _settle_circle(circle, run, rules, results, using=using, advance_rule=advance_rule)
+    log.info("run_finished", run=str(run.pk), written=sum(each.written.total for each in results.values()))
+    return list(results.values())
+
+
+def _settle_circle(
+    circle: Sequence[str],
+    run: Run,
+    rules: Rules,
+    results: dict[str, RuleRepair],
+    *,
+    using: str,
+    advance_rule: Callable[[Outcome], None],
+) -> None:
+    with evaluation_errors(using):
+        settle_circle(circle, run, rules, using=using, take=advance_rule)
+        for outcome in _outcomes(run, using).filter(rule__in=circle):
+            results[outcome.rule] = result_of(outcome, lease_held=results[outcome.rule].lease_held)

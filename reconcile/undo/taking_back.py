@@ -1,0 +1,248 @@
+"""The remedy that takes changes back, and the finder of the changes that can be taken back.
+
+For a chunk, a change is a record that drifts until it is taken back. So an undo has the fence, journal, verification, retries and
+cursor of a repair. Changes are taken back in reverse order; the last change of a row comes first.
+
+Note [Done or changed]: a row that is as an earlier change of the same run has found it, in all columns that were written
+from there on, was taken back already, to there or beyond. It may be that only some of the run was undone before. Such a row may
+also look as a later change has left it, by that one's own columns, where a value came back that had been there before; taking
+that change back once more would undo the undo. Where nothing was taken back yet, the row is as it was before all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from reconcile.core.drift import STALE, Drift, Written
+from reconcile.core.finder import Finder, Rows
+from reconcile.core.row_locks import lock_rows
+from reconcile.core.scopes import Keys, Scope, Window
+from reconcile.db.dialects import dialect_of
+from reconcile.errors import Fault, Refusal
+from reconcile.models import Change
+from reconcile.remedies import Journal, Remedy, WriteResult
+from reconcile.undo.changes import INVERSE, UNDOABLE, ChangeHeader, RowState, read_changes
+from reconcile.undo.inverse import ChangeGroup, group_changes
+from reconcile.undo.row_history import LEFT_LATER, RowHistories
+
+__all__ = ["ComparedChanges", "TakeBack", "compare_changes", "compare_with_references"]
+
+PAGE = 5_000
+"""Ids of changes that are read at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedChanges:
+    """The changes of one group, sorted by what an undo does about them.
+
+    back: to be taken back, since their rows are as they have left them. done_already: taken back already. conflicts: can't be taken back, each with the refusal.
+    """
+
+    back: Sequence[ChangeHeader]
+    done_already: Sequence[ChangeHeader]
+    conflicts: Mapping[ChangeHeader, Refusal]
+
+
+def compare_with_references(
+    group: ChangeGroup,
+    changes: Sequence[ChangeHeader],
+    histories: RowHistories,
+    ready: Collection[ChangeHeader],
+) -> ComparedChanges:
+    """Compare the rows of `changes`, which are of `group`, with their images, and look for what refers to them.
+
+    `histories` are those of the run; `ready` are the changes that no other session is in the way of: the rows of others
+    stay, and keep what they refer to. It costs what `compare_changes` costs, and one statement for each reference where rows are to be deleted.
+    """
+    found = compare_changes(group, changes, histories)
+    if group.refusal or group.verb != "insert":
+        return found
+    conflicts = group.refuse_referred([each for each in found.back if each in ready])
+    back = [each for each in found.back if each not in conflicts]
+    return ComparedChanges(
+        back=back, done_already=found.done_already, conflicts={**found.conflicts, **conflicts}
+    )
+
+
+def compare_changes(
+    group: ChangeGroup, changes: Sequence[ChangeHeader], histories: RowHistories
+) -> ComparedChanges:
+    """Compare the rows of `changes`, which are of `group`, with their images.
+
+    One statement, and a few for changes of rows that were written more than once; once a run one that passes over its journal.
+    """
+    if group.refusal is not None:
+        return ComparedChanges(back=(), done_already=(), conflicts=dict.fromkeys(changes, group.refusal))
+    states = group.row_states(changes)
+    done_already = [each for each in changes if states[each] is RowState.BEFORE]
+    taken_back = _taken_back_already(
+        [each for each in changes if states[each] is not RowState.BEFORE], histories
+    )
+    back = [each for each in changes if states[each] is RowState.AFTER and each not in taken_back]
+    conflicts = {
+        each: refusal
+        for each in changes
+        if each not in taken_back and (refusal := states[each].refusal(each.verb)) is not None
+    }
+    return ComparedChanges(back=back, done_already=[*done_already, *taken_back], conflicts=conflicts)
+
+
+def _taken_back_already(changes: Sequence[ChangeHeader], histories: RowHistories) -> set[ChangeHeader]:
+    """The changes whose rows are as an earlier change of the run has found them. See Note [Done or changed]."""
+    if not changes:
+        return set()
+    found = histories.read([each.row for each in changes])
+    return {each for each in changes if each.row in found and found[each.row].was_taken_back(each)}
+
+
+@dataclass(kw_only=True)
+class TakeBack(Remedy):
+    """The remedy for a change: restore its row, if the row is still as the change has left it.
+
+    It lives as long as one worker takes back one run. `journal` are all changes of that run. `conflicts` are the changes
+    that were left, each with the reason; earlier changes of the same columns of their rows are left, too. `locked_rows` are
+    rows that other sessions hold, each with the change to be taken back first.
+    """
+
+    journal: Rows
+    using: str
+    conflicts: dict[ChangeHeader, Refusal] = field(default_factory=dict)
+    locked_rows: dict[tuple[str, str], int] = field(default_factory=dict)
+    done_already: set[int] = field(default_factory=set)
+    blocking: dict[tuple[str, str], set[ChangeHeader]] = field(default_factory=dict)
+    histories: RowHistories = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.histories = RowHistories(self.journal, self.using)
+
+    verb: ClassVar[str] = "update"
+
+    def faults(self, drift: Drift, finder: Finder | None) -> Iterable[Fault]:  # noqa: ARG002
+        """None: no rule names this remedy."""
+        return ()
+
+    def plan(self, finder: Finder, drifted: int) -> Written:  # noqa: ARG002
+        """Nothing: a number of changes doesn't say what they come to."""
+        return Written()
+
+    def finder(self, *, floor: int, top: int) -> Finder:
+        """The changes with ids from `floor` to `top` as records, the last one first."""
+        changes = self.journal.filter(pk__gte=floor, pk__lte=top, verb__in=UNDOABLE)
+
+        def find_ids(scope: Scope) -> Iterator[int]:
+            return (
+                self._still_to_take_back(scope)
+                if isinstance(scope, Keys)
+                else _ids_descending(changes, scope)
+            )
+
+        everything = Change._base_manager.using(self.using)
+        return Finder(
+            drift=STALE, model=Change, in_windows=False, find=lambda scope: everything.filter(scope.on("pk")), keys_from_python=find_ids
+        )  # fmt: skip
+
+    def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:  # noqa: ARG002
+        """Take back the changes of `keys`. At most six statements for each group, and more for its conflicts."""
+        changes = read_changes(self.journal.filter(keys.on("pk")))
+        self._forget_failed_try(changes)
+        written, waiting_rows = Written(), 0
+        for group in group_changes(changes, self.using):
+            back, waiting = self._choose(group)
+            written.add(INVERSE[group.verb], group.revert(back, journal))
+            waiting_rows += waiting
+        if written.total:
+            # Checked now, so that a broken reference fails this write and not the COMMIT.
+            dialect_of(self.using).check_references()
+        refused = {each.id: self.conflicts[each].reason for each in changes if each in self.conflicts}
+        return WriteResult(written, waiting_rows=waiting_rows, refused=refused)
+
+    def _forget_failed_try(self, changes: Iterable[ChangeHeader]) -> None:
+        """Forget what an earlier try at the chunk, which was rolled back, has recorded."""
+        for each in changes:
+            self.conflicts.pop(each, None)
+            self.done_already.discard(each.id)
+            self.blocking.get(each.row, set()).discard(each)
+            if self.locked_rows.get(each.row) == each.id:
+                del self.locked_rows[each.row]
+
+    def _choose(self, group: ChangeGroup) -> tuple[list[ChangeHeader], int]:
+        """Return the changes that can be taken back now, and the number that wait for other sessions."""
+        candidates, wait = [], []
+        for each in group.changes:
+            if any(other.id > each.id and other.concerns(each) for other in self.blocking.get(each.row, ())):
+                self._add_conflict(each, LEFT_LATER)
+            elif self.locked_rows.get(each.row, each.id) > each.id:
+                wait.append(each)
+            else:
+                candidates.append(each)
+        free, absent = self._lock(group, candidates)
+        # A row that came back a moment ago isn't locked; a row to be inserted again can't be.
+        ready = absent if group.verb == "delete" else free
+        found = compare_with_references(group, candidates, self.histories, ready)
+        self.done_already |= {each.id for each in found.done_already}
+        for each, refusal in found.conflicts.items():
+            if each in free or each in absent or group.refusal is not None:
+                self._add_conflict(each, refusal)
+            else:
+                # Another session has locked the row and may change it.
+                wait.append(each)
+        wait += [each for each in found.back if each not in ready]
+        for each in wait:
+            self.locked_rows.setdefault(each.row, each.id)
+        return [each for each in found.back if each in ready], len(wait)
+
+    def _lock(
+        self, group: ChangeGroup, changes: Sequence[ChangeHeader]
+    ) -> tuple[set[ChangeHeader], set[ChangeHeader]]:
+        """Lock the rows of the changes. Returns the changes whose rows are locked, and those whose rows are not there."""
+        if group.refusal is not None or not changes:
+            return set(), set()
+        # A collation may find rows with another spelling of the key, which belong to no change.
+        keys = group.keys(changes)
+        cascades = group.verb == "insert" and dialect_of(self.using).cascades(group.model)
+        locked = lock_rows(group.model, keys, using=self.using, from_references=cascades)
+        free = {keys[key] for key in locked.values if key in keys}
+        if len(free) == len(changes):
+            return free, set()
+        there = group.model._base_manager.using(self.using).filter(Keys([*keys]).on("pk"))
+        present = {keys[key] for key in there.values_list("pk", flat=True) if key in keys}
+        return free, {*changes} - free - present
+
+    def _add_conflict(self, change: ChangeHeader, refusal: Refusal) -> None:
+        self.conflicts[change] = refusal
+        self.blocking.setdefault(change.row, set()).add(change)
+
+    def _still_to_take_back(self, keys: Keys) -> Iterator[int]:
+        """Yield the changes of `keys` that are yet to be taken back.
+
+        If a row has several, the earliest decides: once it is taken back, the row need not equal images of later ones.
+        """
+        changes = read_changes(self.journal.filter(keys.on("pk")))
+        earliest = {each.row: each.id for each in changes}
+        for group in group_changes(changes, self.using):
+            rest = []
+            for each in group.changes:
+                if self.locked_rows.get(each.row, -1) >= each.id:
+                    yield each.id
+                elif (
+                    each not in self.conflicts
+                    and each.id not in self.done_already
+                    and earliest[each.row] == each.id
+                ):
+                    rest.append(each)
+            states = {} if group.refusal is not None else group.row_states(rest)
+            yield from (each.id for each in rest if states.get(each) is not RowState.BEFORE)
+
+
+def _ids_descending(changes: Rows, scope: Window) -> Iterator[int]:
+    """Yield the ids below the lower end of the window: the walk goes from the last change to the first."""
+    after = scope.after
+    while True:
+        below = changes if after is None else changes.filter(pk__lt=after)
+        ids = list(below.order_by("-pk").values_list("pk", flat=True)[:PAGE])
+        yield from ids
+        if len(ids) < PAGE:
+            return
+        after = ids[-1]

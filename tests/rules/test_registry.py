@@ -1,0 +1,180 @@
+import sys
+import textwrap
+
+import pytest
+from django.core import checks
+
+from reconcile.errors import InvalidRulesError, UnknownNameError, UsageError
+from reconcile.rules.registry import load, select, valid_rules
+
+pytestmark = pytest.mark.once
+
+HEAD = """
+from django.db.models import F
+from reconcile import HaveRow, HaveValues, Rule
+from sample_project.shop.models import Invoice, Order
+"""
+GOOD = "paid = Rule(every=Order, must=HaveValues(item_count=0), tags=['a'], owner='sales')"
+
+
+@pytest.fixture
+def rule_files(tmp_path, monkeypatch, settings):
+    """Write rule modules into a package of their own, and point the settings at it."""
+
+    def write(**modules):
+        package = tmp_path / "some_rules"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        for name, text in modules.items():
+            (package / f"{name}.py").write_text(HEAD + textwrap.dedent(text))
+        monkeypatch.syspath_prepend(tmp_path)
+        settings.RECONCILE = {"RULES": ["some_rules"]}
+
+    yield write
+    for name in [name for name in sys.modules if name.startswith("some_rules")]:
+        del sys.modules[name]
+
+
+def messages():
+    return [str(fault) for fault in load().faults]
+
+
+def test_a_rule_s_name_is_its_module_and_its_variable(rule_files):
+    rule_files(orders=GOOD)
+    assert list(valid_rules()) == ["orders.paid"]
+
+
+def test_a_given_name_stays_when_the_rule_moves(rule_files):
+    rule_files(moved="paid = Rule(every=Order, must=HaveValues(item_count=0), name='orders.paid')")
+    assert list(valid_rules()) == ["orders.paid"]
+
+
+def test_the_sample_project_s_rules_are_found_and_valid():
+    assert "orders.invoice" in valid_rules()
+
+
+def test_two_rules_of_one_name_are_a_fault(rule_files):
+    rule_files(orders=GOOD, other=GOOD.replace("Rule(", "Rule(name='orders.paid', "))
+    assert messages() == ["There are two rules named 'orders.paid'. Rename one, or give it name=."]
+
+
+def test_a_rule_that_another_rule_module_imports_is_registered_once(rule_files):
+    rule_files(aaa="from some_rules.orders import paid", orders=GOOD)
+    assert list(valid_rules()) == ["orders.paid"]
+
+
+def test_a_rule_that_a_function_elsewhere_builds_has_the_name_of_its_variable(rule_files):
+    rule_files(
+        _make="def make():\n    return Rule(every=Order, must=HaveValues(item_count=0))",
+        orders="from some_rules._make import make\npaid = make()",
+    )
+    assert list(valid_rules()) == ["orders.paid"]
+
+
+def test_a_module_that_cannot_be_imported_hides_no_other_fault(rule_files):
+    rule_files(broken="1 / 0", orders="bad = Rule(every=Order, must=HaveValues(totl=1))")
+    found = messages()
+    assert any("'some_rules.broken' can't be imported: ZeroDivisionError" in each for each in found)
+    assert any("Did you mean 'total'?" in each for each in found)
+
+
+def test_a_misspelled_filter_names_the_nearest_field(rule_files):
+    rule_files(orders="bad = Rule(every=Order.objects.filter(stauts='x'), must=HaveValues(item_count=0))")
+    assert "Did you mean 'status'?" in messages()[0]
+
+
+def test_a_rule_that_breaks_its_own_examination_is_reported(rule_files):
+    rule_files(orders="bad = Rule(every=Order, must=HaveRow(Invoice, link={'order': F(3)}))")
+    assert (
+        "it can't be examined: AttributeError" in messages()[0]
+        or "it can't be examined: TypeError" in messages()[0]
+    )
+
+
+def test_a_package_that_is_not_there_is_a_fault(settings):
+    settings.RECONCILE = {"RULES": ["no_such_rules"]}
+    assert "'no_such_rules' can't be imported" in messages()[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("rules", "settings.RECONCILE is 'rules', not a dictionary."),
+        ({"RULES": "rules"}, "settings.RECONCILE['RULES'] is 'rules'."),
+        ({"RULE": []}, "unknown key 'RULE'. Did you mean 'RULES'?"),
+        ({1: 2}, "settings.RECONCILE has an unknown key 1."),
+        (
+            {"ROW_SECURITY": "off"},
+            "settings.RECONCILE['ROW_SECURITY'] is 'off'. Give 'refused', or 'filtered'",
+        ),
+        ({"ROW_SECURITY": []}, "settings.RECONCILE['ROW_SECURITY'] is []."),
+    ],
+)
+def test_settings_of_the_wrong_shape_are_a_fault(settings, value, said):
+    settings.RECONCILE = value
+    assert said in messages()[0]
+
+
+@pytest.mark.parametrize("value", [{}, {"RULES": ["tests.zoo"]}, None])
+def test_no_rules_at_all_is_a_usage_error_that_says_what_to_do(settings, value):
+    if value is None:
+        del settings.RECONCILE
+    else:
+        settings.RECONCILE = value
+    with pytest.raises(UsageError, match="RECONCILE = "):
+        valid_rules()
+
+
+def test_invalid_rules_are_raised_all_together(rule_files):
+    rule_files(orders="a = Rule(every=3, must=4)")
+    with pytest.raises(InvalidRulesError) as raised:
+        valid_rules()
+    assert "every= is 3" in str(raised.value)
+    assert "must= is 4" in str(raised.value)
+
+
+def test_the_system_check_shows_every_fault(rule_files):
+    rule_files(
+        orders="bad = Rule(every=Order, must=HaveValues(totl=1))\nworse = Rule(every=Order, must=1, ownr='x')"
+    )
+    found = [each for each in checks.run_checks(tags=["reconcile"]) if each.id.startswith("reconcile.")]
+    assert sorted(each.id for each in found) == ["reconcile.E010", "reconcile.E013"]
+    assert {each.hint for each in found} == {"Did you mean 'owner'?", "Did you mean 'total'?"}
+
+
+def test_the_system_check_has_no_error_for_good_rules():
+    assert [each.id for each in checks.run_checks(tags=["reconcile"]) if each.level >= checks.ERROR] == []
+
+
+def test_selecting_by_name_tag_owner_and_model():
+    rules = valid_rules()
+    assert list(select(rules, ["orders.invoice"])) == ["orders.invoice"]
+    assert "orders.invoice" in select(rules, (), ["tag:money"])
+    assert set(select(rules, (), ["owner:billing", "model:shop.order"])) == {"orders.invoice"}
+
+
+@pytest.mark.parametrize(
+    ("names", "selectors", "said"),
+    [
+        (["orders.invoce"], [], "There is no rule 'orders.invoce'. Did you mean 'orders.invoice'?"),
+        (["zzz"], [], "`reconcile rules` lists them."),
+        ([], ["tag:mony"], "There is no tag 'mony'. Did you mean 'money'?"),
+        ([], ["owner:biling"], "Did you mean 'billing'?"),
+        ([], ["model:shop.Ordr"], "Did you mean 'shop.Order'?"),
+    ],
+)
+def test_an_unknown_name_names_the_nearest(names, selectors, said):
+    with pytest.raises(UnknownNameError) as raised:
+        select(valid_rules(), names, selectors)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("selector", ["money", "team:x"])
+def test_a_selector_of_another_kind_is_refused(selector):
+    with pytest.raises(UsageError, match="is none of tag:NAME"):
+        select(valid_rules(), (), [selector])
+
+
+def test_selecting_nothing_is_an_error():
+    with pytest.raises(UsageError, match="No rule matches"):
+        select(valid_rules(), ["orders.invoice"], ["model:shop.Item"])
