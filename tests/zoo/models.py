@@ -156,6 +156,24 @@ class Node(models.Model):
     size = models.IntegerField(default=0)
 
 
+class Task(models.Model):
+    """Refers to others of its kind by two keys."""
+
+    after = models.ForeignKey("self", null=True, on_delete=models.CASCADE, related_name="followers")
+    part_of = models.ForeignKey("self", null=True, on_delete=models.CASCADE, related_name="parts")
+    rank = models.IntegerField(default=0)
+    height = models.IntegerField(default=0)
+    in_scope = models.BooleanField(default=True)
+
+
+class Region(models.Model):
+    """Its key is text, which a database may compare by folding case."""
+
+    code = models.CharField(max_length=10, primary_key=True)
+    inside = models.ForeignKey("self", null=True, on_delete=models.CASCADE, related_name="parts")
+    depth = models.IntegerField(default=0)
+
+
 class Staff(models.Model):
     """Its chief is found by a code that is not the key."""
 

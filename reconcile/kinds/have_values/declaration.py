@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from django.db.models import F, Field, FilteredRelation, Model, Q
+from django.db.models import F, Field, FilteredRelation, Model, Q, QuerySet, Subquery
 
 from reconcile.core.declaration import as_expression, column_faults, expression_faults, field_named
 from reconcile.core.drift import STALE, Guarantee, Tally
@@ -21,14 +21,21 @@ from reconcile.core.scopes import EVERYTHING, Scope
 from reconcile.core.wording import in_words
 from reconcile.db.columns import concrete_model
 from reconcile.db.comparisons import AsStored, any_differs, overflows
-from reconcile.db.django_compat import LOOKUP_SEP, shape_of
-from reconcile.db.expressions import Column, joins_whole, names_in, pin_clock
+from reconcile.db.django_compat import LOOKUP_SEP, Query, shape_of
+from reconcile.db.expressions import (
+    Column,
+    columns_read_of_others,
+    joins_whole,
+    names_in,
+    nodes_in,
+    pin_clock,
+)
 from reconcile.db.statements import KEY, WANTED
 from reconcile.errors import Fault
 from reconcile.kinds.base import Effect
 from reconcile.kinds.have_row.link import link_terms
 from reconcile.kinds.have_values.python_finder import python_finder
-from reconcile.kinds.have_values.trees import level_faults, levels
+from reconcile.kinds.have_values.trees import Reads, level_columns, level_faults, levels
 from reconcile.kinds.values.aggregates import JOINED, aggregate_form, joined_relation
 from reconcile.kinds.values.base import DerivedValue
 from reconcile.kinds.values.from_python import FromPython, needs_python, python_value_faults, written_fields
@@ -126,8 +133,7 @@ class HaveValues(Effect):
                     "reconcile.E012", f"HaveValues: {name!r} is the primary key.", "A key is never repaired."
                 )
             yield from self._value_faults(model, field, value, f"HaveValues({name}=…)")
-        written = written_fields(model, iter(self.columns))
-        yield from level_faults(model, written, self._paths(), "HaveValues")
+        yield from level_faults(model, self._reads(model), "HaveValues")
 
     def _own_faults(self, model: type[Model], written: set[str]) -> Iterator[Fault]:
         """Rows of the same model, asked for what the rule writes: there is no telling which must be first."""
@@ -167,6 +173,17 @@ class HaveValues(Effect):
             (concrete_model(model), field.attname) for field in written_fields(model, iter(self.columns))
         )
 
+    def reads_of_others(self, every: QuerySet[Any]) -> frozenset[Column]:
+        """Without those that a path of one step reads: their order is that of levels, and needs no rounds."""
+        found = super().reads_of_others(every)
+        values = map(without_tolerance, self.columns.values())
+        elsewhere = (DerivedValue, Query, QuerySet, Subquery)
+        if any(isinstance(node, elsewhere) for each in values for node in nodes_in(each)):
+            return found
+        by_level = level_columns(every.model, self._reads(every.model))
+        in_order = {(concrete_model(every.model), attname) for attname in by_level}
+        return found - in_order | columns_read_of_others(every)
+
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """One: the stale records."""
         by_python, columns = self._split_by_python(source.model)
@@ -194,7 +211,7 @@ class HaveValues(Effect):
             drift=STALE, model=source.model, in_windows=not whole, find=find, window=window_size(source, values),
             correction=Correction(model=source.model, fields=fields, wanted=wanted, own=True),
             tally_all=self._tally(source, differs) if whole else None,
-            levels=levels(source.model, fields, self._paths(), find), overflow=overflow,
+            levels=levels(source, self._reads(source.model), find), overflow=overflow,
             starts=self._starts(source, given, find),
         )  # fmt: skip
         return (finder,)
@@ -224,14 +241,13 @@ class HaveValues(Effect):
 
         return starts
 
-    def _paths(self) -> Iterator[str]:
-        """The paths that the values read."""
-        for value in self.columns.values():
-            if isinstance(value, FromPython):
-                reads = value.reads if is_list(value.reads) else ()
-                yield from (path for path in reads if isinstance(path, str))
-            else:
-                yield from names_in(without_tolerance(value))
+    def _reads(self, model: type[Model]) -> Reads:
+        """For each column the paths that its value reads."""
+        reads: dict[Field[Any, Any], list[str]] = {}
+        for name, value in self.columns.items():
+            for field in written_fields(model, iter([name])):
+                reads.setdefault(field, []).extend(_paths_of(value))
+        return reads
 
     def _split_by_python(self, model: type[Model]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The columns whose values only Python can compute, and the others."""
@@ -253,8 +269,7 @@ class HaveValues(Effect):
         finder = python_finder(
             source, by_python, beside=fields, select_expected=select_expected, differing=differing
         )
-        written = written_fields(source.model, iter(self.columns))
-        return replace(finder, levels=levels(source.model, written, self._paths(), finder.find))
+        return replace(finder, levels=levels(source, self._reads(source.model), finder.find))
 
     def _values(self, model: type[Model]) -> dict[Field[Any, Any], Any]:
         return link_terms(model, self.columns)
@@ -270,6 +285,13 @@ class HaveValues(Effect):
         }
         with_values: Rows = rows.alias(**wanted) if alias else rows.annotate(**wanted)
         return with_values
+
+
+def _paths_of(value: Any) -> Iterator[str]:
+    if isinstance(value, FromPython):
+        reads = value.reads if is_list(value.reads) else ()
+        return (path for path in reads if isinstance(path, str))
+    return names_in(without_tolerance(value))
 
 
 def _wanted_column(field: Field[Any, Any]) -> F:

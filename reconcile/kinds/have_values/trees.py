@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist
-from django.db.models import Exists, F, Field, ForeignKey, Model, OuterRef
+from django.db.models import Exists, Field, ForeignKey, Model, OuterRef, Subquery
 
-from reconcile.core.finder import Levels, Rows
+from reconcile.core.finder import Levels, Rows, Source
 from reconcile.core.scopes import EVERYTHING, Scope, blocks
 from reconcile.db.columns import concrete_model
-from reconcile.db.comparisons import Same
 from reconcile.db.django_compat import LOOKUP_SEP, ManyToOneRel, referred_field
 from reconcile.errors import Fault
 
-__all__ = ["level_faults", "levels"]
+__all__ = ["Reads", "level_columns", "level_faults", "levels"]
+
+Reads = Mapping["Field[Any, Any]", Sequence[str]]
+"""For each written column the paths that its value reads."""
+
+Node = tuple[Any, str]
+"""A column of a record, by the record's key: what is computed from others of its kind."""
+
+_ABOVE = "reconcile_above"
 
 
 @dataclass(frozen=True)
 class _Step:
     """One step from a record to those that it is computed from: the column there, and the one here that it equals.
 
-    key: the foreign key, which is one of the two.
+    path: how the rule names it. key: the foreign key, which is one of the two.
     """
 
     path: str
@@ -31,87 +41,190 @@ class _Step:
     here: Field[Any, Any]
     key: ForeignKey[Any, Any]
 
+    @property
+    def up(self) -> bool:
+        """Whether it leads from the row that refers to the one that is referred to."""
+        return self.key is self.here
 
-def levels(
-    model: type[Model],
-    written: Iterable[Field[Any, Any]],
-    paths: Iterable[str],
-    find: Callable[[Scope], Rows],
-) -> Levels | None:
+
+@dataclass(frozen=True)
+class _Edge:
+    """A column of a record is computed from a column of other records, or of the record itself if there is no `key`.
+
+    up: the others are those that the record refers to, and not those that refer to it.
+    """
+
+    computed: str
+    read: str
+    key: ForeignKey[Any, Any] | None
+    up: bool
+
+    def flipped(self) -> _Edge:
+        return _Edge(self.read, self.computed, self.key, not self.up)
+
+
+def levels(source: Source, reads: Reads, find: Callable[[Scope], Rows]) -> Levels | None:
     """How the records depend on each other, where an expression reads a written column of other records; else None."""
-    steps = {
-        path: step for path in _paths_to_written(model, set(written), paths) if (step := _step(model, path))
-    }
+    steps = {step.path: step for _, step, _ in _steps(source.model, reads)}
     if not steps:
         return None
 
     def ready(scope: Scope) -> Rows:
         rows = find(scope)
         for step in steps.values():
-            sources = find(EVERYTHING).filter(
-                Same(F(step.there.attname), OuterRef(step.here.attname), field=step.there)
-            )
+            # As the JOIN compares them by which the value is read: that of the database.
+            sources = find(EVERYTHING).filter(**{step.there.attname: OuterRef(step.here.attname)})
             rows = rows.filter(~Exists(sources))
         return rows
 
     def sources(key: Any) -> Rows:
         found: Rows = find(EVERYTHING).none()
         for step in steps.values():
-            here = model._base_manager.using(found.db).filter(pk=key).values(step.here.attname)
+            here = source.model._base_manager.using(found.db).filter(pk=key).values(step.here.attname)
             found = found | find(EVERYTHING).filter(**{f"{step.there.attname}__in": here})
         return found
 
-    def circles(keys: Sequence[Any], apart: set[Any]) -> Mapping[Any, Sequence[Any]]:
-        by = {step.key for step in steps.values()}
-        rows = model._base_manager.using(find(EVERYTHING).db)
-        return _circles(rows, by.pop(), keys, apart) if len(by) == 1 else {}
+    edges = _edges(source.model, reads)
 
-    path = ", ".join(sorted({step.path for step in steps.values()}))
-    return Levels(ready=ready, sources=sources, circles=circles, path=path)
+    def circles(keys: Sequence[Any], apart: set[Any]) -> Mapping[Any, Sequence[Any]]:
+        return _circles(source.records_of_any_age(EVERYTHING), edges, keys, apart)
+
+    return Levels(ready=ready, sources=sources, circles=circles, path=", ".join(sorted(steps)))
+
+
+def level_columns(model: type[Model], reads: Reads) -> frozenset[str]:
+    """The columns, by attname, that the values read in other records by a path of one step: the order of levels sees to them."""
+    return frozenset(read.attname for _, _, read in _steps(model, reads))
+
+
+def _steps(model: type[Model], reads: Reads) -> Iterator[tuple[Field[Any, Any], _Step, Field[Any, Any]]]:
+    """Each step by which a written column is computed from a written column of other records: the column, the step, the column read."""
+    named = {name: field for field in reads for name in (field.name, field.attname)}
+    for computed, paths in reads.items():
+        for path in _paths_to_written(model, reads, paths):
+            if step := _step(model, path):
+                yield computed, step, named[path.rpartition(LOOKUP_SEP)[2]]
+
+
+def _edges(model: type[Model], reads: Reads) -> Sequence[_Edge]:
+    """All ways from a column to those that it is computed from. If each leads to the rows that refer, all of them backwards.
+
+    A circle is the same in both directions, and a row refers to one, but may be referred to by many.
+    """
+    edges = {_Edge(one.attname, read.attname, step.key, step.up) for one, step, read in _steps(model, reads)}
+    own = {
+        _Edge(one.attname, read.attname, None, up=True)
+        for one, paths in reads.items()
+        for read in reads
+        if read is not one and {read.name, read.attname} & {*paths}
+    }
+    if not any(edge.up for edge in edges):
+        return [edge.flipped() for edge in edges | own]
+    return [*edges, *own]
 
 
 def _circles(
-    rows: Rows, key: ForeignKey[Any, Any], keys: Sequence[Any], apart: set[Any]
+    rows: Rows, edges: Sequence[_Edge], keys: Sequence[Any], apart: set[Any]
 ) -> dict[Any, Sequence[Any]]:
-    """Those of the records that come back to themselves by the foreign key, each with its circle.
+    """Those of the records of `keys` that are computed from themselves in the end, each with its circle.
 
-    A circle is the same in both directions, so the key is followed also where values come from the rows that refer by it. One
-    statement for each level above the records, up to those `apart`, which are in no circle; what it passes is added to them.
+    One statement for each edge and each level above the records, up to the columns `apart`, which are in no circle; those that it
+    passes are added to them.
     """
-    above: dict[Any, Any] = {}
-    ahead = {*keys} - apart
+    graph: dict[Node, list[Node]] = {}
+    columns = {name for edge in edges for name in (edge.computed, edge.read)}
+    ahead = {(key, column) for key in keys for column in columns} - apart
     while ahead:
-        for block in blocks(ahead):
-            above |= dict.fromkeys(block)
-            above |= dict(rows.filter(pk__in=block).order_by().values_list("pk", f"{key.name}__pk"))
-        ahead = {above[each] for each in ahead} - above.keys() - {None} - apart
-    found = {each: way for circle in _circles_in(above, apart) for each, way in circle.items()}
-    apart |= above.keys() - found.keys()
-    return {each: found[each] for each in keys if each in found}
+        graph |= {node: [] for node in ahead}
+        for edge in edges:
+            for here, there in _followed(
+                rows, edge, [key for key, column in ahead if column == edge.computed]
+            ):
+                graph[here, edge.computed].append((there, edge.read))
+        ahead = {above for node in ahead for above in graph[node]} - graph.keys() - apart
+    found: dict[Any, Sequence[Any]] = {}
+    for circle in _circles_in(graph):
+        found |= _ways(circle)
+    apart |= {node for node in graph if node[0] not in found}
+    return {key: found[key] for key in keys if key in found}
 
 
-def _circles_in(above: Mapping[Any, Any], apart: set[Any]) -> Iterator[dict[Any, Sequence[Any]]]:
-    """Each circle of a mapping from records to those above them: its records, each with the way from it back to it."""
-    passed = {None, *apart}
-    for start in above:
-        # A dictionary, for its order and for the places in it.
-        way: dict[Any, int] = {}
-        at = start
-        while at not in passed:
-            passed.add(at)
-            way[at] = len(way)
-            at = above[at]
-        if at in way:
-            circle = [*way][way[at] :]
-            yield {each: [*circle[place:], *circle[:place], each] for place, each in enumerate(circle)}
+def _followed(rows: Rows, edge: _Edge, keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Each of the keys with each key to which the edge leads. Only among `rows`: what the rule doesn't write stays as it is."""
+    if edge.key is None:
+        yield from ((key, key) for key in keys)
+        return
+    referred = referred_field(edge.key).attname
+    # The key itself and not the column that refers: where the database folds case, they may be spelt differently.
+    above = Subquery(rows.filter(**{referred: OuterRef(edge.key.attname)}).values("pk")[:1])
+    for block in blocks(keys):
+        scope: dict[str, Any] = {"pk__in": block}
+        if not edge.up:
+            scope = {f"{edge.key.attname}__in": rows.filter(pk__in=block).values(referred)}
+        pairs = rows.filter(**scope).annotate(**{_ABOVE: above}).values_list("pk", _ABOVE)
+        yield from (pair if edge.up else pair[::-1] for pair in pairs if None not in pair)
 
 
-def level_faults(
-    model: type[Model], written: Iterable[Field[Any, Any]], paths: Iterable[str], where: str
-) -> Iterator[Fault]:
+def _circles_in(graph: Mapping[Node, Sequence[Node]]) -> Iterator[Sequence[Node]]:
+    """Circles of the graph, so that each node that comes back to itself is in at least one."""
+    left = _tangled(graph)
+    backwards: dict[Node, list[Node]] = {node: [] for node in left}
+    for node in left:
+        for above in graph[node]:
+            if above in left:
+                backwards[above].append(node)
+    left = _tangled(backwards)
+    passed: set[Node] = set()
+    for node in left:
+        if node not in passed and (circle := _way_back(node, graph, left)):
+            passed |= {*circle}
+            yield circle
+
+
+def _tangled(graph: Mapping[Node, Sequence[Node]]) -> set[Node]:
+    """The nodes that have no place in an order: those of circles, and those that lead to one."""
+    order = TopologicalSorter(graph)
+    with suppress(CycleError):
+        order.prepare()
+    ordered: set[Node] = set()
+    while ready := order.get_ready():
+        ordered.update(ready)
+        order.done(*ready)
+    return graph.keys() - ordered
+
+
+def _way_back(start: Node, graph: Mapping[Node, Sequence[Node]], within: set[Node]) -> Sequence[Node]:
+    """The shortest way from the node back to it, without its second coming; empty if there is none."""
+    came: dict[Node, Node] = {}
+    ahead = [start]
+    while ahead and start not in came:
+        further = []
+        for node in ahead:
+            for above in graph[node]:
+                if above in within and above not in came:
+                    came[above] = node
+                    further.append(above)
+        ahead = further
+    if start not in came:
+        return []
+    way = [came[start]]
+    while way[-1] != start:
+        way.append(came[way[-1]])
+    return way[::-1]
+
+
+def _ways(circle: Sequence[Node]) -> dict[Any, Sequence[Any]]:
+    """For each record of the circle the way from it back to it, by keys."""
+    keys = [circle[0][0], *(there[0] for here, there in pairwise(circle) if here[0] != there[0])]
+    if len(keys) > 1 and keys[-1] == keys[0]:
+        keys.pop()
+    return {key: [*keys[place:], *keys[:place], key] for place, key in enumerate(keys)}
+
+
+def level_faults(model: type[Model], reads: Reads, where: str) -> Iterator[Fault]:
     """A fault for each path that comes back to a written column by a way on which nothing can be first."""
     steps: set[_Step] = set()
-    for path in _paths_to_written(model, set(written), paths):
+    for path in _paths_to_written(model, reads, (path for paths in reads.values() for path in paths)):
         step = _step(model, path)
         if step is not None:
             steps.add(step)
@@ -131,7 +244,7 @@ def level_faults(
 
 
 def _paths_to_written(
-    model: type[Model], written: set[Field[Any, Any]], paths: Iterable[str]
+    model: type[Model], written: Iterable[Field[Any, Any]], paths: Iterable[str]
 ) -> Iterator[str]:
     """The paths of more than one part that end at a written column of the same model."""
     names = {name for field in written for name in (field.name, field.attname)}
