@@ -17,6 +17,7 @@ from django.db.models import Field, Model
 from reconcile.db.columns import concrete_model
 
 __all__ = [
+    "ForeignKeyInto",
     "Schema",
     "Table",
     "UniqueIndex",
@@ -63,16 +64,32 @@ class Table:
     partitioned: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignKeyInto:
+    """A foreign key that the database checks, seen from the table that it refers to.
+
+    table: the table that refers, as a statement names it. columns: the names of its columns; referred: of those that they equal.
+    acts: what a DELETE does to the rows that refer, such as `CASCADE`; empty if it is refused.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    referred: tuple[str, ...]
+    acts: str = ""
+
+
 @dataclass(kw_only=True)
 class Schema:
-    """The tables of one database. `read` reads one by its name; each is read when it is first asked for.
+    """The tables of one database. `read` reads one by its name, `read_keys_into` the keys that refer to it; each once, when it is asked for.
 
     lacking: a sentence for each constraint that a model declares, that somebody asked for, and that the database lacks.
     """
 
     using: str
     read: Callable[[str], Table | None]
+    read_keys_into: Callable[[str], tuple[ForeignKeyInto, ...]]
     tables: dict[str, Table | None] = field(default_factory=dict)
+    keys_into: dict[str, tuple[ForeignKeyInto, ...]] = field(default_factory=dict)
     lacking: dict[str, None] = field(default_factory=dict)
 
     def miss(self, model: type[Model], what: str) -> None:
@@ -86,6 +103,13 @@ class Schema:
         if name not in self.tables:
             self.tables[name] = self.read(name)
         return self.tables[name]
+
+    def foreign_keys_into(self, model: type[Model]) -> tuple[ForeignKeyInto, ...]:
+        """The foreign keys that refer to the table of `model`, whoever has made them."""
+        name = concrete_model(model)._meta.db_table
+        if name not in self.keys_into:
+            self.keys_into[name] = self.read_keys_into(name)
+        return self.keys_into[name]
 
 
 _SCHEMAS: ContextVar[tuple[Schema, ...]] = ContextVar("reconcile_schemas", default=())

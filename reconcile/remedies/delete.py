@@ -13,9 +13,11 @@ from reconcile.core.drift import EXTRA, Drift
 from reconcile.core.finder import Finder, Rows
 from reconcile.core.row_locks import lock_alike, lock_survivors
 from reconcile.core.scopes import Keys
+from reconcile.db.columns import concrete_model
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import raw_delete
 from reconcile.db.expressions import Column, columns_of
+from reconcile.db.schema import ForeignKeyInto
 from reconcile.db.text_keys import AsText, SameText
 from reconcile.errors import ChunkConflictError, Fault
 from reconcile.remedies.base import Journal, Remedy, WriteResult
@@ -33,7 +35,8 @@ class Delete(Remedy):
     A row that another row refers to is not deleted, whatever on_delete says: it is set aside with a reason that
     names the model, so nothing cascades. Only a foreign key with DO_NOTHING is passed over, if it has no constraint or
     its model is unmanaged, as that of a view is.
-    Three statements, one for each column that refers to the rows, one more where generic foreign keys do; three
+    What refers by a foreign key that the database alone has counts, too.
+    Three statements, one for each column that refers to the rows, one more where generic foreign keys do, one for the catalogue; three
     more where the rows drift because of another, which is locked, too; two
     where they are beyond a number of rows, of which the first are.
     """
@@ -67,6 +70,7 @@ def delete_rows(model: type[Model], keys: Sequence[Any], journal: Journal, *, us
     """Journal and delete locked rows. Returns their number. Two or three statements."""
     if not keys:
         return 0
+    _refuse_actions(model, Keys(keys), using=using)
     rows = model._base_manager.using(using).filter(Keys(keys).on("pk"))
     recorded = journal.record_deletes(model, rows)
     try:
@@ -80,6 +84,19 @@ def delete_rows(model: type[Model], keys: Sequence[Any], journal: Journal, *, us
     if recorded != deleted:
         raise ChunkConflictError(f"{model._meta.label}: of {recorded} rows {deleted} were deleted.")
     return deleted
+
+
+def _refuse_actions(model: type[Model], keys: Keys, *, using: str) -> None:
+    """Raise ChunkConflictError if the database would write other rows along with the DELETE. One statement for each key that acts."""
+    referring = Referring(model=concrete_model(model), all=(), kinds=frozenset(), using=using)
+    for each in referring.acting:
+        if referring.referred_by(each, keys, leaving=True):
+            raise ChunkConflictError(f"{model._meta.label}: {_why_referred(each)}")
+
+
+def _why_referred(key: ForeignKeyInto) -> str:
+    does = f" A DELETE would write these rows, too ({key.acts})." if key.acts else ""
+    return f"Rows of the table {key.table} refer to it by {', '.join(key.columns)}.{does} Delete them first, or leave this one."
 
 
 def referred_rows(
@@ -97,6 +114,9 @@ def referred_rows(
     if not keys.values:
         return
     references = Referring.to(model, using)
+    for foreign_key in references.undeclared:
+        for key in references.referred_by(foreign_key, keys):
+            yield key, _why_referred(foreign_key)
     for each in references.all:
         # What refers to the row in a parent's table may stay: that one isn't deleted.
         if each.binding and each.target.model is references.model:

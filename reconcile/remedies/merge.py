@@ -326,6 +326,7 @@ class Merge(Remedy):
         referring = Referring.to(finder.model, using) if groups else None
         repointings = examine_references(referring, groups) if referring else []
         refused = {survivor: why for each in reversed(repointings) for survivor, why in each.refused.items()}
+        refused |= _referred_from_elsewhere(referring, groups) if referring else {}
         busy = {survivor for each in repointings for survivor in each.busy} - {*refused}
         busy |= _unseen(finder, groups)
         left = {other: stays for other, stays in groups.items() if stays not in busy and stays not in refused}
@@ -342,6 +343,17 @@ class Merge(Remedy):
             refused={key: refused[groups[key]] for key in keys.values if groups.get(key) in refused},
             keys=[key for key in keys.values if key in left],
         )
+
+
+def _referred_from_elsewhere(referring: Referring, groups: Mapping[Any, Any]) -> dict[Any, str]:
+    """The survivors of groups with a row that a table refers to which no model declares, so that nothing can be repointed."""
+    return {
+        groups[
+            key
+        ]: f"Rows of the table {each.table}, which no model declares, refer to {key} by {', '.join(each.columns)}."
+        for each in referring.undeclared
+        for key in referring.referred_by(each, Keys([*groups]))
+    }
 
 
 def _unseen(finder: Finder, groups: Mapping[Any, Any]) -> set[Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
+from django.db import connections
 from django.db.models import DO_NOTHING, F, Field, ForeignKey, Model, Q
 
 from reconcile.core.declaration import field_named
@@ -15,13 +17,17 @@ from reconcile.core.finder import Rows
 from reconcile.core.scopes import Keys
 from reconcile.db.columns import INTEGERS, concrete_model, stored_field
 from reconcile.db.comparisons import Among
+from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import (
     generic_relation_columns,
     is_migrated,
     parents_of,
     private_fields,
+    quoter,
     referred_field,
 )
+from reconcile.db.foreign_keys import ReferredBy
+from reconcile.db.schema import ForeignKeyInto
 from reconcile.errors import Fault
 
 __all__ = ["Reference", "Referring", "deletion_faults", "references_to"]
@@ -71,6 +77,29 @@ class Referring:
         return cls(
             model=model, all=found, kinds=_kinds(model, using) if generic else frozenset(), using=using
         )
+
+    @cached_property
+    def undeclared(self) -> Sequence[ForeignKeyInto]:
+        """The foreign keys that the database has and that no model declares. One statement, at most."""
+        quote = quoter(connections[self.using])
+        declared = {
+            (quote(each.model._meta.db_table), (each.column.column,)) for each in self.all if each.binding
+        }
+        keys = dialect_of(self.using).foreign_keys_into(self.model)
+        return [each for each in keys if (each.table, each.columns) not in declared]
+
+    @cached_property
+    def acting(self) -> Sequence[ForeignKeyInto]:
+        """The foreign keys by which a DELETE of a row would write others, whoever declares them. One statement, at most."""
+        return [each for each in dialect_of(self.using).foreign_keys_into(self.model) if each.acts]
+
+    def referred_by(self, key: ForeignKeyInto, keys: Keys, *, leaving: bool = False) -> Sequence[Any]:
+        """Those of the keys whose rows a row refers to by the foreign key; `leaving`: without rows of `keys`. One statement."""
+        rows = self.model._base_manager.using(self.using).filter(keys.on("pk")).order_by()
+        options = self.model._meta
+        own = leaving and key.table == quoter(connections[self.using])(options.db_table)
+        found = rows.filter(ReferredBy(key, own_key=options.pk.column or "", but_for=rows if own else None))
+        return list(found.values_list("pk", flat=True))
 
     def by_model(self) -> Mapping[type[Model], Sequence[Reference]]:
         """The references of each model that refers."""

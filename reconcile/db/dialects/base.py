@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError, transaction
 from django.db.models import Field, Index, Model, QuerySet
 
-from reconcile.db.django_compat import BaseDatabaseWrapper, index_sql
-from reconcile.db.schema import Schema, Table, use_schema
+from reconcile.db.columns import concrete_model
+from reconcile.db.django_compat import BaseDatabaseWrapper, index_sql, quoter
+from reconcile.db.schema import ForeignKeyInto, Schema, Table, current_schema, use_schema
 from reconcile.errors import ChunkConflictError, Refusal
 
 __all__ = ["LOCK_TIMEOUT_MS", "STATEMENT_TIMEOUT_MS", "Dialect", "Failure"]
@@ -256,8 +259,39 @@ class Dialect:
     @contextmanager
     def read_schema(self) -> Iterator[Schema]:
         """While this lasts, constraints count where the database has them; each table is read once, when it is asked for."""
-        with use_schema(Schema(using=self.connection.alias, read=self.read_table)) as schema:
+        schema = Schema(
+            using=self.connection.alias, read=self.read_table, read_keys_into=self.read_foreign_keys_into
+        )
+        with use_schema(schema):
             yield schema
+
+    def foreign_keys_into(self, model: type[Model]) -> tuple[ForeignKeyInto, ...]:
+        """The foreign keys that refer to the model's table, whoever has made them. One statement; none if the schema in use knows them."""
+        if (schema := current_schema(self.connection.alias)) is not None:
+            return schema.foreign_keys_into(model)
+        return self.read_foreign_keys_into(concrete_model(model)._meta.db_table)
+
+    def read_foreign_keys_into(self, name: str) -> tuple[ForeignKeyInto, ...]:
+        """Those that refer to the table of this name. One statement."""
+        raise NotImplementedError
+
+    def _foreign_keys_by(self, sql: str, name: str) -> tuple[ForeignKeyInto, ...]:
+        """The keys that the statement reads, a row for each column: the key, schema, table, column, column referred to, ON DELETE."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, [name])
+            rows = cursor.fetchall()
+        quote = quoter(self.connection)
+        return tuple(
+            ForeignKeyInto(
+                table=".".join(map(quote, filter(None, (schema, table)))),
+                columns=tuple(column for *_, column, _, _ in parts),
+                referred=tuple(referred for *_, referred, _ in parts),
+                acts="" if acts in {"NO ACTION", "RESTRICT"} else acts,
+            )
+            for (_, schema, table, acts), parts in (
+                (key, [*rows]) for key, rows in groupby(rows, key=itemgetter(0, 1, 2, 5))
+            )
+        )
 
     def read_table(self, name: str) -> Table | None:
         """The table of this name with its valid unique indexes; None if there is none. At most two statements."""

@@ -20,7 +20,7 @@ from reconcile.db.django_compat import (
     quoter,
     stand_in_for_server,
 )
-from reconcile.db.schema import Table, UniqueIndex
+from reconcile.db.schema import ForeignKeyInto, Table, UniqueIndex
 from reconcile.errors import EvaluationError, Refusal
 
 __all__ = ["MySQL"]
@@ -87,6 +87,13 @@ ORDER BY s.INDEX_NAME, s.SEQ_IN_INDEX
 _FOREIGN_KEYS = """SELECT MIN(COLUMN_NAME) FROM information_schema.KEY_COLUMN_USAGE
 WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s AND REFERENCED_TABLE_NAME IS NOT NULL
 GROUP BY CONSTRAINT_NAME HAVING COUNT(*) = 1
+"""
+
+_KEYS_INTO = """SELECT k.CONSTRAINT_NAME, NULLIF(k.TABLE_SCHEMA, DATABASE()), k.TABLE_NAME, k.COLUMN_NAME, k.REFERENCED_COLUMN_NAME, r.DELETE_RULE
+FROM information_schema.REFERENTIAL_CONSTRAINTS r JOIN information_schema.KEY_COLUMN_USAGE k
+ON k.CONSTRAINT_SCHEMA = r.CONSTRAINT_SCHEMA AND k.CONSTRAINT_NAME = r.CONSTRAINT_NAME AND k.TABLE_NAME = r.TABLE_NAME
+WHERE r.UNIQUE_CONSTRAINT_SCHEMA = DATABASE() AND r.REFERENCED_TABLE_NAME = %s AND k.REFERENCED_COLUMN_NAME IS NOT NULL
+ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION
 """
 
 _NO_TIME_ZONES = Refusal(
@@ -220,6 +227,10 @@ class MySQL(Dialect):
     def row_word(self) -> str:
         """MySQL's, from 8.0.19."""
         return "" if self._is_mariadb else "ROW"
+
+    def read_foreign_keys_into(self, name: str) -> tuple[ForeignKeyInto, ...]:
+        """One statement. A key of a table that this user has no right to isn't listed."""
+        return self._foreign_keys_by(_KEYS_INTO, name)
 
     def read_table(self, name: str) -> Table | None:
         """Two statements. There is no condition, and no deferral."""

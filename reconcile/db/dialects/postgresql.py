@@ -22,7 +22,7 @@ from reconcile.db.django_compat import (
     quoter,
     stand_in_for_server,
 )
-from reconcile.db.schema import Table, UniqueIndex
+from reconcile.db.schema import ForeignKeyInto, Table, UniqueIndex
 from reconcile.db.uniques import may_be_deferrable
 from reconcile.errors import ChunkConflictError, EvaluationError
 
@@ -78,9 +78,16 @@ SELECT reltuples, pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_re
 MUCH, MUCH_OF_IT = 1_000, 0.1
 """Rows, and the part of a table, after which the server's statistics mislead it."""
 
-_CASCADES = """
-SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(%s) AND confdeltype IN ('c', 'n', 'd'))
+_KEYS_INTO = """SELECT f.oid, CASE WHEN pg_table_is_visible(c.oid) THEN '' ELSE n.nspname END, c.relname, here.attname, there.attname,
+       CASE f.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' ELSE 'NO ACTION' END
+FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN UNNEST(f.conkey, f.confkey) WITH ORDINALITY AS k (here, there, place)
+JOIN pg_attribute here ON here.attrelid = f.conrelid AND here.attnum = k.here
+JOIN pg_attribute there ON there.attrelid = f.confrelid AND there.attnum = k.there
+WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid = to_regclass(%s)
+ORDER BY f.oid, k.place
 """
+"""Without those that a partition has from its table."""
 
 _TAKEN = frozenset({"23505", "23P01"})
 """Unique and exclusion violation."""
@@ -297,9 +304,7 @@ class PostgreSQL(Dialect):
 
     def cascades(self, model: type[Model]) -> bool:
         """Where a foreign key has an ON DELETE of its own, which Django makes for DB_CASCADE, and people by hand. One statement."""
-        with self.connection.cursor() as cursor:
-            cursor.execute(_CASCADES, [quoter(self.connection)(model._meta.db_table)])
-            return bool(cursor.fetchone()[0])
+        return any(each.acts for each in self.foreign_keys_into(model))
 
     def _waiting_lock(self, rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
         return rows.select_for_update(no_key=True)
@@ -403,6 +408,10 @@ class PostgreSQL(Dialect):
             "is missing from what is hidden. Connect with a role that has BYPASSRLS; or set "
             'RECONCILE["ROW_SECURITY"] = "filtered" to check what the role sees: nothing is deleted then.'
         )
+
+    def read_foreign_keys_into(self, name: str) -> tuple[ForeignKeyInto, ...]:
+        """One statement."""
+        return self._foreign_keys_by(_KEYS_INTO, quoter(self.connection)(name))
 
     def read_table(self, name: str) -> Table | None:
         """One statement."""

@@ -10,7 +10,7 @@ from django.db import Error
 
 from reconcile.db.dialects.base import Dialect, Failure
 from reconcile.db.django_compat import begin_mode
-from reconcile.db.schema import Table, UniqueIndex
+from reconcile.db.schema import ForeignKeyInto, Table, UniqueIndex
 
 __all__ = ["SQLite"]
 
@@ -44,6 +44,12 @@ UNION ALL SELECT 'trigger', NULL, 0, NULL FROM sqlite_master WHERE type = 'trigg
 UNION ALL SELECT 'foreign key', CAST(id AS TEXT), 0, "from" FROM pragma_foreign_key_list(%s)
 """
 
+_KEYS_INTO = """SELECT f.id, '', m.name, f."from", COALESCE(f."to", p.name), f.on_delete
+FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f ON f."table" = %s COLLATE NOCASE
+LEFT JOIN pragma_table_info(f."table") p ON f."to" IS NULL AND p.pk = f.seq + 1
+WHERE m.type = 'table' ORDER BY m.name, f.id, f.seq
+"""
+
 _PRIMARY = 0xFF
 """The bits of an extended code that are the code."""
 
@@ -75,6 +81,10 @@ class SQLite(Dialect):
             cursor.execute("PRAGMA data_version")
             (version,) = cursor.fetchone()
         return mark not in {0, version}, version
+
+    def read_foreign_keys_into(self, name: str) -> tuple[ForeignKeyInto, ...]:
+        """One statement, over the keys of all tables."""
+        return self._foreign_keys_by(_KEYS_INTO, name)
 
     def read_table(self, name: str) -> Table | None:
         """One statement. An integer that is the primary key has no index; it is the row's own number."""
