@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from django.db.models import Count, Field, Model, Q, QuerySet
+from django.db.models import BooleanField, Count, ExpressionWrapper, Field, Model, Q, QuerySet
 
 from reconcile.core.drift import STALE, Drift, Tally
 from reconcile.core.scopes import EVERYTHING, Keys, Scope, Window
@@ -249,14 +249,14 @@ class Finder:
         if self.correction is not None:
             yield self.correction.wanted(EVERYTHING)
 
-    def count_and_sample(self, scope: Scope, samples: int) -> tuple[int, Sequence[Any]]:
-        """Count the drifted rows in scope, and read the first `samples` keys. One statement, or two."""
+    def count_and_sample(self, scope: Scope, samples: int) -> tuple[int, int, Sequence[Any]]:
+        """Count as `count_with_overflow` does, and read the first `samples` keys. One statement, or two."""
         if self.keys_from_python is not None:
             keys = self.keys_from_python(scope)
             first = list(islice(keys, samples))
-            return len(first) + sum(1 for _ in keys), first
-        number = self.count(scope)
-        return number, self.sample(scope, samples) if number and samples else ()
+            return len(first) + sum(1 for _ in keys), 0, first
+        number, large = self.count_with_overflow(scope)
+        return number, large, self.sample(scope, samples) if number and samples else ()
 
     def sample(self, scope: Scope, limit: int) -> Sequence[Any]:
         """The first keys in scope that a person should look at: where a discrepancy starts, if it goes on. One statement."""
@@ -270,9 +270,27 @@ class Finder:
             return sum(1 for _ in self.keys_from_python(scope))
         return self.count_rows(scope) if self.count_rows else self.find(scope).count()
 
-    def count_overflowing(self, scope: Scope) -> int:
-        """Count the drifted rows in scope whose expected values don't fit their columns. One statement; none if they always do."""
-        return self.find(scope).filter(self.overflow.condition).count() if self.overflow else 0
+    def count_with_overflow(self, scope: Scope) -> tuple[int, int]:
+        """Count the drifted rows in scope, and those of them whose expected values don't fit their columns. As many statements as `count`."""
+        if self.overflow is None:
+            return self.count(scope), 0
+        found = self._with_overflow(scope, self.overflow).aggregate(
+            _all=Count("pk"), _large=Count("pk", filter=Q(_overflows=True))
+        )
+        return found["_all"], found["_large"]
+
+    def keys_with_overflow(self, scope: Scope, limit: int) -> tuple[Sequence[Any], int]:
+        """Read the first keys as `keys` does, and count those whose expected values don't fit. One statement."""
+        if self.overflow is None:
+            return self.keys(scope, limit=limit), 0
+        rows = self._with_overflow(scope, self.overflow).order_by("pk")
+        found = list(rows.values_list("pk", "_overflows")[:limit])
+        return [key for key, _ in found], sum(bool(overflows) for _, overflows in found)
+
+    def _with_overflow(self, scope: Scope, overflow: Overflow) -> Rows:
+        condition = ExpressionWrapper(overflow.condition, output_field=BooleanField())
+        rows: Rows = self.find(scope).annotate(_overflows=condition)
+        return rows
 
     def overflowing_keys(self, keys: Sequence[Any]) -> Sequence[Any]:
         """Those of the keys. One statement; none if they always fit."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
+from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
 from django.db.models import DecimalField, Field, Model
 
-from reconcile.db.django_compat import integer_range, own_columns, parents_of, referred_field
+from reconcile.db.django_compat import LOOKUP_SEP, integer_range, own_columns, parents_of, referred_field
 
 __all__ = [
     "INTEGERS",
     "JSON_NULL",
     "TEXTS",
+    "column_at",
     "concrete_model",
     "decimal_limit",
+    "holds_all_of",
     "is_exact_text",
     "is_in_range",
     "is_text",
@@ -96,6 +99,31 @@ def number_range(field: Field[Any, Any], using: str) -> tuple[int, int] | None:
     kind = stored_field(field).get_internal_type()
     least, most = integer_range(connections[using], kind) if kind in INTEGERS else (None, None)
     return None if least is None or most is None else (least, most)
+
+
+def holds_all_of(field: Field[Any, Any], other: Field[Any, Any], using: str) -> bool:
+    """Whether the column has room for each number that `other`'s column holds, which is a number's, too."""
+    limit, limit_there = decimal_limit(field), decimal_limit(other)
+    if limit is not None and limit_there is not None:
+        places, places_there = stored_field(field).decimal_places, stored_field(other).decimal_places  # type: ignore[attr-defined]
+        # With more places, the largest number is rounded up to the limit itself.
+        return limit_there < limit or (limit_there == limit and places_there <= places)
+    there = (-limit_there, limit_there) if limit_there is not None else number_range(other, using)
+    room = (1 - limit, limit - 1) if limit is not None else number_range(field, using)
+    return there is not None and room is not None and room[0] <= there[0] and there[1] <= room[1]
+
+
+def column_at(model: type[Model], path: str) -> Field[Any, Any] | None:
+    """The column that a path of foreign keys ends at; None if it ends at none."""
+    *way, last = path.split(LOOKUP_SEP)
+    there: Any = model
+    try:
+        for name in way:
+            there = there._meta.get_field(name).related_model
+        field = there._meta.pk if last == "pk" else there._meta.get_field(last)
+    except (FieldDoesNotExist, AttributeError):
+        return None
+    return field if isinstance(field, Field) and field.concrete else None
 
 
 def round_decimal(field: DecimalField[Any, Any], number: Decimal) -> Decimal:

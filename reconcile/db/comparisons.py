@@ -28,6 +28,7 @@ from django.db.models import (
     FloatField,
     Func,
     IntegerField,
+    Model,
     Q,
     QuerySet,
     Subquery,
@@ -40,7 +41,9 @@ from django.db.models.lookups import In, Lookup
 from reconcile.db.columns import (
     INTEGERS,
     TEXTS,
+    column_at,
     decimal_limit,
+    holds_all_of,
     is_exact_text,
     is_text,
     number_range,
@@ -54,6 +57,7 @@ from reconcile.db.django_compat import (
     compile_expression,
     subtract_times,
 )
+from reconcile.db.expressions import path_of
 from reconcile.db.placeholders import PendingKeys, Placeholder
 
 __all__ = [
@@ -317,23 +321,27 @@ class Differs(Comparison):
 
 
 def overflows(
-    values: Mapping[Field[Any, Any], Any], expected: Callable[[Field[Any, Any]], Any], using: str
+    model: type[Model],
+    values: Mapping[Field[Any, Any], Any],
+    expected: Callable[[Field[Any, Any]], Any],
+    using: str,
 ) -> Overflow | None:
-    """What tells that one of the values doesn't fit its column, where `expected` gives it as it is stored; None if all do.
-
-    A constant was looked at where it was declared, and a column of the same type fits. A plain count never grows that large.
-    """
-    limited = [
-        field
-        for field, value in values.items()
-        if not isinstance(value, Count)
-        and hasattr(value, "resolve_expression")
-        and (decimal_limit(field) is not None or number_range(field, using))
-    ]
+    """What tells that a value over records of `model` doesn't fit its column, where `expected` gives it as stored; None if all do."""
+    limited = [field for field, value in values.items() if not _always_fits(model, value, field, using)]
     if not limited:
         return None
     conditions = (Q(Overflows(expected(field), field=field)) for field in limited)
     return Overflow(reduce(or_, conditions), tuple(field.name for field in limited))
+
+
+def _always_fits(model: type[Model], value: Any, field: Field[Any, Any], using: str) -> bool:
+    """A constant was looked at where it was declared, and a plain count never grows that large."""
+    limited = decimal_limit(field) is not None or number_range(field, using) is not None
+    if not limited or isinstance(value, Count | Value) or not hasattr(value, "resolve_expression"):
+        return True
+    # An OuterRef is an F, too, and names another row's column.
+    source = column_at(model, path_of(value)) if type(value) is F else None
+    return source is not None and holds_all_of(field, source, using)
 
 
 def any_differs(

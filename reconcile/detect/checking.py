@@ -18,7 +18,7 @@ from django.db.models import Count, Q
 
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Sample, Status, Tally, Written
 from reconcile.core.finder import Finder, Source
-from reconcile.core.scopes import EVERYTHING, Window, walk
+from reconcile.core.scopes import EVERYTHING, Scope, Window, walk
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import driver_connection, has_pending_migrations, settings_of
 from reconcile.detect.examining import Examination, examine
@@ -206,13 +206,22 @@ class _DriftCount:
         """Count the drift in the window, and keep its keys while all of them fit. Nothing is counted if a statement fails."""
         if self.keep and not self.full and self._keep(window):
             return
-        number, keys = self.finder.count_and_sample(window, max(self.samples - len(self.sample_keys), 0))
-        overflowing = self.finder.count_overflowing(window) if number else 0
-        starts = self.finder.starts(window).count() if number and self.finder.starts else 0
+        number, overflowing, keys = self.finder.count_and_sample(window, self._room_for_samples)
+        self._add(number, overflowing, self._count_starts(window, number), keys)
+
+    @property
+    def _room_for_samples(self) -> int:
+        return max(self.samples - len(self.sample_keys), 0)
+
+    def _count_starts(self, scope: Scope, drifted: int) -> int:
+        return self.finder.starts(scope).count() if drifted and self.finder.starts else 0
+
+    def _add(self, number: int, overflowing: int, starts: int, sample_keys: Sequence[Any]) -> None:
+        """Add what one window holds, once all of its statements have answered."""
         self.number += number
-        self.sample_keys += keys
         self.overflowing += overflowing
         self.starts += starts
+        self.sample_keys += sample_keys
 
     @property
     def unrepairable(self) -> int:
@@ -234,28 +243,21 @@ class _DriftCount:
 
     def sample(self, number: int) -> None:
         """Take over a count that was made already, and read samples."""
-        self.number = number
-        self.overflowing = self.finder.count_overflowing(EVERYTHING) if number else 0
-        self.starts = self.finder.starts(EVERYTHING).count() if number and self.finder.starts else 0
-        self.sample_keys = (
-            list(self.finder.sample(EVERYTHING, self.samples)) if number and self.samples else []
-        )
+        if number:
+            _, overflowing = self.finder.count_with_overflow(EVERYTHING) if self.finder.overflow else (0, 0)
+            keys = self.finder.sample(EVERYTHING, self.samples) if self.samples else ()
+            self._add(number, overflowing, self._count_starts(EVERYTHING, number), keys)
 
     def _keep(self, window: Window) -> bool:
         room = self.keep - len(self.kept)
-        keys = self.finder.keys(window, limit=room + 1)
+        keys, overflowing = self.finder.keys_with_overflow(window, room + 1)
         self.full = len(keys) > room
         if self.full:
             return False
-        overflowing = self.finder.count_overflowing(window) if keys else 0
-        first, starts = keys[: self.samples - len(self.sample_keys)], 0
+        first = keys[: self._room_for_samples]
         if self.finder.starts is not None and keys:
-            starts = self.finder.starts(window).count()
-            first = self.finder.sample(window, self.samples - len(self.sample_keys))
-        self.number += len(keys)
-        self.overflowing += overflowing
-        self.starts += starts
-        self.sample_keys += first
+            first = self.finder.sample(window, self._room_for_samples)
+        self._add(len(keys), overflowing, self._count_starts(window, len(keys)), first)
         self.kept += keys
         self.upto = window.upto
         return True

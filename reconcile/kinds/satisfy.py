@@ -107,7 +107,9 @@ class Satisfy(Effect):
             }
             rows = find(scope).annotate(**{KEY: F("pk")}, **values)
             given = dict(zip(columns, self.values.values(), strict=True))
-            overflow = overflows(given, lambda column: F(WANTED.format(column.attname)), source.using)
+            overflow = overflows(
+                source.model, given, lambda column: F(WANTED.format(column.attname)), source.using
+            )
             listed: Rows = writable_rows(rows, overflow).values_list(KEY, *values)
             return listed
 

@@ -68,8 +68,8 @@ def each_table(statement):
 def statistics(request):
     """Tables that the server has never analysed, or when they were empty, or just now."""
     each_table("ALTER TABLE {} SET (autovacuum_enabled = off)")
-    if request.param == "never":
-        each_table("TRUNCATE {} CASCADE")
+    # Without the room that deleted rows of other tests have left, which the server takes for an almost empty table's.
+    each_table("TRUNCATE {} CASCADE")
     if request.param == "stale":
         each_table("ANALYZE {}")
     fill()

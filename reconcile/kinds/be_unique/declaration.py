@@ -392,7 +392,7 @@ def _correction(groups: Groups, others: Mapping[str, Any]) -> Correction:
         column.attname: AsStored(pin_clock(value, now), field=column) for column, value in named.items()
     }
     values = {WANTED.format(attname): value for attname, value in stored.items()}
-    overflow = overflows(named, lambda column: F(WANTED.format(column.attname)), groups.source.using)
+    overflow = overflows(model, named, lambda column: F(WANTED.format(column.attname)), groups.source.using)
 
     def wanted(scope: Scope) -> Rows:
         # The chunk has found under row locks that the rows in scope are duplicates; that isn't queried again.

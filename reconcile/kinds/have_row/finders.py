@@ -30,7 +30,7 @@ from reconcile.kinds.have_row.link import (
     link_terms,
     select_alias,
 )
-from reconcile.kinds.have_row.new_rows import new_row_values, split_by_maker
+from reconcile.kinds.have_row.new_rows import PerRow, new_row_values, split_by_maker
 from reconcile.kinds.values.storable import writable_rows
 from reconcile.kinds.values.within import tolerances, without_tolerance
 
@@ -69,7 +69,9 @@ def _new_rows(linked: Linked, selected: Mapping[Field[Any, Any], Any], records: 
         _NEW.format(column.attname): AsStored(pin_clock(value, linked.source.now), field=column)
         for column, value in selected.items()
     }
-    overflow = overflows(selected, lambda column: F(_NEW.format(column.attname)), linked.source.using)
+    overflow = overflows(
+        linked.source.model, selected, lambda column: F(_NEW.format(column.attname)), linked.source.using
+    )
     new_rows: Rows = writable_rows(records.annotate(**values), overflow).values_list(*values)
     return new_rows
 
@@ -78,7 +80,9 @@ def _overflow(linked: Linked, name: str) -> Overflow | None:
     """What tells that a compared value, which stands under `name` by its column's, doesn't fit."""
     terms = link_terms(linked.must.model, linked.must.values)
     given = {column: without_tolerance(value) for column, value in terms.items()}
-    return overflows(given, lambda column: F(name.format(column.attname)), linked.source.using)
+    return overflows(
+        linked.source.model, given, lambda column: F(name.format(column.attname)), linked.source.using
+    )
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,18 @@ class _Missing:
         )  # fmt: skip
         return Finder(
             drift=MISSING, model=linked.source.model, in_windows=linked.carrier is not None, find=self.find,
-            insertion=insertion, overflow=_overflow(linked, VALUE),
+            insertion=insertion, overflow=self._overflow(),
         )  # fmt: skip
+
+    def _overflow(self) -> Overflow | None:
+        """What tells that a column of a new row doesn't fit: those that are given for the creation alone, and the link, too."""
+        source, given = self.linked.source, given_columns(self.linked.must)
+        computed = {column: value for column, value in given.items() if not isinstance(value, PerRow)}
+
+        def expected(column: Field[Any, Any]) -> Any:
+            return AsStored(pin_clock(computed[column], source.now), field=column)
+
+        return overflows(source.model, computed, expected, source.using)
 
     def earlier_of_same_link(self, scope: Scope) -> Rows:
         """Records in scope with a smaller key and the same link as the outer query's record: they owe the same row."""

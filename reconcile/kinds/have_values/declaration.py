@@ -194,7 +194,7 @@ class HaveValues(Effect):
         differs = any_differs(fields, _wanted_column, tolerances(values))
 
         given = {field: without_tolerance(value) for field, value in values.items()}
-        overflow = overflows(given, _wanted_column, source.using)
+        overflow = overflows(source.model, given, _wanted_column, source.using)
 
         def wanted(scope: Scope) -> Rows:
             rows = self._with_expected_values(source, scope).annotate(**{KEY: F("pk")})
