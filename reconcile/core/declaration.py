@@ -12,14 +12,25 @@ from uuid import UUID
 
 from django.core.exceptions import FieldDoesNotExist, FieldError, ValidationError
 from django.db import DEFAULT_DB_ALIAS
-from django.db.models import DecimalField, Expression, F, Field, IntegerField, Model, Q, QuerySet, Value
+from django.db.models import (
+    DecimalField,
+    Expression,
+    F,
+    Field,
+    IntegerField,
+    Model,
+    OuterRef,
+    Q,
+    QuerySet,
+    Value,
+)
 from django.utils.functional import Promise
 
 from reconcile.db.columns import is_in_range, is_text, round_decimal, stored_field
 from reconcile.db.comparisons import AsStored
 from reconcile.db.conditions import Fails
 from reconcile.db.django_compat import annotations_of, own_columns, referred_field, where_of
-from reconcile.db.expressions import aggregates_in, joins_to_many
+from reconcile.db.expressions import aggregates_in, joins_to_many, nodes_in, path_of
 from reconcile.errors import Fault, nearest
 
 __all__ = [
@@ -136,15 +147,33 @@ def expression_faults(
         message = f"{where}: a queryset is many rows, and not one value."
         yield Fault("reconcile.E012", message, "Give Subquery(queryset.values(…)[:1]), or a path to one row.")
         return
-    expression = as_expression(value, field)
     if field.get_internal_type() == "JSONField":
         hint = "JSON is compared differently by each database. Keep what matters in a column of its own."
         yield Fault("reconcile.E015", f"{where}: {field.name!r} is a JSON column.", hint)
         return
-    wrong = list(_constant_faults(model, value, field, where))
-    yield from wrong
-    if wrong:
-        return
+    wrong = [*_constant_faults(model, value, field, where), *outer_faults(value, where)]
+    yield from wrong or _resolved_faults(
+        model, as_expression(value, field), field, where, aggregates=aggregates
+    )
+
+
+def outer_faults(value: Any, where: str) -> Iterator[Fault]:
+    """A fault if the value names a column of an outer query outside of any subquery."""
+    for node in nodes_in(value):
+        if isinstance(node, OuterRef):
+            name = path_of(node)
+            message = f"{where}: OuterRef({name!r}) names a column of an outer query, and here is none."
+            yield Fault(
+                "reconcile.E012",
+                message,
+                f"Give F({name!r}) for the record's own, or put it into a Subquery.",
+            )
+            return
+
+
+def _resolved_faults(
+    model: type[Model], expression: Any, field: Field[Any, Any], where: str, *, aggregates: bool
+) -> Iterator[Fault]:
     try:
         resolved = model._base_manager.annotate(_expected=AsStored(expression, field=field)).query
         _ = annotations_of(resolved)["_expected"].get_source_expressions()[0].output_field
@@ -173,6 +202,10 @@ def condition_faults(model: type[Model], condition: Any, where: str) -> Iterator
     if isinstance(condition, type) or not getattr(condition, "conditional", False) or condition == Q():
         hint = "Give a Q, an Exists or a lookup, such as Q(total__gte=0)."
         yield Fault("reconcile.E012", f"{where}: {condition!r} is no condition.", hint)
+        return
+    outer = list(outer_faults(condition, where))
+    yield from outer
+    if outer:
         return
     try:
         # As an expression: a filter puts what it negates over many rows into a subquery, where it isn't seen.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
-from django.core.exceptions import FieldDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import connections
 from django.db.models import DecimalField, Field, Model
 
@@ -15,6 +15,7 @@ __all__ = [
     "INTEGERS",
     "JSON_NULL",
     "TEXTS",
+    "are_told_apart",
     "column_at",
     "concrete_model",
     "decimal_limit",
@@ -111,6 +112,30 @@ def holds_all_of(field: Field[Any, Any], other: Field[Any, Any], using: str) -> 
     there = (-limit_there, limit_there) if limit_there is not None else number_range(other, using)
     room = (1 - limit, limit - 1) if limit is not None else number_range(field, using)
     return there is not None and room is not None and room[0] <= there[0] and there[1] <= room[1]
+
+
+def are_told_apart(field: Field[Any, Any], one: Any, two: Any) -> bool:
+    """Whether the column holds two different values for certain if it is given these, however the database compares them."""
+    try:
+        first, second = _read_constant(field, one), _read_constant(field, two)
+        if first is None or second is None:
+            return False
+        if isinstance(first, str) and isinstance(second, str):
+            # Of other letters each collation has an opinion of its own, and it ignores some signs.
+            plain = first.isascii() and second.isascii() and first.isprintable() and second.isprintable()
+            return plain and first.casefold().rstrip() != second.casefold().rstrip()
+        return bool(first != second)
+    except (ValidationError, TypeError, ValueError, ArithmeticError):
+        return False
+
+
+def _read_constant(field: Field[Any, Any], value: Any) -> Any:
+    """The value as the column gives it back: "1" as a number, a record as its key."""
+    stored = stored_field(field)
+    if isinstance(value, Model):
+        value = getattr(value, stored.attname)
+    read = stored.to_python(value)
+    return round_decimal(stored, read) if isinstance(stored, DecimalField) and read is not None else read
 
 
 def column_at(model: type[Model], path: str) -> Field[Any, Any] | None:

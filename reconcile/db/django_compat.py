@@ -271,11 +271,12 @@ class QueryShape:
     locking: bool
     values: bool
     grouped: bool
+    windowed: bool
     extended: bool
 
 
 def shape_of(queryset: QuerySet[Any, Any]) -> QueryShape:
-    """`is_sliced`, `combinator`, `distinct_fields`, `group_by` and their like, `QuerySet._fields` for values()."""
+    """`is_sliced`, `combinator`, `group_by`, `contains_over_clause` and their like, `QuerySet._fields` for values()."""
     query = queryset.query
     return QueryShape(
         sliced=query.is_sliced,
@@ -285,6 +286,8 @@ def shape_of(queryset: QuerySet[Any, Any]) -> QueryShape:
         locking=bool(query.select_for_update),
         values=getattr(queryset, "_fields", None) is not None,
         grouped=query.group_by is not None,
+        windowed=where_of(query).contains_over_clause
+        or any(each.contains_over_clause for each in annotations_of(query).values()),
         extended=bool(query.extra),
     )
 

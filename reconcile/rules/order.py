@@ -14,7 +14,7 @@ from itertools import product
 from reconcile.core.declaration import field_named
 from reconcile.core.drift import MISSING
 from reconcile.core.finder import Finder
-from reconcile.db.columns import concrete_model
+from reconcile.db.columns import are_told_apart, concrete_model
 from reconcile.db.expressions import Column, columns_of, columns_read, names_in
 from reconcile.rules.rule import Rule
 
@@ -116,7 +116,13 @@ def _columns_read_of_others(rule: Rule, finders: Sequence[Finder]) -> frozenset[
 def _columns_apart(rule: Rule, other: Rule) -> frozenset[Column]:
     """The columns of the tables in which the effects of the two rules are different rows, told apart by a constant."""
     one, two = rule.must.constants(), other.must.constants()
-    apart = {model for model, name in one if two.get((model, name), one[model, name]) != one[model, name]}
+    shared = one.keys() & two.keys()
+    apart = {
+        model
+        for model, name in shared
+        if (field := field_named(model, name)) is not None
+        and are_told_apart(field, one[model, name], two[model, name])
+    }
     return frozenset().union(*map(columns_of, apart))
 
 

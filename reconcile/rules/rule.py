@@ -59,6 +59,11 @@ def _queryset_faults(every: QuerySet[Any]) -> Iterator[Fault]:
         (shape.locking, "locking", "Remove select_for_update(); a repair locks by itself."),
         (shape.values, "a values() queryset", "Remove values(); a check needs records."),
         (shape.grouped, "aggregated", "Filter with Exists(…) instead."),
+        (
+            shape.windowed,
+            "with a window function",
+            'Its value depends on the records that are read together, and a check reads a few at a time. Filter by the keys that it finds: every=Model.objects.filter(pk__in=queryset.values("pk")).',
+        ),
         (shape.extended, "extended by extra()", "Use expressions instead."),
     )
     for refused, what, hint in refusals:

@@ -5,15 +5,15 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.db.models import Case, F, Q, Value, When, Window
+from django.db.models import Case, F, OuterRef, Q, Value, When, Window
 from django.db.models.functions import RowNumber
 from django.utils import timezone
 
-from reconcile import HaveValues, Previous, Rule, RunningSum, Within
+from reconcile import HaveValues, Previous, Rule, RunningSum, Satisfy, Within
 from reconcile.core.drift import STALE
 from reconcile.rules.order import sort_rules
 from tests.helpers import assert_clean, assert_finds, assert_repairs, checked, repaired, statements
-from tests.zoo.models import Basket, Bill, Contact
+from tests.zoo.models import Basket, Bill, Contact, Sheet
 
 pytestmark = pytest.mark.django_db
 
@@ -155,7 +155,7 @@ def test_the_sentences_say_the_order():
 
 
 def test_a_value_of_the_one_before_that_the_rule_writes_is_refused():
-    rule = Rule(name="kind", every=Bill, must=HaveValues(kind=Previous("kind", by=["pk"])))
+    rule = Rule(name="kind", every=Bill, must=HaveValues(kind=Previous("kind", by=["pk"], default="")))
     (fault,) = rule.faults()
     assert fault.id == "reconcile.E015"
     assert "reads 'kind', which the rule writes" in fault.message
@@ -239,3 +239,77 @@ def test_a_window_function_as_a_value_is_refused():
     rule = Rule(name="rank", every=Bill, must=HaveValues(score=Window(RowNumber(), order_by="pk")))
     (fault,) = rule.faults()
     assert (fault.id, "RunningSum" in fault.hint) == ("reconcile.E015", True)
+
+
+def test_where_a_discrepancy_starts_is_told_beside_the_largest_number():
+    """The sum of two integers may be larger than their type; the check of the others goes on."""
+    Sheet.objects.bulk_create(
+        [Sheet(small=1, large=2**63 - 1), Sheet(small=1, large=2), Sheet(small=1, large=3)]
+    )
+    rule = Rule(name="large", every=Sheet, must=HaveValues(large=RunningSum("small", by=["pk"])))
+    found = checked(rule)
+    assert found.tally.total == 1
+    assert_repairs(rule, update=1)
+    assert list(Sheet.objects.order_by("pk").values_list("large", flat=True)) == [1, 2, 3]
+
+
+def test_previous_gives_the_first_its_default():
+    Sheet.objects.bulk_create([Sheet(number=number, number_too=None) for number in (3, 4, 5)])
+    rule = Rule(name="before", every=Sheet, must=HaveValues(natural=Previous("number", by=["pk"], default=7)))
+    assert not list(rule.faults())
+    assert "number of the one before by pk, or 7" in rule.sentence
+    assert_repairs(rule, update=3)
+    assert list(Sheet.objects.order_by("pk").values_list("natural", flat=True)) == [7, 3, 4]
+    own = Rule(
+        name="own", every=Sheet, must=HaveValues(small=Previous("number_too", by=["pk"], default=F("number")))
+    )
+    assert_repairs(own, update=3)
+    assert list(Sheet.objects.order_by("pk").values_list("small", flat=True)) == [3, 4, 5]
+
+
+def test_previous_needs_a_default_where_the_column_can_not_be_null():
+    rule = Rule(name="before", every=Sheet, must=HaveValues(natural=Previous("number", by=["pk"])))
+    (fault,) = rule.faults()
+    assert (fault.id, "default=0" in fault.hint) == ("reconcile.E012", True)
+    wrong = Rule(
+        name="before", every=Sheet, must=HaveValues(natural=Previous("number", by=["pk"], default="x"))
+    )
+    assert [fault.id for fault in wrong.faults()] == ["reconcile.E012"]
+    null = Rule(name="before", every=Sheet, must=HaveValues(number_too=Previous("number", by=["pk"])))
+    assert not list(null.faults())
+
+
+@pytest.mark.parametrize(
+    "must",
+    [
+        HaveValues(score=OuterRef("amount")),
+        HaveValues(score=F("score") + OuterRef("amount")),
+        HaveValues(score=RunningSum(OuterRef("amount"), by=["pk"])),
+        HaveValues(score=RunningSum("score", by=[OuterRef("amount")])),
+        HaveValues(score=RunningSum("score", by=[Window(RowNumber(), order_by="pk")])),
+        Satisfy(Q(score__gt=OuterRef("amount"))),
+    ],
+    ids=["value", "part of a value", "value of a sum", "order", "window in an order", "condition"],
+)  # fmt: skip
+def test_a_column_of_no_query_or_a_window_is_a_fault(must):
+    assert [fault.id for fault in Rule(name="r", every=Bill, must=must).faults()] in (
+        ["reconcile.E012"],
+        ["reconcile.E015"],
+    )
+
+
+def test_a_window_function_in_every_is_refused_and_the_way_out_works():
+    bills(5, 6, 7)
+    numbered = Bill.objects.annotate(place=Window(RowNumber(), order_by=F("printed_at").asc()))
+    for every in (numbered, numbered.filter(place__gt=1)):
+        (fault,) = Rule(name="r", every=every, must=HaveValues(kind="later")).faults()
+        assert (fault.id, "pk__in" in fault.hint) == ("reconcile.E011", True)
+    inside = Bill.objects.filter(pk__in=numbered.filter(place__gt=1).values("pk"))
+    rule = Rule(name="r", every=inside, must=HaveValues(kind="later"))
+    assert not list(rule.faults())
+    assert_repairs(rule, update=2)
+    assert list(Bill.objects.order_by("printed_at").values_list("kind", flat=True)) == [
+        "bill",
+        "later",
+        "later",
+    ]

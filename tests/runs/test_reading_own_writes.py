@@ -1,5 +1,7 @@
 """Rules that read, in other records, what they write: one pass leaves drift, and is never called the end."""
 
+from decimal import Decimal
+
 import pytest
 from django.db.models import Case, Exists, F, OuterRef, Q, Subquery, Value, When
 from django.utils import timezone
@@ -11,7 +13,7 @@ from reconcile.detect.checking import check
 from reconcile.rules.order import sort_rules
 from reconcile.runs import circles
 from tests.helpers import assert_clean, found_by_the_night
-from tests.zoo.models import Basket, Bill, Lorry, Node, Team, Ticket
+from tests.zoo.models import Basket, Bill, Lorry, Node, Parcel, Team, Ticket
 
 pytestmark = pytest.mark.django_db
 
@@ -269,3 +271,45 @@ def test_whatever_says_that_nothing_is_left_is_clean_in_the_check_right_after_it
         said = results[rule.name]
         assert said.incomplete or found.tally.total == 0, (rule, said, found.tally)
         assert said.left == found.tally.total
+
+
+@pytest.mark.parametrize(
+    ("column", "one", "two", "circle"),
+    [
+        ("kind", "a", "b", False),
+        ("kind", "a", "A", True),
+        ("kind", "a", "a ", True),
+        ("kind", "e", "é", True),
+        ("score", 1, "1", True),
+        ("score", 1, "2", False),
+        ("amount", "1.50", Decimal("1.5"), True),
+        ("amount", 1.5, Decimal("1.504"), True),
+        ("amount", 1, 2, False),
+        ("basket_number", None, 1, True),
+    ],
+)
+def test_constants_tell_rows_apart_as_the_column_and_the_widest_collation_hold_them(column, one, two, circle):
+    def rule(name, value):
+        return Rule(
+            name=name,
+            every=Basket,
+            must=HaveRow(Bill, link={"basket_number": F("pk")}, where=Q(**{column: value})),
+        )
+
+    rules = [rule("one", one), rule("two", two)]
+    found = sort_rules({each.name: each for each in rules}, using="default", now=timezone.now()).circles
+    assert [set(each) for each in found] == ([{"one", "two"}] if circle else [])
+
+
+def test_an_instance_is_the_key_that_it_stands_for():
+    team, other = Team.objects.create(name="x"), Team.objects.create(name="y")
+
+    def circles_of(one, two):
+        rules = [
+            Rule(name=name, every=Basket, must=HaveRow(Parcel, link={"weight": F("pk")}, where=Q(team=value)))
+            for name, value in (("one", one), ("two", two))
+        ]
+        return sort_rules({each.name: each for each in rules}, using="default", now=timezone.now()).circles
+
+    assert [set(each) for each in circles_of(team, team.pk)] == [{"one", "two"}]
+    assert circles_of(team, other.pk) == []

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db.models import Aggregate, F, Field, Model, OrderBy, OuterRef, Q, Subquery, Value
+from django.db.models import Aggregate, F, Field, Model, OrderBy, OuterRef, Q, Subquery, Value, Window
 from django.db.models.functions import Coalesce
 
-from reconcile.core.declaration import as_expression, expression_faults, resolution_fault
+from reconcile.core.declaration import as_expression, expression_faults, outer_faults, resolution_fault
 from reconcile.core.finder import Rows, Source
 from reconcile.core.scopes import Keys, Scope, carries_range
 from reconcile.core.wording import expression_in_words
@@ -28,6 +28,7 @@ from reconcile.db.expressions import (
     joins_to_many,
     map_expression,
     names_in,
+    nodes_in,
     path_of,
     pin_clock,
 )
@@ -69,6 +70,14 @@ def order_faults(model: type[Model], by: Any, where: str) -> Iterator[Fault]:
     for each in by:
         if (not isinstance(each, str) and not hasattr(each, "resolve_expression")) or each in {"", "-", "?"}:
             yield Fault("reconcile.E012", f"{where}: by= has {each!r}.", _HINT)
+            return
+        if any(isinstance(node, Window) for node in nodes_in(each)):
+            hint = "Order by columns of the rows, or expressions over them."
+            yield Fault("reconcile.E015", f"{where}: by= has a window function.", hint)
+            return
+        outer = list(outer_faults(each, f"{where}: by="))
+        yield from outer
+        if outer:
             return
     try:
         rows, _ = order_rows(model._base_manager.all(), by)

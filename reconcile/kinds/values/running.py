@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 from django.core.exceptions import FieldError
@@ -24,9 +26,9 @@ from django.db.models import (
     Value,
     Window,
 )
-from django.db.models.functions import Coalesce, Lag
+from django.db.models.functions import Cast, Coalesce, Lag
 
-from reconcile.core.declaration import resolution_fault
+from reconcile.core.declaration import as_expression, expression_faults, resolution_fault
 from reconcile.core.finder import Rows, Source
 from reconcile.core.options import is_list
 from reconcile.core.scopes import Keys, Scope
@@ -175,9 +177,12 @@ class RunningSum(_AlongOrder):
     def starts(self, records: Rows, source: Source, scope: Scope, column: Field[Any, Any]) -> tuple[Rows, Q]:
         """`records`, and the condition that the record's value is not that of the one before and its own."""
         joined, before = self._join(records, source, scope, Lag(F(column.attname)), _BEFORE)
-        own = Coalesce(self._value(source), Value(0), output_field=column)
-        total = Coalesce(before, Value(0), output_field=column) + own
-        owed = AsStored(ExpressionWrapper(total, output_field=column), field=column)
+        is_integer = stored_field(column).get_internal_type() in INTEGERS
+        # A sum of two integers may be larger than either's type, and end the statement where no record is wrong.
+        wide = DecimalField(max_digits=40, decimal_places=10) if is_integer else column
+        parts = (Cast(each, wide) if is_integer else each for each in (before, self._value(source)))
+        total = reduce(add, (Coalesce(each, Value(0), output_field=wide) for each in parts))
+        owed = AsStored(ExpressionWrapper(total, output_field=wide), field=column)
         return joined, Q(Differs(F(column.attname), owed, field=column))
 
     @property
@@ -202,12 +207,36 @@ class RunningSum(_AlongOrder):
 class Previous(_AlongOrder):
     """A value of the record before: `opening=Previous("closing", over="account", by=["at", "pk"])`. NULL for the first.
 
+    default: a constant or an expression over the record, for the first and for one after a NULL.
     It can't read the column that the rule writes: each record would wait for the one before. `RunningSum` is for that.
     """
 
+    default: Any = None
+
+    def faults(self, model: type[Model], column: Field[Any, Any], where: str) -> Iterator[Fault]:
+        """What is wrong with the order, a default that doesn't fit, and none where the column can't be NULL."""
+        yield from super().faults(model, column, where)
+        if self.default is not None:
+            yield from expression_faults(model, self.default, column, f"{where}: Previous: default=")
+        elif not column.null:
+            message = f"{where}: Previous is NULL for the first record, and {column.name!r} can't be NULL."
+            yield Fault("reconcile.E012", message, "Give default= for it, such as default=0.")
+
     def in_words(self) -> str:
-        """`closing of the one before over account by at, pk`."""
-        return f"{expression_in_words(row_expression(self.value))} of the one before{self._where_in_words()}"
+        """`closing of the one before over account by at, pk, or 0`."""
+        otherwise = "" if self.default is None else f", or {expression_in_words(self.default)}"
+        value = expression_in_words(row_expression(self.value))
+        return f"{value} of the one before{self._where_in_words()}{otherwise}"
+
+    def add_to(
+        self, records: Rows, source: Source, scope: Scope, column: Field[Any, Any]
+    ) -> tuple[Rows, Any]:
+        """The value before, or the default."""
+        joined, before = super().add_to(records, source, scope, column)
+        if self.default is None:
+            return joined, before
+        default = pin_clock(as_expression(self.default, column), source.now)
+        return joined, Coalesce(before, default, output_field=before.output_field)
 
     def _computed(self, source: Source, column: Field[Any, Any]) -> Any:  # noqa: ARG002
         return Lag(pin_clock(row_expression(self.value), source.now))
