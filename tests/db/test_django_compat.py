@@ -11,8 +11,8 @@ from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelatio
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import FieldError
 from django.db import connection, models, transaction
-from django.db.models import Count, Exists, F, FilteredRelation, Index, OuterRef, Q, Sum, Value
-from django.db.models.functions import Concat, Lower
+from django.db.models import Count, Exists, F, FilteredRelation, Index, OuterRef, Q, Sum, Value, Window
+from django.db.models.functions import Concat, Lower, RowNumber
 from django.db.models.signals import post_save
 from django.dispatch import Signal
 from django.test.utils import CaptureQueriesContext, isolate_apps
@@ -377,6 +377,7 @@ SHAPES = {
     "locking": Team.objects.select_for_update,
     "values": lambda: Team.objects.values("name"),
     "grouped": lambda: Team.objects.annotate(n=Count("players")),
+    "windowed": lambda: Team.objects.annotate(n=Window(RowNumber(), order_by="pk")),
     "extended": lambda: Team.objects.extra(select={"one": "1"}),
 }
 
