@@ -19,6 +19,7 @@ __all__ = [
     "column_at",
     "concrete_model",
     "decimal_limit",
+    "fits",
     "holds_all_of",
     "is_exact_text",
     "is_in_range",
@@ -149,6 +150,19 @@ def column_at(model: type[Model], path: str) -> Field[Any, Any] | None:
     except (FieldDoesNotExist, AttributeError):
         return None
     return field if isinstance(field, Field) and field.concrete else None
+
+
+def fits(field: Field[Any, Any], number: Any, using: str) -> bool:
+    """Whether the column has room for the number as the database gives it; True for what is no number."""
+    stored = stored_field(field)
+    if isinstance(stored, DecimalField) and isinstance(number, Decimal | float | int):
+        try:
+            round_decimal(stored, Decimal(str(number)))
+        except ArithmeticError:
+            return False
+    if (limits := number_range(field, using)) is not None and isinstance(number, Decimal | float | int):
+        return limits[0] <= number <= limits[1]
+    return True
 
 
 def round_decimal(field: DecimalField[Any, Any], number: Decimal) -> Decimal:

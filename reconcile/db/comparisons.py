@@ -15,10 +15,12 @@ from functools import reduce
 from operator import or_
 from typing import Any, ClassVar
 
+from django.db import connections
 from django.db.models import (
     BigIntegerField,
     BooleanField,
     Count,
+    DateField,
     DateTimeField,
     DecimalField,
     DurationField,
@@ -87,10 +89,11 @@ MOST_DIGITS = 65
 
 @dataclass(frozen=True)
 class Overflow:
-    """What tells the rows whose expected values don't fit their columns, and the columns' names."""
+    """What tells the rows whose expected values don't fit their columns, and the columns' names. of_dates: dates are among them."""
 
     condition: Q
     columns: tuple[str, ...]
+    of_dates: bool = False
 
     def __str__(self) -> str:
         return f"the value is too large for {' or '.join(map(repr, self.columns))}"
@@ -261,8 +264,10 @@ def _same_storage(expression: Expression, target: Field[Any, Any], connection: B
 def _round_to_integer(source: Any, connection: BaseDatabaseWrapper) -> Any:
     """The number without its fraction. A fraction may be larger than the largest integer, which a cast would refuse or clip."""
     is_fraction = isinstance(stored_field(source.output_field), DecimalField | FloatField)
-    if not is_fraction or connection.vendor == "sqlite":
+    if not is_fraction:
         return Cast(source, BigIntegerField())
+    if connection.vendor == "sqlite":
+        return _IntegerOnSQLite(source)
     if connection.vendor == "mysql":
         return Cast(source, DecimalField(max_digits=MOST_DIGITS, decimal_places=0))
     return Round(_Numeric(source), output_field=DecimalField())
@@ -273,6 +278,22 @@ class _IsNotZero(Func):
 
     template = "(%(expressions)s <> 0)"
     output_field = BooleanField()
+
+
+class _IntegerOnSQLite(Func):
+    """The integer, but for a number beyond 64 bits, which stays the fraction that it is: a cast would give the largest integer."""
+
+    output_field = BigIntegerField()
+
+    def as_sql(  # type: ignore[override]
+        self,
+        compiler: SQLCompiler,
+        connection: BaseDatabaseWrapper,  # noqa: ARG002
+        **_: Any,
+    ) -> SQL:
+        sql, params = compile_expression(compiler, self.get_source_expressions()[0])
+        inside = f"{sql} > -9.2e18 AND {sql} < 9.2e18"
+        return f"CASE WHEN {inside} THEN CAST({sql} AS INTEGER) ELSE {sql} END", (*params,) * 4
 
 
 class _Numeric(Func):
@@ -298,6 +319,12 @@ class Overflows(Func):
         if (limit := decimal_limit(self.column)) is not None:
             # Above the largest there is nothing between; as floats, SQLite's, the largest of many digits is the limit itself.
             return f"COALESCE(ABS({sql}) >= {limit}, 0 = 1)", params
+        if _keeps_any_date(self.column, connection):
+            # Python ends with the year 9999, and with it the driver: what is beyond, or is infinite, can't be read again.
+            return (
+                f"COALESCE({sql} NOT BETWEEN DATE '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999', 0 = 1)",
+                params,
+            )
         limits = number_range(self.column, connection.alias)
         if limits is None:
             return "(0 = 1)", ()
@@ -331,16 +358,25 @@ def overflows(
     if not limited:
         return None
     conditions = (Q(Overflows(expected(field), field=field)) for field in limited)
-    return Overflow(reduce(or_, conditions), tuple(field.name for field in limited))
+    of_dates = any(_keeps_any_date(field, connections[using]) for field in limited)
+    return Overflow(reduce(or_, conditions), tuple(field.name for field in limited), of_dates)
+
+
+def _keeps_any_date(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
+    """Whether the database keeps dates in the column that Django can't read: PostgreSQL's go on for 290,000 years."""
+    return connection.vendor == "postgresql" and isinstance(stored_field(field), DateField)
 
 
 def _always_fits(model: type[Model], value: Any, field: Field[Any, Any], using: str) -> bool:
     """A constant was looked at where it was declared, and a plain count never grows that large."""
-    limited = decimal_limit(field) is not None or number_range(field, using) is not None
+    dated = _keeps_any_date(field, connections[using])
+    limited = dated or decimal_limit(field) is not None or number_range(field, using) is not None
     if not limited or isinstance(value, Count | Value) or not hasattr(value, "resolve_expression"):
         return True
     # An OuterRef is an F, too, and names another row's column.
     source = column_at(model, path_of(value)) if type(value) is F else None
+    if source is not None and dated:
+        return isinstance(stored_field(source), DateField)
     return source is not None and holds_all_of(field, source, using)
 
 

@@ -16,6 +16,7 @@ from reconcile.core.drift import Drift, Written
 from reconcile.core.finder import Finder, Merging
 from reconcile.core.row_locks import group_members, lock_rows
 from reconcile.core.scopes import Keys, blocks
+from reconcile.db.columns import fits
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import ManyToOneRel, many_to_many_owner
 from reconcile.db.expressions import Column, columns_of
@@ -331,6 +332,10 @@ class Merge(Remedy):
         busy |= _unseen(finder, groups)
         left = {other: stays for other, stays in groups.items() if stays not in busy and stays not in refused}
         taken = _read_merged_values(merging, left)
+        unfit = _unfit_values(merging, taken, using)
+        refused |= unfit
+        left = {other: stays for other, stays in left.items() if stays not in unfit}
+        taken = {stays: values for stays, values in taken.items() if stays not in unfit}
         written = Written()
         for each in repointings:
             written += each.write(left, journal)
@@ -386,6 +391,16 @@ def _read_merged_values(merging: Merging, groups: Mapping[Any, Any]) -> dict[Any
     if not {*taken} <= {*groups.values()}:
         raise ChunkConflictError(f"{rows.model._meta.label}: another row than before would stay.")
     return taken
+
+
+def _unfit_values(merging: Merging, taken: Mapping[Any, Sequence[Any]], using: str) -> dict[Any, str]:
+    """The survivors whose merged values don't fit their columns, each with the reason: SQLite would keep what Django can't read."""
+    return {
+        stays: f"The merged value is too large for {field.name!r}."
+        for stays, values in taken.items()
+        for field, value in zip(merging.fields, values, strict=True)
+        if not fits(field, value, using)
+    }
 
 
 def _take_over(finder: Finder, merging: Merging, taken: Mapping[Any, Sequence[Any]], journal: Journal) -> int:

@@ -1,5 +1,6 @@
 """Values that are larger than their column: one such record never hides the others, and is never written."""
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -15,6 +16,7 @@ from reconcile.detect.inspecting import inspect_record
 from sample_project.shop.models import Item, Order
 from tests.helpers import checked, raw_rows, repaired, statements
 from tests.tables import table_of
+from tests.zoo.models import Sheet
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -294,3 +296,33 @@ def test_a_value_for_the_creation_alone_that_is_too_large_is_counted_apart():
             )
             result = repaired(rule)
             assert (result.written.insert, result.left, result.incomplete) == (1, 1, True)
+
+
+@pytest.mark.parametrize("large", [1e25, -1e25, 9.3e18])
+def test_a_float_beyond_any_integer_is_not_stored_as_the_largest(large):
+    """SQLite's cast gives the largest integer, and would find it clean."""
+    beyond, other = Sheet.objects.create(ratio=large), Sheet.objects.create(ratio=5.0)
+    rule = Rule(name="large", every=Sheet, must=HaveValues(large=F("ratio")))
+    assert checked(rule).remarks == (
+        "1 of the stale records can't be repaired: the value is too large for 'large'.",
+    )
+    result = repaired(rule)
+    assert (result.written.update, result.left) == (1, 1)
+    assert dict(Sheet.objects.values_list("pk", "large")) == {beyond.pk: 0, other.pk: 5}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("column", "source"), [("day", "moment"), ("moment", "day")])
+def test_a_date_that_python_has_no_year_for_is_not_stored(column, source):
+    last = Sheet.objects.create(**{source: datetime(9999, 12, 31, tzinfo=UTC)})
+    other = Sheet.objects.create(**{source: datetime(2020, 1, 1, tzinfo=UTC)})
+    rule = Rule(name="date", every=Sheet, must=HaveValues(**{column: F(source) + timedelta(days=3)}))
+    assert checked(rule).remarks == (
+        f"1 of the stale records can't be repaired: the value is too large for {column!r}.",
+    )
+    result = repaired(rule)
+    assert (result.written.update, result.left) == (1, 1)
+    assert set(Sheet.objects.values_list("pk", flat=True)) == {last.pk, other.pk}
+    plain = Rule(name="plain", every=Sheet, must=HaveValues(moment=F("day")))
+    (finder,) = plain.compile(using="default", now=timezone.now()).finders
+    assert finder.overflow is None

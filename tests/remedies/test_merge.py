@@ -541,3 +541,19 @@ def test_a_reference_that_is_committed_between_lock_and_delete_is_repointed_at_t
     assert Letter.objects.get().contact_id == first.pk
     assert Contact.objects.get().visits == 2
     assert Change.objects.count() == 3
+
+
+def test_a_merged_value_that_its_column_has_no_room_for_leaves_the_group_as_it_is():
+    """SQLite would keep it, and Django could not read it again; the rest of the group would be deleted."""
+    for spent in (Decimal("999999.99"), Decimal("0.01")):
+        Contact.objects.create(email="a", spent=spent)
+        Contact.objects.create(email="b", spent=1)
+    rule = Rule(
+        name="sum", every=Contact, must=BeUnique("email", merge={"spent": "sum"}), remedies={EXTRA: Merge()}
+    )
+    result = repaired(rule)
+    assert "The merged value is too large for 'spent'." in result.why_stopped
+    assert (result.written.delete, result.written.update, result.left) == (1, 1, 1)
+    assert sorted(Contact.objects.values_list("email", "spent")) == [
+        ("a", Decimal("0.01")), ("a", Decimal("999999.99")), ("b", Decimal(2)),
+    ]  # fmt: skip

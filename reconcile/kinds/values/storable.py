@@ -46,9 +46,9 @@ _SQLITE_DIGITS = 15
 def writable_rows(rows: Rows, overflow: Overflow | None) -> Rows:
     """`rows`, without those whose values don't fit their columns, where the database would keep them, and Django not read them again.
 
-    Other databases refuse such a value.
+    Databases but SQLite refuse such a number, and PostgreSQL keeps such a date.
     """
-    if overflow is None or dialect_of(rows.db).refuses_large_numbers:
+    if overflow is None or (dialect_of(rows.db).refuses_large_numbers and not overflow.of_dates):
         return rows
     return rows.filter(~overflow.condition)
 
