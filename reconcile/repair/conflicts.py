@@ -6,8 +6,11 @@ other's values in a circle can't.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from django.db.models import Model
 
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Keys, blocks
@@ -20,29 +23,51 @@ Values = Mapping[str, Any]
 
 
 def may_conflict(finder: Finder) -> bool:
-    """Whether a repair updates the records' own columns, so that one may free what another owes."""
-    return finder.rewriting is not None or (finder.correction is not None and finder.correction.own)
+    """Whether a repair updates rows, so that one may free what another owes."""
+    return finder.rewriting is not None or finder.correction is not None
+
+
+@dataclass(frozen=True)
+class _Owed:
+    """One row that is to be updated: the record that it is repaired for, and its values by attname."""
+
+    record: Any
+    values: Values
 
 
 def order_conflicts(finder: Finder, keys: Sequence[Any]) -> tuple[list[Any], set[Any]]:
     """The keys in an order in which each finds its value free, as far as these records alone decide; and those of swaps.
 
-    Two statements for each 5,000 records.
+    Two statements for each 5,000 records; one more for each record whose rows are of another table.
     """
-    wanted = {key: values for block in blocks(keys) for key, values in _wanted(finder, Keys(block))}
-    columns = sorted({name for names in _unique_columns(finder, wanted) for name in names})
-    rows = finder.model._base_manager.using(finder.using)
-    there: dict[Any, dict[str, Any]] = {}
-    for block in blocks(keys):
-        for key, *values in rows.filter(pk__in=block).values_list("pk", *columns):
-            there[key] = dict(zip(columns, values, strict=True))
-    waits_for = _holders(wanted, there, _unique_columns(finder, wanted))
+    rows_owed = dict(_rows_owed(finder, keys))
+    uniques = _unique_columns(finder, rows_owed)
+    there = _read_rows(finder, rows_owed, sorted({name for names in uniques for name in names}))
+    waits_for: dict[Any, set[Any]] = {key: set() for key in keys}
+    for row, holder in _holders(rows_owed, there, uniques):
+        one, other = rows_owed[row].record, rows_owed[holder].record
+        if one != other:
+            waits_for[one].add(other)
     ordered, swaps = _sort(keys, waits_for)
     return [*ordered, *(key for key in keys if key in swaps)], swaps
 
 
+def _model_of_rows(finder: Finder) -> type[Model]:
+    changes = finder.rewriting or finder.correction
+    return changes.model if changes is not None else finder.model
+
+
+def _rows_owed(finder: Finder, keys: Sequence[Any]) -> Iterator[tuple[Any, _Owed]]:
+    """The rows that are to be updated, by their keys."""
+    correction, rewriting = finder.correction, finder.rewriting
+    own = rewriting.own if rewriting is not None else correction is not None and correction.own
+    # Of the rows of another table only the record that they are asked for tells whose they are.
+    for block in blocks(keys) if own else ([key] for key in keys):
+        for row, values in _wanted(finder, Keys(block)):
+            yield row, _Owed(row if own else block[0], values)
+
+
 def _wanted(finder: Finder, keys: Keys) -> Iterator[tuple[Any, Values]]:
-    """The values that the records owe, by key."""
     if finder.rewriting is not None:
         yield from ((each.key, each.values) for each in finder.rewriting.wanted(keys) if not each.refusal)
     elif finder.correction is not None:
@@ -51,26 +76,42 @@ def _wanted(finder: Finder, keys: Keys) -> Iterator[tuple[Any, Values]]:
             yield key, dict(zip(names, values, strict=True))
 
 
-def _unique_columns(finder: Finder, wanted: Mapping[Any, Values]) -> list[tuple[str, ...]]:
+def _read_rows(finder: Finder, keys: Iterable[Any], columns: Sequence[str]) -> dict[Any, Values]:
+    """The columns of the rows as they are."""
+    rows = _model_of_rows(finder)._base_manager.using(finder.using)
+    found: dict[Any, Values] = {}
+    for block in blocks(keys):
+        for key, *values in rows.filter(pk__in=block).values_list("pk", *columns):
+            found[key] = dict(zip(columns, values, strict=True))
+    return found
+
+
+def _unique_columns(finder: Finder, rows_owed: Mapping[Any, _Owed]) -> list[tuple[str, ...]]:
     """The columns of each unique constraint that has one of the columns written."""
-    written = {name for values in wanted.values() for name in values}
-    names = [tuple(field.attname for field in each.fields) for each in uniques_of(finder.model, finder.using)]
+    written = {name for owed in rows_owed.values() for name in owed.values}
+    uniques = uniques_of(_model_of_rows(finder), finder.using)
+    names = [tuple(field.attname for field in each.fields) for each in uniques]
     return [each for each in names if written & {*each}]
 
 
 def _holders(
-    wanted: Mapping[Any, Values], there: Mapping[Any, Values], uniques: Sequence[tuple[str, ...]]
-) -> dict[Any, set[Any]]:
-    """For each record the others that still have what it owes."""
-    waits_for: dict[Any, set[Any]] = {key: set() for key in there}
+    rows_owed: Mapping[Any, _Owed],
+    there: Mapping[Any, Values],
+    uniques: Sequence[tuple[str, ...]],
+) -> Iterator[tuple[Any, Any]]:
+    """Each row with another that still has what it owes."""
     for names in uniques:
-        holders = {tuple(values[name] for name in names): key for key, values in there.items()}
+        holders = {_place(values[name] for name in names): key for key, values in there.items()}
         for key, values in there.items():
-            owed = tuple(wanted.get(key, {}).get(name, values[name]) for name in names)
-            holder = holders.get(owed)
+            owed = rows_owed[key].values
+            holder = holders.get(_place(owed.get(name, values[name]) for name in names))
             if holder is not None and holder != key:
-                waits_for[key].add(holder)
-    return waits_for
+                yield key, holder
+
+
+def _place(values: Iterable[Any]) -> tuple[Any, ...]:
+    """The values as a place in an index. Texts are folded, as some collations do: a place too many only changes the order."""
+    return tuple(each.casefold().rstrip() if isinstance(each, str) else each for each in values)
 
 
 def _sort(keys: Sequence[Any], waits_for: Mapping[Any, set[Any]]) -> tuple[list[Any], set[Any]]:
