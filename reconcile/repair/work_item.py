@@ -78,11 +78,11 @@ def _repair(chunks: Chunks, keys: Iterable[Any], progress: Progress) -> int:
         again, chunks.quarantine.to_retry = chunks.quarantine.to_retry, []
         for chunk in _in_chunks(again, chunks):
             _chunk(chunks, chunk)
-    _settle_conflicts(chunks)
+    _resolve_conflicts(chunks)
     return number
 
 
-def _settle_conflicts(chunks: Chunks) -> None:
+def _resolve_conflicts(chunks: Chunks) -> None:
     """Repair the records whose unique value another one had, each after that one, as long as a round repairs any.
 
     Records that owe each other's values stay in quarantine. A transaction for each record.
@@ -120,12 +120,12 @@ def _in_chunks(keys: Iterable[Any], chunks: Chunks) -> Iterator[list[Any]]:
 
 
 def drifted_keys(
-    finder: Finder, source: Source, records: int, kept: KeptKeys, watch: Callable[[], None]
+    finder: Finder, source: Source, records: int, kept: KeptKeys, beat: Callable[[], None]
 ) -> Iterator[Any]:
-    """Yield all drifted keys in order: those that a check has kept, then those beyond. Calls `watch` once a window."""
+    """Yield all drifted keys in order: those that a check has kept, then those beyond. Calls `beat` once a window."""
     yield from kept.keys
     if not kept.complete:
-        yield from _Found(watch, source, records, finder).within(kept.upto)
+        yield from _Found(beat, source, records, finder).within(kept.upto)
 
 
 @dataclass(frozen=True)

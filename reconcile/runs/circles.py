@@ -18,7 +18,7 @@ from reconcile.rules.rule import Rule
 from reconcile.runs.results import add_warnings, written_rows
 from reconcile.runs.steering import RunControl
 
-__all__ = ["ROUNDS", "rounds_in_words", "settle_circle"]
+__all__ = ["ROUNDS", "rounds_in_words", "repeat_circle"]
 
 log = structlog.get_logger()
 
@@ -63,7 +63,7 @@ class _RuleState:
         return self.found.planned.insert > 0 and made > max(self.outcome.checked, FEW_ROWS)
 
 
-def settle_circle(
+def repeat_circle(
     circle: Sequence[str], run: Run, rules: Mapping[str, Rule], *, using: str, take: Take
 ) -> None:
     """Repair the rules of a circle again until none of them drifts.

@@ -26,7 +26,7 @@ from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.order import sort_rules
 from reconcile.rules.registry import select, valid_rules
 from reconcile.rules.rule import Rule
-from reconcile.runs.circles import rounds_in_words, settle_circle
+from reconcile.runs.circles import rounds_in_words, repeat_circle
 from reconcile.runs.guards import (
     regressions_in_words,
     regressions_of,
@@ -253,12 +253,12 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
                 advance_rule(outcome)
             for circle in circles:
                 if outcome.rule in circle and {*circle} <= {*results}:
-                    _settle_circle(circle, run, rules, results, using=using, advance_rule=advance_rule)
+                    _repeat_circle(circle, run, rules, results, using=using, advance_rule=advance_rule)
     log.info("run_finished", run=str(run.pk), written=sum(each.written.total for each in results.values()))
     return list(results.values())
 
 
-def _settle_circle(
+def _repeat_circle(
     circle: Sequence[str],
     run: Run,
     rules: Rules,
@@ -268,6 +268,6 @@ def _settle_circle(
     advance_rule: Callable[[Outcome], None],
 ) -> None:
     with evaluation_errors(using):
-        settle_circle(circle, run, rules, using=using, take=advance_rule)
+        repeat_circle(circle, run, rules, using=using, take=advance_rule)
         for outcome in _outcomes(run, using).filter(rule__in=circle):
             results[outcome.rule] = result_of(outcome, lease_held=results[outcome.rule].lease_held)
