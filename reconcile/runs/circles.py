@@ -18,7 +18,7 @@ from reconcile.rules.rule import Rule
 from reconcile.runs.results import add_warnings, written_rows
 from reconcile.runs.steering import RunControl
 
-__all__ = ["ROUNDS", "rounds_in_words", "repeat_circle"]
+__all__ = ["ROUNDS", "repeat_circle", "rounds_in_words"]
 
 log = structlog.get_logger()
 

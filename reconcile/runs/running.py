@@ -26,7 +26,7 @@ from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.order import sort_rules
 from reconcile.rules.registry import select, valid_rules
 from reconcile.rules.rule import Rule
-from reconcile.runs.circles import rounds_in_words, repeat_circle
+from reconcile.runs.circles import repeat_circle, rounds_in_words
 from reconcile.runs.guards import (
     regressions_in_words,
     regressions_of,
@@ -173,9 +173,7 @@ def resume(run: Run, rules: Rules, *, using: str, progress: Progress | None = No
 
 def _take_over(run: Run, using: str) -> Run:
     """Give the run a new token, which fences out any earlier worker, and a new clock, since it may have waited for days."""
-    if skew := clock_skew(using):
-        log.warning("clock_differs", database=using, why=skew)
-    now = database_now(using)
+    now = _read_clock(using)
     began = {"token": uuid.uuid4(), "now": now, "heartbeat": now, "finished_at": None, "why_stopped": ""}
     own = Run._base_manager.using(using).filter(pk=run.pk)
     if not own.filter(state__in=_RESUMABLE).update(state=Run.State.RUNNING, **began):
@@ -192,9 +190,7 @@ def _begin(
     caps: Caps | None = None,
     kept_plan: PlanFile | None = None,
 ) -> Run:
-    if skew := clock_skew(using):
-        log.warning("clock_differs", database=using, why=skew)
-    now, given = database_now(using), caps or Caps()
+    now, given = _read_clock(using), caps or Caps()
     run = Run(kind=kind, now=now, started_at=now, heartbeat=now)
     outcomes = [
         Outcome(
@@ -213,6 +209,13 @@ def _begin(
         Outcome._base_manager.using(using).bulk_create(outcomes)
     log.info("run_started", run=str(run.pk), kind=str(kind), rules=len(rules), database=using)
     return run
+
+
+def _read_clock(using: str) -> datetime:
+    """The database's time; logs by how much this host's differs, if by more than a little."""
+    if skew := clock_skew(using):
+        log.warning("clock_differs", database=using, why=skew)
+    return database_now(using)
 
 
 def _limit_text(limit: int | str | None) -> str:
