@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from reconcile.errors import Fault, nearest
 
 __all__ = [
-    "MOST_RECORDS", "REST", "Throttle", "chunk_limit", "rest_factor", "rule_packages", "setting_faults",
+    "LOCK_WAIT", "MOST_RECORDS", "REST", "Throttle", "chunk_limit", "lock_wait", "rest_factor", "rule_packages", "setting_faults",
     "shows_filtered_rows", "throttles",
 ]  # fmt: skip
 
@@ -25,6 +25,12 @@ MOST_RECORDS = 5_000
 
 REST = 30
 """How many times as long as a chunk has taken the repair rests, while other sessions use the database."""
+
+LOCK_WAIT = 60
+"""Seconds that a statement of a check waits for a lock."""
+
+MOST_LOCK_WAIT = 86_400
+"""Largest value of the setting `LOCK_WAIT`: a day."""
 
 MOST_REST = 1_000
 """Largest value of the setting `REST`."""
@@ -50,6 +56,12 @@ def chunk_limit() -> int:
 def shows_filtered_rows() -> bool:
     """`ROW_SECURITY`: whether a check may read what row level security leaves of a table; else the server refuses it."""
     return bool(_read_settings().get("ROW_SECURITY", REFUSED) == FILTERED)
+
+
+def lock_wait() -> float:
+    """`LOCK_WAIT`: seconds that a statement of a check waits for a lock, before its rule is an error."""
+    seconds: float = _read_settings().get("LOCK_WAIT", LOCK_WAIT)
+    return seconds
 
 
 def rest_factor() -> float:
@@ -113,6 +125,16 @@ def _rest_faults(factor: Any) -> Iterator[Fault]:
         yield _fault(f"settings.RECONCILE['REST'] is {factor!r}.", hint)
 
 
+def _lock_wait_faults(seconds: Any) -> Iterator[Fault]:
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not 1 <= seconds <= MOST_LOCK_WAIT
+    ):
+        hint = f"Give the seconds that a check waits for a lock, from 1 to {MOST_LOCK_WAIT:,}."
+        yield _fault(f"settings.RECONCILE['LOCK_WAIT'] is {seconds!r}.", hint)
+
+
 def _row_security_faults(value: Any) -> Iterator[Fault]:
     if value not in (REFUSED, FILTERED):
         hint = f"Give {REFUSED!r}, or {FILTERED!r} if a check may read what a policy leaves of a table."
@@ -125,6 +147,7 @@ _FAULTS: Mapping[str, Callable[[Any], Iterator[Fault]]] = {
     "CHUNK": _chunk_faults,
     "REST": _rest_faults,
     "ROW_SECURITY": _row_security_faults,
+    "LOCK_WAIT": _lock_wait_faults,
 }
 
 

@@ -125,14 +125,15 @@ def raw_tables():
 
 
 class Statements(CaptureQueriesContext):
-    """What a block sends, without what is done once: to guard a test's transaction, to see all rows, to read the clock, to limit reads."""
+    """What a block sends, without what is done once: to guard a test's transaction, to see all rows, to read the clock, to limit reads and waits for locks."""
 
     @property
     def captured_queries(self):
         own = (
             "SAVEPOINT", "RELEASE SAVEPOINT", "SELECT current_setting('row_security')",
             "SELECT EXTRACT(EPOCH FROM clock_timestamp", "SELECT TIMESTAMPDIFF(MICROSECOND, '1970",
-            "SELECT setting, set_config('statement_timeout'", "SELECT set_config('statement_timeout'", "ANALYZE",
+            "SELECT setting, set_config('statement_timeout'", "SELECT setting::float / 1000", "SELECT set_config('lock_timeout'",
+            "SELECT @@SESSION.lock_wait_timeout", "SET SESSION lock_wait_timeout", "SELECT set_config('statement_timeout'", "ANALYZE",
         )  # fmt: skip
         return [each for each in super().captured_queries if not each["sql"].startswith(own)]
 

@@ -16,6 +16,7 @@ import structlog
 from django.db import DatabaseError, Error, connections
 from django.db.models import Count, Q
 
+from reconcile.conf import lock_wait
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Sample, Status, Tally, Written
 from reconcile.core.finder import Finder, Source
 from reconcile.core.scopes import EVERYTHING, Scope, Window, walk
@@ -90,6 +91,7 @@ def check(
         with (
             evaluation_errors(using),
             dialect_of(using).protect_transaction(),
+            dialect_of(using).limit_lock_waits(lock_wait(), partial(_say_that_it_waits, rule, using)),
             examine(rule, using=using, now=now) as examined,
         ):
             counts = [
@@ -110,6 +112,10 @@ def check(
         settling=tally.settling, seconds=round(result.seconds, 3),
     )  # fmt: skip
     return result
+
+
+def _say_that_it_waits(rule: Rule, using: str) -> None:
+    log.warning("check_waits_for_lock", rule=rule.name, database=using, at_most_seconds=lock_wait())
 
 
 def _found(examined: Examination, counts: Sequence[_DriftCount], tally: Tally, *, keep: bool) -> RuleCheck:

@@ -107,6 +107,8 @@ def test_a_package_that_is_not_there_is_a_fault(settings):
             {"ROW_SECURITY": "off"},
             "settings.RECONCILE['ROW_SECURITY'] is 'off'. Give 'refused', or 'filtered'",
         ),
+        ({"LOCK_WAIT": 0}, "settings.RECONCILE['LOCK_WAIT'] is 0. Give the seconds"),
+        ({"LOCK_WAIT": True}, "settings.RECONCILE['LOCK_WAIT'] is True."),
         ({"ROW_SECURITY": []}, "settings.RECONCILE['ROW_SECURITY'] is []."),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from itertools import groupby
 from operator import itemgetter
@@ -13,18 +13,32 @@ from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError
 from django.db.models import Field, Index, Model, QuerySet
 
 from reconcile.db.columns import concrete_model
-from reconcile.db.django_compat import BaseDatabaseWrapper, index_sql, quoter
+from reconcile.db.django_compat import (
+    BaseDatabaseWrapper,
+    driver_connection,
+    in_transaction,
+    index_sql,
+    quoter,
+)
 from reconcile.db.schema import ForeignKeyInto, Schema, Table, current_schema, use_schema
 from reconcile.errors import ChunkConflictError, Refusal
 
-__all__ = ["LOCK_TIMEOUT_MS", "STATEMENT_TIMEOUT_MS", "Dialect", "Failure"]
+__all__ = ["LOCKED", "LOCK_TIMEOUT_MS", "SAY_AFTER", "STATEMENT_TIMEOUT_MS", "Dialect", "Failure"]
 
 LOCK_TIMEOUT_MS = 300
 """Below every server's deadlock timeout (PostgreSQL: 1 s), so that the repair yields and never the live handler."""
 
+SAY_AFTER = 2.0
+"""Seconds after which a check that waits for a lock says so."""
+
 STATEMENT_TIMEOUT_MS = 60_000
 """A chunk's statement that takes longer is given up, and the chunk halved."""
 
+
+LOCKED = (
+    "Another session held a lock for longer than a check waits, as a migration may. Check again when it has ended; "
+    'RECONCILE["LOCK_WAIT"] says how many seconds are waited.'
+)
 
 Guarded = Callable[[Callable[[], None]], None]
 
@@ -127,6 +141,59 @@ class Dialect:
         Two statements, where the database can fall over at all; none inside a transaction, which a time-out would end.
         """
         yield lambda read: read()
+
+    @contextmanager
+    def limit_lock_waits(self, seconds: float, say: Callable[[], None]) -> Iterator[None]:
+        """While this lasts, a statement that has waited `SAY_AFTER` seconds for a lock calls `say`, and fails after `seconds`.
+
+        Two statements, where sessions wait for each other at all; none inside a transaction, whose statements can't be sent again.
+        """
+        if not self.waits_for_locks or in_transaction(self.connection.alias):
+            yield
+            return
+        before = self._read_lock_wait()
+        first = min(SAY_AFTER, seconds)
+
+        def wait(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:  # noqa: FBT001 - Django's signature
+            try:
+                return execute(sql, params, many, context)
+            except Error as error:
+                if (
+                    seconds <= first
+                    or in_transaction(self.connection.alias)
+                    or not self.is_lock_timeout(error)
+                ):
+                    raise
+            say()
+            self._set_lock_wait(max(seconds - first, 1))
+            try:
+                return execute(sql, params, many, context)
+            finally:
+                with suppress(Error):
+                    self._set_lock_wait(first)
+
+        self._set_lock_wait(first)
+        try:
+            with self.connection.execute_wrapper(wait):
+                yield
+        finally:
+            if driver_connection(self.connection) is not None:
+                with suppress(Error):
+                    self._set_lock_wait(before)
+
+    waits_for_locks: ClassVar[bool] = False
+    """Whether a SELECT may wait for a lock of another session without an end, as for that of a migration."""
+
+    def is_lock_timeout(self, error: Error) -> bool:  # noqa: ARG002
+        """Whether the statement has waited for a lock for as long as it may."""
+        return False
+
+    def _read_lock_wait(self) -> float:
+        """Seconds that a statement of this session waits for a lock; 0 is without an end."""
+        raise NotImplementedError
+
+    def _set_lock_wait(self, seconds: float) -> None:
+        raise NotImplementedError
 
     def analyze(self, model: type[Model], written: int) -> str:  # noqa: ARG002
         """Have the server learn anew what the model's table holds, of which `written` rows are new to it, if that is much of it.

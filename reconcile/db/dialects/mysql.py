@@ -10,7 +10,7 @@ from django.core.exceptions import EmptyResultSet
 from django.db import Error, InterfaceError
 from django.db.models import Field, Index, Model, QuerySet
 
-from reconcile.db.dialects.base import Dialect, Failure
+from reconcile.db.dialects.base import LOCKED, Dialect, Failure
 from reconcile.db.django_compat import (
     BaseDatabaseWrapper,
     compiler_of,
@@ -100,6 +100,8 @@ _NO_TIME_ZONES = Refusal(
     "The rule converts times to another time zone, and the server's time zone tables are empty: each such value would be "
     "NULL. Load them: mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql -u root mysql"
 )
+
+_LOCK_NOT_FREE = 1205
 
 _PREFIX = 255
 """Characters of a long text that an index takes."""
@@ -227,6 +229,24 @@ class MySQL(Dialect):
     def row_word(self) -> str:
         """MySQL's, from 8.0.19."""
         return "" if self._is_mariadb else "ROW"
+
+    waits_for_locks = True
+
+    def is_lock_timeout(self, error: Error) -> bool:
+        return _errno(error) == _LOCK_NOT_FREE
+
+    def _read_lock_wait(self) -> float:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT @@SESSION.lock_wait_timeout")
+            return float(cursor.fetchone()[0])
+
+    def _set_lock_wait(self, seconds: float) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SET SESSION lock_wait_timeout = %s", [round(seconds)])
+
+    def describe(self, error: Error) -> str:
+        """A lock that wasn't free in time."""
+        return LOCKED if self.is_lock_timeout(error) else ""
 
     def read_foreign_keys_into(self, name: str) -> tuple[ForeignKeyInto, ...]:
         """One statement. A key of a table that this user has no right to isn't listed."""

@@ -13,7 +13,14 @@ from django.db import Error, IntegrityError, InterfaceError, OperationalError, t
 from django.db.models import Index, Model, QuerySet
 
 from reconcile.conf import shows_filtered_rows
-from reconcile.db.dialects.base import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, Dialect, Failure, Guarded
+from reconcile.db.dialects.base import (
+    LOCK_TIMEOUT_MS,
+    LOCKED,
+    STATEMENT_TIMEOUT_MS,
+    Dialect,
+    Failure,
+    Guarded,
+)
 from reconcile.db.django_compat import (
     driver_connection,
     in_transaction,
@@ -88,6 +95,8 @@ WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid = to_regclass(%s)
 ORDER BY f.oid, k.place
 """
 """Without those that a partition has from its table."""
+
+_LOCK_NOT_FREE = "55P03"
 
 _TAKEN = frozenset({"23505", "23P01"})
 """Unique and exclusion violation."""
@@ -394,8 +403,24 @@ class PostgreSQL(Dialect):
             )
             return str(cursor.fetchone()[0])
 
+    waits_for_locks = True
+
+    def is_lock_timeout(self, error: Error) -> bool:
+        return _sqlstate(error) == _LOCK_NOT_FREE
+
+    def _read_lock_wait(self) -> float:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT setting::float / 1000 FROM pg_settings WHERE name = 'lock_timeout'")
+            return float(cursor.fetchone()[0])
+
+    def _set_lock_wait(self, seconds: float) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('lock_timeout', %s, false)", [f"{round(seconds * 1_000)}ms"])
+
     def describe(self, error: Error) -> str:
-        """Row level security: the table, the role and the policies. One statement."""
+        """Row level security: the table, the role and the policies. One statement. And a lock that wasn't free in time."""
+        if self.is_lock_timeout(error):
+            return LOCKED
         hidden = _HIDDEN.search(str(error))
         if hidden is None:
             return ""
