@@ -89,6 +89,19 @@ class GivenUpError(ReconcileError):
     """Too many records of a rule could not be repaired; the rest were left alone."""
 
 
+class HopelessError(GivenUpError):
+    """So many records could not be repaired that the others are not likely to be.
+
+    failed, mended: how many records failed and were repaired. last: the last one that failed, with the reason.
+    """
+
+    def __init__(self, *, failed: int, mended: int, last: str) -> None:
+        super().__init__(
+            f"{failed} records failed and {mended} were mended; the rest were left alone. The last one, {last}"
+        )
+        self.failed, self.mended, self.last = failed, mended, last
+
+
 class RemedyFailedError(ReconcileError):
     """The project's own function, which a remedy called, raised; the chunk was rolled back."""
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import structlog
 
-from reconcile.errors import GivenUpError, NotRepairedError, first_line
+from reconcile.errors import HopelessError, NotRepairedError, first_line
 
 __all__ = ["HOPELESS", "Quarantine"]
 
 log = structlog.get_logger()
 
 HOPELESS = 50
-"""A rule is given up if so many records failed, and more than were repaired."""
+"""If so many records failed, and more than were repaired, a few of the others are tried before the rule is given up."""
 
 
 @dataclass(kw_only=True)
@@ -23,7 +23,7 @@ class Quarantine:
     """The records of one work item that a repair has skipped.
 
     to_retry: keys to try again at the end, since other sessions have locked them. last_errors: the database's message for some of
-    them. unverified: keys that drifted after their write. conflicts: keys whose unique value another row has, which may be free once
+    them. trying: failures are counted and stop nothing. unverified: keys that drifted after their write. conflicts: keys whose unique value another row has, which may be free once
     that row is repaired, each with the database's message. failures: keys that can't be repaired, each with the reason.
     """
 
@@ -33,11 +33,25 @@ class Quarantine:
     unverified: set[Any] = field(default_factory=set)
     conflicts: dict[Any, str] = field(default_factory=dict)
     failures: dict[Any, str] = field(default_factory=dict)
+    trying: bool = False
+    forgiven: tuple[int, int] = (0, 0)
+
+    @property
+    def failed(self) -> int:
+        return len(self.failures.keys() | self.unverified)
+
+    def fail_unverified(self) -> None:
+        """Count what drifted after its write among the failures: it is not tried again."""
+        self.failures |= {each: self.last_errors[each] for each in self.unverified}
+
+    def forgive(self, *, mended: int) -> None:
+        """Begin to count anew: others than those that failed can be repaired."""
+        self.forgiven = (self.failed, mended)
 
     def add(self, keys: Sequence[Any], failure: Exception, *, contention: bool, mended: int) -> None:
         """Put the records aside to be tried again at the end, or give up on them.
 
-        contention: whether other sessions caused the failure. mended: records repaired so far. Raises GivenUpError as `give_up`
+        contention: whether other sessions caused the failure. mended: records repaired so far. Raises HopelessError as `give_up`
         does.
         """
         message = first_line(failure)
@@ -54,7 +68,7 @@ class Quarantine:
             self._stop_if_hopeless(keys[-1], message, mended)
 
     def give_up(self, key: Any, why: str, *, mended: int) -> None:
-        """Record that a record can't be repaired. Raises GivenUpError if most records fail."""
+        """Record that a record can't be repaired. Raises HopelessError if most records fail."""
         self.unverified.discard(key)
         self.failures[key] = why
         log.error("record_quarantined", rule=self.rule, key=str(key), error=why)
@@ -66,10 +80,7 @@ class Quarantine:
             self.unverified.difference_update(keys)
 
     def _stop_if_hopeless(self, key: Any, message: str, mended: int) -> None:
-        failed = len(self.failures) + len(self.unverified)
-        if failed >= HOPELESS and failed > mended:
-            self.failures |= {each: self.last_errors[each] for each in self.unverified}
-            raise GivenUpError(
-                f"{failed} records failed and {mended} were mended; the rest were left alone. "
-                f"The last one, {key}: {message}"
-            )
+        failed, before = self.failed, self.forgiven
+        if not self.trying and failed - before[0] >= HOPELESS and failed - before[0] > mended - before[1]:
+            self.fail_unverified()
+            raise HopelessError(failed=failed, mended=mended, last=f"{key}: {message}")

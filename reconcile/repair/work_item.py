@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import structlog
@@ -14,7 +14,7 @@ from reconcile.core.drift import EXTRA
 from reconcile.core.finder import Finder, Levels, Source
 from reconcile.core.scopes import blocks
 from reconcile.detect.checking import KeptKeys, finder_windows
-from reconcile.errors import GivenUpError
+from reconcile.errors import GivenUpError, HopelessError
 from reconcile.repair.chunk import Chunks
 from reconcile.repair.conflicts import order_conflicts
 
@@ -33,6 +33,9 @@ AGAIN = (0.1, 0.5, 2.0)
 
 LEVELS = 1_000
 """Most levels of a tree that one repair goes down."""
+
+SAMPLE = 10
+"""Records that are tried of the others before a rule is given up."""
 
 STEPS = 50
 """Most records of a circle that a message names."""
@@ -67,9 +70,15 @@ def repair_work_item(
 
 def _repair(chunks: Chunks, keys: Iterable[Any], progress: Progress) -> int:
     """Repair the keys, then again those that were locked. Returns their number."""
-    number = 0
-    for chunk in _in_chunks(keys, chunks):
-        number += _chunk(chunks, chunk)
+    number, ahead = 0, iter(keys)
+    while chunk := list(islice(ahead, chunks.next_size())):
+        try:
+            number += _chunk(chunks, chunk)
+        except HopelessError as error:
+            near = [*chunk, *islice(ahead, KEEP)]
+            _try_spread_sample(chunks, near, error)
+            ahead = chain((key for key in near if key not in chunks.quarantine.failures), ahead)
+            continue
         progress(len(chunk))
     for seconds in AGAIN:
         if not chunks.quarantine.to_retry:
@@ -80,6 +89,29 @@ def _repair(chunks: Chunks, keys: Iterable[Any], progress: Progress) -> int:
             _chunk(chunks, chunk)
     _resolve_conflicts(chunks)
     return number
+
+
+def _try_spread_sample(chunks: Chunks, keys: Sequence[Any], hopeless: HopelessError) -> None:
+    """Repair a few of the keys, far from each other: those that failed may just stand in front. Raises GivenUpError if all fail."""
+    quarantine, mended = chunks.quarantine, chunks.mended
+    others = [key for key in keys if key not in quarantine.failures and key not in quarantine.unverified]
+    sample = others[:: max(len(others) // SAMPLE, 1)][-SAMPLE:]
+    quarantine.trying = True
+    try:
+        for key in sample:
+            if _chunk(chunks, [key]) and chunks.mended > mended:
+                log.info("others_can_be_repaired", rule=chunks.rule, key=str(key), failed=hopeless.failed)
+                quarantine.forgive(mended=chunks.mended)
+                return
+    finally:
+        quarantine.trying = False
+    if not sample:
+        raise hopeless
+    quarantine.fail_unverified()
+    raise GivenUpError(
+        f"{hopeless.failed} records failed and {hopeless.mended} were mended; so did {len(sample)} that stand apart among the next "
+        f"{len(others):,}, and the rest were left alone. The last one, {hopeless.last}"
+    )
 
 
 def _resolve_conflicts(chunks: Chunks) -> None:

@@ -28,6 +28,7 @@ from reconcile import (
     runs,
 )
 from reconcile.core.drift import Guarantee, Status
+from reconcile.core.scopes import Keys
 from reconcile.errors import (
     EvaluationError,
     LeaseLostError,
@@ -344,7 +345,7 @@ def test_a_rule_that_is_given_up_stays_open_and_says_so():
     hopeless = Rule(name="invoice", every=INVOICE.every, must=INVOICE.must, remedies={MISSING: Hopeless()})
     run, (result,) = runs.repair({"invoice": hopeless}, using="default")
     run.refresh_from_db()
-    assert (result.left, result.skipped, result.incomplete) == (120, 50, True)
+    assert (result.left, result.skipped, result.incomplete) == (120, 60, True)
     assert "50 records failed" in result.why_stopped
     assert (run.state, run.why_stopped) == (
         "stopped",
@@ -353,6 +354,26 @@ def test_a_rule_that_is_given_up_stays_open_and_says_so():
     (result,) = runs.resume(run, {"invoice": INVOICE}, using="default")
     run.refresh_from_db()
     assert (result.written.insert, result.left, result.why_stopped, run.state) == (120, 0, "", "finished")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("bad", [60, 130])
+def test_bad_records_in_front_do_not_keep_the_others_from_being_repaired(bad):
+    """Those that failed may just have the smallest keys: a few of the others are tried before the rule is given up."""
+    missing(bad + 200)
+    keys = list(Order.objects.order_by("pk").values_list("pk", flat=True))
+    refused = {*keys[:bad]}
+
+    class Choosy(Insert):
+        def write(self, finder, keys, journal):
+            wrote = super().write(finder, Keys([key for key in keys.values if key not in refused]), journal)
+            return replace(wrote, refused={key: "not this one" for key in keys.values if key in refused})
+
+    rule = Rule(name="invoice", every=INVOICE.every, must=INVOICE.must, remedies={MISSING: Choosy()})
+    _, (result,) = runs.repair({"invoice": rule}, using="default")
+    assert (result.written.insert, result.left, result.skipped) == (200, bad, bad)
+    assert {each["key"] for each in result.refused} <= {str(key) for key in refused}
+    assert Invoice.objects.exclude(order__in=refused).count() == 200
 
 
 class Cut(Insert):
@@ -607,8 +628,11 @@ def test_each_record_that_failed_is_counted_once_though_the_rule_is_given_up_for
     orders = list(Order.objects.order_by("pk"))
     Invoice.objects.bulk_create([Invoice(order=order, amount=99) for order in orders[:55]])
     _, (result,) = runs.repair({"invoice": broken}, using="default")
-    assert (result.skipped, len(result.refused)) == (5 + 50, 5 + 50)
-    assert "50 records failed and 0 were mended" in result.why_stopped
+    assert (result.skipped, len(result.refused)) == (5 + 55, 5 + 55)
+    assert (
+        "50 records failed and 0 were mended; so did 5 that stand apart among the next 5"
+        in result.why_stopped
+    )
 
 
 @pytest.mark.django_db
