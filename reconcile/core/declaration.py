@@ -23,6 +23,7 @@ from django.db.models import (
     Q,
     QuerySet,
     Value,
+    Window,
 )
 from django.utils.functional import Promise
 
@@ -169,6 +170,14 @@ def outer_faults(value: Any, where: str) -> Iterator[Fault]:
                 f"Give F({name!r}) for the record's own, or put it into a Subquery.",
             )
             return
+
+
+def misplaced_faults(value: Any, where: str) -> Iterator[Fault]:
+    """A fault if the value names a column of an outer query, or is a window function, where neither can be."""
+    if any(isinstance(node, Window) for node in nodes_in(value)):
+        hint = "Give columns of the rows, or expressions over them."
+        yield Fault("reconcile.E015", f"{where}: a window function is not served here.", hint)
+    yield from outer_faults(value, where)
 
 
 def _resolved_faults(

@@ -35,6 +35,7 @@ from django.db.models import (
     QuerySet,
     Subquery,
     TextField,
+    TimeField,
     Value,
 )
 from django.db.models.functions import Cast, Round
@@ -211,10 +212,37 @@ def _widest_cast(source: Any, field: Field[Any, Any], connection: BaseDatabaseWr
         return _round_to_places(source, field, connection)
     if field.get_internal_type() in INTEGERS:
         return _round_to_integer(source, connection)
-    if connection.vendor == "sqlite" and isinstance(field, DateTimeField):
-        # Its cast would cut the microseconds to milliseconds.
-        return source
+    if connection.vendor == "sqlite" and isinstance(field, DateField | TimeField):
+        return _time_on_sqlite(source, field)
     return Cast(source, field)
+
+
+def _time_on_sqlite(source: Any, field: Field[Any, Any]) -> Any:
+    """As Django spells it: SQLite's cast cuts the microseconds to milliseconds, and keeps a date for a time of day."""
+    kind = stored_field(source.output_field)
+    if isinstance(field, DateTimeField):
+        return _Midnight(source) if _is_date(kind) else source
+    if isinstance(field, TimeField) and isinstance(kind, DateTimeField):
+        return _TimeOfDay(source)
+    return Cast(source, field)
+
+
+def _is_date(field: Field[Any, Any]) -> bool:
+    return isinstance(field, DateField) and not isinstance(field, DateTimeField)
+
+
+class _Midnight(Func):
+    """On SQLite, a date as the time at which it begins."""
+
+    template = "(%(expressions)s || ' 00:00:00')"
+    output_field = DateTimeField()
+
+
+class _TimeOfDay(Func):
+    """On SQLite, what stands behind the date of a time."""
+
+    template = "SUBSTR(%(expressions)s, 12)"
+    output_field = TimeField()
 
 
 def _round_to_places(source: Any, field: DecimalField[Any, Any], connection: BaseDatabaseWrapper) -> Any:

@@ -37,7 +37,8 @@ class ReferredBy(Func):
         quote, key = quoter(connection), self.foreign_key
         row = own.rpartition(".")[0]
         pairs = zip(key.columns, key.referred, strict=True)
-        matched = " AND ".join(f"{_ALIAS}.{quote(here)} = {row}.{quote(there)}" for here, there in pairs)
+        # SQLite compares by the collation of the left side, and a foreign key by that of the column referred to.
+        matched = " AND ".join(f"{row}.{quote(there)} = {_ALIAS}.{quote(here)}" for here, there in pairs)
         for rows, more in leaving:
             matched += f" AND {_ALIAS}.{quote(self.own_key)} NOT IN {rows}"
             params = (*params, *more)

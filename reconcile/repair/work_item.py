@@ -198,7 +198,7 @@ class _Found:
 def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress) -> None:
     """Repair the records whose sources don't drift, then those that are computed from them, until none is left.
 
-    Each record is written once, with its final values. A record of a circle is not written, even if its source doesn't drift now: it
+    A record is written once, with its final values, unless its source agrees with a wrong one. A record of a circle is not written, even if its source doesn't drift now: it
     would by then. Raises GivenUpError if drifted records alone form a circle.
     """
     whole = chunks.finder
@@ -226,6 +226,12 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
             if not number and not (begun and level == 0):
                 break
             keys = found.within(None)
+        else:
+            passed = {*chunks.quarantine.failures, *waiting}
+            if any(key not in passed for key in keys):
+                raise GivenUpError(
+                    f"{LEVELS:,} levels of records are repaired, and there are more. Repair again to go on."
+                )
     finally:
         chunks.quarantine.to_retry = [*waiting, *chunks.quarantine.to_retry]
     if circle := _circle(whole, chunks):

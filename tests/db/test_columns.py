@@ -5,11 +5,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import permutations
 
+import pytest
 from django.db.models import F
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.django import TestCase
 
 from reconcile import HaveRow, HaveValues, Rule
+from tests.helpers import assert_finds, assert_repairs
 from tests.test_properties import assert_mended
 from tests.zoo.models import Sheet, Sheet2
 
@@ -129,3 +131,22 @@ class EveryColumn(TestCase):
         rule = Rule(name="row", every=Sheet, must=must)
         assert [str(fault) for fault in rule.faults()] == []
         assert_mended(rule, Sheet2)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("to", "of", "value", "stored"),
+    [
+        ("moment", "day", date(2020, 1, 2), datetime(2020, 1, 2, tzinfo=UTC)),
+        ("hour", "moment", datetime(2020, 1, 2, 23, 4, 5, tzinfo=UTC), time(23, 4, 5)),
+        ("hour", "moment", datetime(2020, 1, 2, 23, 4, 5, 678, tzinfo=UTC), time(23, 4, 5, 678)),
+        ("day", "moment", datetime(2020, 1, 2, 23, 4, 5, tzinfo=UTC), date(2020, 1, 2)),
+    ],
+)
+def test_times_are_stored_as_django_spells_and_finds_them(to, of, value, stored):
+    right = Sheet.objects.create(**{of: value, to: stored})
+    wrong = Sheet.objects.create(**{of: value})
+    rule = Rule(name="times", every=Sheet, must=HaveValues(**{to: F(of)}))
+    assert_finds(rule, stale=[wrong])
+    assert_repairs(rule, update=1)
+    assert set(Sheet.objects.filter(**{to: stored})) == {right, wrong}

@@ -1,5 +1,7 @@
 """Records that are computed from each other in a circle: by several keys, by folded text, and over columns of one record."""
 
+from itertools import pairwise
+
 import pytest
 from django.db import connection
 from django.db.models import F, Sum, Value
@@ -7,7 +9,8 @@ from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
 from reconcile import HaveValues, Rule
-from tests.helpers import assert_clean, assert_repairs, everything, repaired, statements
+from reconcile.repair import work_item
+from tests.helpers import assert_clean, assert_repairs, checked, everything, repaired, statements
 from tests.zoo.models import Region, Task
 
 pytestmark = pytest.mark.django_db
@@ -164,3 +167,22 @@ def test_a_tree_needs_no_rounds():
     result = repaired(RANK)
     assert "rounds" not in result.warning
     assert_clean(RANK)
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 3])
+def test_a_tree_of_more_levels_than_one_repair_goes_down_is_never_called_clean_too_early(beyond, monkeypatch):
+    """As many records were repaired as were counted, and another drifts by that: the count alone proves nothing."""
+    monkeypatch.setattr(work_item, "LEVELS", 6)
+    made = tasks(6 + beyond)
+    for task, above in pairwise(made[::-1]):
+        refer(task, after=above)
+    for number, task in enumerate(made):
+        # The last ones agree with what their parents have now.
+        refer(task, rank=0 if number < 6 else number - 5)
+    result = repaired(RANK)
+    assert checked(RANK).tally.total == result.left
+    assert result.incomplete is bool(result.left)
+    while result.left:
+        assert "6 levels" in result.why_stopped
+        result = repaired(RANK)
+    assert ranks() == list(range(1, 7 + beyond))

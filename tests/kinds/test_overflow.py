@@ -9,7 +9,7 @@ from django.db import connection, models
 from django.db.models import Count, ExpressionWrapper, F, Q, Sum, Value
 from django.utils import timezone
 
-from reconcile import BeUnique, HaveRow, HaveValues, Rule, Satisfy, Within, runs
+from reconcile import BeUnique, FromPython, HaveRow, HaveValues, Rule, RunningSum, Satisfy, Within, runs
 from reconcile.cli import reconcile
 from reconcile.core.drift import Status
 from reconcile.detect.inspecting import inspect_record
@@ -326,3 +326,24 @@ def test_a_date_that_python_has_no_year_for_is_not_stored(column, source):
     plain = Rule(name="plain", every=Sheet, must=HaveValues(moment=F("day")))
     (finder,) = plain.compile(using="default", now=timezone.now()).finders
     assert finder.overflow is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [RunningSum("money", by=["pk"]), FromPython(lambda money: money, reads=["money"])],
+    ids=["sum", "beside"],
+)
+def test_what_no_expression_of_the_orm_gives_is_told_as_well(value):
+    """A sum along an order, and what the database computes beside a column of Python's."""
+    Sheet.objects.bulk_create([Sheet(money=100_000), Sheet(money=100_000)])
+    beside = {} if isinstance(value, RunningSum) else {"fine": F("money") * 1}
+    target = {"fine": value} if isinstance(value, RunningSum) else {"ratio": value}
+    rule = Rule(name="sum", every=Sheet, must=HaveValues(**target, **beside))
+    assert not list(rule.faults())
+    found = checked(rule)
+    assert found.tally.total == 2
+    assert found.remarks
+    assert "2 of the stale records can't be repaired" in found.remarks[0]
+    result = repaired(rule)
+    assert (result.written.total, result.left) == (0, 2)
+    assert list(Sheet.objects.values_list("fine", flat=True)) == [None, None]

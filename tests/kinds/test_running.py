@@ -9,7 +9,7 @@ from django.db.models import Case, F, OuterRef, Q, Value, When, Window
 from django.db.models.functions import RowNumber
 from django.utils import timezone
 
-from reconcile import HaveValues, Previous, Rule, RunningSum, Satisfy, Within
+from reconcile import BeUnique, HaveRow, HaveValues, LookedUp, Previous, Rule, RunningSum, Satisfy, Within
 from reconcile.core.drift import STALE
 from reconcile.rules.order import sort_rules
 from tests.helpers import assert_clean, assert_finds, assert_repairs, checked, repaired, statements
@@ -313,3 +313,21 @@ def test_a_window_function_in_every_is_refused_and_the_way_out_works():
         "later",
         "later",
     ]
+
+
+@pytest.mark.parametrize(
+    "must",
+    [
+        BeUnique(Window(RowNumber(), order_by="pk")),
+        BeUnique("kind", keep=[Window(RowNumber(), order_by="pk")]),
+        BeUnique(OuterRef("amount")),
+        HaveRow(Basket, link={"price": F("amount")}, where=Q(score=OuterRef("score"))),
+        HaveValues(score=LookedUp(Bill, link={"basket_number": F("pk")}, value="score", by=["pk"], where=Q(score=OuterRef("score")))),
+    ],
+    ids=["unique window", "kept by a window", "unique outer", "where of a row", "where of a look-up"],
+)  # fmt: skip
+def test_so_it_is_in_the_other_kinds(must):
+    assert {fault.id for fault in Rule(name="r", every=Bill, must=must).faults()} & {
+        "reconcile.E012",
+        "reconcile.E015",
+    }

@@ -9,7 +9,7 @@ from django.db.models import F
 from reconcile import EXTRA, BeUnique, Delete, HaveRow, HaveSource, Merge, Rule, runs
 from reconcile.db.dialects import dialect_of
 from tests.helpers import everything, repaired, statements
-from tests.tables import table_of
+from tests.tables import model_of, table_of
 from tests.zoo.models import Contact, Device
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -169,3 +169,57 @@ def test_a_text_that_refers_by_folding_case_keeps_its_row():
             assert (result.written.delete, part.objects.count(), folded.objects.count()) == (0, 1, 1), result
             assert "folded_part" in result.why_stopped
             assert everything() == before
+
+
+@pytest.mark.postgresql
+def test_a_key_into_the_whole_of_a_partitioned_table_keeps_a_row_of_its_partition():
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE whole (id bigint PRIMARY KEY, device integer) PARTITION BY RANGE (id)")
+        cursor.execute("CREATE TABLE part PARTITION OF whole FOR VALUES FROM (0) TO (100)")
+        cursor.execute("CREATE TABLE of_whole (whole_id bigint REFERENCES whole ON DELETE CASCADE)")
+        try:
+            fields = {
+                "id": models.BigIntegerField(primary_key=True),
+                "device": models.IntegerField(null=True),
+            }
+            part = model_of("Part", fields, db_table="part")
+            part.objects.create(id=1, device=9)
+            part.objects.create(id=2, device=9)
+            cursor.execute("INSERT INTO of_whole VALUES (1)")
+            rule = Rule(
+                name="orphans",
+                every=part,
+                must=HaveSource("device", model=Contact),
+                remedies={EXTRA: Delete()},
+            )
+            result = repaired(rule)
+            cursor.execute("SELECT COUNT(*) FROM of_whole")
+            assert cursor.fetchone() == (1,)
+        finally:
+            cursor.execute("DROP TABLE of_whole")
+            cursor.execute("DROP TABLE whole")
+    assert (result.written.delete, "of_whole" in result.why_stopped) == (1, True)
+
+
+@pytest.mark.once
+def test_a_text_that_refers_by_the_parent_s_collation_keeps_its_row_on_sqlite():
+    parent = {
+        "code": models.CharField(max_length=10, unique=True, db_collation="NOCASE"),
+        "device": models.IntegerField(null=True),
+    }
+    with table_of("Nocase", parent, db_table="nocase") as model, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE of_nocase (code text REFERENCES nocase (code) ON DELETE CASCADE)")
+        try:
+            model.objects.create(code="X", device=9)
+            cursor.execute("INSERT INTO of_nocase VALUES ('x')")
+            rule = Rule(
+                name="orphans",
+                every=model,
+                must=HaveSource("device", model=Contact),
+                remedies={EXTRA: Delete()},
+            )
+            result = repaired(rule)
+            assert (result.written.delete, model.objects.count()) == (0, 1)
+            assert "of_nocase" in result.why_stopped
+        finally:
+            cursor.execute("DROP TABLE of_nocase")

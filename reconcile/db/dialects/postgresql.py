@@ -91,10 +91,11 @@ FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n O
 CROSS JOIN UNNEST(f.conkey, f.confkey) WITH ORDINALITY AS k (here, there, place)
 JOIN pg_attribute here ON here.attrelid = f.conrelid AND here.attnum = k.here
 JOIN pg_attribute there ON there.attrelid = f.confrelid AND there.attnum = k.there
-WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid = to_regclass(%s)
+WHERE f.contype = 'f' AND f.confrelid = to_regclass(%s)
+  AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.oid = f.conparentid AND p.confrelid = f.confrelid)
 ORDER BY f.oid, k.place
 """
-"""Without those that a partition has from its table."""
+"""Without those that a partition that refers has from its table; but with those into a partition that is referred to."""
 
 _LOCK_NOT_FREE = "55P03"
 

@@ -32,6 +32,7 @@ from reconcile.core.declaration import (
     expression_faults,
     field_named,
     fields_named,
+    misplaced_faults,
     resolution_fault,
 )
 from reconcile.core.drift import EXTRA, STALE, Drift, Guarantee
@@ -179,6 +180,10 @@ def _path_faults(model: type[Model], expression: Any, where: str) -> Iterator[Fa
     if any(aggregates_in(expression)):
         hint = "Keep it in a column of the record with a HaveValues rule, and name that column."
         yield Fault("reconcile.E015", f"{where}: an aggregate is not served here.", hint)
+        return
+    misplaced = list(misplaced_faults(expression, where))
+    yield from misplaced
+    if misplaced:
         return
     try:
         query = _with(model, expression).query

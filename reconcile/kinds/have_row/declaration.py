@@ -13,7 +13,13 @@ from django.core.exceptions import FieldError
 from django.db.models import CompositePrimaryKey, F, Field, ForeignKey, Model, Q, QuerySet
 from django.utils import timezone
 
-from reconcile.core.declaration import column_faults, expression_faults, field_named, resolution_fault
+from reconcile.core.declaration import (
+    column_faults,
+    expression_faults,
+    field_named,
+    misplaced_faults,
+    resolution_fault,
+)
 from reconcile.core.drift import Guarantee
 from reconcile.core.finder import Finder, Source
 from reconcile.core.options import Option, is_mapping, is_one_of, option_faults
@@ -147,6 +153,7 @@ class HaveRow(Effect):
                     continue
                 yield from _value_faults(model, option, column, value)
         try:
+            yield from misplaced_faults(self.where, "HaveRow(where=…)")
             self.model._base_manager.filter(self.where)
         except FieldError as error:
             yield resolution_fault(error, "HaveRow(where=…)")

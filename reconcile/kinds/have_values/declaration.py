@@ -194,7 +194,12 @@ class HaveValues(Effect):
         differs = any_differs(fields, _wanted_column, tolerances(values))
 
         given = {field: without_tolerance(value) for field, value in values.items()}
-        overflow = overflows(source.model, given, _wanted_column, source.using)
+        # Of a value that is no expression itself only the column that it is joined as tells the size.
+        sized = {
+            field: _wanted_column(field) if isinstance(value, DerivedValue) else value
+            for field, value in given.items()
+        }
+        overflow = overflows(source.model, sized, _wanted_column, source.using)
 
         def wanted(scope: Scope) -> Rows:
             rows = self._with_expected_values(source, scope).annotate(**{KEY: F("pk")})

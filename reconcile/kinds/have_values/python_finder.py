@@ -19,7 +19,7 @@ from reconcile.core.declaration import field_named
 from reconcile.core.drift import STALE
 from reconcile.core.finder import Finder, Rewrite, Rewriting, Rows, Source, read_pages
 from reconcile.core.scopes import Keys, Scope
-from reconcile.db.columns import JSON_NULL
+from reconcile.db.columns import JSON_NULL, fits
 from reconcile.db.expressions import path_of, pin_clock
 from reconcile.db.statements import WANTED
 from reconcile.errors import Refusal
@@ -112,6 +112,7 @@ class _RowChecks:
         for _, page in read_pages(self.read, scope):
             for row in page:
                 if self.beside and row[1]:
+                    self._count_refused(self._refuse_beside(row))
                     yield row[0]
                     continue
                 for checker in checkers:
@@ -125,12 +126,20 @@ class _RowChecks:
             self.refused += 1
             self.first_refusal = self.first_refusal or result.reason
 
+    def _refuse_beside(self, row: Row) -> Refusal | None:
+        """Why what the database computes can't be written beside: it is too large, and SQLite would keep it."""
+        for place, column in enumerate(self.beside, start=2):
+            if not fits(column, row[place], self.source.using):
+                return Refusal(f"the value is too large for {column.name!r}")
+        return None
+
     def rewrites(self, keys: Keys) -> Iterator[Rewrite]:
         """The stale records of `keys`, each with the values of all columns."""
         for _, page in read_pages(self.read, keys):
             for row in page:
                 results = {column: checker(row) for column, checker in self.checkers.items()}
-                refusals = [each for each in results.values() if isinstance(each, Refusal)]
+                found = (*results.values(), self._refuse_beside(row))
+                refusals = [each for each in found if isinstance(each, Refusal)]
                 if refusals:
                     yield Rewrite(row[0], refusal=refusals[0])
                 elif (self.beside and row[1]) or any(value is not _UNCHANGED for value in results.values()):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db.models import Aggregate, F, Field, Model, OrderBy, OuterRef, Q, Subquery, Value, Window
+from django.db.models import Aggregate, F, Field, Model, OrderBy, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce
 
-from reconcile.core.declaration import as_expression, expression_faults, outer_faults, resolution_fault
+from reconcile.core.declaration import as_expression, expression_faults, misplaced_faults, resolution_fault
 from reconcile.core.finder import Rows, Source
 from reconcile.core.scopes import Keys, Scope, carries_range
 from reconcile.core.wording import expression_in_words
@@ -28,7 +28,6 @@ from reconcile.db.expressions import (
     joins_to_many,
     map_expression,
     names_in,
-    nodes_in,
     path_of,
     pin_clock,
 )
@@ -71,13 +70,9 @@ def order_faults(model: type[Model], by: Any, where: str) -> Iterator[Fault]:
         if (not isinstance(each, str) and not hasattr(each, "resolve_expression")) or each in {"", "-", "?"}:
             yield Fault("reconcile.E012", f"{where}: by= has {each!r}.", _HINT)
             return
-        if any(isinstance(node, Window) for node in nodes_in(each)):
-            hint = "Order by columns of the rows, or expressions over them."
-            yield Fault("reconcile.E015", f"{where}: by= has a window function.", hint)
-            return
-        outer = list(outer_faults(each, f"{where}: by="))
-        yield from outer
-        if outer:
+        misplaced = list(misplaced_faults(each, f"{where}: by="))
+        yield from misplaced
+        if misplaced:
             return
     try:
         rows, _ = order_rows(model._base_manager.all(), by)
@@ -152,6 +147,10 @@ def condition_faults(rows: type[Model], condition: Any, option: str, where: str)
     if not isinstance(condition, Q):
         hint = "Give a Q over the row's columns."
         yield Fault("reconcile.E012", f"{where}: {option}= is {condition!r}.", hint)
+        return
+    misplaced = list(misplaced_faults(condition, f"{where}: {option}="))
+    yield from misplaced
+    if misplaced:
         return
     try:
         filtered = rows._base_manager.filter(condition)
