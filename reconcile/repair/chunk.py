@@ -14,12 +14,14 @@ from typing import Any
 
 import structlog
 from django.db import Error
+from django.db.models import Model
 
 from reconcile.conf import Throttle
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Keys
 from reconcile.db.columns import parent_columns
 from reconcile.db.dialects import Failure, dialect_of
+from reconcile.db.schema import may_change_values
 from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import (
     ChunkConflictError,
@@ -96,7 +98,19 @@ class Chunks:
         self.item = LeasedItem(rule=self.rule, work_item=self.work_item, using=self.using)
         self.quarantine = Quarantine(rule=self.rule)
         self.rest = Rests(using=self.using, pace=self.pace)
-        self.retry_policy = RetryPolicy(rule=self.rule, using=self.using, pause=self.pause)
+        self.retry_policy = RetryPolicy(
+            rule=self.rule,
+            using=self.using,
+            pause=self.pause,
+            changed_by_database=may_change_values(self._model_written, self.using),
+        )
+
+    @property
+    def _model_written(self) -> type[Model]:
+        """The model whose rows a repair writes."""
+        finder = self.finder
+        writes = finder.insertion or finder.correction or finder.rewriting or finder.derivation
+        return writes.model if writes is not None else finder.model
 
     def beat(self) -> None:
         """Write a heartbeat and look for a pause or a cancel, if the last chunk or heartbeat is older than BEAT."""

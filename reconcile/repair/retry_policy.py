@@ -3,7 +3,8 @@
 Note [Retry policy]: a failure that other sessions cause goes away with another try; a failure of the record does not. The error
 rarely tells which one it is, but it does by coming back. A chunk that meets other sessions is tried again, then halved, down to
 single records. Such a record is tried once more at the end. A record that drifts right after its repair was written by another
-session, or can't be repaired: it is tried once more at the end, and fails then. A duplicate that a chunk met has been committed
+session, or can't be repaired: it is tried once more at the end, and fails then; at once there is no further try where the table has triggers,
+which would only do the same again. A duplicate that a chunk met has been committed
 by another session, so the second try sees it; if it does not, the duplicate is the record's own. If single records fail one after
 the other, further tries are in vain: then each chunk has one try until a chunk is committed. So the work is bounded, whatever other
 sessions do.
@@ -25,7 +26,7 @@ __all__ = ["RetryPolicy"]
 
 log = structlog.get_logger()
 
-TRIES, TRIES_OF_DUPLICATE = 5, 2
+TRIES, TRIES_OF_DUPLICATE, TRIES_OF_CHANGED = 5, 2, 1
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Bounds of the pause between tries, in seconds; full jitter."""
@@ -36,11 +37,15 @@ MOST_FAILURES = 20
 
 @dataclass(kw_only=True)
 class RetryPolicy:
-    """How often one worker tries a chunk. It learns from tries that failed. See Note [Retry policy]."""
+    """How often one worker tries a chunk. It learns from tries that failed. See Note [Retry policy].
+
+    changed_by_database: triggers may change what is written, so that a record that still drifts will do so again.
+    """
 
     rule: str
     using: str
     pause: Callable[[float], None]
+    changed_by_database: bool = False
     failures_in_a_row: int = 0
 
     def is_last_try(self, tried: Attempt, failure: Exception, *, number: int) -> bool:
@@ -57,7 +62,8 @@ class RetryPolicy:
         if self.failures_in_a_row >= MOST_FAILURES:
             return 1
         if isinstance(failure, NotRepairedError):
-            return TRIES if len(tried.keys) == 1 else 1
+            single = TRIES_OF_CHANGED if self.changed_by_database else TRIES
+            return single if len(tried.keys) == 1 else 1
         if not dialect_of(self.using).is_transient(failure):
             return 1
         return TRIES_OF_DUPLICATE if self._is_of_record(failure) else TRIES
