@@ -36,7 +36,7 @@ from reconcile.errors import UsageError
 from reconcile.reports import concise, github, html, json, markdown, sarif, text
 from reconcile.reports.findings import CheckReport
 from reconcile.rules.registry import valid_rules
-from reconcile.testing.fixtures import find_origins, load, throwaway_database
+from reconcile.testing.fixtures import MEGABYTES, find_origins, load, throwaway_database
 
 if TYPE_CHECKING:
     from reconcile.runs.results import PastRun
@@ -164,10 +164,19 @@ class Fixtures:
 
     files: Sequence[Path] = ()
     as_written: bool = False
+    limit: int = MEGABYTES
 
 
 def fixture_options(command: Command) -> Command:
-    """Give the command the options `--fixtures` and `--as-written`."""
+    """Give the command the options `--fixtures`, `--as-written` and `--fixture-limit`."""
+    command = click.option(
+        "--fixture-limit",
+        type=click.IntRange(min=1),
+        metavar="MEGABYTES",
+        default=MEGABYTES,
+        show_default=True,
+        help="How large a fixture may be, unpacked; loading takes about twice as much memory.",
+    )(command)
     command = click.option(
         "--as-written",
         is_flag=True,
@@ -184,7 +193,7 @@ def fixture_options(command: Command) -> Command:
 
 
 def split_arguments(
-    names: tuple[str, ...], files: tuple[Path, ...], *, as_written: bool
+    names: tuple[str, ...], files: tuple[Path, ...], *, as_written: bool, limit: int = MEGABYTES
 ) -> tuple[tuple[str, ...], Fixtures]:
     """Split the arguments into names of rules and fixture files.
 
@@ -204,7 +213,7 @@ def split_arguments(
             raise UsageError(f"Fixture {str(file)!r} is given twice. Leave one out.")
         seen.add(file.resolve())
     named = tuple(name for name in names if name not in more)
-    return named, Fixtures(files=every, as_written=as_written)
+    return named, Fixtures(files=every, as_written=as_written, limit=limit)
 
 
 @contextmanager
@@ -218,7 +227,7 @@ def load_fixtures(fixtures: Fixtures, using: str) -> Iterator[Origins]:
         yield lambda _: {}
         return
     with throwaway_database(known_database(using)):
-        places = load(fixtures.files, using=using, as_written=fixtures.as_written)
+        places = load(fixtures.files, using=using, as_written=fixtures.as_written, limit=fixtures.limit)
         yield lambda checks: find_origins(checks, places, using=using, now=database_now(using))
 
 
@@ -248,10 +257,11 @@ def check_command(
     output: Path | None,
     *,
     as_written: bool,
+    fixture_limit: int,
 ) -> None:
     """Count the records of which a rule is not true. Reads only."""
     asked = requested_reports(forms, output)
-    names, loaded = split_arguments(names, fixtures, as_written=as_written)
+    names, loaded = split_arguments(names, fixtures, as_written=as_written, limit=fixture_limit)
     rules = chosen_rules(names, selectors, using)
     run = str(uuid.uuid4())
     with load_fixtures(loaded, using) as find_origins_of:

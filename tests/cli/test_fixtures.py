@@ -1,5 +1,7 @@
 """`reconcile check --fixtures`: exit codes, where drift comes from, and a configured database that nobody touches."""
 
+import bz2
+import gzip
 import json
 import os
 import signal
@@ -253,3 +255,19 @@ def test_an_interrupted_check_leaves_no_database_behind(tmp_path, number):
         _, err = running.communicate(timeout=60)
     assert (running.returncode, "Interrupted." in err) == (130, True), err
     assert databases().isdisjoint(there)
+
+
+@pytest.mark.parametrize("opener", [open, gzip.open, bz2.open], ids=["plain", "gz", "bz2"])
+def test_a_file_that_is_larger_than_the_limit_is_refused_before_it_is_loaded(opener, tmp_path):
+    """A compressed one counts unpacked: a small file may hold anything."""
+    ending = {open: "", gzip.open: ".gz", bz2.open: ".bz2"}[opener]
+    file = tmp_path / f"many.json{ending}"
+    objects = [
+        {"model": "zoo.team", "pk": number, "fields": {"name": "x" * 20}} for number in range(1, 30_000)
+    ]
+    with opener(file, "wt") as stream:
+        json.dump(objects, stream)
+    code, _, err = run("check", "--fixtures", str(file), "--fixture-limit", "1")
+    assert code == 3
+    assert "more than 1 megabytes, unpacked" in err
+    assert "--fixture-limit" in err
