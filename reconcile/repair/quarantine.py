@@ -23,8 +23,9 @@ class Quarantine:
     """The records of one work item that a repair has skipped.
 
     to_retry: keys to try again at the end, since other sessions have locked them. last_errors: the database's message for some of
-    them. trying: failures are counted and stop nothing. unverified: keys that drifted after their write. conflicts: keys whose unique value another row has, which may be free once
-    that row is repaired, each with the database's message. failures: keys that can't be repaired, each with the reason.
+    them. unverified: keys that drifted after their write. conflicts: keys whose unique value another row has, which may be free
+    once that row is repaired, each with the database's message. trying: failures are counted, and stop nothing. forgiven: how many
+    had failed and were repaired when it was begun to count anew. failures: keys that can't be repaired, each with the reason.
     """
 
     rule: str

@@ -198,8 +198,8 @@ class _Found:
 def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress) -> None:
     """Repair the records whose sources don't drift, then those that are computed from them, until none is left.
 
-    A record is written once, with its final values, unless its source agrees with a wrong one. A record of a circle is not written, even if its source doesn't drift now: it
-    would by then. Raises GivenUpError if drifted records alone form a circle.
+    A record is written once, with its final values, unless its source agrees with a wrong one. A record of a circle is not written,
+    even if its source doesn't drift now: it would by then. Raises GivenUpError if drifted records alone form a circle.
     """
     whole = chunks.finder
     levels = whole.levels

@@ -62,7 +62,8 @@ def _queryset_faults(every: QuerySet[Any]) -> Iterator[Fault]:
         (
             shape.windowed,
             "with a window function",
-            'Its value depends on the records that are read together, and a check reads a few at a time. Filter by the keys that it finds: every=Model.objects.filter(pk__in=queryset.values("pk")).',
+            "Its value depends on the records that are read together, and a check reads a few at a time. Filter by the keys that it "
+            'finds: every=Model.objects.filter(pk__in=queryset.values("pk")).',
         ),
         (shape.extended, "extended by extra()", "Use expressions instead."),
     )
