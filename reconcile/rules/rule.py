@@ -51,6 +51,10 @@ def every_faults(every: Any) -> Iterator[Fault]:
 def _queryset_faults(every: QuerySet[Any]) -> Iterator[Fault]:
     shape = shape_of(every)
     walks = "a check walks all records in key order."
+    keys = (
+        "Its value depends on the records that are read together, and a check reads a few at a time. Filter by the keys that it finds: "
+        'every=Model.objects.filter(pk__in=queryset.values("pk")).'
+    )
     refusals = (
         (shape.sliced, "sliced", f"Remove the slice; {walks}"),
         (shape.ordered, "ordered", f"Remove order_by(); {walks}"),
@@ -59,12 +63,7 @@ def _queryset_faults(every: QuerySet[Any]) -> Iterator[Fault]:
         (shape.locking, "locking", "Remove select_for_update(); a repair locks by itself."),
         (shape.values, "a values() queryset", "Remove values(); a check needs records."),
         (shape.grouped, "aggregated", "Filter with Exists(…) instead."),
-        (
-            shape.windowed,
-            "with a window function",
-            "Its value depends on the records that are read together, and a check reads a few at a time. Filter by the keys that it "
-            'finds: every=Model.objects.filter(pk__in=queryset.values("pk")).',
-        ),
+        (shape.windowed, "with a window function", keys),
         (shape.extended, "extended by extra()", "Use expressions instead."),
     )
     for refused, what, hint in refusals:
