@@ -151,7 +151,9 @@ def test_a_chunk_whose_server_is_gone_with_its_commit_leaves_nothing_and_ends_th
     with proxied() as proxy, pytest.raises(EvaluationError):
         through(proxy, lambda: chunks.repair(keys[:CHUNK]), cut="gone_before", chunks={1})
     assert proxy.done == ["gone_before"]
-    assert 3 < sum(paused) < 60
+    # How long each pause is, chance decides; their number and their bound are fixed.
+    assert len(paused) >= 4
+    assert sum(paused) < 60
     work.assert_sound(chunks=0)
     work.resume()
     work.assert_whole()
