@@ -19,6 +19,7 @@ from reconcile.cli.options import (
     rule_arguments,
     write_report,
 )
+from reconcile.core.drift import Drift
 from reconcile.db.clock import clock_skew, database_now
 from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import UnknownNameError, UsageError
@@ -98,19 +99,23 @@ def _tell_of_clock(using: str) -> None:
 def _rules_of_plan(
     rules: Mapping[str, Rule], kept: PlanFile, names: tuple[str, ...], using: str
 ) -> Mapping[str, Rule]:
-    """The chosen rules that the plan has. Raises UsageError if the plan has none of them, or is for another database."""
+    """The chosen rules that the plan has, with those that had nothing to write: a repair may give them something. Raises UsageError if the plan has none of them, or is for another database."""
     if kept.database != using:
         raise UsageError(
             f"The plan {kept.file!r} is for database {kept.database!r}: add --database {kept.database}."
         )
     for name in kept.rules:
-        if name not in valid_rules():
+        if name not in valid_rules() and kept.writes(name):
             raise UnknownNameError("rule", name, valid_rules(), instead=f" The plan {kept.file!r} names it.")
     for name in names:
-        if name not in kept.rules:
+        if not kept.writes(name):
             raise UsageError(f"The plan {kept.file!r} has nothing for rule {name!r}. Make a new one.")
-    chosen = {name: rule for name, rule in rules.items() if name in kept.rules}
-    if not chosen:
+    chosen = {
+        name: rule
+        for name, rule in rules.items()
+        if kept.writes(name) or (name in kept.rules and any(rule.remedy(drift).verb for drift in Drift))
+    }
+    if not any(map(kept.writes, chosen)):
         raise UsageError(f"The plan {kept.file!r} has nothing to write for these rules.")
     return chosen
 

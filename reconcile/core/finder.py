@@ -141,13 +141,11 @@ class Derivation:
 class Levels:
     """The order of a rule that computes records from other records of the same rule.
 
-    ready: the drifted records in scope whose own sources don't drift. sources: the drifted records from which the record of
-    a key is computed. circles: the records of these keys that are computed from themselves in the end, drifted or not, each with
+    ready: the drifted records in scope whose own sources don't drift. circles: the records of these keys that are computed from themselves in the end, drifted or not, each with
     its circle; the second argument are keys that are known to be in none, and gets more of them. path: the path by which the rule names them.
     """
 
     ready: Callable[[Scope], Rows]
-    sources: Callable[[Any], Rows]
     circles: Callable[[Sequence[Any], set[Any]], Mapping[Any, Sequence[Any]]]
     path: str
 

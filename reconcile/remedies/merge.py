@@ -355,7 +355,8 @@ def _referred_from_elsewhere(referring: Referring, groups: Mapping[Any, Any]) ->
     return {
         groups[
             key
-        ]: f"Rows of the table {each.table}, which no model declares, refer to {key} by {', '.join(each.columns)}."
+        ]: f"Rows of the table {each.table}, which no model declares, refer to {key} by {', '.join(each.columns)}. "
+        "Point them to the one that stays, or delete them, and repair again."
         for each in referring.undeclared
         for key in referring.referred_by(each, Keys([*groups]))
     }

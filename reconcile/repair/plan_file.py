@@ -52,11 +52,15 @@ _ANEW = "Nothing was written for it. Make a new plan, look at it, and apply that
 
 @dataclass(frozen=True, kw_only=True)
 class PlanFile:
-    """A whole plan, for one database. `file` is where it stands."""
+    """A whole plan, for one database. `file` is where it stands; `rules` has those with nothing to write, too."""
 
     file: str
     database: str
     rules: Mapping[str, PlannedRule]
+
+    def writes(self, name: str) -> bool:
+        """Whether the plan has anything to write for the rule."""
+        return name in self.rules and self.rules[name].planned.total > 0
 
 
 def read_plan(file: Path) -> PlanFile:
@@ -92,7 +96,8 @@ def _rules(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     listed = found["rules"]
     if any(each["error"] for each in listed):
         raise ValueError("a rule could not be evaluated when it was made")
-    return [each for each in listed if any(each["planned"].values())]
+    # A rule that had nothing to write then may have by what another rule of the plan writes; that is not planned.
+    return list(listed)
 
 
 def _grown(then: Written, now: Written) -> Iterator[str]:

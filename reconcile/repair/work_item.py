@@ -199,7 +199,7 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
     """Repair the records whose sources don't drift, then those that are computed from them, until none is left.
 
     A record is written once, with its final values, unless its source agrees with a wrong one. A record of a circle is not written,
-    even if its source doesn't drift now: it would by then. Raises GivenUpError if drifted records alone form a circle.
+    even if its source doesn't drift now: it would by then. Raises GivenUpError if there are more levels than LEVELS.
     """
     whole = chunks.finder
     levels = whole.levels
@@ -234,8 +234,11 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
                 )
     finally:
         chunks.quarantine.to_retry = [*waiting, *chunks.quarantine.to_retry]
-    if circle := _circle(whole, chunks):
-        raise GivenUpError(_circle_in_words(circle, levels))
+    # Of a circle in which all drift none is ever ready.
+    left = _Found(chunks.beat, found.source, found.records, whole).within(None)
+    passed = {*chunks.quarantine.failures, *chunks.quarantine.to_retry}
+    for _ in _outside_circles(chunks, levels, (key for key in left if key not in passed), apart):
+        pass
 
 
 def _outside_circles(chunks: Chunks, levels: Levels, keys: Iterable[Any], apart: set[Any]) -> Iterator[Any]:
@@ -257,20 +260,3 @@ def _circle_in_words(circle: str, levels: Levels) -> str:
         f"Records are computed from each other in a circle: {circle}, through {levels.path!r}, so none of them can be first. "
         "Break the circle."
     )
-
-
-def _circle(finder: Finder, chunks: Chunks) -> str:
-    """Describe the circle that keeps records from being repaired, as `4 → 7 → 4`; empty if there is none."""
-    if finder.levels is None:
-        return ""
-    passed = {*chunks.quarantine.failures, *chunks.quarantine.to_retry}
-    walked: list[Any] = [key for key in finder.keys_after(None, limit=1) if key not in passed]
-    while walked and len(walked) <= STEPS:
-        rows = finder.levels.sources(walked[-1]).order_by("pk").values_list("pk", flat=True)
-        source = next((key for key in rows[: STEPS + 1] if key not in passed), None)
-        if source is None:
-            return ""
-        if source in walked:
-            return " → ".join(str(key) for key in [*walked[walked.index(source) :], source])
-        walked.append(source)
-    return f"{' → '.join(map(str, walked))} → …" if walked else ""

@@ -283,7 +283,9 @@ class Rule:
             elif drift not in finders:
                 known = ", ".join(each.upper() for each in finders)
                 yield Fault(
-                    "reconcile.E012", f"remedies= has {drift.upper()}.", f"This rule finds {known} alone."
+                    "reconcile.E012",
+                    f"remedies= has {drift.upper()}.",
+                    f"This rule finds {known or 'none'} alone.",
                 )
             else:
                 yield from remedy.faults(drift, finders[drift])

@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from reconcile.models import Outcome, Run, Suspension, WorkItem
-from sample_project.shop.models import Category, Invoice, Note, Order
+from sample_project.shop.models import Category, Invoice, Item, Note, Order
 from tests.cli.test_cli import run as said
 from tests.helpers import ROOT, an_hour_ago, environment, reconcile_command
 
@@ -46,6 +46,20 @@ def test_a_plan_that_was_kept_is_applied(tmp_path):
     assert (code, "3 rows would be written. Nothing has been" in out) == (0, True)
     code, out, _ = said("repair", "--plan", plan, "--apply")
     assert (code, "3 rows written" in out, Invoice.objects.count()) == (0, True, 3)
+
+
+def test_a_rule_that_has_more_to_write_by_another_of_the_plan_is_stopped_and_never_left_out(tmp_path):
+    """Its rows were right when the plan was made; the run itself makes them stale, and must not say that all is verified."""
+    missing(2)
+    Item.objects.bulk_create([Item(order=order, price=5) for order in Order.objects.all()])
+    Invoice.objects.bulk_create([Invoice(order=order, amount=3) for order in Order.objects.all()])
+    plan = planned(tmp_path, "orders.total", "orders.invoice")
+    code, out, _ = said("repair", "--plan", plan, "--apply")
+    assert (code, "Verified" in out) == (4, False)
+    assert "no longer covers orders.invoice: update 0 planned, 2 now" in flat(out)
+    assert {order.total for order in Order.objects.all()} == {5}
+    assert {invoice.amount for invoice in Invoice.objects.all()} == {3}
+    assert said("repair", "orders.invoice", "--apply")[0] == 0
 
 
 def test_a_plan_whose_counts_have_grown_writes_nothing_and_exits_with_4(tmp_path):

@@ -51,6 +51,19 @@ def test_a_circle_through_two_keys_is_named_and_nothing_of_it_is_written():
     assert free.pk not in circles_of(RANK, free.pk)
 
 
+def test_each_circle_is_named_also_beside_a_record_that_fails():
+    one, two, three, itself = tasks(4)
+    refer(one, after=two)
+    refer(two, after=one)
+    refer(three, after=one)
+    refer(itself, part_of=itself)
+    result = repaired(RANK)
+    named = {each["key"]: each["why"] for each in result.refused}
+    assert named.keys() == {str(one.pk), str(two.pk), str(itself.pk)}
+    assert all("in a circle" in why for why in named.values())
+    assert result.skipped == 3
+
+
 def test_a_record_of_a_circle_that_does_not_drift_now_is_not_written_later():
     one, two = tasks(2)
     refer(one, after=two, rank=3)

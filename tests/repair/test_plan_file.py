@@ -270,8 +270,11 @@ def test_a_plan_that_is_not_there_is_refused(tmp_path):
         read_plan(tmp_path / "gone.json")
 
 
-def test_a_plan_keeps_only_rules_for_which_there_is_something_to_write(tmp_path):
+def test_a_plan_keeps_rules_with_nothing_to_write_as_such(tmp_path):
     file = tmp_path / "plan.json"
     idle = {"rule": "idle", "fingerprint": "ab", "planned": Written().as_dict(), "error": None}
     file.write_text(plan_text(rules=[idle]))
-    assert read_plan(file).rules == {}
+    plan = read_plan(file)
+    assert plan.rules["idle"].planned.total == 0
+    assert not plan.writes("idle")
+    assert not plan.writes("other")

@@ -65,7 +65,11 @@ def invocations(key, run, folder):
     return [
         (["check", *always, *chosen, "--samples", "1", "--fail-on", "warn"], 1, "rules"),
         (["check", "name", *kept], 1, "rules"),
-        (["check", "name", *always, "--fixtures", MENDED, "--as-written"], 1, "rules"),
+        (
+            ["check", "name", *always, "--fixtures", MENDED, "--as-written", "--fixture-limit", "9"],
+            1,
+            "rules",
+        ),
         (["rules", *always, *chosen], 0, "rules"),
         (["rules", *kept], 0, "rules"),
         (["explain", "invoice", *always], 0, "rule"),

@@ -77,19 +77,12 @@ def levels(source: Source, reads: Reads, find: Callable[[Scope], Rows]) -> Level
             rows = rows.filter(~Exists(sources))
         return rows
 
-    def sources(key: Any) -> Rows:
-        found: Rows = find(EVERYTHING).none()
-        for step in steps.values():
-            here = source.model._base_manager.using(found.db).filter(pk=key).values(step.here.attname)
-            found = found | find(EVERYTHING).filter(**{f"{step.there.attname}__in": here})
-        return found
-
     edges = _edges(source.model, reads)
 
     def circles(keys: Sequence[Any], apart: set[Any]) -> Mapping[Any, Sequence[Any]]:
         return _circles(source.records_of_any_age(EVERYTHING), edges, keys, apart)
 
-    return Levels(ready=ready, sources=sources, circles=circles, path=", ".join(sorted(steps)))
+    return Levels(ready=ready, circles=circles, path=", ".join(sorted(steps)))
 
 
 def level_columns(model: type[Model], reads: Reads) -> frozenset[str]:
