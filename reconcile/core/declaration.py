@@ -13,21 +13,27 @@ from uuid import UUID
 from django.core.exceptions import FieldDoesNotExist, FieldError, ValidationError
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models import (
+    BooleanField,
+    DateField,
     DecimalField,
+    DurationField,
     Expression,
     F,
     Field,
+    FloatField,
     IntegerField,
     Model,
     OuterRef,
     Q,
     QuerySet,
+    TimeField,
+    UUIDField,
     Value,
     Window,
 )
 from django.utils.functional import Promise
 
-from reconcile.db.columns import is_in_range, is_text, round_decimal, stored_field
+from reconcile.db.columns import INTEGERS, is_in_range, is_text, round_decimal, stored_field
 from reconcile.db.comparisons import AsStored
 from reconcile.db.conditions import Fails
 from reconcile.db.django_compat import annotations_of, own_columns, referred_field, where_of
@@ -172,6 +178,13 @@ def outer_faults(value: Any, where: str) -> Iterator[Fault]:
             return
 
 
+def _reads_text(field: Field[Any, Any]) -> bool:
+    """Whether the column takes text for something else: SQLite keeps any, MariaDB reads what it can, PostgreSQL ends the statement."""
+    stored = stored_field(field)
+    others = (DecimalField, FloatField, BooleanField, DateField, TimeField, DurationField, UUIDField)
+    return isinstance(stored, others) or stored.get_internal_type() in INTEGERS
+
+
 def misplaced_faults(value: Any, where: str) -> Iterator[Fault]:
     """A fault if the value names a column of an outer query, or is a window function, where neither can be."""
     if any(isinstance(node, Window) for node in nodes_in(value)):
@@ -185,9 +198,15 @@ def _resolved_faults(
 ) -> Iterator[Fault]:
     try:
         resolved = model._base_manager.annotate(_expected=AsStored(expression, field=field)).query
-        _ = annotations_of(resolved)["_expected"].get_source_expressions()[0].output_field
+        source = annotations_of(resolved)["_expected"].get_source_expressions()[0].output_field
     except FieldError as error:
         yield resolution_fault(error, where)
+        return
+    if is_text(source) and _reads_text(field):
+        kind = stored_field(field).get_internal_type()
+        hint = f"Say how it is read: Cast(…, {kind}()) where each text is one, or FromPython(function, reads=[…])."
+        message = f"{where}: it is text, and {field.name!r} is not, which each database reads in its own way."
+        yield Fault("reconcile.E015", message, hint)
         return
     if annotations_of(resolved)["_expected"].contains_over_clause:
         hint = 'Give RunningSum("amount", over="account", by=["at"]) or Previous(…), or keep it in a column of the record.'

@@ -410,7 +410,7 @@ ZIP = {"prefix": F("zip")}
         (LookedUp(Tariff, link={"price": "zip"}, value="name", by=["pk"]), "E012.*Did you mean F.'zip'"),
         (
             LookedUp(Tariff, link={"price__prefix_of": F("zip")}, value="name", by=["pk"]),
-            "E012.*'price' is not text",
+            "E015.*it is text, and 'price' is not",
         ),
         (LookedUp(Tariff, link=ZIP, value="name"), r"E012.*by= is \(\)"),
         (LookedUp(Tariff, link=ZIP, value="name", by=["size"]), "E013.*by=.*size"),

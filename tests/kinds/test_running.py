@@ -173,7 +173,7 @@ def test_a_value_of_the_one_before_that_the_rule_writes_is_refused():
         ({"over": F("kind")}, "reconcile.E012", "over= is F(kind)"),
         ({"by": F("kind")}, "reconcile.E012", "by= is F(kind)"),
         ({"value": "nothing"}, "reconcile.E013", "nothing"),
-        ({"value": "kind"}, "reconcile.E012", "value= is of type CharField"),
+        ({"value": "kind"}, "reconcile.E015", "it is text, and 'amount' is not"),
         ({"value": "made_at"}, "reconcile.E012", "value= is of type DateTimeField"),
         ({"value": "details"}, "reconcile.E012", "value= is of type JSONField"),
         ({"value": Q(score=1)}, "reconcile.E012", "value= is of type BooleanField"),

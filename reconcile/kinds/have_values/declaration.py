@@ -134,6 +134,17 @@ class HaveValues(Effect):
                 )
             yield from self._value_faults(model, field, value, f"HaveValues({name}=…)")
         yield from level_faults(model, self._reads(model), "HaveValues")
+        yield from self._own_record_faults(model)
+
+    def _own_record_faults(self, model: type[Model]) -> Iterator[Fault]:
+        """A value that reads another column that the rule writes: both are written at once, so it would follow the old one."""
+        reads = self._reads(model)
+        for field, paths in reads.items():
+            for other in reads:
+                if other is not field and {other.name, other.attname} & {*paths}:
+                    message = f"HaveValues({field.name}=…): it reads {other.name!r}, which the rule writes in the same statement."
+                    hint = f"Write a rule of its own for {field.name!r}: it runs after the one that writes {other.name!r}."
+                    yield Fault("reconcile.E015", message, hint)
 
     def _own_faults(self, model: type[Model], written: set[str]) -> Iterator[Fault]:
         """Rows of the same model, asked for what the rule writes: there is no telling which must be first."""
