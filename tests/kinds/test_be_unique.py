@@ -304,7 +304,10 @@ def test_the_statements_are_as_many_for_10_as_for_1000_records():
             )
         return len(checking), len(repairing)
 
-    assert sent(10) == sent(1000)
+    (checking, repairing), (checking_many, repairing_many) = sent(10), sent(1000)
+    assert checking == checking_many
+    # A slow machine gives a sign of life between, or takes smaller chunks; a statement for each record would be hundreds.
+    assert repairing_many - repairing < 30
     Contact.objects.all().delete()
     with statements() as few:
         checked(rule("email"))

@@ -140,7 +140,8 @@ def test_a_deep_tree_costs_a_few_statements_a_level_and_not_one_a_record():
             repaired(PATH)
         return len(captured)
 
-    assert wide(10) == wide(1_000)
+    # A slow machine gives a sign of life between, or takes smaller chunks; a statement for each record would be hundreds.
+    assert wide(1_000) - wide(10) < 30
 
 
 def test_a_chunk_calls_the_function_for_its_own_records_and_not_for_all(settings):

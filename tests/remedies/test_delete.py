@@ -281,7 +281,9 @@ def test_the_statements_are_as_many_for_10_as_for_1000_rows():
             assert repaired(ALIKE, max_deletes="100%").written.delete in {number, number - 1}
         return len(captured)
 
-    assert sent(10) == sent(1000)
+    # A slow machine gives a sign of life between, or takes smaller chunks; a statement for each record would be hundreds.
+    few = sent(10)
+    assert sent(1000) - few < 30
 
 
 @pytest.mark.parametrize("drift", [MISSING, STALE])

