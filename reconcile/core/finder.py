@@ -141,8 +141,9 @@ class Derivation:
 class Levels:
     """The order of a rule that computes records from other records of the same rule.
 
-    ready: the drifted records in scope whose own sources don't drift. circles: the records of these keys that are computed from themselves in the end, drifted or not, each with
-    its circle; the second argument are keys that are known to be in none, and gets more of them. path: the path by which the rule names them.
+    ready: the drifted records in scope whose own sources don't drift. circles: the records of these keys that are computed from
+    themselves in the end, drifted or not, each with its circle; the second argument is what is known to be in none, and gets more.
+    path: the path by which the rule names them.
     """
 
     ready: Callable[[Scope], Rows]
@@ -230,6 +231,12 @@ class Finder:
     def using(self) -> str:
         """Alias of the database that the rows are on."""
         return self.find(Keys(())).db
+
+    @property
+    def model_written(self) -> type[Model]:
+        """The model whose rows a repair writes."""
+        writes = self.insertion or self.correction or self.rewriting or self.derivation
+        return writes.model if writes is not None else self.model
 
     def read(self, scope: Scope) -> Rows | None:
         """The rows that a check reads for this drift, for people to look at; None if the kind doesn't say."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 from django.db import Error
-from django.db.models import Model
 
 from reconcile.conf import Throttle
 from reconcile.core.finder import Finder
@@ -102,15 +101,8 @@ class Chunks:
             rule=self.rule,
             using=self.using,
             pause=self.pause,
-            changed_by_database=may_change_values(self._model_written, self.using),
+            changed_by_database=may_change_values(self.finder.model_written, self.using),
         )
-
-    @property
-    def _model_written(self) -> type[Model]:
-        """The model whose rows a repair writes."""
-        finder = self.finder
-        writes = finder.insertion or finder.correction or finder.rewriting or finder.derivation
-        return writes.model if writes is not None else finder.model
 
     def beat(self) -> None:
         """Write a heartbeat and look for a pause or a cancel, if the last chunk or heartbeat is older than BEAT."""

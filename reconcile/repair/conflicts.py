@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Model
-
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Keys, blocks
 from reconcile.db.statements import KEY, WANTED
@@ -52,11 +50,6 @@ def order_conflicts(finder: Finder, keys: Sequence[Any]) -> tuple[list[Any], set
     return [*ordered, *(key for key in keys if key in swaps)], swaps
 
 
-def _model_of_rows(finder: Finder) -> type[Model]:
-    changes = finder.rewriting or finder.correction
-    return changes.model if changes is not None else finder.model
-
-
 def _rows_owed(finder: Finder, keys: Sequence[Any]) -> Iterator[tuple[Any, _Owed]]:
     """The rows that are to be updated, by their keys."""
     correction, rewriting = finder.correction, finder.rewriting
@@ -78,7 +71,7 @@ def _wanted(finder: Finder, keys: Keys) -> Iterator[tuple[Any, Values]]:
 
 def _read_rows(finder: Finder, keys: Iterable[Any], columns: Sequence[str]) -> dict[Any, Values]:
     """The columns of the rows as they are."""
-    rows = _model_of_rows(finder)._base_manager.using(finder.using)
+    rows = finder.model_written._base_manager.using(finder.using)
     found: dict[Any, Values] = {}
     for block in blocks(keys):
         for key, *values in rows.filter(pk__in=block).values_list("pk", *columns):
@@ -89,7 +82,7 @@ def _read_rows(finder: Finder, keys: Iterable[Any], columns: Sequence[str]) -> d
 def _unique_columns(finder: Finder, rows_owed: Mapping[Any, _Owed]) -> list[tuple[str, ...]]:
     """The columns of each unique constraint that has one of the columns written."""
     written = {name for owed in rows_owed.values() for name in owed.values}
-    uniques = uniques_of(_model_of_rows(finder), finder.using)
+    uniques = uniques_of(finder.model_written, finder.using)
     names = [tuple(field.attname for field in each.fields) for each in uniques]
     return [each for each in names if written & {*each}]
 
