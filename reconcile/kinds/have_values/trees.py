@@ -49,14 +49,14 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Edge:
-    """A column of a record is computed from a column of other records, or of the record itself if there is no `key`.
+    """A column of a record is computed from a column of other records, by a foreign key.
 
     up: the others are those that the record refers to, and not those that refer to it.
     """
 
     computed: str
     read: str
-    key: ForeignKey[Any, Any] | None
+    key: ForeignKey[Any, Any]
     up: bool
 
     def flipped(self) -> _Edge:
@@ -105,15 +105,7 @@ def _edges(model: type[Model], reads: Reads) -> Sequence[_Edge]:
     A circle is the same in both directions, and a row refers to one, but may be referred to by many.
     """
     edges = {_Edge(one.attname, read.attname, step.key, step.up) for one, step, read in _steps(model, reads)}
-    own = {
-        _Edge(one.attname, read.attname, None, up=True)
-        for one, paths in reads.items()
-        for read in reads
-        if read is not one and {read.name, read.attname} & {*paths}
-    }
-    if not any(edge.up for edge in edges):
-        return [edge.flipped() for edge in edges | own]
-    return [*edges, *own]
+    return [*edges] if any(edge.up for edge in edges) else [edge.flipped() for edge in edges]
 
 
 def _circles(
@@ -144,9 +136,6 @@ def _circles(
 
 def _followed(rows: Rows, edge: _Edge, keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     """Each of the keys with each key to which the edge leads. Only among `rows`: what the rule doesn't write stays as it is."""
-    if edge.key is None:
-        yield from ((key, key) for key in keys)
-        return
     referred = referred_field(edge.key).attname
     # The key itself and not the column that refers: where the database folds case, they may be spelt differently.
     above = Subquery(rows.filter(**{referred: OuterRef(edge.key.attname)}).values("pk")[:1])
