@@ -99,7 +99,10 @@ def _tell_of_clock(using: str) -> None:
 def _rules_of_plan(
     rules: Mapping[str, Rule], kept: PlanFile, names: tuple[str, ...], using: str
 ) -> Mapping[str, Rule]:
-    """The chosen rules that the plan has, with those that had nothing to write: a repair may give them something. Raises UsageError if the plan has none of them, or is for another database."""
+    """The chosen rules that the plan has, with those that had nothing to write: a repair may give them something.
+
+    Raises UsageError if the plan has none of them, or is for another database.
+    """
     if kept.database != using:
         raise UsageError(
             f"The plan {kept.file!r} is for database {kept.database!r}: add --database {kept.database}."

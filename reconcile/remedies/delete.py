@@ -36,9 +36,9 @@ class Delete(Remedy):
     names the model, so nothing cascades. Only a foreign key with DO_NOTHING is passed over, if it has no constraint or
     its model is unmanaged, as that of a view is.
     What refers by a foreign key that the database alone has counts, too.
-    Three statements, one for each column that refers to the rows, one more where generic foreign keys do, one for the catalogue; three
-    more where the rows drift because of another, which is locked, too; two
-    where they are beyond a number of rows, of which the first are.
+    Three statements, one for each column that refers to the rows, one more where generic foreign keys do, one for the
+    catalogue; three more where the rows drift because of another, which is locked, too; two where they are beyond a number of
+    rows, of which the first are.
     """
 
     verb: ClassVar[str] = "delete"

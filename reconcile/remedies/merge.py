@@ -352,14 +352,14 @@ class Merge(Remedy):
 
 def _referred_from_elsewhere(referring: Referring, groups: Mapping[Any, Any]) -> dict[Any, str]:
     """The survivors of groups with a row that a table refers to which no model declares, so that nothing can be repointed."""
-    return {
-        groups[
-            key
-        ]: f"Rows of the table {each.table}, which no model declares, refer to {key} by {', '.join(each.columns)}. "
-        "Point them to the one that stays, or delete them, and repair again."
-        for each in referring.undeclared
-        for key in referring.referred_by(each, Keys([*groups]))
-    }
+    found = {}
+    for each in referring.undeclared:
+        for key in referring.referred_by(each, Keys([*groups])):
+            found[groups[key]] = (
+                f"Rows of the table {each.table}, which no model declares, refer to {key} by {', '.join(each.columns)}. "
+                "Point them to the one that stays, or delete them, and repair again."
+            )
+    return found
 
 
 def _unseen(finder: Finder, groups: Mapping[Any, Any]) -> set[Any]:
