@@ -111,13 +111,13 @@ def _throttle_faults(listed: Any) -> Iterator[Fault]:
 
 
 def _chunk_faults(limit: Any) -> Iterator[Fault]:
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_RECORDS:
+    if not isinstance(limit, int) or not _is_number(limit, 1, MOST_RECORDS):
         hint = f"Give the most records that one transaction may repair, from 1 to {MOST_RECORDS:,}."
         yield _fault(f"settings.RECONCILE['CHUNK'] is {limit!r}.", hint)
 
 
 def _rest_faults(factor: Any) -> Iterator[Fault]:
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor <= MOST_REST:
+    if not _is_number(factor, 0, MOST_REST):
         hint = (
             "Give how many times as long as a chunk has taken the repair rests while others use the database, "
             f"from 0 to {MOST_REST}."
@@ -126,13 +126,13 @@ def _rest_faults(factor: Any) -> Iterator[Fault]:
 
 
 def _lock_wait_faults(seconds: Any) -> Iterator[Fault]:
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, int | float)
-        or not 1 <= seconds <= MOST_LOCK_WAIT
-    ):
+    if not _is_number(seconds, 1, MOST_LOCK_WAIT):
         hint = f"Give the seconds that a check waits for a lock, from 1 to {MOST_LOCK_WAIT:,}."
         yield _fault(f"settings.RECONCILE['LOCK_WAIT'] is {seconds!r}.", hint)
+
+
+def _is_number(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 def _row_security_faults(value: Any) -> Iterator[Fault]:

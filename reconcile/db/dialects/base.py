@@ -84,6 +84,9 @@ class Dialect:
     refuses_large_numbers: ClassVar[bool] = True
     """Whether the database refuses a number that is larger than its column; else it keeps one that Django can't read again."""
 
+    waits_for_locks: ClassVar[bool] = False
+    """Whether a SELECT may wait for a lock of another session without an end, as for that of a migration."""
+
     locks_tables: ClassVar[bool] = False
     """Whether `lock_tables` keeps handlers in flight from inserting the row that a chunk inserts."""
 
@@ -180,9 +183,6 @@ class Dialect:
             if driver_connection(self.connection) is not None:
                 with suppress(Error):
                     self._set_lock_wait(before)
-
-    waits_for_locks: ClassVar[bool] = False
-    """Whether a SELECT may wait for a lock of another session without an end, as for that of a migration."""
 
     def is_lock_timeout(self, error: Error) -> bool:  # noqa: ARG002
         """Whether the statement has waited for a lock for as long as it may."""

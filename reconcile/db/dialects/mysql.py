@@ -120,6 +120,8 @@ class MySQL(Dialect):
 
     at_work = _AT_WORK
 
+    waits_for_locks = True
+
     locks_what_it_reads = True
     """In READ COMMITTED, too; an `INSERT … SELECT` locks nothing that it reads there."""
 
@@ -229,8 +231,6 @@ class MySQL(Dialect):
     def row_word(self) -> str:
         """MySQL's, from 8.0.19."""
         return "" if self._is_mariadb else "ROW"
-
-    waits_for_locks = True
 
     def is_lock_timeout(self, error: Error) -> bool:
         return _errno(error) == _LOCK_NOT_FREE

@@ -189,6 +189,8 @@ class PostgreSQL(Dialect):
     anti_join_looks_up = False
     joins_derived_tables = True
     locks_tables = True
+    waits_for_locks = True
+
     at_work = _AT_WORK
 
     @contextmanager
@@ -403,8 +405,6 @@ class PostgreSQL(Dialect):
                 "SELECT current_setting('row_security'), set_config('row_security', %s, false)", [value]
             )
             return str(cursor.fetchone()[0])
-
-    waits_for_locks = True
 
     def is_lock_timeout(self, error: Error) -> bool:
         return _sqlstate(error) == _LOCK_NOT_FREE
