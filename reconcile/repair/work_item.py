@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
@@ -227,32 +227,42 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
                 break
             keys = found.within(None)
         else:
-            passed = {*chunks.quarantine.failures, *waiting}
-            if any(key not in passed for key in keys):
-                raise GivenUpError(
-                    f"{LEVELS:,} levels of records are repaired, and there are more. Repair again to go on."
-                )
+            _refuse_more_levels(chunks, keys, waiting)
     finally:
         chunks.quarantine.to_retry = [*waiting, *chunks.quarantine.to_retry]
     # Of a circle in which all drift none is ever ready.
-    left = _Found(chunks.beat, found.source, found.records, whole).within(None)
     passed = {*chunks.quarantine.failures, *chunks.quarantine.to_retry}
-    for _ in _outside_circles(chunks, levels, (key for key in left if key not in passed), apart):
-        pass
+    for block in blocks(key for key in replace(found, finder=whole).within(None) if key not in passed):
+        _give_up_circles(chunks, levels, block, apart)
+
+
+def _refuse_more_levels(chunks: Chunks, keys: Iterable[Any], waiting: Sequence[Any]) -> None:
+    """Raise GivenUpError if any of the keys is left, beside those in quarantine and those that wait."""
+    passed = {*chunks.quarantine.failures, *waiting}
+    if any(key not in passed for key in keys):
+        raise GivenUpError(
+            f"{LEVELS:,} levels of records are repaired, and there are more. Repair again to go on."
+        )
 
 
 def _outside_circles(chunks: Chunks, levels: Levels, keys: Iterable[Any], apart: set[Any]) -> Iterator[Any]:
     """The keys whose records are not computed from themselves; the others go into quarantine."""
     for block in blocks(keys):
-        if len(apart) > KEEP:
-            apart.clear()
-        circles = levels.circles(block, apart)
-        for key in block:
-            if key not in circles:
-                yield key
-            else:
-                why = _circle_in_words(" → ".join(map(str, circles[key][: STEPS + 1])), levels)
-                chunks.quarantine.give_up(key, why, mended=chunks.mended)
+        circles = _give_up_circles(chunks, levels, block, apart)
+        yield from (key for key in block if key not in circles)
+
+
+def _give_up_circles(
+    chunks: Chunks, levels: Levels, keys: Sequence[Any], apart: set[Any]
+) -> Mapping[Any, Sequence[Any]]:
+    """Put those of the keys whose records are computed from themselves into quarantine, each with its circle. Returns them."""
+    if len(apart) > KEEP:
+        apart.clear()
+    circles = levels.circles(keys, apart)
+    for key, circle in circles.items():
+        why = _circle_in_words(" → ".join(map(str, circle[: STEPS + 1])), levels)
+        chunks.quarantine.give_up(key, why, mended=chunks.mended)
+    return circles
 
 
 def _circle_in_words(circle: str, levels: Levels) -> str:
