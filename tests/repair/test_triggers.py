@@ -23,36 +23,37 @@ INVOICE = Rule(
 
 
 @contextmanager
-def rounding():
-    """While this lasts, an invoice of 13 becomes one of 14, whoever writes it."""
+def trigger(table, *, postgresql, mysql, sqlite):
+    """A trigger of the table, while this lasts. postgresql: when it fires, and the body of its function; else what follows its name."""
+    vendor = connection.vendor
     with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
+        if vendor == "postgresql":
+            when, body = postgresql
             cursor.execute(
-                "CREATE FUNCTION zoo_round() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-                "IF NEW.amount = 13 THEN NEW.amount := 14; END IF; RETURN NEW; END $$"
+                f"CREATE FUNCTION zoo_moves() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$"
             )
             cursor.execute(
-                "CREATE TRIGGER zoo_round BEFORE INSERT OR UPDATE ON shop_invoice "
-                "FOR EACH ROW EXECUTE FUNCTION zoo_round()"
-            )
-        elif connection.vendor == "mysql":
-            cursor.execute(
-                "CREATE TRIGGER zoo_round BEFORE INSERT ON shop_invoice FOR EACH ROW "
-                "IF NEW.amount = 13 THEN SET NEW.amount = 14; END IF"
+                f"CREATE TRIGGER zoo_moves {when} ON {table} FOR EACH ROW EXECUTE FUNCTION zoo_moves()"
             )
         else:
-            cursor.execute(
-                "CREATE TRIGGER zoo_round AFTER INSERT ON shop_invoice WHEN NEW.amount = 13 BEGIN "
-                "UPDATE shop_invoice SET amount = 14 WHERE id = NEW.id; END"
-            )
+            cursor.execute(f"CREATE TRIGGER zoo_moves {mysql if vendor == 'mysql' else sqlite}")
         try:
             yield
         finally:
-            cursor.execute(
-                "DROP TRIGGER zoo_round" + (" ON shop_invoice" if connection.vendor == "postgresql" else "")
-            )
-            if connection.vendor == "postgresql":
-                cursor.execute("DROP FUNCTION zoo_round")
+            cursor.execute("DROP TRIGGER zoo_moves" + (f" ON {table}" if vendor == "postgresql" else ""))
+            if vendor == "postgresql":
+                cursor.execute("DROP FUNCTION zoo_moves")
+
+
+def rounding():
+    """While this lasts, an invoice of 13 becomes one of 14, whoever writes it."""
+    return trigger(
+        "shop_invoice",
+        postgresql=("BEFORE INSERT OR UPDATE", "IF NEW.amount = 13 THEN NEW.amount := 14; END IF;"),
+        mysql="BEFORE INSERT ON shop_invoice FOR EACH ROW IF NEW.amount = 13 THEN SET NEW.amount = 14; END IF",
+        sqlite="AFTER INSERT ON shop_invoice WHEN NEW.amount = 13 BEGIN "
+        "UPDATE shop_invoice SET amount = 14 WHERE id = NEW.id; END",
+    )
 
 
 def orders(*totals):
@@ -76,35 +77,14 @@ def test_a_trigger_that_changes_nothing_keeps_nobody_from_a_repair():
     assert (result.written.insert, result.left, result.why_stopped) == (3, 0, "")
 
 
-@contextmanager
 def stamping():
     """While this lasts, whoever changes a basket's label has its note stamped as well."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute(
-                "CREATE FUNCTION zoo_stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-                "NEW.note := 'by ' || NEW.tag; RETURN NEW; END $$"
-            )
-            cursor.execute(
-                "CREATE TRIGGER zoo_stamp BEFORE UPDATE ON zoo_basket FOR EACH ROW EXECUTE FUNCTION zoo_stamp()"
-            )
-        elif connection.vendor == "mysql":
-            cursor.execute(
-                "CREATE TRIGGER zoo_stamp BEFORE UPDATE ON zoo_basket FOR EACH ROW SET NEW.note = CONCAT('by ', NEW.tag)"
-            )
-        else:
-            cursor.execute(
-                "CREATE TRIGGER zoo_stamp AFTER UPDATE OF tag ON zoo_basket BEGIN "
-                "UPDATE zoo_basket SET note = 'by ' || NEW.tag WHERE id = NEW.id; END"
-            )
-        try:
-            yield
-        finally:
-            cursor.execute(
-                "DROP TRIGGER zoo_stamp" + (" ON zoo_basket" if connection.vendor == "postgresql" else "")
-            )
-            if connection.vendor == "postgresql":
-                cursor.execute("DROP FUNCTION zoo_stamp")
+    return trigger(
+        "zoo_basket",
+        postgresql=("BEFORE UPDATE", "NEW.note := 'by ' || NEW.tag;"),
+        mysql="BEFORE UPDATE ON zoo_basket FOR EACH ROW SET NEW.note = CONCAT('by ', NEW.tag)",
+        sqlite="AFTER UPDATE OF tag ON zoo_basket BEGIN UPDATE zoo_basket SET note = 'by ' || NEW.tag WHERE id = NEW.id; END",
+    )
 
 
 LABEL = Rule(name="label", every=Basket, must=HaveValues(label="x"))
