@@ -20,9 +20,10 @@ from reconcile.conf import lock_wait
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Sample, Status, Tally, Written
 from reconcile.core.finder import Finder, Source
 from reconcile.core.scopes import EVERYTHING, Scope, Window, walk
-from reconcile.db.dialects import dialect_of
+from reconcile.db.dialects import Failure, dialect_of
 from reconcile.db.django_compat import driver_connection, has_pending_migrations, settings_of
 from reconcile.detect.examining import Examination, examine
+from reconcile.detect.unevaluable import Unevaluable
 from reconcile.errors import EvaluationError, ReconcileError, first_line, with_type
 from reconcile.rules.rule import Rule
 
@@ -35,12 +36,14 @@ log = structlog.get_logger()
 class KeptKeys:
     """Drifted keys of a check, in key order, which a repair need not find again.
 
-    These are all drifted keys up to `upto`. There may be more beyond it, unless `complete`.
+    These are all drifted keys up to `upto`. There may be more beyond it, unless `complete`. unevaluable: records that the database
+    can't evaluate, each with its message.
     """
 
     keys: tuple[Any, ...] = ()
     upto: Any = None
     complete: bool = False
+    unevaluable: Mapping[Any, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,11 @@ def check(
             examine(rule, using=using, now=now) as examined,
         ):
             counts = [
-                _DriftCount(finder, samples, keep if rule.remedy(finder.drift).verb else 0)
+                _DriftCount(
+                    Unevaluable(finder=finder, model=rule.model),
+                    samples,
+                    keep if rule.remedy(finder.drift).verb else 0,
+                )
                 for finder in examined.compiled.finders
             ]
             tally = _count_drift(examined.compiled.source, counts, known, beat, whole=not keep)
@@ -129,7 +136,11 @@ def _found(examined: Examination, counts: Sequence[_DriftCount], tally: Tally, *
         tally=tally,
         samples=tuple(Sample(each.finder.drift, str(key)) for each in counts for key in each.sample_keys),
         kept={
-            each.finder.drift: KeptKeys(tuple(each.kept), each.upto, not each.full) for each in counts if keep
+            each.finder.drift: KeptKeys(
+                tuple(each.kept), each.upto, not each.full, unevaluable=each.unevaluable.reasons
+            )
+            for each in counts
+            if keep
         },
         planned=sum(
             (rule.remedy(each.finder.drift).plan(each.finder, each.number) for each in counts), Written()
@@ -197,7 +208,7 @@ def _describe_by_dialect(error: Error, using: str) -> str:
 class _DriftCount:
     """What the walk has counted and kept so far of one kind of drift."""
 
-    finder: Finder
+    unevaluable: Unevaluable
     samples: int
     keep: int
     number: int = 0
@@ -207,6 +218,17 @@ class _DriftCount:
     full: bool = False
     overflowing: int = 0
     starts: int = 0
+
+    @property
+    def finder(self) -> Finder:
+        return self.unevaluable.finder
+
+    def look_around(self, window: Window, read: Callable[[Callable[[], None]], None]) -> None:
+        """Count the drift in the window by `read`. A record that can't be evaluated counts as drifted: nobody knows that it is right."""
+        known = {*self.unevaluable.reasons}
+        self.unevaluable.read_around(window, lambda part: read(partial(self.look, part)))
+        new = [key for key in self.unevaluable.reasons if key not in known]
+        self._add(len(new), 0, 0, new[: self._room_for_samples])
 
     def look(self, window: Window) -> None:
         """Count the drift in the window, and keep its keys while all of them fit. Nothing is counted if a statement fails."""
@@ -232,11 +254,24 @@ class _DriftCount:
     @property
     def unrepairable(self) -> int:
         """Of the drifted rows those whose values no repair can write."""
-        return self.finder.refused_so_far()[0] or self.overflowing
+        return (self.finder.refused_so_far()[0] or self.overflowing) + len(self.unevaluable.reasons)
 
     @property
     def note(self) -> str:
         """What is to be known of the rows: that no repair can write them, or where their discrepancy starts. Empty if nothing is."""
+        return " ".join(filter(None, (self._note_of_unevaluable, self._note_of_values)))
+
+    @property
+    def _note_of_unevaluable(self) -> str:
+        reasons = self.unevaluable.reasons
+        if not reasons:
+            return ""
+        key, why = next(iter(reasons.items()))
+        first = f"The first, {key}" if len(reasons) > 1 else f"{key}"
+        return f"{len(reasons):,} of the {self.finder.drift} records can't be evaluated, nor repaired. {first}: {why}."
+
+    @property
+    def _note_of_values(self) -> str:
         refused, why = self.finder.refused_so_far()
         if refused:
             first = "" if refused == 1 else "The first: "
@@ -274,12 +309,24 @@ def _count_drift(
 ) -> Tally:
     """Count the records and their drift; in one statement if the only finder can and no keys are kept."""
     tallied = counts[0].finder.tally_all if len(counts) == 1 and known is None and whole else None
-    if tallied is None:
-        counted = known or _count_records(source)
-        _walk(source, counts, counted, beat)
+    if tallied is not None and (counted := _tally(tallied, counts[0])) is not None:
         return counted
-    counted = tallied()
-    counts[0].sample(counted[counts[0].finder.drift])
+    counted = known or _count_records(source)
+    _walk(source, counts, counted, beat)
+    return counted
+
+
+def _tally(tally_all: Callable[[], Tally], count: _DriftCount) -> Tally | None:
+    """The records and their drift by one statement; None if the values of single records make it fail."""
+    dialect = dialect_of(count.finder.using)
+    try:
+        with dialect.protect_transaction():
+            counted = tally_all()
+            count.sample(counted[count.finder.drift])
+    except Error as error:
+        if dialect.failure(error) is not Failure.RECORD:
+            raise
+        return None
     return counted
 
 
@@ -287,7 +334,7 @@ def _walk(source: Source, counts: list[_DriftCount], counted: Tally, beat: Calla
     for each in counts:
         if not each.finder.in_windows:
             beat()
-            each.look(EVERYTHING)
+            each.look_around(EVERYTHING, lambda read: read())
     in_windows = [each for each in counts if each.finder.in_windows]
     if not in_windows:
         return
@@ -296,7 +343,7 @@ def _walk(source: Source, counts: list[_DriftCount], counted: Tally, beat: Calla
         for window, last in _windows(source, counted.checked + counted.settling, size):
             beat()
             for each in in_windows:
-                guarded(partial(each.look, _open_ended(each.finder, window, last=last)))
+                each.look_around(_open_ended(each.finder, window, last=last), guarded)
 
 
 def _count_records(source: Source) -> Tally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,13 @@ class Quarantine:
         self.failures[key] = why
         log.error("record_quarantined", rule=self.rule, key=str(key), error=why)
         self._stop_if_hopeless(key, why, mended)
+
+    def set_aside(self, reasons: Mapping[Any, str]) -> None:
+        """Record that these can't be evaluated. They were told apart before any write, so they say nothing of the others."""
+        for key, why in reasons.items():
+            if key not in self.failures:
+                self.failures[key] = f"It can't be evaluated: {why}."
+                log.error("record_quarantined", rule=self.rule, key=str(key), error=why)
 
     def remove(self, keys: Iterable[Any]) -> None:
         """Take out records that were repaired after all."""

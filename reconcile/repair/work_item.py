@@ -9,11 +9,14 @@ from itertools import chain, islice
 from typing import Any
 
 import structlog
+from django.db import Error
 
 from reconcile.core.drift import EXTRA
 from reconcile.core.finder import Finder, Levels, Source
-from reconcile.core.scopes import blocks
+from reconcile.core.scopes import Window, blocks
+from reconcile.db.dialects import Failure, dialect_of
 from reconcile.detect.checking import KeptKeys, finder_windows
+from reconcile.detect.unevaluable import Unevaluable
 from reconcile.errors import GivenUpError, HopelessError
 from reconcile.repair.chunk import Chunks
 from reconcile.repair.conflicts import order_conflicts
@@ -56,7 +59,8 @@ def repair_work_item(
     kept: keys that a check has just found; a work item with a cursor finds its keys itself. records: the number of checked
     records. Records that are computed from each other are repaired level by level.
     """
-    found = _Found(chunks.beat, source, records, chunks.finder)
+    found = _Found(chunks.beat, source, records, chunks.finder, aside=chunks.quarantine.set_aside)
+    chunks.quarantine.set_aside(kept.unevaluable)
     begun = chunks.work_item.cursor is not None
     if chunks.finder.levels is not None:
         _by_levels(chunks, found, begun=begun, progress=progress)
@@ -65,7 +69,7 @@ def repair_work_item(
             chunks, found.beyond(chunks.finder.model._meta.pk.to_python(chunks.work_item.cursor)), progress
         )
     else:
-        _repair(chunks, drifted_keys(chunks.finder, source, records, kept, chunks.beat), progress)
+        _repair(chunks, found.kept_and_beyond(kept), progress)
 
 
 def _repair(chunks: Chunks, keys: Iterable[Any], progress: Progress) -> int:
@@ -155,19 +159,27 @@ def drifted_keys(
     finder: Finder, source: Source, records: int, kept: KeptKeys, beat: Callable[[], None]
 ) -> Iterator[Any]:
     """Yield all drifted keys in order: those that a check has kept, then those beyond. Calls `beat` once a window."""
-    yield from kept.keys
-    if not kept.complete:
-        yield from _Found(beat, source, records, finder).within(kept.upto)
+    return _Found(beat, source, records, finder).kept_and_beyond(kept)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Reads the drifted keys of a work item, in short statements outside any transaction."""
+    """Reads the drifted keys of a work item, in short statements outside any transaction.
+
+    aside: called with the keys of records that can't be evaluated, each with its message.
+    """
 
     beat: Callable[[], None]
     source: Source
     records: int
     finder: Finder
+    aside: Callable[[Mapping[Any, str]], None] = lambda _: None
+
+    def kept_and_beyond(self, kept: KeptKeys) -> Iterator[Any]:
+        """All drifted keys in order: those that a check has kept, then those beyond."""
+        yield from kept.keys
+        if not kept.complete:
+            yield from self.within(kept.upto)
 
     def beyond(self, cursor: Any) -> Iterator[Any]:
         """The drifted keys beyond the cursor, which is a key of the finder's rows."""
@@ -183,16 +195,29 @@ class _Found:
             return
         for window in finder_windows(self.finder, self.source, self.records, after=after):
             self.beat()
-            yield from self.finder.keys(window)
+            yield from self._around_unevaluable(window)
 
     def _in_blocks(self, after: Any) -> Iterator[Any]:
         while True:
             self.beat()
-            keys = self.finder.keys_after(after, limit=BLOCK)
+            try:
+                with dialect_of(self.finder.using).protect_transaction():
+                    keys = self.finder.keys_after(after, limit=BLOCK)
+            except Error as error:
+                if dialect_of(self.finder.using).failure(error) is not Failure.RECORD:
+                    raise
+                yield from self._around_unevaluable(Window(after))
+                return
             yield from keys
             if len(keys) < BLOCK:
                 return
             after = keys[-1]
+
+    def _around_unevaluable(self, window: Window) -> Iterator[Any]:
+        unevaluable = Unevaluable(finder=self.finder, model=self.source.model)
+        for keys in unevaluable.read_around(window, self.finder.keys):
+            yield from keys
+        self.aside(unevaluable.reasons)
 
 
 def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress) -> None:

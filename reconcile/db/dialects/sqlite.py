@@ -35,6 +35,9 @@ _FAILURES = {
 }
 """By primary code. The rest is the record's: a constraint, a trigger that raises, a value that is too big."""
 
+_OF_VALUES = "user-defined function raised exception", "integer overflow", "malformed JSON"
+"""Messages of the code that says nothing else: a function, Python's or its own, that takes no such value."""
+
 
 _TABLE = """SELECT m.type, l.name, l.partial, i.name
 FROM sqlite_master m LEFT JOIN pragma_index_list(m.name) l ON l."unique" LEFT JOIN pragma_index_info(l.name) i
@@ -125,6 +128,8 @@ class SQLite(Dialect):
         code = getattr(error.__cause__, "sqlite_errorcode", None)
         if code is None:
             return self.failure_without_code(error)
+        if code == sqlite3.SQLITE_ERROR and any(each in str(error) for each in _OF_VALUES):
+            return Failure.RECORD
         return _FAILURES.get(code & _PRIMARY, Failure.RECORD)
 
     def is_taken(self, error: Error) -> bool:

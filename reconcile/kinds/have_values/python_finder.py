@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from django.core.exceptions import FieldError
+from django.db import Error
 from django.db.models import BooleanField, ExpressionWrapper, F, Field, JSONField, Model, Q, Value
 from django.db.models.lookups import IsNull
 
@@ -108,6 +109,15 @@ class _RowChecks:
 
     def keys(self, scope: Scope) -> Iterator[Any]:
         """Keys of the stale records, in key order."""
+        refused = self.refused
+        try:
+            yield from self._stale_keys(scope)
+        except Error:
+            # It is read again, around what fails.
+            self.refused = refused
+            raise
+
+    def _stale_keys(self, scope: Scope) -> Iterator[Any]:
         checkers = tuple(self.checkers.values())
         for _, page in read_pages(self.read, scope):
             for row in page:

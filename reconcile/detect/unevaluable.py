@@ -1,0 +1,89 @@
+"""Records that the database can't evaluate: an integer too large on the way to a value, a text that is no number, a division by 0.
+
+One such record fails the statement for its whole window. The window is halved until the record stands alone; it is
+counted and named, and the others are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from django.db import Error
+from django.db.models import Model
+
+from reconcile.core.drift import EXTRA
+from reconcile.core.finder import Finder
+from reconcile.core.scopes import Window
+from reconcile.db.dialects import Failure, dialect_of
+from reconcile.errors import first_line
+
+__all__ = ["MOST", "Unevaluable"]
+
+MOST = 20
+"""Records of a rule that are told apart. With more, the rule can't be evaluated."""
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class Unevaluable:
+    """The records of one kind of drift of one rule that can't be evaluated.
+
+    model: the model of the records, whose keys a window is a range of. reasons: the database's message for each key.
+    """
+
+    finder: Finder
+    model: type[Model]
+    reasons: dict[Any, str] = field(default_factory=dict)
+
+    def read_around(self, window: Window, read: Callable[[Window], T]) -> list[T]:
+        """Read the window. If the values of single records make that fail, read the windows between them, and keep the reasons.
+
+        One statement; if it fails, three for each halving. Raises the database's error if it is not about values, if more than MOST
+        records fail, or if all of several do: then what is read beside them may be wrong.
+        """
+        before = len(self.reasons)
+        try:
+            return [self._read(window, read)]
+        except Error as error:
+            if not self._is_of_values(error):
+                raise
+            answers = self._read_halves(window, read, error)
+            if not answers and len(self.reasons) - before > 1:
+                raise
+            return answers
+
+    def _read(self, window: Window, read: Callable[[Window], T]) -> T:
+        with dialect_of(self.finder.using).protect_transaction():
+            return read(window)
+
+    def _is_of_values(self, error: Error) -> bool:
+        if dialect_of(self.finder.using).failure(error) is not Failure.RECORD:
+            return False
+        finder = self.finder
+        of_groups = finder.drift is EXTRA or finder.survivors is not None
+        return finder.in_windows or finder.own_key_range or not of_groups
+
+    def _read_halves(self, window: Window, read: Callable[[Window], T], error: Error) -> list[T]:
+        """What is read of the two halves of a window that has failed; nothing for a record that stands alone."""
+        model = self.finder.model if self.finder.own_key_range else self.model
+        keys = model._base_manager.using(self.finder.using).filter(window.on("pk")).order_by("pk")
+        keys = keys.values_list("pk", flat=True)
+        number = keys.count()
+        if not number or (number == 1 and len(self.reasons) == MOST):
+            raise error
+        if number == 1:
+            self.reasons[keys.get()] = first_line(error)
+            return []
+        middle = keys[number // 2 - 1 : number // 2].get()
+        answers = []
+        for half in (Window(window.after, middle), Window(middle, window.upto)):
+            try:
+                answers.append(self._read(half, read))
+            except Error as failed:
+                if not self._is_of_values(failed):
+                    raise
+                answers += self._read_halves(half, read, failed)
+        return answers
