@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import FieldError
@@ -66,37 +67,41 @@ def path_of(reference: F) -> str:
     return name
 
 
-def map_expression(node: Any, leaf: Callable[[Any], Any]) -> Any:  # noqa: PLR0911 - one for each shape of node
+def map_expression(node: Any, leaf: Callable[[Any], Any], *, subqueries: bool = False) -> Any:  # noqa: PLR0911 - one for each shape of node
     """A copy of the expression tree `node` in which each node went through `leaf`, top first.
 
-    `leaf` returns a replacement, or the node itself to have its children visited.
+    `leaf` returns a replacement, or the node itself to have its children visited. subqueries: visit their conditions and
+    annotations, too; without it a subquery is one node, since its names and aggregates are of other rows.
     """
     replaced = leaf(node)
     if replaced is not node:
         return replaced
     if isinstance(node, Q):
         clone = copy.copy(node)
-        clone.children = [map_expression(child, leaf) for child in node.children]
+        clone.children = [map_expression(child, leaf, subqueries=subqueries) for child in node.children]
         return clone
     if isinstance(node, Query):
-        return rewrite_query(node, lambda each: map_expression(each, leaf))
+        visit = partial(map_expression, leaf=leaf, subqueries=True)
+        return rewrite_query(node, visit) if subqueries else node
     if isinstance(node, tuple) and len(node) == 2:  # noqa: PLR2004
-        return (node[0], _map_value(node[1], leaf))
+        return (node[0], _map_value(node[1], leaf, subqueries=subqueries))
     if not hasattr(node, "get_source_expressions"):
         return node
     sources = node.get_source_expressions()
     if not sources:
         return node
     clone = copy_expression(node)
-    clone.set_source_expressions([None if each is None else map_expression(each, leaf) for each in sources])
+    clone.set_source_expressions(
+        [None if each is None else map_expression(each, leaf, subqueries=subqueries) for each in sources]
+    )
     return clone
 
 
-def _map_value(value: Any, leaf: Callable[[Any], Any]) -> Any:
+def _map_value(value: Any, leaf: Callable[[Any], Any], *, subqueries: bool = False) -> Any:
     """What a condition compares with; of several values each, among which no text is a path."""
     if not isinstance(value, tuple | list):
-        return map_expression(value, leaf)
-    return type(value)([_map_value(each, leaf) for each in value])
+        return map_expression(value, leaf, subqueries=subqueries)
+    return type(value)([_map_value(each, leaf, subqueries=subqueries) for each in value])
 
 
 def rebase_paths(expression: Any, *, prefix: str, onto: str) -> Any:
@@ -124,8 +129,9 @@ def rebase_paths(expression: Any, *, prefix: str, onto: str) -> Any:
 
 def pin_clock(expression: Any, now: datetime) -> Any:
     """`expression` with every `Now()` in it replaced by `now`, so that one run sees one clock."""
+    pinned = Value(now, output_field=DateTimeField())
     return map_expression(
-        expression, lambda node: Value(now, output_field=DateTimeField()) if isinstance(node, Now) else node
+        expression, lambda node: pinned if isinstance(node, Now) else node, subqueries=True
     )
 
 

@@ -74,7 +74,7 @@ def _sort_lists(rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
     if not any(map(_is_list, nodes_in(rows.query, subqueries=True))):
         return rows
     clone = rows.all()
-    clone.query = map_expression(clone.query, _sort_list)
+    clone.query = map_expression(clone.query, _sort_list, subqueries=True)
     return clone
 
 

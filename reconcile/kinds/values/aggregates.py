@@ -33,13 +33,14 @@ from reconcile.db.django_compat import (
     LOOKUP_SEP,
     CombinedExpression,
     ManyToOneRel,
+    Query,
     copy_expression,
     is_aggregate_condition,
     referred_field,
     reverse_relations,
     ungroup,
 )
-from reconcile.db.expressions import aggregates_in, map_expression, names_in, path_of, rebase_paths
+from reconcile.db.expressions import aggregates_in, map_expression, names_in, nodes_in, path_of, rebase_paths
 
 __all__ = ["JOINED", "aggregate_form", "joined_relation", "zero_if_none"]
 
@@ -124,10 +125,15 @@ def _is_own_column(model: type[Model], path: str) -> bool:
 def _is_simple(node: Any) -> bool:
     """Arithmetic and conditions on columns; of no row it is NULL, which is what a join yields for no row."""
     if node is None or (isinstance(node, F | Value | Q) and not isinstance(node, OuterRef)):
-        return True
+        return not _has_subquery(node)
     if isinstance(node, CombinedExpression):
         return all(_is_simple(each) for each in node.get_source_expressions())
-    return is_aggregate_condition(node)
+    return is_aggregate_condition(node) and not _has_subquery(node)
+
+
+def _has_subquery(node: Any) -> bool:
+    """What a subquery names as outer is the record; where the related rows are selected, it would be one of them."""
+    return any(isinstance(each, Query) for each in nodes_in(node))
 
 
 def _relation(model: type[Model], path: str) -> ManyToOneRel | None:
