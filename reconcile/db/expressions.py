@@ -130,9 +130,7 @@ def rebase_paths(expression: Any, *, prefix: str, onto: str) -> Any:
 def pin_clock(expression: Any, now: datetime) -> Any:
     """`expression` with every `Now()` in it replaced by `now`, so that one run sees one clock."""
     pinned = Value(now, output_field=DateTimeField())
-    return map_expression(
-        expression, lambda node: pinned if isinstance(node, Now) else node, subqueries=True
-    )
+    return map_expression(expression, lambda node: pinned if isinstance(node, Now) else node, subqueries=True)
 
 
 def pin_queryset_clock(queryset: QuerySet[Any], now: datetime) -> QuerySet[Any]:

@@ -17,7 +17,7 @@ from django.db.models import Field, Index, Model, Q, QuerySet, UniqueConstraint
 from django.db.models.lookups import Exact, GreaterThan, IsNull, LessThanOrEqual
 
 from reconcile.db.columns import concrete_model
-from reconcile.db.comparisons import Same
+from reconcile.db.comparisons import AmongRows, Bytewise, Same
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import (
     INDEX_TYPE,
@@ -40,7 +40,7 @@ from reconcile.db.django_compat import (
 from reconcile.db.expressions import conjuncts, names_in, nodes_in
 from reconcile.db.printing import Symbol
 
-__all__ = ["Indexes", "Link", "MissingIndex", "links_of"]
+__all__ = ["Indexes", "Link", "MissingIndex", "is_indexed", "links_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,9 @@ def links_of(queryset: QuerySet[Any, Any]) -> tuple[Link, ...]:
 
 
 def _links(node: Any, compiler: SQLCompiler) -> Iterator[Link]:
+    sets = [each.rhs.query for each in nodes_in(node) if isinstance(each, AmongRows)]
     for query in _queries(node):
-        yield from _links_of_query(query, compiler)
+        yield from _links_of_query(query, compiler, is_set=any(query is each for each in sets))
         for inner in (where_of(query), *selected_annotations(query).values(), *combined_queries(query)):
             yield from _links(inner, compiler)
 
@@ -84,7 +85,7 @@ def _queries(node: Any) -> Iterator[Query]:
     return (each for each in nodes_in(node) if isinstance(each, Query))
 
 
-def _links_of_query(query: Query, compiler: SQLCompiler) -> Iterator[Link]:
+def _links_of_query(query: Query, compiler: SQLCompiler, *, is_set: bool) -> Iterator[Link]:
     used = tables_read(query)
     sought = {alias: _Sought() for alias in used}
     for alias, table in used.items():
@@ -92,6 +93,11 @@ def _links_of_query(query: Query, compiler: SQLCompiler) -> Iterator[Link]:
     # An alternative leads to no row by itself, so it isn't taken apart.
     for condition in conjuncts(where_of(query), *map(join_restriction, used.values())):
         _note_condition(condition, sought, compiler)
+    # A check makes the set whole; a repair looks up the few that it needs.
+    for selected in selected_annotations(query).values() if is_set else ():
+        bare = selected.get_source_expressions()[0] if isinstance(selected, Bytewise) else selected
+        if column := _own_column(bare, sought, compiler):
+            sought[column.alias].by(column.target)
     for alias, each in sought.items():
         if each.fields:
             yield Link(table=table_name(used[alias]), fields=tuple(each.fields), fixed=frozenset(each.fixed))
@@ -213,6 +219,22 @@ class Indexes:
     @cached_property
     def _tables(self) -> frozenset[str]:
         return stored_tables(connections[self.using])
+
+
+def is_indexed(field: Field[Any, Any]) -> bool:
+    """Whether the model declares an index that begins with the column, for all of its rows."""
+    # The stubs don't know db_index.
+    own: Any = field
+    if own.primary_key or own.unique or own.db_index:
+        return True
+    options = field.model._meta
+    declared = (
+        list(each.fields)
+        for each in [*options.indexes, *options.constraints]
+        if isinstance(each, Index | UniqueConstraint) and each.condition is None
+    )
+    together: Any = options.unique_together
+    return any(names[:1] == [field.name] for names in [*declared, *map(list, together)])
 
 
 def _model(link: Link) -> type[Model]:

@@ -7,22 +7,30 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Count, Exists, F, Field, OuterRef, Q, Subquery, Sum, Value
-from django.db.models.functions import Coalesce
-from django.db.models.lookups import GreaterThanOrEqual, LessThan
+from django.db.models import (
+    Count,
+    Exists,
+    F,
+    Field,
+    OuterRef,
+    Q,
+    Subquery,
+    Sum,
+)
+from django.db.models.lookups import LessThan
 
-from reconcile.core.declaration import as_expression
 from reconcile.core.drift import EXTRA, MISSING, STALE
 from reconcile.core.finder import Correction, Finder, Insertion, Rows, Source
 from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.db.columns import is_text
-from reconcile.db.comparisons import AsStored, Bytewise, Overflow, Same, any_differs, overflows
-from reconcile.db.django_compat import ungroup
+from reconcile.db.comparisons import AmongRows, AsStored, Bytewise, Overflow, Same, any_differs, overflows
+from reconcile.db.derived_tables import left_join
 from reconcile.db.expressions import pin_clock
 from reconcile.db.statements import KEY, WANTED
 from reconcile.kinds.have_row.bounds import AtMost
 from reconcile.kinds.have_row.link import (
     LINK,
+    RANK,
     VALUE,
     Linked,
     given_columns,
@@ -139,9 +147,7 @@ class _Missing:
 
     def find(self, scope: Scope) -> Rows:
         records = self.linked.owing(self.linked.with_link_terms(self.linked.source.records(scope)))
-        rows = self.linked.rows_of_record(scope)
-        least = self.linked.must.bounds.least
-        return records.filter(~Exists(rows) if least == 1 else LessThan(_count_rows(rows), least))
+        return records.filter(~self.linked.has_rows(scope, self.linked.must.bounds.least))
 
 
 @dataclass(frozen=True)
@@ -167,9 +173,27 @@ class _Stale:
         )  # fmt: skip
 
     def find(self, scope: Scope) -> Rows:
+        records = self.linked.with_link_terms(self.linked.source.records(scope))
+        if not self.linked.leads_to_rows:
+            return records.filter(pk__in=self.keys_of_differing_rows(scope))
         differing = self.differs(lambda column: OuterRef(VALUE.format(column.attname)))
-        rows = self.linked.rows_of_record(scope).filter(differing)
-        return self.linked.with_link_terms(self.linked.source.records(scope)).filter(Exists(rows))
+        return records.filter(Exists(self.linked.rows_of_record(scope).filter(differing)))
+
+    def keys_of_differing_rows(self, scope: Scope) -> Rows:
+        """For each row with other values than its records give it, the keys of these; the records are read once."""
+        key, rows = "_key", self.linked.rows_near(scope).order_by()
+        links = {LINK.format(column.attname): column for column in self.linked.varying}
+        values = {VALUE.format(column.attname): column for column in self.columns}
+        selected = {f"_of{name}": F(name) for name in (*links, *values)}
+        records = self.linked.owing(self.linked.with_link_terms(self.linked.source.records(scope)))
+        # DISTINCT, or the database would merge it with the outer statement, and look for the records of each row after all.
+        table = records.values(**{key: F("pk")}, **selected).distinct()
+        on = {f"_of{name}": (column, F(column.attname)) for name, column in links.items()}
+        joined, columns = left_join(rows, table, on)
+        differing = self.differs(lambda column: columns[f"_of{VALUE.format(column.attname)}"])
+        there = joined.annotate(_record=columns[key]).filter(_record__isnull=False)
+        keys: Rows = there.filter(differing).values("_record")
+        return keys
 
     def wanted(self, scope: Scope) -> Rows:
         # The rows are those of the keys already, by the column that holds them. A second list of keys in a subquery for each row
@@ -212,28 +236,25 @@ class _Extra:
         )  # fmt: skip
 
     def find(self, scope: Scope) -> Rows:
-        without_owner = ~Q(self.has_owner(scope))
+        without_owner = Q(~self.has_owner(scope))
         if self.unique:
             return self.rows(scope).filter(without_owner)
-        surplus = Q(GreaterThanOrEqual(_count_rows(self.earlier()), self.most)) & Q(self.has_owner(scope))
+        rows = self.of_links_of(scope) if isinstance(scope, Keys) else self.rows(scope)
+        surplus = Q(pk__in=self.linked.ranked(rows).filter(**{f"{RANK}__gt": self.most}).values("pk"))
+        surplus &= Q(self.has_owner(scope))
         return self.rows(scope).filter(surplus if self.only_surplus else surplus | without_owner)
 
-    def earlier(self) -> Rows:
-        """The rows of the same link as the outer query's row that come before it."""
-        earlier = self.linked.rows(EVERYTHING).filter(LessThan(F("pk"), OuterRef("pk")))
-        for column in self.linked.link:
-            earlier = earlier.filter(Same(F(column.attname), OuterRef(column.attname), field=column))
-        return earlier
+    def of_links_of(self, keys: Keys) -> Rows:
+        """The rows of `keys`, and all of perhaps the same link."""
+        by = (self.linked.carrier or next(iter([*self.linked.varying, *self.linked.link]))).attname
+        return self.linked.rows(EVERYTHING).filter(**{f"{by}__in": self.rows(keys).order_by().values(by)})
 
     def alike(self, keys: Keys) -> Rows:
         """The rows of `keys`, and those of perhaps the same link that come first, each with its link."""
-        link = self.linked.link.items()
-        varying = (column for column, value in link if not isinstance(as_expression(value, column), Value))
-        by = (self.linked.carrier or next(varying, None) or next(iter(self.linked.link))).attname
-        rows = self.linked.rows(EVERYTHING).filter(**{f"{by}__in": self.rows(keys).order_by().values(by)})
-        stays = Q(LessThan(_count_rows(self.earlier()), self.most))
+        rows = self.of_links_of(keys)
+        stays = Q(pk__in=self.linked.ranked(rows).filter(**{f"{RANK}__lte": self.most}).values("pk"))
         listed: Rows = rows.filter(keys.on("pk") | stays).values_list(
-            "pk", *(each.attname for each, _ in link)
+            "pk", *(each.attname for each in self.linked.link)
         )
         return listed
 
@@ -259,15 +280,8 @@ class _Extra:
             return self.linked.rows(EVERYTHING).filter(scope.on("pk"))
         return self.linked.rows(scope)
 
-    def has_owner(self, scope: Scope) -> Exists:
+    def has_owner(self, scope: Scope) -> Exists | AmongRows:
         source = self.linked.source
-        return Exists(
-            self.linked.owners(source.records_of_any_age(EVERYTHING if isinstance(scope, Keys) else scope))
+        return self.linked.has_owner(
+            source.records_of_any_age(EVERYTHING if isinstance(scope, Keys) else scope)
         )
-
-
-def _count_rows(rows: Rows) -> Coalesce:
-    """How many rows the subquery has; 0 if it has none."""
-    counted = rows.order_by().annotate(_number=Count("pk")).values("_number")
-    ungroup(counted)
-    return Coalesce(Subquery(counted), Value(0))

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Exists, F, Field, Model, OuterRef, Q, QuerySet, Value
+from django.db.models import Exists, F, Field, Model, OrderBy, OuterRef, Q, QuerySet, Value, Window as Over
+from django.db.models.functions import RowNumber
 
 from reconcile.core.declaration import as_expression, field_named, fields_named
 from reconcile.core.finder import Rows, Source
-from reconcile.core.scopes import Scope, carries_range
+from reconcile.core.scopes import Keys, Scope, carries_range
 from reconcile.core.wording import expression_in_words
-from reconcile.db.columns import is_text
-from reconcile.db.comparisons import AsStored, Same
+from reconcile.db.columns import is_exact_text, is_text
+from reconcile.db.comparisons import AmongRows, AsStored, Bytewise, Same
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import AND
 from reconcile.db.expressions import path_of, pin_clock
+from reconcile.db.indexes import is_indexed
 from reconcile.db.text_keys import EachItself
+from reconcile.db.uniques import uniques_of
 from reconcile.kinds.have_row.new_rows import PerRow
 from reconcile.kinds.uniqueness import is_covered_at_once
 from reconcile.kinds.values.within import without_tolerance
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LINK",
+    "RANK",
     "VALUE",
     "Linked",
     "constant_columns",
@@ -148,6 +153,10 @@ VALUE = "_value_{}"
 """Alias, by attname, of the expression that a value column equals."""
 
 
+RANK = "_rank"
+"""Alias of a row's place among the rows of its link."""
+
+
 @dataclass(frozen=True)
 class Linked:
     """Both sides of the link, for one database at one moment."""
@@ -196,14 +205,88 @@ class Linked:
         """The rows linked with any of the records in scope, which are few."""
         if self.carrier is not None and len(self.link) == 1:
             return self.rows(scope)
-        records = self.source.records(scope)
-        rows = self.rows(scope).filter(Exists(self.owners(records)))
-        if self.carrier is not None:
+        return self.rows_near(scope).filter(self.has_owner(self.source.records(scope)))
+
+    def rows_near(self, scope: Scope) -> Rows:
+        """The rows that may be linked with any of the records in scope; all, if these are a range that the link doesn't carry."""
+        rows = self.rows(scope)
+        if self.carrier is not None or not isinstance(scope, Keys):
             return rows
         # Without a range to go by, the first link column leads to the rows through its index.
-        column = next(iter(self.link))
-        links = select_alias(self.with_link_terms(records), LINK.format(column.attname))
+        column = next(iter(self.varying), next(iter(self.link)))
+        links = select_alias(self.with_link_terms(self.source.records(scope)), LINK.format(column.attname))
         return rows.filter(**{f"{column.attname}__in": links})
+
+    @property
+    def varying(self) -> dict[Field[Any, Any], Any]:
+        """The columns of the link that aren't constants."""
+        return {
+            column: value
+            for column, value in self.link.items()
+            if not isinstance(as_expression(value, column), Value)
+        }
+
+    def has_rows(self, scope: Scope, least: int) -> Exists | AmongRows:
+        """True of a record in scope, which `with_link_terms` has prepared, that is linked with so many rows or more."""
+        if self.leads_to_rows:
+            # Not their number: a group may be large.
+            return Exists(self.rows_of_record(scope).order_by()[least - 1 : least])
+        links = {column.attname: self.exactly(column) for column in self.varying}
+        named = {f"_of_{name}": link for name, link in links.items()}
+        rows = self.rows_near(scope).order_by().annotate(**named)
+        if least > 1:
+            rows = self.ranked(rows).filter(**{RANK: least})
+        return AmongRows([self._link_of_record(column) for column in self.varying], rows.values(*named))
+
+    def ranked(self, rows: Rows) -> Rows:
+        """`rows`, which have all rows of a link or none, each with its place in the order of those of its link, from 1 on."""
+        link = [self.exactly(column) for column in self.varying]
+        # All rows are of the one link, if it is constant.
+        place = Over(RowNumber(), partition_by=link or [Value(0)], order_by=[OrderBy(F("pk"))])
+        ranked: Rows = rows.annotate(**{RANK: place})
+        return ranked
+
+    def has_owner(self, records: Rows) -> Exists | AmongRows:
+        """True of a row that counts and is linked with any of `records`."""
+        if self.leads_to_records:
+            return Exists(self.owners(records))
+        named = {f"_of_{column.attname}": self._link_of_record(column) for column in self.varying}
+        # NULL in a set makes whatever isn't in it NULL.
+        links = self.owing(self.with_link_terms(records)).order_by().values(**named)
+        return AmongRows([self.exactly(column) for column in self.varying], links)
+
+    def exactly(self, column: Field[Any, Any]) -> Any:
+        """The row's column as the link compares it."""
+        return _exactly(F(column.attname), column)
+
+    def _link_of_record(self, column: Field[Any, Any]) -> Any:
+        return _exactly(F(LINK.format(column.attname)), column)
+
+    @cached_property
+    def leads_to_rows(self) -> bool:
+        """Whether to look for the rows of each record. Else a set of all links is made once, since no index leads to those few rows."""
+        if self._hashes or is_unique(self.must, self.source.using):
+            return True
+        return len(self.varying) == 1 and all(map(is_indexed, self.varying))
+
+    @cached_property
+    def leads_to_records(self) -> bool:
+        """The same for the record of each row: there is one at most where the link has a unique column of it."""
+        if self._hashes:
+            return True
+        model, using = self.source.model, self.source.using
+        named = [field_named(model, path_of(value)) for value in self.varying.values() if type(value) is F]
+        found = [each for each in named if each is not None]
+        if len(self.varying) == 1 and any(map(is_indexed, found)):
+            return True
+        uniques = (each for each in uniques_of(model, using) if each.fields and each.condition is None)
+        return any(not each.expressions and {*each.fields} <= {*found} for each in uniques)
+
+    @property
+    def _hashes(self) -> bool:
+        """Whether the range of a window, or the database by itself, leads to what belongs together."""
+        looks_up = dialect_of(self.source.using).anti_join_looks_up
+        return not looks_up or self.carrier is not None or not self.varying
 
     def with_link_terms(self, records: Rows) -> Rows:
         """`records`, with the expressions of link and values under names that a subquery can refer to."""
@@ -235,6 +318,11 @@ class Linked:
             link = F(LINK.format(column.attname))
             owners = owners.filter(Same(OuterRef(column.attname), link, field=column))
         return self._match_exact_text(owners)
+
+
+def _exactly(expression: Any, column: Field[Any, Any]) -> Any:
+    """The expression as the link compares it: texts that a collation folds stay apart, but under a foreign key."""
+    return Bytewise(expression) if is_exact_text(column) else expression
 
 
 def select_alias(rows: Rows, alias: str) -> Rows:
