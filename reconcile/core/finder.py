@@ -18,7 +18,7 @@ from django.db.models import BooleanField, Count, ExpressionWrapper, Field, Mode
 from reconcile.core.drift import STALE, Drift, Tally
 from reconcile.core.scopes import EVERYTHING, Keys, Scope, Window
 from reconcile.db.comparisons import Overflow
-from reconcile.db.expressions import joins_to_many, pin_queryset_clock
+from reconcile.db.expressions import joins_to_many, prepare_queryset
 from reconcile.errors import Refusal
 
 __all__ = [
@@ -62,7 +62,7 @@ class Source:
 
     def records_of_any_age(self, scope: Scope) -> Rows:
         """The records in scope, young ones too: a young record may rightly have its rows already."""
-        every = pin_queryset_clock(self.every, self.now).using(self.using).order_by()
+        every = prepare_queryset(self.every, self.now).using(self.using).order_by()
         if not joins_to_many(every.query):
             return every.filter(scope.on("pk"))
         # A filter that joins to many rows yields a record several times; a membership test yields it once.

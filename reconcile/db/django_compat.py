@@ -573,6 +573,15 @@ def postgresql_version(connection: BaseDatabaseWrapper) -> int:
     return int(wrapper.pg_version)
 
 
+def is_utf8(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the PostgreSQL server keeps texts as UTF-8, as the driver was told when it connected; no if there is no session."""
+    session: Any = connection.connection
+    if session is None:
+        return False
+    read = getattr(session.info, "parameter_status", None) or session.get_parameter_status
+    return read("server_encoding") in {"UTF8", b"UTF8"}
+
+
 @contextmanager
 def stand_in_for_server(
     connection: BaseDatabaseWrapper, facts: Mapping[str, Any], *, forgetting: Iterable[str] = ()

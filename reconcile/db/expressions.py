@@ -1,4 +1,4 @@
-"""Rewriting the expressions of a rule: other prefix, pinned clock; and reading which columns they use."""
+"""Rewriting the expressions of a rule: other paths, one clock, prefixes by ranges; and reading which columns they use."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from django.core.exceptions import FieldError
 from django.db.models import Aggregate, DateTimeField, F, Field, Model, OuterRef, Q, QuerySet, Value
 from django.db.models.functions import Now
 
+from reconcile.db.begins import Begins
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import (
     AND,
@@ -50,8 +51,8 @@ __all__ = [
     "names_in",
     "nodes_in",
     "path_of",
-    "pin_clock",
-    "pin_queryset_clock",
+    "prepare",
+    "prepare_queryset",
     "reads_alone",
     "reads_itself",
     "rebase_paths",
@@ -127,16 +128,26 @@ def rebase_paths(expression: Any, *, prefix: str, onto: str) -> Any:
     return map_expression(expression, leaf)
 
 
-def pin_clock(expression: Any, now: datetime) -> Any:
-    """`expression` with every `Now()` in it replaced by `now`, so that one run sees one clock."""
+def prepare(expression: Any, now: datetime) -> Any:
+    """`expression` as the statements of one run have it.
+
+    Every `Now()` is replaced by `now`, so that one run sees one clock. A prefix that is another column's value is looked up by a
+    range: see `Begins`.
+    """
     pinned = Value(now, output_field=DateTimeField())
-    return map_expression(expression, lambda node: pinned if isinstance(node, Now) else node, subqueries=True)
+
+    def leaf(node: Any) -> Any:
+        if isinstance(node, Now):
+            return pinned
+        return Begins(node.lhs, prepare(node.rhs, now)) if Begins.improves(node) else node
+
+    return map_expression(expression, leaf, subqueries=True)
 
 
-def pin_queryset_clock(queryset: QuerySet[Any], now: datetime) -> QuerySet[Any]:
-    """`queryset` with every `Now()` in its filters and annotations replaced by `now`."""
+def prepare_queryset(queryset: QuerySet[Any], now: datetime) -> QuerySet[Any]:
+    """`queryset` with its filters and annotations as `prepare` makes them."""
     clone = queryset.all()
-    clone.query = pin_clock(clone.query, now)
+    clone.query = prepare(clone.query, now)
     return clone
 
 

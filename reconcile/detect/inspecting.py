@@ -22,7 +22,7 @@ from reconcile.core.scopes import Keys
 from reconcile.core.wording import queryset_in_words
 from reconcile.db.columns import INTEGERS, concrete_model, is_in_range, stored_field
 from reconcile.db.django_compat import AND, filter_exactly, tables_read, where_of
-from reconcile.db.expressions import Column, columns_read, pin_queryset_clock
+from reconcile.db.expressions import Column, columns_read, prepare_queryset
 from reconcile.db.statements import KEY, WANTED
 from reconcile.detect.checking import evaluation_errors
 from reconcile.detect.examining import examine
@@ -430,7 +430,7 @@ def _unmet(source: Source, key: Any) -> Iterator[str]:
 
     One by one if the filter reads one table; all of them together if it joins.
     """
-    for part in _parts(pin_queryset_clock(source.every, source.now)):
+    for part in _parts(prepare_queryset(source.every, source.now)):
         rows = part.using(source.using).filter(Keys([key]).on("pk"))
         if key not in rows.values_list("pk", flat=True):
             yield queryset_in_words(part)

@@ -27,7 +27,7 @@ from reconcile.core.wording import condition_in_words, in_words
 from reconcile.db.columns import concrete_model
 from reconcile.db.comparisons import AsStored, overflows
 from reconcile.db.conditions import Fails
-from reconcile.db.expressions import Column, pin_clock, reads_alone
+from reconcile.db.expressions import Column, prepare, reads_alone
 from reconcile.db.statements import KEY, WANTED
 from reconcile.errors import Fault
 from reconcile.kinds.base import Effect
@@ -92,7 +92,7 @@ class Satisfy(Effect):
 
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """One: the records that fail."""
-        condition = pin_clock(self._condition, source.now)
+        condition = prepare(self._condition, source.now)
         columns = self._columns(source.model)
 
         def find(scope: Scope) -> Rows:
@@ -101,7 +101,7 @@ class Satisfy(Effect):
         def wanted(scope: Scope) -> Rows:
             values = {
                 WANTED.format(column.attname): AsStored(
-                    pin_clock(as_expression(value, column), source.now), field=column
+                    prepare(as_expression(value, column), source.now), field=column
                 )
                 for column, value in zip(columns, self.values.values(), strict=True)
             }

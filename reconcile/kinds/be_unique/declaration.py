@@ -50,7 +50,7 @@ from reconcile.db.expressions import (
     joins,
     joins_to_many,
     path_of,
-    pin_clock,
+    prepare,
     reads_itself,
 )
 from reconcile.db.statements import KEY, WANTED
@@ -362,7 +362,7 @@ class BeUnique(Effect):
         return order if "pk" in named else [*order, _as_order_by("pk")]
 
     def _groups(self, source: Source) -> Groups:
-        keep = [pin_clock(each, source.now) for each in self._order()]
+        keep = [prepare(each, source.now) for each in self._order()]
         return Groups(source=source, columns=self._expressions, keep=keep, nulls_distinct=self.nulls_distinct)
 
     def _grouping_columns(self, every: QuerySet[Any]) -> frozenset[Column]:
@@ -393,9 +393,7 @@ def _as_order_by(each: Any) -> OrderBy:
 def _correction(groups: Groups, others: Mapping[str, Any]) -> Correction:
     model, now = groups.source.model, groups.source.now
     named = {column: as_expression(value, column) for column, value in link_terms(model, others).items()}
-    stored = {
-        column.attname: AsStored(pin_clock(value, now), field=column) for column, value in named.items()
-    }
+    stored = {column.attname: AsStored(prepare(value, now), field=column) for column, value in named.items()}
     values = {WANTED.format(attname): value for attname, value in stored.items()}
     overflow = overflows(model, named, lambda column: F(WANTED.format(column.attname)), groups.source.using)
 

@@ -34,7 +34,7 @@ from reconcile.core.finder import Rows, Source
 from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.db.comparisons import AmongRows, AsStored, Bytewise, any_differs
 from reconcile.db.django_compat import copy_expression
-from reconcile.db.expressions import path_of, pin_clock
+from reconcile.db.expressions import path_of, prepare
 from reconcile.db.statements import KEY, WANTED
 
 __all__ = ["COALESCE", "MERGED", "OF_BOOLEANS", "Groups"]
@@ -115,7 +115,7 @@ class Groups:
 
     @property
     def _expressions(self) -> list[Any]:
-        return [pin_clock(column, self.source.now) for column in self.columns]
+        return [prepare(column, self.source.now) for column in self.columns]
 
     def _exact_columns(self) -> list[Bytewise]:
         return [Bytewise(column) for column in self._expressions]

@@ -25,7 +25,7 @@ from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.db.columns import is_text
 from reconcile.db.comparisons import AmongRows, AsStored, Bytewise, Overflow, Same, any_differs, overflows
 from reconcile.db.derived_tables import left_join
-from reconcile.db.expressions import pin_clock
+from reconcile.db.expressions import prepare
 from reconcile.db.statements import KEY, WANTED
 from reconcile.kinds.have_row.bounds import AtMost
 from reconcile.kinds.have_row.link import (
@@ -74,7 +74,7 @@ def owed_rows(must: HaveRow, source: Source) -> Rows:
 def _new_rows(linked: Linked, selected: Mapping[Field[Any, Any], Any], records: Rows) -> Rows:
     """`records`, of which the columns of a new row are selected."""
     values = {
-        _NEW.format(column.attname): AsStored(pin_clock(value, linked.source.now), field=column)
+        _NEW.format(column.attname): AsStored(prepare(value, linked.source.now), field=column)
         for column, value in selected.items()
     }
     overflow = overflows(
@@ -131,7 +131,7 @@ class _Missing:
         computed = {column: value for column, value in given.items() if not isinstance(value, PerRow)}
 
         def expected(column: Field[Any, Any]) -> Any:
-            return AsStored(pin_clock(computed[column], source.now), field=column)
+            return AsStored(prepare(computed[column], source.now), field=column)
 
         return overflows(source.model, computed, expected, source.using)
 

@@ -18,7 +18,7 @@ from reconcile.db.columns import is_exact_text, is_text
 from reconcile.db.comparisons import AmongRows, AsStored, Bytewise, Same
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import AND
-from reconcile.db.expressions import path_of, pin_clock
+from reconcile.db.expressions import path_of, prepare
 from reconcile.db.indexes import is_indexed
 from reconcile.db.text_keys import EachItself
 from reconcile.db.uniques import uniques_of
@@ -175,7 +175,7 @@ class Linked:
     def rows(self, scope: Scope) -> Rows:
         """The rows that count, with a link to anything at all; in scope, where the link carries it."""
         rows = self.must.model._base_manager.using(self.source.using)
-        rows = rows.filter(pin_clock(self.must.where, self.source.now))
+        rows = rows.filter(prepare(self.must.where, self.source.now))
         if self.carrier is not None:
             rows = rows.filter(scope.on(self.carrier.attname))
         for column, value in self.link.items():
@@ -296,7 +296,7 @@ class Linked:
         linked: Rows = records.alias(
             **{
                 name: AsStored(
-                    pin_clock(as_expression(without_tolerance(value), column), self.source.now), field=column
+                    prepare(as_expression(without_tolerance(value), column), self.source.now), field=column
                 )
                 for name, (column, value) in named.items()
             }

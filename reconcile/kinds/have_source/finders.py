@@ -24,7 +24,7 @@ from reconcile.db.columns import INTEGERS, is_text, stored_field
 from reconcile.db.comparisons import AsStored, Same
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import annotations_of, private_fields, referred_field
-from reconcile.db.expressions import path_of, pin_clock
+from reconcile.db.expressions import path_of, prepare
 from reconcile.db.text_keys import AsText, EachItself, KeyOf, SameText, has_key_of
 from reconcile.errors import EvaluationError
 
@@ -70,7 +70,7 @@ class Owner:
         """What the records refer by, under names that the subquery can refer to."""
         named = {}
         for column, value in self.link.items():
-            expression = pin_clock(as_expression(value, column), source.now)
+            expression = prepare(as_expression(value, column), source.now)
             kind = kind_of(source.model, expression)
             if _by_text(column, kind):
                 expression = AsText(expression, field=kind)
@@ -81,7 +81,7 @@ class Owner:
 
     def is_gone(self, source: Source, scope: Scope) -> Q:
         """True of a record that refers to an owner, by all columns of the link, which isn't there."""
-        owners = self.model._base_manager.using(source.using).filter(pin_clock(self.where, source.now))
+        owners = self.model._base_manager.using(source.using).filter(prepare(self.where, source.now))
         refers = Q()
         for column, value in self.link.items():
             kind = kind_of(source.model, as_expression(value, column))

@@ -28,7 +28,7 @@ from reconcile.db.expressions import (
     joins_whole,
     names_in,
     nodes_in,
-    pin_clock,
+    prepare,
 )
 from reconcile.db.statements import KEY, WANTED
 from reconcile.errors import Fault
@@ -75,7 +75,7 @@ def expected_values(
     """The records in scope, and an expression over them for each column that `values` names."""
     given = {field: without_tolerance(value) for field, value in values.items()}
     plain = {
-        field: pin_clock(as_expression(value, field), source.now)
+        field: prepare(as_expression(value, field), source.now)
         for field, value in given.items()
         if not isinstance(value, DerivedValue)
     }

@@ -21,7 +21,7 @@ from reconcile.core.drift import STALE
 from reconcile.core.finder import Finder, Rewrite, Rewriting, Rows, Source, read_pages
 from reconcile.core.scopes import Keys, Scope
 from reconcile.db.columns import JSON_NULL, fits
-from reconcile.db.expressions import path_of, pin_clock
+from reconcile.db.expressions import path_of, prepare
 from reconcile.db.statements import WANTED
 from reconcile.errors import Refusal
 from reconcile.kinds.values.aggregates import aggregate_form
@@ -239,7 +239,7 @@ class _RowChecks:
         if isinstance(value, FromPython):
             return self._caller(value)
         if hasattr(value, "resolve_expression") and not isinstance(value, Value):
-            computed = aggregate_form(self.source, pin_clock(value, self.source.now), column, None)
+            computed = aggregate_form(self.source, prepare(value, self.source.now), column, None)
             return self._document_getter(self._select(f"_computed_{len(self.selected)}", computed), computed)
         constant = JSON_NULL if _is_json_null(value) else value.value if isinstance(value, Value) else value
         return lambda _: constant

@@ -14,7 +14,7 @@ from reconcile.core.scopes import SORTED, Scope
 from reconcile.core.wording import condition_in_words, expression_in_words
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import ManyToOneRel, referred_field, reverse_relations
-from reconcile.db.expressions import pin_clock
+from reconcile.db.expressions import prepare
 from reconcile.errors import Fault, nearest
 from reconcile.kinds.values.base import DerivedValue
 from reconcile.kinds.values.related_rows import (
@@ -108,7 +108,7 @@ class Latest(DerivedValue):
         referred = "pk" if target.primary_key else target.attname
         link = Link(path=key.attname, lookup=EQUAL, column=key, value=F(referred))
         rows = relation.related_model._base_manager.using(source.using)
-        rows = rows.filter(pin_clock(self.filter, source.now))
+        rows = rows.filter(prepare(self.filter, source.now))
         return Matching(source=source, rows=rows, links=(link,), name=column.attname)
 
 

@@ -16,7 +16,7 @@ from reconcile.core.scopes import SORTED, Scope
 from reconcile.core.wording import condition_in_words, expression_in_words
 from reconcile.db.columns import is_text
 from reconcile.db.django_compat import LOOKUP_SEP, split_lookup
-from reconcile.db.expressions import aggregates_in, joins_to_many, map_expression, names_in, pin_clock
+from reconcile.db.expressions import aggregates_in, joins_to_many, map_expression, names_in, prepare
 from reconcile.errors import Fault
 from reconcile.kinds.values.base import DerivedValue
 from reconcile.kinds.values.related_rows import (
@@ -145,7 +145,7 @@ class LookedUp(DerivedValue):
         return matching.first_value(records, scope, row_expression(self.value), self.by)
 
     def _match(self, source: Source, column: Field[Any, Any]) -> Matching:
-        rows = self.model._base_manager.using(source.using).filter(pin_clock(self.where, source.now))
+        rows = self.model._base_manager.using(source.using).filter(prepare(self.where, source.now))
         links = tuple(_link(self.model, path, value) for path, value in self.link.items())
         return Matching(source=source, rows=rows, links=links, name=column.attname)
 

@@ -13,11 +13,13 @@ from typing import Any
 from django.core.exceptions import FieldError
 from django.db.models import Aggregate, F, Field, Model, OrderBy, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce
+from django.db.models.lookups import StartsWith
 
 from reconcile.core.declaration import as_expression, expression_faults, misplaced_faults, resolution_fault
 from reconcile.core.finder import Rows, Source
 from reconcile.core.scopes import Keys, Scope, carries_range
 from reconcile.core.wording import expression_in_words
+from reconcile.db.begins import Begins
 from reconcile.db.columns import is_text
 from reconcile.db.comparisons import AsStored, PrefixOf, Same
 from reconcile.db.derived_tables import left_join
@@ -29,7 +31,7 @@ from reconcile.db.expressions import (
     map_expression,
     names_in,
     path_of,
-    pin_clock,
+    prepare,
 )
 from reconcile.db.text_keys import EachItself
 from reconcile.errors import Fault
@@ -193,6 +195,8 @@ class Link:
             return Q(Same(F(self.path), value, field=self.column))
         if self.lookup == PREFIX:
             return Q(PrefixOf(F(self.path), value, field=self.column))
+        if self.lookup == StartsWith.lookup_name and is_text(self.column):
+            return Q(Begins(F(self.path), value))
         return Q(**{f"{self.path}{LOOKUP_SEP}{self.lookup}": value})
 
 
@@ -228,7 +232,7 @@ class Matching:
     def first_value(self, records: Rows, scope: Scope, value: Any, by: Sequence[Any]) -> tuple[Rows, Any]:
         """`records`, and the value of each one's first row by `by`; NULL where it has none."""
         rows, order = order_rows(self._rows_of_constants(), by)
-        value = pin_clock(value, self.source.now)
+        value = prepare(value, self.source.now)
         if not self.uses_join:
             rows = self._rows_of_record(rows).order_by(*order).annotate(_value=value)
             return self._with_link_terms(records), Subquery(rows.values("_value")[:1])
@@ -243,7 +247,7 @@ class Matching:
         self, records: Rows, scope: Scope, expression: Any, column: Field[Any, Any]
     ) -> tuple[Rows, Any]:
         """`records`, and `expression` with each aggregate in it taken over the record's rows."""
-        expression = pin_clock(expression, self.source.now)
+        expression = prepare(expression, self.source.now)
         if self.uses_join:
             return self._joined_aggregates(records, scope, expression, column)
         rows = self._rows_of_record(self._rows_of_constants())
@@ -286,7 +290,7 @@ class Matching:
     @property
     def _join_terms(self) -> dict[str, tuple[Field[Any, Any], Any]]:
         return {
-            _LINK.format(number): (link.column, pin_clock(link.expression, self.source.now))
+            _LINK.format(number): (link.column, prepare(link.expression, self.source.now))
             for number, link in enumerate(self._varying_links)
         }
 
@@ -305,15 +309,13 @@ class Matching:
         few = isinstance(scope, Keys) and self.carrier is None
         if few or where_of(self.source.every.query):
             link = self._varying_links[0]
-            own = self.source.records(scope).annotate(_own=pin_clock(link.expression, self.source.now))
+            own = self.source.records(scope).annotate(_own=prepare(link.expression, self.source.now))
             rows = rows.filter(**{f"{link.path}__in": own.values("_own")})
         return rows
 
     def _with_link_terms(self, records: Rows) -> Rows:
         """`records` with what the links compare under names that a subquery can refer to."""
-        named = {
-            self._alias(link): pin_clock(link.expression, self.source.now) for link in self._varying_links
-        }
+        named = {self._alias(link): prepare(link.expression, self.source.now) for link in self._varying_links}
         linked: Rows = records.alias(**named)
         return linked
 

@@ -37,7 +37,7 @@ from reconcile.db.columns import INTEGERS, stored_field
 from reconcile.db.comparisons import AsStored, Differs
 from reconcile.db.derived_tables import left_join
 from reconcile.db.django_compat import annotations_of
-from reconcile.db.expressions import joins_to_many, pin_clock
+from reconcile.db.expressions import joins_to_many, prepare
 from reconcile.errors import Fault
 from reconcile.kinds.values.base import DerivedValue
 from reconcile.kinds.values.related_rows import (
@@ -190,7 +190,7 @@ class RunningSum(_AlongOrder):
         return RowRange(start=None, end=0)
 
     def _value(self, source: Source) -> Any:
-        return pin_clock(row_expression(self.value), source.now)
+        return prepare(row_expression(self.value), source.now)
 
     def _computed(self, source: Source, column: Field[Any, Any]) -> Any:  # noqa: ARG002
         return Sum(self._value(source))
@@ -235,8 +235,8 @@ class Previous(_AlongOrder):
         joined, before = super().add_to(records, source, scope, column)
         if self.default is None:
             return joined, before
-        default = pin_clock(as_expression(self.default, column), source.now)
+        default = prepare(as_expression(self.default, column), source.now)
         return joined, Coalesce(before, default, output_field=before.output_field)
 
     def _computed(self, source: Source, column: Field[Any, Any]) -> Any:  # noqa: ARG002
-        return Lag(pin_clock(row_expression(self.value), source.now))
+        return Lag(prepare(row_expression(self.value), source.now))
