@@ -2,13 +2,16 @@
 
 import bz2
 import gzip
+import io
 import json
+import lzma
 import os
 import signal
 import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from django.contrib.auth.models import User
@@ -253,8 +256,30 @@ def test_each_format_is_loaded_and_its_objects_are_known_again(written):
         assert found(invoice, load([path], using="default")) == {"7": f"{origin} 7", "12": f"{origin} 12"}
 
 
+def zipped(content):
+    packed = io.BytesIO()
+    with ZipFile(packed, "w") as archive:
+        archive.writestr("anything.json", content)
+    return packed.getvalue()
+
+
+def test_an_archive_of_several_files_is_refused(written):
+    packed = io.BytesIO()
+    with ZipFile(packed, "w") as archive:
+        archive.writestr("a.json", "[]")
+        archive.writestr("b.json", "[]")
+    path = written("", "shop.json.zip")
+    path.write_bytes(packed.getvalue())
+    assert "must contain one file" in refused(path)
+
+
 def test_a_compressed_file_is_loaded(tmp_path):
-    for suffix, packed in (("gz", gzip.compress), ("bz2", bz2.compress)):
+    for suffix, packed in (
+        ("gz", gzip.compress),
+        ("bz2", bz2.compress),
+        ("xz", lzma.compress),
+        ("zip", zipped),
+    ):
         path = tmp_path / suffix / f"shop.json.{suffix}"
         path.parent.mkdir()
         path.write_bytes(packed(json.dumps([an("shop.order", 7, created_at=OLD)]).encode()))
