@@ -6,7 +6,7 @@ long as a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -26,6 +26,7 @@ __all__ = [
     "Correction",
     "Derivation",
     "Finder",
+    "Heights",
     "Insertion",
     "Levels",
     "Merging",
@@ -137,17 +138,42 @@ class Derivation:
     identity: tuple[Field[Any, Any], ...]
 
 
+@dataclass
+class Heights:
+    """The levels of records that are in no circle.
+
+    of: by the key of a record and a column, how many others it is computed from, one after the other; where only the way back is
+    known, so many less than nothing are computed from it. lowest: the least so far, also of those that were forgotten.
+    """
+
+    of: dict[tuple[Any, str], float] = field(default_factory=dict)
+    lowest: float = 0
+
+    def add(self, found: Mapping[tuple[Any, str], float]) -> None:
+        """Add heights."""
+        self.of |= found
+        self.lowest = min([self.lowest, *found.values()])
+
+    def above_lowest(self, keys: Iterable[Any]) -> Mapping[Any, float]:
+        """For each key how many levels at most lie between its record's columns and the lowest."""
+        highest = dict.fromkeys(keys, self.lowest)
+        for (key, _), height in self.of.items():
+            if key in highest:
+                highest[key] = max(height, highest[key])
+        return {key: height - self.lowest for key, height in highest.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Levels:
     """The order of a rule that computes records from other records of the same rule.
 
     ready: the drifted records in scope whose own sources don't drift. circles: the records of these keys that are computed from
-    themselves in the end, drifted or not, each with its circle; the second argument is what is known to be in none, and gets more.
-    path: the path by which the rule names them.
+    themselves in the end, drifted or not, each with its circle; the second argument has what is known to be in none, and gets the
+    heights of the others. path: the path by which the rule names them.
     """
 
     ready: Callable[[Scope], Rows]
-    circles: Callable[[Sequence[Any], set[Any]], Mapping[Any, Sequence[Any]]]
+    circles: Callable[[Sequence[Any], Heights], Mapping[Any, Sequence[Any]]]
     path: str
 
 

@@ -12,7 +12,7 @@ import structlog
 from django.db import Error
 
 from reconcile.core.drift import EXTRA
-from reconcile.core.finder import Finder, Levels, Source
+from reconcile.core.finder import Finder, Heights, Levels, Source
 from reconcile.core.scopes import Window, blocks
 from reconcile.db.dialects import Failure, dialect_of
 from reconcile.detect.checking import KeptKeys, finder_windows
@@ -233,8 +233,8 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
     # The chunk checks its records alone; this finder has checked their sources.
     found = replace(found, finder=replace(whole, find=levels.ready, count_rows=None, keys_from_python=None))
     waiting: list[Any] = []
-    # Records in no circle: whoever comes to one looks no further.
-    apart: set[Any] = set()
+    # Of records in no circle: whoever comes to one looks no further.
+    heights = Heights()
     try:
         keys = (
             found.beyond(whole.model._meta.pk.to_python(chunks.work_item.cursor))
@@ -244,7 +244,9 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
         for level in range(LEVELS):
             passed = {*chunks.quarantine.failures, *waiting}
             ahead = (key for key in keys if key not in passed)
-            number = _repair(chunks, _outside_circles(chunks, levels, ahead, apart), progress)
+            # A killed worker has begun with some of the first level, and this one with the others.
+            least = level - 1 if begun else level
+            number = _repair(chunks, _of_level(chunks, levels, ahead, heights, least), progress)
             waiting, chunks.quarantine.to_retry = [*waiting, *chunks.quarantine.to_retry], []
             log.info("level_repaired", rule=chunks.rule, level=level + 1, keys=number)
             # A killed worker's cursor says nothing of the records before it.
@@ -258,7 +260,7 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
     # Of a circle in which all drift none is ever ready.
     passed = {*chunks.quarantine.failures, *chunks.quarantine.to_retry}
     for block in blocks(key for key in replace(found, finder=whole).within(None) if key not in passed):
-        _give_up_circles(chunks, levels, block, apart)
+        _give_up_circles(chunks, levels, block, heights)
 
 
 def _refuse_more_levels(chunks: Chunks, keys: Iterable[Any], waiting: Sequence[Any]) -> None:
@@ -270,20 +272,27 @@ def _refuse_more_levels(chunks: Chunks, keys: Iterable[Any], waiting: Sequence[A
         )
 
 
-def _outside_circles(chunks: Chunks, levels: Levels, keys: Iterable[Any], apart: set[Any]) -> Iterator[Any]:
-    """The keys whose records are not computed from themselves; the others go into quarantine."""
+def _of_level(
+    chunks: Chunks, levels: Levels, keys: Iterable[Any], heights: Heights, least: int
+) -> Iterator[Any]:
+    """The keys whose records are not computed from themselves, which go into quarantine, and have at least so many levels above them.
+
+    After so many rounds no others drift by the repair of those above them: another session has written them meanwhile. They are left to
+    the next run, since a writer that goes on would keep this one for ever.
+    """
     for block in blocks(keys):
-        circles = _give_up_circles(chunks, levels, block, apart)
-        yield from (key for key in block if key not in circles)
+        circles = _give_up_circles(chunks, levels, block, heights)
+        levels_above = heights.above_lowest(block)
+        yield from (key for key in block if key not in circles and levels_above[key] >= least)
 
 
 def _give_up_circles(
-    chunks: Chunks, levels: Levels, keys: Sequence[Any], apart: set[Any]
+    chunks: Chunks, levels: Levels, keys: Sequence[Any], heights: Heights
 ) -> Mapping[Any, Sequence[Any]]:
     """Put those of the keys whose records are computed from themselves into quarantine, each with its circle. Returns them."""
-    if len(apart) > KEEP:
-        apart.clear()
-    circles = levels.circles(keys, apart)
+    if len(heights.of) > KEEP:
+        heights.of.clear()
+    circles = levels.circles(keys, heights)
     for key, circle in circles.items():
         why = _circle_in_words(" → ".join(map(str, circle[: STEPS + 1])), levels)
         chunks.quarantine.give_up(key, why, mended=chunks.mended)

@@ -9,6 +9,7 @@ from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
 from reconcile import HaveValues, Rule
+from reconcile.core.finder import Heights
 from reconcile.repair import work_item
 from reconcile.rules.order import sort_rules
 from tests.helpers import assert_clean, assert_repairs, checked, everything, repaired, statements
@@ -37,7 +38,7 @@ def ranks():
 
 def circles_of(rule, *keys):
     (finder,) = rule.compile(using="default", now=timezone.now()).finders
-    return finder.levels.circles(keys, set())
+    return finder.levels.circles(keys, Heights())
 
 
 def test_a_circle_through_two_keys_is_named_and_nothing_of_it_is_written():

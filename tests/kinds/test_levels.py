@@ -1,11 +1,14 @@
 """Trees: records that are computed from other records of the same rule."""
 
+from itertools import pairwise
+
 import pytest
 from django.db.models import Count, F, Q, Sum, Value
 from django.db.models.functions import Coalesce, Concat
 from django.utils import timezone
 
 from reconcile import FromPython, HaveValues, Latest, LookedUp, Rule, runs
+from reconcile.core.finder import Heights
 from reconcile.models import Change, Outcome, WorkItem
 from tests.helpers import assert_clean, assert_finds, assert_repairs, everything, repaired, statements
 from tests.zoo.models import Node, Staff
@@ -277,10 +280,10 @@ def test_looking_for_circles_costs_a_statement_a_level():
     nodes = chain(6)
     levels = DEPTH.compile(using="default", now=timezone.now()).finders[0].levels
     with statements() as sent:
-        assert levels.circles([nodes[-1].pk], set()) == {}
+        assert levels.circles([nodes[-1].pk], Heights()) == {}
     assert len(sent) == 6
     with statements() as sent:
-        assert levels.circles([each.pk for each in nodes], set()) == {}
+        assert levels.circles([each.pk for each in nodes], Heights()) == {}
     assert len(sent) == 1
 
 
@@ -295,3 +298,46 @@ def test_a_deep_chain_costs_a_statement_a_level_for_it_and_not_one_for_each_abov
         sent.append(len(found))
     few, many = sent
     assert many < 2.2 * few
+
+
+def spoil(node, column, settings):
+    """Another session that writes the column of the node before each chunk. Returns the list that it notes its writes in."""
+    writes = []
+
+    def throttle(_):
+        writes.append(1)
+        Node.objects.filter(pk=node.pk).update(**{column: 1_000 + len(writes)})
+        return False
+
+    settings.RECONCILE = {**settings.RECONCILE, "THROTTLES": [throttle]}
+    return writes
+
+
+@pytest.mark.parametrize("place", [0, 1, 4])
+@pytest.mark.parametrize("rule", [DEPTH, SIZE], ids=["depth", "size"])
+def test_a_writer_that_goes_on_does_not_keep_a_repair_for_ever(rule, place, settings):
+    nodes = chain(5, depth=9, size=9)
+    column = rule.name
+    writes = spoil(nodes[place], column, settings)
+    result = repaired(rule)
+    assert len(writes) < 40
+    # The writer writes before a chunk, so what the last chunk repairs stays right.
+    assert bool(result.left) is ("other sessions" in result.why_stopped)
+    assert (result.left > 0) is (place != {"depth": 4, "size": 0}[rule.name])
+    settings.RECONCILE = {**settings.RECONCILE, "THROTTLES": []}
+    assert repaired(rule).left == 0
+    assert_clean(rule)
+
+
+@pytest.mark.parametrize("rule", [DEPTH, SIZE], ids=["depth", "size"])
+def test_branches_of_different_heights_are_repaired_in_one_run(rule):
+    """What drifts only by the repair of what it is computed from is no other session's write."""
+    made = [chain(length) for length in (1, 4, 7, 2)]
+    for shorter, longer in pairwise(made):
+        Node.objects.filter(pk=shorter[0].pk).update(parent=longer[-1])
+    assert repaired(rule).left == 0
+    assert_clean(rule)
+    # Right by themselves but for one, from which all others follow.
+    Node.objects.filter(pk__in=[made[3][0].pk, made[0][0].pk]).update(depth=50, size=50)
+    assert repaired(rule).left == 0
+    assert_clean(rule)

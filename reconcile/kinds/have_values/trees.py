@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Exists, Field, ForeignKey, Model, OuterRef, Subquery
 
-from reconcile.core.finder import Levels, Rows, Source
+from reconcile.core.finder import Heights, Levels, Rows, Source
 from reconcile.core.scopes import EVERYTHING, Scope, blocks
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import LOOKUP_SEP, ManyToOneRel, referred_field
@@ -78,9 +79,10 @@ def levels(source: Source, reads: Reads, find: Callable[[Scope], Rows]) -> Level
         return rows
 
     edges = _edges(source.model, reads)
+    backwards = not any(step.up for step in steps.values())
 
-    def circles(keys: Sequence[Any], apart: set[Any]) -> Mapping[Any, Sequence[Any]]:
-        return _circles(source.records_of_any_age(EVERYTHING), edges, keys, apart)
+    def circles(keys: Sequence[Any], heights: Heights) -> Mapping[Any, Sequence[Any]]:
+        return _circles(source.records_of_any_age(EVERYTHING), edges, keys, heights, backwards=backwards)
 
     return Levels(ready=ready, circles=circles, path=", ".join(sorted(steps)))
 
@@ -109,16 +111,16 @@ def _edges(model: type[Model], reads: Reads) -> Sequence[_Edge]:
 
 
 def _circles(
-    rows: Rows, edges: Sequence[_Edge], keys: Sequence[Any], apart: set[Any]
+    rows: Rows, edges: Sequence[_Edge], keys: Sequence[Any], heights: Heights, *, backwards: bool
 ) -> dict[Any, Sequence[Any]]:
     """Those of the records of `keys` that are computed from themselves in the end, each with its circle.
 
-    One statement for each edge and each level above the records, up to the columns `apart`, which are in no circle; those that it
-    passes are added to them.
+    One statement for each edge and each level above the records, up to columns whose height is known, which are in no circle;
+    the heights of those that it passes are added.
     """
     graph: dict[Node, list[Node]] = {}
     columns = {name for edge in edges for name in (edge.computed, edge.read)}
-    ahead = {(key, column) for key in keys for column in columns} - apart
+    ahead = {(key, column) for key in keys for column in columns} - heights.of.keys()
     while ahead:
         graph |= {node: [] for node in ahead}
         for edge in edges:
@@ -126,12 +128,29 @@ def _circles(
                 rows, edge, [key for key, column in ahead if column == edge.computed]
             ):
                 graph[here, edge.computed].append((there, edge.read))
-        ahead = {above for node in ahead for above in graph[node]} - graph.keys() - apart
+        ahead = {above for node in ahead for above in graph[node]} - graph.keys() - heights.of.keys()
     found: dict[Any, Sequence[Any]] = {}
     for circle in _circles_in(graph):
         found |= _ways(circle)
-    apart |= {node for node in graph if node[0] not in found}
+    heights.add(
+        {node: each for node, each in _heights(graph, heights, backwards).items() if node[0] not in found}
+    )
     return {key: found[key] for key in keys if key in found}
+
+
+def _heights(
+    graph: Mapping[Node, Sequence[Node]],
+    known: Heights,
+    backwards: bool,  # noqa: FBT001
+) -> dict[Node, float]:
+    """How many columns each leads to, one after the other, or how many less than nothing; without an end for one that hangs on a circle."""
+    step, furthest = (-1, min) if backwards else (1, max)
+    found: dict[Node, float] = {}
+    for node in _ordered(graph):
+        if node in graph:
+            above = (found.get(each, known.of.get(each, 0)) for each in graph[node])
+            found[node] = furthest((each + step for each in above), default=0)
+    return {node: found.get(node, inf) for node in graph}
 
 
 def _followed(rows: Rows, edge: _Edge, keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
@@ -165,14 +184,17 @@ def _circles_in(graph: Mapping[Node, Sequence[Node]]) -> Iterator[Sequence[Node]
 
 def _tangled(graph: Mapping[Node, Sequence[Node]]) -> set[Node]:
     """The nodes that have no place in an order: those of circles, and those that lead to one."""
+    return graph.keys() - {*_ordered(graph)}
+
+
+def _ordered(graph: Mapping[Node, Sequence[Node]]) -> Iterator[Node]:
+    """The nodes after those that they lead to, as far as there is an order."""
     order = TopologicalSorter(graph)
     with suppress(CycleError):
         order.prepare()
-    ordered: set[Node] = set()
     while ready := order.get_ready():
-        ordered.update(ready)
+        yield from ready
         order.done(*ready)
-    return graph.keys() - ordered
 
 
 def _way_back(start: Node, graph: Mapping[Node, Sequence[Node]], within: set[Node]) -> Sequence[Node]:
