@@ -26,6 +26,7 @@ __all__ = [
     "Refusal",
     "RemedyFailedError",
     "StoppedError",
+    "UnevaluableRecordError",
     "UnknownNameError",
     "UsageError",
     "first_line",
@@ -55,6 +56,10 @@ class InvalidRulesError(UsageError):
 
 class EvaluationError(ReconcileError):
     """The database could not answer: unreachable, not migrated, or a statement failed."""
+
+
+class UnevaluableRecordError(EvaluationError):
+    """A single record can't be evaluated; the others may be."""
 
 
 class FixtureError(EvaluationError):

@@ -97,9 +97,12 @@ def check(
             dialect_of(using).limit_lock_waits(lock_wait(), partial(_say_that_it_waits, rule, using)),
             examine(rule, using=using, now=now) as examined,
         ):
+            reasons: dict[Any, str] = {}
             counts = [
                 _DriftCount(
-                    Unevaluable(finder=finder, model=rule.model),
+                    Unevaluable(
+                        finder=finder, model=rule.model, reasons={} if finder.own_key_range else reasons
+                    ),
                     samples,
                     keep if rule.remedy(finder.drift).verb else 0,
                 )
@@ -136,9 +139,7 @@ def _found(examined: Examination, counts: Sequence[_DriftCount], tally: Tally, *
         tally=tally,
         samples=tuple(Sample(each.finder.drift, str(key)) for each in counts for key in each.sample_keys),
         kept={
-            each.finder.drift: KeptKeys(
-                tuple(each.kept), each.upto, not each.full, unevaluable=each.unevaluable.reasons
-            )
+            each.finder.drift: KeptKeys(tuple(each.kept), each.upto, not each.full, unevaluable=each.failed)
             for each in counts
             if keep
         },
@@ -218,6 +219,7 @@ class _DriftCount:
     full: bool = False
     overflowing: int = 0
     starts: int = 0
+    failed: dict[Any, str] = field(default_factory=dict)
 
     @property
     def finder(self) -> Finder:
@@ -227,8 +229,9 @@ class _DriftCount:
         """Count the drift in the window by `read`. A record that can't be evaluated counts as drifted: nobody knows that it is right."""
         known = {*self.unevaluable.reasons}
         self.unevaluable.read_around(window, lambda part: read(partial(self.look, part)))
-        new = [key for key in self.unevaluable.reasons if key not in known]
-        self._add(len(new), 0, 0, new[: self._room_for_samples])
+        new = {key: why for key, why in self.unevaluable.reasons.items() if key not in known}
+        self.failed |= new
+        self._add(len(new), 0, 0, [*new][: self._room_for_samples])
 
     def look(self, window: Window) -> None:
         """Count the drift in the window, and keep its keys while all of them fit. Nothing is counted if a statement fails."""
@@ -254,7 +257,7 @@ class _DriftCount:
     @property
     def unrepairable(self) -> int:
         """Of the drifted rows those whose values no repair can write."""
-        return (self.finder.refused_so_far()[0] or self.overflowing) + len(self.unevaluable.reasons)
+        return (self.finder.refused_so_far()[0] or self.overflowing) + len(self.failed)
 
     @property
     def note(self) -> str:
@@ -263,12 +266,11 @@ class _DriftCount:
 
     @property
     def _note_of_unevaluable(self) -> str:
-        reasons = self.unevaluable.reasons
-        if not reasons:
+        if not self.failed:
             return ""
-        key, why = next(iter(reasons.items()))
-        first = f"The first, {key}" if len(reasons) > 1 else f"{key}"
-        return f"{len(reasons):,} of the {self.finder.drift} records can't be evaluated, nor repaired. {first}: {why}."
+        key, why = next(iter(self.failed.items()))
+        first = f"The first, {key}" if len(self.failed) > 1 else f"{key}"
+        return f"{len(self.failed):,} of the {self.finder.drift} records can't be evaluated, nor repaired. {first}: {why}."
 
     @property
     def _note_of_values(self) -> str:

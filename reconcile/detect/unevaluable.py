@@ -17,7 +17,7 @@ from reconcile.core.drift import EXTRA
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Window
 from reconcile.db.dialects import Failure, dialect_of
-from reconcile.errors import first_line
+from reconcile.errors import UnevaluableRecordError, first_line
 
 __all__ = ["MOST", "Unevaluable"]
 
@@ -29,9 +29,10 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class Unevaluable:
-    """The records of one kind of drift of one rule that can't be evaluated.
+    """The records of one rule that can't be evaluated, as the finder of one kind of drift meets them.
 
-    model: the model of the records, whose keys a window is a range of. reasons: the database's message for each key.
+    model: the model of the records, whose keys a window is a range of. reasons: the message for each key; the finders of a rule
+    may share it, so that a record counts once.
     """
 
     finder: Finder
@@ -47,7 +48,7 @@ class Unevaluable:
         before = len(self.reasons)
         try:
             return [self._read(window, read)]
-        except Error as error:
+        except (Error, UnevaluableRecordError) as error:
             if not self._is_of_values(error):
                 raise
             answers = self._read_halves(window, read, error)
@@ -55,34 +56,41 @@ class Unevaluable:
                 raise
             return answers
 
+    def _keep_reason(self, key: Any, error: Error | UnevaluableRecordError) -> None:
+        if key not in self.reasons and len(self.reasons) == MOST:
+            raise error
+        self.reasons[key] = first_line(error).rstrip(".")
+
     def _read(self, window: Window, read: Callable[[Window], T]) -> T:
         with dialect_of(self.finder.using).protect_transaction():
             return read(window)
 
-    def _is_of_values(self, error: Error) -> bool:
-        if dialect_of(self.finder.using).failure(error) is not Failure.RECORD:
+    def _is_of_values(self, error: Error | UnevaluableRecordError) -> bool:
+        if isinstance(error, Error) and dialect_of(self.finder.using).failure(error) is not Failure.RECORD:
             return False
         finder = self.finder
         of_groups = finder.drift is EXTRA or finder.survivors is not None
         return finder.in_windows or finder.own_key_range or not of_groups
 
-    def _read_halves(self, window: Window, read: Callable[[Window], T], error: Error) -> list[T]:
+    def _read_halves(
+        self, window: Window, read: Callable[[Window], T], error: Error | UnevaluableRecordError
+    ) -> list[T]:
         """What is read of the two halves of a window that has failed; nothing for a record that stands alone."""
         model = self.finder.model if self.finder.own_key_range else self.model
         keys = model._base_manager.using(self.finder.using).filter(window.on("pk")).order_by("pk")
         keys = keys.values_list("pk", flat=True)
         number = keys.count()
-        if not number or (number == 1 and len(self.reasons) == MOST):
+        if not number:
             raise error
         if number == 1:
-            self.reasons[keys.get()] = first_line(error)
+            self._keep_reason(keys.get(), error)
             return []
         middle = keys[number // 2 - 1 : number // 2].get()
         answers = []
         for half in (Window(window.after, middle), Window(middle, window.upto)):
             try:
                 answers.append(self._read(half, read))
-            except Error as failed:
+            except (Error, UnevaluableRecordError) as failed:
                 if not self._is_of_values(failed):
                     raise
                 answers += self._read_halves(half, read, failed)

@@ -279,8 +279,6 @@ def failing(broken):
         (lambda text: [{"user_name": "a", "made_at": 1}], {}, "Name it in values="),
         (lambda text: [{"user_name": "a"}], {"values": ["position"]}, "without 'position'"),
         (lambda text: ["a"], {"values": ["position"]}, "not a mapping of user_name, position"),
-        (lambda text: ["a" * 41], {}, "more than 40 characters"),
-        (lambda text: [None], {}, "can't be NULL"),
     ],
     ids=unaddressed,
 )
@@ -463,3 +461,37 @@ def test_a_record_with_null_in_its_link_owes_no_rows():
     assert_clean(placed)
     assert list(Mention.objects.values_list("note", "position")) == [(with_one.pk, 3)]
     assert placed.sentence.endswith("gives, if rank is not NULL.")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("a" * 41, "it has more than 40 characters"), (None, "the column can't be NULL")]
+)
+def test_a_key_that_cannot_be_stored_is_told_of_its_record(value, said):
+    made = note("text")
+    found = checked(rule(rows=lambda text: [value]))
+    assert (found.tally.total, found.unrepairable) == (1, 1)
+    assert said in found.notes[0]
+    assert f"zoo.Note {made.pk}" in found.notes[0]
+
+
+def test_a_record_with_a_row_that_cannot_be_stored_is_told_apart_and_the_others_are_repaired():
+    heavy = rule(
+        model=Word,
+        link={"number": F("pk")},
+        rows=lambda text: [
+            {"word": word, "weight": "heavy" if word == "lead" else 1} for word in text.split()
+        ],
+        key=["word"],
+        values=["weight"],
+    )
+    made = [note(text) for text in ("feather", "lead feather", "cork", "straw")]
+    Word.objects.create(number=made[2].pk, word="cork", weight=5)
+    Word.objects.create(number=made[1].pk, word="old", weight=5)
+    found = checked(heavy)
+    assert (found.tally.total, found.unrepairable) == (4, 1)
+    assert str(made[1].pk) in {each.key for each in found.samples}
+    assert "'heavy', which can't be stored in 'weight'" in found.notes[0]
+    result = repaired(heavy)
+    assert (result.written.insert, result.written.update, result.left, result.error) == (2, 1, 1, None)
+    assert "'heavy', which can't be stored in 'weight'" in result.why_stopped
+    assert repaired(heavy).written.total == 0

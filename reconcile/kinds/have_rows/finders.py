@@ -19,7 +19,7 @@ from reconcile.core.drift import EXTRA, MISSING, STALE, Drift
 from reconcile.core.finder import Derivation, Finder, Rewrite, Rewriting, Rows, Source, read_pages
 from reconcile.core.scopes import EVERYTHING, Keys, Scope, Window
 from reconcile.db.columns import is_text
-from reconcile.errors import EvaluationError, nearest
+from reconcile.errors import EvaluationError, UnevaluableRecordError, nearest
 from reconcile.kinds.have_row.link import LINK, Linked
 from reconcile.kinds.have_row.new_rows import PerRow, new_row_values
 from reconcile.kinds.values.from_python import call_function, function_name
@@ -101,9 +101,8 @@ class RowSet:
                 kept.append(storage.stored_value(value))
             except UnstorableError as error:
                 name = storage.field.name
-                raise self._error(
-                    key, f"gives {value!r}, which can't be stored in {name!r}: {error}"
-                ) from error
+                said = self._error(key, f"gives {value!r}, which can't be stored in {name!r}: {error}")
+                raise UnevaluableRecordError(str(said)) from error
         return tuple(kept)
 
     def _values(self, given: Any, key: Any) -> Sequence[Any]:
