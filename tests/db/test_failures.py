@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from django.db import DatabaseError, connection, transaction
 
 from reconcile import HaveValues, Rule
 from reconcile.db.dialects import Failure, dialect_of
-from tests.helpers import repaired
+from tests.helpers import repaired, statements
 from tests.zoo.models import Contact
 
 VISITS = Rule(name="visits", every=Contact, must=HaveValues(visits=1))
@@ -95,6 +100,109 @@ def test_what_is_no_record_s_fault_ends_the_rule_at_once(code):
         result = repaired(VISITS)
     assert "no more" in (result.error or result.why_stopped)
     assert result.written.update == 0
+
+
+@pytest.mark.mariadb
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("code", [1114, 1030, 1021, 1290, 1142, 1226])
+def test_what_is_no_record_s_fault_ends_the_rule_at_once_on_mariadb(code):
+    contacts(300)
+    with trigger(f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'no more'"):
+        result = repaired(VISITS)
+    assert "no more" in (result.error or result.why_stopped)
+    assert result.written.update == 0
+
+
+LONG = Rule(name="long", every=Contact, must=HaveValues(details={"long": "x" * 2_000}))
+
+
+def assert_ends_at_once(rule, said, *, chunks):
+    """The repair stops with the first chunk that the disk has no room for, and what it tells is that."""
+    with statements() as sent:
+        result = repaired(rule)
+    assert said in (result.error or result.why_stopped)
+    assert result.left > 0
+    updates = [
+        each
+        for each in sent.captured_queries
+        if each["sql"].startswith("UPDATE") and "zoo_contact" in each["sql"]
+    ]
+    assert len(updates) <= chunks
+    return result
+
+
+@contextmanager
+def full_disk(path):
+    """A disk of eight megabytes. Yields what fills it up to the last page and what empties it."""
+    path.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0777", "tmpfs", path], check=False
+    ).returncode:
+        pytest.skip("needs the right to mount a disk")
+    filling = path / "filling"
+
+    def fill():
+        with suppress(OSError), filling.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4_096)
+
+    try:
+        yield fill, filling.unlink
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_full_disk_ends_the_rule_and_with_room_it_goes_on():
+    if shutil.which("mount") is None or os.geteuid():
+        pytest.skip("needs the right to mount a disk")
+    contacts(3_000)
+    place = Path(tempfile.mkdtemp()) / "disk"
+    place.parent.chmod(0o755)
+    with full_disk(place) as (fill, empty), connection.cursor() as cursor:
+        space = place / "space"
+        space.mkdir()
+        shutil.chown(space, "postgres")
+        cursor.execute(f"CREATE TABLESPACE zoo_full LOCATION '{space}'")
+        try:
+            cursor.execute("ALTER TABLE zoo_contact SET TABLESPACE zoo_full")
+            fill()
+            result = assert_ends_at_once(LONG, "No space left on device", chunks=8)
+            assert result.why_stopped == "" or "No space" in result.why_stopped
+            empty()
+            assert repaired(LONG).left == 0
+        finally:
+            cursor.execute("ALTER TABLE zoo_contact SET TABLESPACE pg_default")
+            cursor.execute("DROP TABLESPACE zoo_full")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="is SQLite's")
+def test_a_full_database_file_ends_the_rule_and_with_room_it_goes_on():
+    contacts(3_000)
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM")
+        pages = cursor.execute("PRAGMA page_count").fetchone()[0]
+        cursor.execute(f"PRAGMA max_page_count = {pages + 20}")
+        try:
+            assert_ends_at_once(LONG, "database or disk is full", chunks=8)
+        finally:
+            cursor.execute("PRAGMA max_page_count = 1073741823")
+    assert repaired(LONG).left == 0
+
+
+@pytest.mark.mariadb
+@pytest.mark.django_db(transaction=True)
+def test_a_full_table_is_the_database_s_affair():
+    assert (
+        failure_of(
+            "SET max_heap_table_size = 16384",
+            "CREATE TEMPORARY TABLE full_table (a CHAR(255)) ENGINE = MEMORY",
+            "INSERT INTO full_table SELECT REPEAT('x', 255) FROM information_schema.columns LIMIT 1000",
+        )
+        is Failure.DATABASE
+    )
 
 
 @pytest.mark.postgresql
