@@ -22,8 +22,8 @@ from reconcile.core.drift import Drift, Status, Written
 from reconcile.db import clock
 from reconcile.detect.checking import check
 from reconcile.models import Change, Run
+from reconcile.remedies import deletes_rows
 from reconcile.repair.caps import Caps
-from reconcile.repair.confirmation import deletes_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,6 +13,7 @@ from uuid import UUID
 from django.core.exceptions import FieldDoesNotExist, FieldError, ValidationError
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models import (
+    BinaryField,
     BooleanField,
     DateField,
     DecimalField,
@@ -208,6 +209,11 @@ def _resolved_faults(
         message = f"{where}: it is text, and {field.name!r} is not, which each database reads in its own way."
         yield Fault("reconcile.E015", message, hint)
         return
+    given, kept = _family(source), _family(field)
+    if given and kept and given != kept:
+        hint = "Say how it is read, by an expression of the column's type."
+        yield Fault("reconcile.E015", f"{where}: it is {given}, and {field.name!r} is {kept}.", hint)
+        return
     if annotations_of(resolved)["_expected"].contains_over_clause:
         hint = 'Give RunningSum("amount", over="account", by=["at"]) or Previous(…), or keep it in a column of the record.'
         yield Fault(
@@ -223,6 +229,20 @@ def _resolved_faults(
     elif not aggregated and joins_to_many(resolved):
         hint = "Aggregate them: Count(…), Sum(…), Max(…)." if aggregates else "Give a path to one row."
         yield Fault("reconcile.E013", f"{where}: the path leads to many rows.", hint)
+
+
+_FAMILIES = {
+    "a number": (IntegerField, DecimalField, FloatField, BooleanField),
+    "a date or time": (DateField, TimeField),
+    "a duration": (DurationField,),
+    "a UUID": (UUIDField,),
+    "bytes": (BinaryField,),
+}
+"""Between these no value has one meaning: a duration is a number of microseconds in some databases, and in others it is none."""
+
+
+def _family(field: Field[Any, Any]) -> str:
+    return next((name for name, kinds in _FAMILIES.items() if isinstance(stored_field(field), kinds)), "")
 
 
 def condition_faults(model: type[Model], condition: Any, where: str) -> Iterator[Fault]:

@@ -17,10 +17,11 @@ from django.apps import apps
 from django.db.models import Model
 
 from reconcile.conf import shows_filtered_rows
-from reconcile.core.drift import MISSING, Guarantee
+from reconcile.core.drift import MISSING, Drift, Guarantee
 from reconcile.db.dialects import dialect_of
 from reconcile.db.expressions import columns_read
 from reconcile.db.schema import Schema
+from reconcile.remedies import deletes_rows
 from reconcile.rules.rule import CompiledRule, Rule
 
 __all__ = ["Examination", "examine"]
@@ -38,8 +39,14 @@ class Examination:
         """What a repair may not do, by verb, with the reason; empty for a rule that sees all rows.
 
         Costs a statement for each table that Django doesn't make, and for each table that is read where row level security
-        may filter.
+        may filter; one more for a rule that deletes on a server that hides foreign keys.
         """
+        deletes = any(deletes_rows(self.compiled.rule.remedy(drift)) for drift in Drift)
+        reason = dialect_of(self.compiled.source.using).hidden_foreign_keys() if deletes else ""
+        return {**({"delete": reason} if reason else {}), **self._refused_by_tables}
+
+    @cached_property
+    def _refused_by_tables(self) -> Mapping[str, str]:
         refused: dict[str, str] = {}
         for model in sorted(self._models_to_look_at(), key=lambda each: each._meta.label):
             table = self.schema.table_of(model)
@@ -94,7 +101,7 @@ class Examination:
     @property
     def guarantee(self) -> Guarantee:
         """What keeps a repair and live writers apart: nothing, if rows may be hidden."""
-        if self.refused:
+        if self._refused_by_tables:
             return Guarantee.NONE
         return self.compiled.rule.guarantee(self.compiled.source.using)
 

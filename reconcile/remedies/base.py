@@ -14,7 +14,7 @@ from reconcile.core.scopes import Keys
 from reconcile.db.expressions import Column
 from reconcile.errors import Fault
 
-__all__ = ["Journal", "Message", "Remedy", "WriteResult"]
+__all__ = ["Journal", "Message", "Remedy", "WriteResult", "deletes_rows"]
 
 
 class Journal(Protocol):
@@ -142,3 +142,8 @@ class Remedy:
         it is. Raises ChunkConflictError if the journal has another number of rows than were written.
         """
         raise NotImplementedError
+
+
+def deletes_rows(remedy: Remedy) -> bool:
+    """Whether the remedy, or a part of it, deletes rows."""
+    return remedy.verb == "delete" or any(map(deletes_rows, getattr(remedy, "parts", ())))

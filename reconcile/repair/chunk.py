@@ -29,7 +29,7 @@ from reconcile.errors import (
     first_line,
 )
 from reconcile.models import WorkItem
-from reconcile.remedies import Remedy, WriteResult
+from reconcile.remedies import Remedy, WriteResult, deletes_rows
 from reconcile.repair.attempt import (
     Attempt,
     LeasedItem,
@@ -39,7 +39,6 @@ from reconcile.repair.attempt import (
     was_committed,
 )
 from reconcile.repair.caps import Budget
-from reconcile.repair.confirmation import deletes_rows
 from reconcile.repair.conflicts import may_conflict
 from reconcile.repair.fault_injection import Step, reach
 from reconcile.repair.journal import ChunkJournal, Prepared

@@ -21,16 +21,10 @@ from reconcile.db.retry import retry
 from reconcile.db.statements import insert_select
 from reconcile.db.text_keys import AsText
 from reconcile.models import Finding, Run
-from reconcile.remedies import Remedy
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.rule import Rule
 
-__all__ = ["confirmed_keys", "deletes_rows", "forget_findings", "known_keys", "record_findings"]
-
-
-def deletes_rows(remedy: Remedy) -> bool:
-    """Whether the remedy, or a part of it, deletes rows."""
-    return remedy.verb == "delete" or any(map(deletes_rows, getattr(remedy, "parts", ())))
+__all__ = ["confirmed_keys", "forget_findings", "known_keys", "record_findings"]
 
 
 def record_findings(rule: Rule, finder: Finder, keys: Iterable[Any], *, run: Run, using: str) -> None:

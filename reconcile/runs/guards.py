@@ -16,8 +16,9 @@ from reconcile.core.scopes import blocks
 from reconcile.db.clock import database_now
 from reconcile.errors import Refusal
 from reconcile.models import Chunk, Outcome, Run
+from reconcile.remedies import deletes_rows
 from reconcile.repair.caps import Caps, RulePlan
-from reconcile.repair.confirmation import confirmed_keys, deletes_rows, record_findings
+from reconcile.repair.confirmation import confirmed_keys, record_findings
 from reconcile.repair.plan_file import PlannedRule
 from reconcile.repair.regressions import find_regressions, name_some, suspend, suspension
 from reconcile.repair.work_item import drifted_keys

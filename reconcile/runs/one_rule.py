@@ -19,9 +19,10 @@ from reconcile.db.schema import may_change_values
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
 from reconcile.errors import EvaluationError, GivenUpError, LeaseHeldError
 from reconcile.models import Outcome, Run, WorkItem
+from reconcile.remedies import deletes_rows
 from reconcile.repair.caps import Budget, RulePlan, plan
 from reconcile.repair.chunk import Chunks
-from reconcile.repair.confirmation import confirmed_keys, deletes_rows
+from reconcile.repair.confirmation import confirmed_keys
 from reconcile.repair.pacing import Pace
 from reconcile.repair.work_item import KEEP, repair_work_item
 from reconcile.rules.fingerprints import fingerprint

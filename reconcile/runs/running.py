@@ -17,8 +17,8 @@ from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import check, evaluation_errors
 from reconcile.errors import Refusal, UnknownNameError, UsageError
 from reconcile.models import Outcome, Run
+from reconcile.remedies import deletes_rows
 from reconcile.repair.caps import Caps, plan
-from reconcile.repair.confirmation import deletes_rows
 from reconcile.repair.plan_file import PlanFile
 from reconcile.repair.regressions import was_repaired_lately
 from reconcile.repair.work_item import KEEP

@@ -10,7 +10,7 @@ from django.utils.functional import lazystr
 from django.utils.text import slugify
 
 from reconcile import FromPython, HaveValues, Rule, Satisfy
-from tests.zoo.models import Contact
+from tests.zoo.models import Contact, Sheet
 
 
 def faults(must):
@@ -77,3 +77,30 @@ def test_a_queryset_is_no_value():
 def test_columns_that_are_read_are_a_list():
     (fault,) = faults(HaveValues(phone=FromPython(slugify, reads=F("email"))))
     assert "reads= is F(email)" in fault
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("span", F("large"), "it is a number, and 'span' is a duration"),
+        ("large", F("span"), "it is a duration, and 'large' is a number"),
+        ("day", F("number"), "it is a number, and 'day' is a date or time"),
+        ("number", F("moment"), "it is a date or time, and 'number' is a number"),
+        ("token", F("large"), "it is a number, and 'token' is a UUID"),
+        ("span", F("moment"), "it is a date or time, and 'span' is a duration"),
+    ],
+)
+def test_an_expression_of_another_kind_is_refused(column, value, said):
+    (fault,) = Rule(name="r", every=Sheet, must=HaveValues(**{column: value})).faults()
+    assert said in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("money", F("ratio")), ("flag", F("number")), ("number", F("flag")), ("day", F("moment")), ("moment", F("day")),
+        ("hour", F("moment")), ("word", F("token")), ("span", F("moment") - F("moment")), ("prose", F("span")),
+    ],
+)  # fmt: skip
+def test_an_expression_of_a_kind_that_the_column_takes_is_none(column, value):
+    assert list(Rule(name="r", every=Sheet, must=HaveValues(**{column: value})).faults()) == []

@@ -314,7 +314,7 @@ def test_the_sentence(must, sentence):
         (HaveSource(model=Page, link={"code": F("page_cod")}), "E013", "Did you mean 'page_code'?"),
         (HaveSource(model=Page, link={"code": Max("page_code")}), "E015", "aggregate"),
         (HaveSource(model=Page, link={"code": str}), "E012", "function"),
-        (HaveSource(model=Basket, link={"seen_at": F("number")}), "E015", "can't be compared"),
+        (HaveSource(model=Basket, link={"seen_at": F("number")}), "E015", "it is a number"),
         (HaveSource(model=Basket, link={"id": "basket"}), "E012", "Did you mean F('basket')?"),
         (HaveSource(model=Team, link={"id": F("number")}, where=Q(players__age=1)), "E013", "many rows"),
     ],

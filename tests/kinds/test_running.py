@@ -174,7 +174,7 @@ def test_a_value_of_the_one_before_that_the_rule_writes_is_refused():
         ({"by": F("kind")}, "reconcile.E012", "by= is F(kind)"),
         ({"value": "nothing"}, "reconcile.E013", "nothing"),
         ({"value": "kind"}, "reconcile.E015", "it is text, and 'amount' is not"),
-        ({"value": "made_at"}, "reconcile.E012", "value= is of type DateTimeField"),
+        ({"value": "made_at"}, "reconcile.E015", "it is a date or time, and 'amount' is a number"),
         ({"value": "details"}, "reconcile.E012", "value= is of type JSONField"),
         ({"value": Q(score=1)}, "reconcile.E012", "value= is of type BooleanField"),
         ({"value": F("amount")}, "reconcile.E015", "reads 'amount', which the rule writes"),

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 import pytest
 from django.db import connection, models
 from django.db.models import F
+from django.utils import timezone
 
 from reconcile import EXTRA, BeUnique, Delete, HaveRow, HaveSource, Merge, Rule, runs
 from reconcile.db.dialects import dialect_of
+from reconcile.detect.checking import check
 from tests.helpers import everything, repaired, statements
 from tests.tables import model_of, table_of
 from tests.zoo.models import Contact, Device
@@ -30,18 +32,21 @@ def audit(action, *contacts):
             f"CREATE TABLE {quote('Audit log')} (id integer PRIMARY KEY, {quote('who is it')} bigint, "
             f"FOREIGN KEY ({quote('who is it')}) REFERENCES zoo_contact (id) {action})"
         )
-        try:
+    try:
+        with connection.cursor() as cursor:
             for number, contact in enumerate(contacts):
                 cursor.execute(f"INSERT INTO {quote('Audit log')} VALUES (%s, %s)", [number, contact.pk])
-            yield lambda: rows_of(cursor)
-        finally:
+        yield rows_of_audit
+    finally:
+        with connection.cursor() as cursor:
             cursor.execute(f"DROP TABLE {quote('Audit log')}")
 
 
-def rows_of(cursor):
+def rows_of_audit():
     quote = connection.ops.quote_name
-    cursor.execute(f"SELECT {quote('who is it')} FROM {quote('Audit log')} ORDER BY id")
-    return [who for (who,) in cursor.fetchall()]
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {quote('who is it')} FROM {quote('Audit log')} ORDER BY id")
+        return [who for (who,) in cursor.fetchall()]
 
 
 def alike(number):
@@ -223,3 +228,76 @@ def test_a_text_that_refers_by_the_parent_s_collation_keeps_its_row_on_sqlite():
             assert "of_nocase" in result.why_stopped
         finally:
             cursor.execute("DROP TABLE of_nocase")
+
+
+@contextmanager
+def signed_in_as(name, *grants):
+    """A session of another user of MariaDB, who has just these rights."""
+    settings, before = connection.settings_dict, dict(connection.settings_dict)
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE OR REPLACE USER '{name}'@'%%' IDENTIFIED BY 'x'")
+        cursor.execute(f"CREATE OR REPLACE USER '{name}'@'localhost' IDENTIFIED BY 'x'")
+        for grant in grants:
+            cursor.execute(f"GRANT {grant} TO '{name}'@'%%'")
+            cursor.execute(f"GRANT {grant} TO '{name}'@'localhost'")
+    connection.close()
+    settings.update(USER=name, PASSWORD="x")
+    try:
+        yield
+    finally:
+        connection.close()
+        settings.clear()
+        settings.update(before)
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP USER '{name}'@'%%', '{name}'@'localhost'")
+
+
+def rights_to_tables(but_for):
+    quote = connection.ops.quote_name
+    tables = {*connection.introspection.table_names()} - {but_for}
+    return [f"SELECT, INSERT, UPDATE, DELETE ON {quote(table)}" for table in sorted(tables)]
+
+
+@pytest.mark.mariadb
+def test_who_is_shown_no_foreign_keys_of_other_tables_deletes_nothing():
+    first, second = alike(2)
+    name = f"zoo_{connection.settings_dict['NAME']}"[:30]
+    with audit("ON DELETE CASCADE", second) as rows:
+        with signed_in_as(name, *rights_to_tables("Audit log")):
+            found = check(ALIKE, using="default", now=timezone.now())
+            assert "Give it SELECT on the whole database" in found.remarks[0]
+            assert found.tally.total == 1
+            result = repaired(ALIKE)
+            assert (result.written.total, result.left) == (0, 1)
+            assert "nothing is deleted" in result.why_stopped
+        assert rows() == [second.pk]
+        quote = connection.ops.quote_name
+        whole = f"ALL ON {quote(connection.settings_dict['NAME'])}.*"
+        with signed_in_as(name, whole):
+            assert check(ALIKE, using="default", now=timezone.now()).remarks == ()
+            assert repaired(ALIKE).written.total == 0
+        assert rows() == [second.pk]
+    assert repaired(ALIKE).written.delete == 1
+    assert Contact.objects.get() == first
+
+
+@pytest.mark.postgresql
+def test_a_role_that_may_not_read_what_refers_is_told_what_it_lacks():
+    first, second = alike(2)
+    role = f"zoo_clerk_of_{connection.settings_dict['NAME']}"
+    with audit("", first, second), connection.cursor() as cursor:
+        cursor.execute(f"DROP ROLE IF EXISTS {role}")
+        cursor.execute(f"CREATE ROLE {role}")
+        cursor.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+        cursor.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}")
+        cursor.execute(f'REVOKE ALL ON "Audit log" FROM {role}')
+        cursor.execute(f"SET ROLE {role}")
+        try:
+            result = repaired(ALIKE)
+        finally:
+            cursor.execute("RESET ROLE")
+            cursor.execute(f"DROP OWNED BY {role}")
+            cursor.execute(f"DROP ROLE {role}")
+    said = result.error or result.why_stopped
+    assert "lacks a right: permission denied for table Audit log. It reads" in said
+    assert result.written.total == 0

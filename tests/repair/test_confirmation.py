@@ -7,8 +7,9 @@ from django.utils import timezone
 
 from reconcile import EXTRA, BeUnique, Call, Delete, HaveSource, Merge, Rule, Split, runs
 from reconcile.models import Change, Finding, Run
+from reconcile.remedies import deletes_rows
 from reconcile.repair.caps import Caps
-from reconcile.repair.confirmation import confirmed_keys, deletes_rows, record_findings
+from reconcile.repair.confirmation import confirmed_keys, record_findings
 from reconcile.tasks import nightly
 from tests.helpers import found_by_the_night
 from tests.zoo.models import Contact, Memo, Team

@@ -23,7 +23,7 @@ from reconcile.db.django_compat import (
 from reconcile.db.schema import ForeignKeyInto, Schema, Table, current_schema, use_schema
 from reconcile.errors import ChunkConflictError, Refusal
 
-__all__ = ["LOCKED", "LOCK_TIMEOUT_MS", "SAY_AFTER", "STATEMENT_TIMEOUT_MS", "Dialect", "Failure"]
+__all__ = ["LOCKED", "LOCK_TIMEOUT_MS", "NO_RIGHT", "SAY_AFTER", "STATEMENT_TIMEOUT_MS", "Dialect", "Failure"]
 
 LOCK_TIMEOUT_MS = 300
 """Below every server's deadlock timeout (PostgreSQL: 1 s), so that the repair yields and never the live handler."""
@@ -39,6 +39,8 @@ LOCKED = (
     "Another session held a lock for longer than a check waits, as a migration may. Check again when it has ended; "
     'RECONCILE["LOCK_WAIT"] says how many seconds are waited.'
 )
+
+NO_RIGHT = "It reads the tables of the rule, and before a delete those that refer to its rows, whoever has made them. Grant it what it lacks."
 
 Guarded = Callable[[Callable[[], None]], None]
 
@@ -341,6 +343,10 @@ class Dialect:
     def read_foreign_keys_into(self, name: str) -> tuple[ForeignKeyInto, ...]:
         """Those that refer to the table of this name. One statement."""
         raise NotImplementedError
+
+    def hidden_foreign_keys(self) -> str:
+        """Why this role isn't shown all foreign keys, as a sentence with the way out; empty if it is. At most one statement."""
+        return ""
 
     def _foreign_keys_by(self, sql: str, name: str) -> tuple[ForeignKeyInto, ...]:
         """The keys that the statement reads, a row for each column: the key, schema, table, column, column referred to, ON DELETE."""

@@ -96,12 +96,24 @@ WHERE r.UNIQUE_CONSTRAINT_SCHEMA = DATABASE() AND r.REFERENCED_TABLE_NAME = %s A
 ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION
 """
 
+_SEES_ALL_TABLES = """SELECT CURRENT_ROLE() IS NOT NULL
+OR EXISTS (SELECT 1 FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE <> 'USAGE')
+OR EXISTS (SELECT 1 FROM information_schema.SCHEMA_PRIVILEGES WHERE DATABASE() LIKE TABLE_SCHEMA)
+"""
+
+_HIDDEN_KEYS = (
+    "This role has rights to single tables alone, and the server shows it no foreign key of any other: a delete may take rows of those "
+    "along, so nothing is deleted. Give it SELECT on the whole database."
+)
+
 _NO_TIME_ZONES = Refusal(
     "The rule converts times to another time zone, and the server's time zone tables are empty: each such value would be "
     "NULL. Load them: mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql -u root mysql"
 )
 
 _LOCK_NOT_FREE = 1205
+_LACKS_RIGHT = {1142, 1143}
+"""To a table, to a column."""
 
 _PREFIX = 255
 """Characters of a long text that an index takes."""
@@ -245,12 +257,21 @@ class MySQL(Dialect):
             cursor.execute("SET SESSION lock_wait_timeout = %s", [round(seconds)])
 
     def describe(self, error: Error) -> str:
-        """A lock that wasn't free in time."""
+        """A lock that wasn't free in time, or a right that is missing."""
+        if _errno(error) in _LACKS_RIGHT:
+            return f"This role lacks a right: {error.args[-1]}. {NO_RIGHT}"
         return LOCKED if self.is_lock_timeout(error) else ""
 
     def read_foreign_keys_into(self, name: str) -> tuple[ForeignKeyInto, ...]:
         """One statement. A key of a table that this user has no right to isn't listed."""
         return self._foreign_keys_by(_KEYS_INTO, name)
+
+    def hidden_foreign_keys(self) -> str:
+        """A role with rights to single tables alone sees the keys of these; what a role that it has taken on may see isn't asked."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(_SEES_ALL_TABLES)
+            (sees_all,) = cursor.fetchone()
+        return "" if sees_all else _HIDDEN_KEYS
 
     def read_table(self, name: str) -> Table | None:
         """Two statements. There is no condition, and no deferral."""

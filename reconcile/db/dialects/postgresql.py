@@ -16,6 +16,7 @@ from reconcile.conf import shows_filtered_rows
 from reconcile.db.dialects.base import (
     LOCK_TIMEOUT_MS,
     LOCKED,
+    NO_RIGHT,
     STATEMENT_TIMEOUT_MS,
     Dialect,
     Failure,
@@ -31,7 +32,7 @@ from reconcile.db.django_compat import (
 )
 from reconcile.db.schema import ForeignKeyInto, Table, UniqueIndex
 from reconcile.db.uniques import may_be_deferrable
-from reconcile.errors import ChunkConflictError, EvaluationError
+from reconcile.errors import ChunkConflictError, EvaluationError, first_line
 
 __all__ = ["PostgreSQL"]
 
@@ -168,6 +169,7 @@ SELECT current_user, COALESCE(STRING_AGG(DISTINCT p.policyname::text, ', '), '')
 FROM pg_policies p WHERE p.tablename = %s
 """
 
+_LACKS_RIGHT = "42501"
 _HIDDEN = re.compile(r'row-level security policy for table "(.+)"')
 
 _UPDATABLE = {"update": 4, "insert": 8, "delete": 16}
@@ -419,12 +421,13 @@ class PostgreSQL(Dialect):
             cursor.execute("SELECT set_config('lock_timeout', %s, false)", [f"{round(seconds * 1_000)}ms"])
 
     def describe(self, error: Error) -> str:
-        """Row level security: the table, the role and the policies. One statement. And a lock that wasn't free in time."""
+        """Row level security: the table, the role and the policies. One statement. And a lock that wasn't free in time, or a right that is missing."""
         if self.is_lock_timeout(error):
             return LOCKED
         hidden = _HIDDEN.search(str(error))
         if hidden is None:
-            return ""
+            lacks = _sqlstate(error) == _LACKS_RIGHT
+            return f"This role lacks a right: {first_line(error)}. {NO_RIGHT}" if lacks else ""
         table = hidden[1]
         with self.connection.cursor() as cursor:
             cursor.execute(_POLICIES, [table])
