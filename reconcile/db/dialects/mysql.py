@@ -10,7 +10,7 @@ from django.core.exceptions import EmptyResultSet
 from django.db import Error, InterfaceError
 from django.db.models import Field, Index, Model, QuerySet
 
-from reconcile.db.dialects.base import LOCKED, Dialect, Failure
+from reconcile.db.dialects.base import LOCKED, NO_RIGHT, Dialect, Failure
 from reconcile.db.django_compat import (
     BaseDatabaseWrapper,
     compiler_of,
