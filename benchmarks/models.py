@@ -46,3 +46,24 @@ class Statement(models.Model):
 
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="statements")
     balance = models.IntegerField()
+
+
+class Purchase(models.Model):
+    """A purchase of one of a few customers, each with many."""
+
+    customer = models.IntegerField(db_index=True)
+    number = models.IntegerField()
+
+
+class Receipt(models.Model):
+    """The receipt of a purchase, which it is linked with by two columns, of which the first has an index."""
+
+    customer = models.IntegerField(db_index=True)
+    code = models.CharField(max_length=20)
+
+
+class Branch(models.Model):
+    """A node of a tree of texts: each begins with that of its parent, in steps of four characters."""
+
+    path = models.CharField(max_length=40, unique=True)
+    below = models.IntegerField(default=1)
