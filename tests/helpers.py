@@ -125,7 +125,7 @@ def raw_tables():
 
 
 class Statements(CaptureQueriesContext):
-    """What a block sends, without what is done once: to guard a test's transaction, to see all rows, to read the clock, to limit reads and waits for locks."""
+    """What a block sends, without what is done once: to guard a test's transaction, to see all rows, to read the clock, to limit reads and waits for locks, to cache nothing."""
 
     @property
     def captured_queries(self):
@@ -134,6 +134,7 @@ class Statements(CaptureQueriesContext):
             "SELECT EXTRACT(EPOCH FROM clock_timestamp", "SELECT TIMESTAMPDIFF(MICROSECOND, '1970",
             "SELECT setting, set_config('statement_timeout'", "SELECT setting::float / 1000", "SELECT set_config('lock_timeout'",
             "SELECT @@SESSION.lock_wait_timeout", "SET SESSION lock_wait_timeout", "SELECT set_config('statement_timeout'", "ANALYZE",
+            "SELECT @@session.optimizer_switch", "SET SESSION optimizer_switch",
         )  # fmt: skip
         return [each for each in super().captured_queries if not each["sql"].startswith(own)]
 

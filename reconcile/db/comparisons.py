@@ -62,6 +62,7 @@ from reconcile.db.django_compat import (
 )
 from reconcile.db.expressions import path_of
 from reconcile.db.placeholders import PendingKeys, Placeholder
+from reconcile.db.text_keys import AsText
 
 __all__ = [
     "INTEGERS",
@@ -197,7 +198,7 @@ class AsStored(Func):
         if not isinstance(source, Value) and _same_storage(source, field, connection):
             return source
         if field.get_internal_type() in TEXTS:
-            return Cast(source, TextField())
+            return AsText(source, field=source.output_field)
         return _widest_cast(source, field, connection)
 
 

@@ -22,16 +22,28 @@ UNEVALUABLE = Rule(
 PLAIN = Rule(name="plain", every=Contact, must=HaveValues(visits=1))
 
 
+def contacts():
+    """Both can't be evaluated, so neither is told apart."""
+    Contact.objects.bulk_create([Contact(email="no number"), Contact(email="no number")])
+
+
+def test_a_record_that_fails_leaves_the_others_their_transaction():
+    Contact.objects.bulk_create([Contact(email="7"), Contact(email="no number"), Contact(email="8")])
+    found = check(UNEVALUABLE, using="default", now=timezone.now())
+    assert (found.tally.total, found.unrepairable) == (3, 1)
+    assert check(PLAIN, using="default", now=timezone.now()).tally.total == 3
+
+
 def test_a_rule_that_fails_leaves_the_others_their_transaction():
-    Contact.objects.create(email="no number")
+    contacts()
     failed = check(UNEVALUABLE, using="default", now=timezone.now())
     assert failed.status is Status.ERROR
     assert "no number" in failed.error
-    assert check(PLAIN, using="default", now=timezone.now()).tally.total == 1
+    assert check(PLAIN, using="default", now=timezone.now()).tally.total == 2
 
 
 def test_the_repair_of_a_rule_that_fails_says_why():
-    Contact.objects.create(email="no number")
+    contacts()
     assert "no number" in repaired(UNEVALUABLE).error
 
 

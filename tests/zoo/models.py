@@ -574,3 +574,6 @@ class Draft(models.Model):
     slug = models.CharField(max_length=40, default="")
     votes = models.IntegerField(default=0)
     updated_at = models.DateTimeField(auto_now=True)
+
+
+from tests.zoo import foreign  # noqa: F401

@@ -20,7 +20,7 @@ from reconcile.db.django_compat import (
     quoter,
     stand_in_for_server,
 )
-from reconcile.db.schema import ForeignKeyInto, Table, UniqueIndex
+from reconcile.db.schema import ForeignKeyInto, Schema, Table, UniqueIndex
 from reconcile.errors import EvaluationError, Refusal
 
 __all__ = ["MySQL"]
@@ -115,6 +115,8 @@ _LOCK_NOT_FREE = 1205
 _LACKS_RIGHT = {1142, 1143}
 """To a table, to a column."""
 
+_CACHE = "subquery_cache"
+
 _PREFIX = 255
 """Characters of a long text that an index takes."""
 
@@ -157,8 +159,32 @@ class MySQL(Dialect):
                     self._wait(before)
 
     def _wait(self, seconds: int) -> None:
+        # A session that was opened anew, in the middle of a run, has its cache again.
+        uncached = f", optimizer_switch = '{_CACHE}=off'" if self._is_mariadb else ""
         with self.connection.cursor() as cursor:
-            cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", [seconds])
+            cursor.execute(f"SET SESSION innodb_lock_wait_timeout = %s{uncached}", [seconds])
+
+    @contextmanager
+    def examine(self) -> Iterator[Schema]:
+        """Without MariaDB's subquery cache, which takes what a subquery answers for one text for the answer for another that the collation
+        folds with it, however exactly the subquery compares. Three statements more.
+        """
+        with self._without_cache() if self._is_mariadb else nullcontext(), super().examine() as schema:
+            yield schema
+
+    @contextmanager
+    def _without_cache(self) -> Iterator[None]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"SELECT @@session.optimizer_switch LIKE '%%{_CACHE}=on%%'")
+            (cached,) = cursor.fetchone()
+            if cached:
+                cursor.execute(f"SET SESSION optimizer_switch = '{_CACHE}=off'")
+        try:
+            yield
+        finally:
+            if cached and driver_connection(self.connection) is not None:
+                with suppress(Error), self.connection.cursor() as cursor:
+                    cursor.execute(f"SET SESSION optimizer_switch = '{_CACHE}=on'")
 
     def _assert_isolation(self) -> int:
         """The session's lock wait in seconds, once its isolation level is asserted.

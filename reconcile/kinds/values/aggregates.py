@@ -8,12 +8,14 @@ several of them is computed outside.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import (
     Aggregate,
     Count,
     DecimalField,
+    DurationField,
     F,
     Field,
     FloatField,
@@ -83,11 +85,12 @@ def aggregate_form(
 
 
 def zero_if_none(form: Any, aggregate: Aggregate, field: Field[Any, Any]) -> Any:
-    """The sum of no rows is NULL; where the column can't be NULL, 0 is meant."""
-    numeric = isinstance(field, IntegerField | DecimalField | FloatField)
-    if field.null or not numeric or aggregate.empty_result_set_value is not None:
+    """The sum of no rows is NULL; where the column can't be NULL, 0 is meant, or no time."""
+    if field.null or aggregate.empty_result_set_value is not None:
         return form
-    return _OrZero(form, Value(0))
+    if isinstance(field, DurationField):
+        return _OrZero(form, Value(timedelta(0)))
+    return _OrZero(form, Value(0)) if isinstance(field, IntegerField | DecimalField | FloatField) else form
 
 
 class _OrZero(Coalesce):
