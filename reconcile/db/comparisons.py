@@ -56,11 +56,12 @@ from reconcile.db.django_compat import (
     SQL,
     BaseDatabaseWrapper,
     Col,
+    CombinedExpression,
     SQLCompiler,
     compile_expression,
     subtract_times,
 )
-from reconcile.db.expressions import path_of
+from reconcile.db.expressions import nodes_in, path_of
 from reconcile.db.placeholders import PendingKeys, Placeholder
 from reconcile.db.text_keys import AsText
 
@@ -282,12 +283,23 @@ def _cast_to_type(value: Value, field: Field[Any, Any]) -> Cast:
 def _same_storage(expression: Expression, target: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
     source = stored_field(expression.output_field)
     kinds = {source.get_internal_type(), target.get_internal_type()}
+    if kinds <= INTEGERS and connection.vendor == "mysql" and _may_be_a_fraction(expression):
+        return False
     if kinds <= INTEGERS or kinds <= TEXTS:
         return True
     if kinds == {"DecimalField"}:
         exact = connection.vendor != "sqlite" or isinstance(expression, Col)
         return exact and source.decimal_places == target.decimal_places  # type: ignore[attr-defined]
     return len(kinds) == 1
+
+
+def _may_be_a_fraction(expression: Expression) -> bool:
+    """Whether MariaDB may give a fraction where Django expects an integer: it divides integers to the last decimal."""
+    return any(
+        isinstance(each, CombinedExpression)
+        and each.connector in {CombinedExpression.DIV, CombinedExpression.POW}
+        for each in nodes_in(expression)
+    )
 
 
 def _round_to_integer(source: Any, connection: BaseDatabaseWrapper) -> Any:

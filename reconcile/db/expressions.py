@@ -38,6 +38,7 @@ from reconcile.db.django_compat import (
     tables_read,
     where_of,
 )
+from reconcile.db.strict_casts import StrictCast
 
 __all__ = [
     "Column",
@@ -132,13 +133,16 @@ def prepare(expression: Any, now: datetime) -> Any:
     """`expression` as the statements of one run have it.
 
     Every `Now()` is replaced by `now`, so that one run sees one clock. A prefix that is another column's value is looked up by a
-    range: see `Begins`.
+    range: see `Begins`. A cast of what can't be cast is an error: see `StrictCast`.
     """
     pinned = Value(now, output_field=DateTimeField())
 
     def leaf(node: Any) -> Any:
         if isinstance(node, Now):
             return pinned
+        if StrictCast.improves(node):
+            (source,) = node.get_source_expressions()
+            return StrictCast(prepare(source, now), node.output_field)
         return Begins(node.lhs, prepare(node.rhs, now)) if Begins.improves(node) else node
 
     return map_expression(expression, leaf, subqueries=True)

@@ -17,7 +17,7 @@ from reconcile.core.drift import EXTRA
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Window
 from reconcile.db.dialects import Failure, dialect_of
-from reconcile.errors import UnevaluableRecordError, first_line
+from reconcile.errors import EvaluationError, UnevaluableRecordError, first_line
 
 __all__ = ["MOST", "Unevaluable"]
 
@@ -58,8 +58,12 @@ class Unevaluable:
 
     def _keep_reason(self, key: Any, error: Error | UnevaluableRecordError) -> None:
         if key not in self.reasons and len(self.reasons) == MOST:
-            raise error
-        self.reasons[key] = first_line(error).rstrip(".")
+            first, why = next(iter(self.reasons.items()))
+            said = f"More than {MOST} records can't be evaluated. The first of them, {first}: {why}."
+            raise EvaluationError(said) from error
+        of_database = isinstance(error, Error)
+        said = dialect_of(self.finder.using).message(error) if of_database else first_line(error)
+        self.reasons[key] = said.rstrip(".")
 
     def _read(self, window: Window, read: Callable[[Window], T]) -> T:
         with dialect_of(self.finder.using).protect_transaction():

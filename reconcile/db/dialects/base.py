@@ -21,7 +21,7 @@ from reconcile.db.django_compat import (
     quoter,
 )
 from reconcile.db.schema import ForeignKeyInto, Schema, Table, current_schema, use_schema
-from reconcile.errors import ChunkConflictError, Refusal
+from reconcile.errors import ChunkConflictError, Refusal, first_line
 
 __all__ = ["LOCKED", "LOCK_TIMEOUT_MS", "NO_RIGHT", "SAY_AFTER", "STATEMENT_TIMEOUT_MS", "Dialect", "Failure"]
 
@@ -260,6 +260,10 @@ class Dialect:
     def failure(self, error: Error) -> Failure:
         """Whose failure the error is, by the server's code for it."""
         raise NotImplementedError
+
+    def message(self, error: Exception) -> str:
+        """What the database says, in one line, without its number."""
+        return first_line(error)
 
     def failure_without_code(self, error: Error) -> Failure:
         """Whose failure an error of the driver's own is, of which the server has said nothing: only its class tells."""

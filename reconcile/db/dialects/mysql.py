@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
@@ -115,6 +116,9 @@ _LOCK_NOT_FREE = 1205
 _LACKS_RIGHT = {1142, 1143}
 """To a table, to a column."""
 
+_REFUSED_CAST = re.compile(r"char_length\(concat\('(no [a-z ]+): '")
+"""What `StrictCast` has it say."""
+
 _CACHE = "subquery_cache"
 
 _PREFIX = 255
@@ -227,6 +231,11 @@ class MySQL(Dialect):
         if code:
             return _FAILURES.get(code, Failure.RECORD)
         return Failure.CONNECTION if isinstance(error, InterfaceError) else self.failure_without_code(error)
+
+    def message(self, error: Exception) -> str:
+        said = " ".join(str(error.args[-1] if error.args else error).split())
+        refused = _REFUSED_CAST.search(said)
+        return f"the text is {refused[1]}" if refused else said
 
     def lacks_table(self, error: Error) -> bool:
         return _errno(error) in _NOT_THERE

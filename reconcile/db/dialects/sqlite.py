@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,10 @@ _FAILURES = {
 }
 """By primary code. The rest is the record's: a constraint, a trigger that raises, a value that is too big."""
 
-_OF_VALUES = "user-defined function raised exception", "integer overflow", "malformed JSON"
+_REFUSED_CAST = re.compile(r"JSON path error near '(.*)'")
+"""What `StrictCast` has it say."""
+
+_OF_VALUES = "user-defined function raised exception", "integer overflow", "malformed JSON", "JSON path error"
 """Messages of the code that says nothing else: a function, Python's or its own, that takes no such value."""
 
 
@@ -123,6 +127,10 @@ class SQLite(Dialect):
             foreign_keys=keys,
             impossible=frozenset(impossible),
         )
+
+    def message(self, error: Exception) -> str:
+        refused = _REFUSED_CAST.search(str(error))
+        return refused[1] if refused else super().message(error)
 
     def failure(self, error: Error) -> Failure:
         code = getattr(error.__cause__, "sqlite_errorcode", None)
