@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 from django.core.exceptions import ValidationError
-from django.db import connections
+from django.db import Error, connections
 from django.db.models import F, Field, Model, Q, QuerySet, UUIDField, Value
 from django.db.models.lookups import GreaterThan, LessThan
 
@@ -21,12 +21,13 @@ from reconcile.core.finder import Correction, Finder, Insertion, Source
 from reconcile.core.scopes import Keys
 from reconcile.core.wording import queryset_in_words
 from reconcile.db.columns import INTEGERS, concrete_model, is_in_range, stored_field
+from reconcile.db.dialects import Failure, dialect_of
 from reconcile.db.django_compat import AND, filter_exactly, tables_read, where_of
 from reconcile.db.expressions import Column, columns_read, prepare_queryset
 from reconcile.db.statements import KEY, WANTED
 from reconcile.detect.checking import evaluation_errors
 from reconcile.detect.examining import examine
-from reconcile.errors import UsageError
+from reconcile.errors import UnevaluableRecordError, UsageError, first_line
 from reconcile.rules.rule import Rule
 
 __all__ = [
@@ -362,6 +363,45 @@ def inspect_record(rule: Rule, key: str, *, using: str, now: datetime) -> Inspec
 
 
 def _subject(rule: Rule, source: Source, model: type[Model], key: Any, finders: Sequence[Finder]) -> Subject:
+    dialect = dialect_of(source.using)
+    try:
+        with dialect.protect_transaction():
+            return _evaluated_subject(rule, source, model, key, finders)
+    except (Error, UnevaluableRecordError) as error:
+        if isinstance(error, Error) and dialect.failure(error) is not Failure.RECORD:
+            raise
+        why = dialect.message(error) if isinstance(error, Error) else first_line(error)
+        return _unevaluable_subject(rule, source, model, key, finders, why.rstrip("."))
+
+
+def _unevaluable_subject(
+    rule: Rule, source: Source, model: type[Model], key: Any, finders: Sequence[Finder], why: str
+) -> Subject:
+    """What there is of a record that can't be evaluated: it counts as drifted, and nothing is written for it."""
+    is_record = model is source.model
+    of_model = [each for each in finders if each.model is model]
+    named = key in source.records_of_any_age(Keys([key])).values_list("pk", flat=True) if is_record else None
+    verdicts = (
+        Verdict(
+            drift=each.drift, state="drifted" if named is not False else "fine", remedy=type(rule.remedy(each.drift)).__name__,
+            would=Written(), owed=(), refusal=f"it can't be evaluated: {why}",
+        )
+        for each in of_model
+    )  # fmt: skip
+    return Subject(
+        row=row(model, key, finders, {}, using=source.using, inspected=False),
+        named_by_every=named,
+        unmet=(),
+        young_until=None,
+        linked=(),
+        more=0,
+        verdicts=tuple(verdicts),
+    )
+
+
+def _evaluated_subject(
+    rule: Rule, source: Source, model: type[Model], key: Any, finders: Sequence[Finder]
+) -> Subject:
     scope = Keys([key])
     of_model = [each for each in finders if each.model is model]
     is_record = model is source.model

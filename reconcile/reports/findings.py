@@ -259,7 +259,8 @@ def next_step(report: CheckReport, check: RuleCheck) -> tuple[str, str] | None:
     if check.error or not check.tally.total or not report.hint:
         return None
     database = ["--database", report.database] if report.database != "default" else []
-    if any(check.tally[drift] and check.rule.remedy(drift).verb for drift in Drift):
+    mended = sum(check.tally[drift] for drift in Drift if check.rule.remedy(drift).verb)
+    if mended > check.unrepairable:
         return "See what a repair would do", shlex.join(["reconcile", "repair", check.rule.name, *database])
     key = ["--key", check.samples[0].key] if check.samples else []
     return "A person decides. See how one stands", shlex.join(
@@ -268,13 +269,14 @@ def next_step(report: CheckReport, check: RuleCheck) -> tuple[str, str] | None:
 
 
 def paragraphs(report: CheckReport, check: RuleCheck) -> Iterator[str]:
-    """The lines about one rule: its sentence, the counts, the keys, what was left alone, and the next step."""
+    """The lines about one rule: its sentence, the counts, the keys, what is to be known, what was left alone, and the next step."""
     yield prose(check.rule.sentence)
     result = headline(check).rstrip(".")
     yield f"{result[0].upper()}{result[1:]}."
     for drifted in keys(report, check):
         if drifted.shown:
             yield f"{drifted}."
+    yield from (prose(remark) for remark in check.remarks)
     if check.tally.settling:
         yield f"{plural(check.tally.settling, 'record')} left alone: too young to be judged."
     if step := next_step(report, check):

@@ -10,6 +10,7 @@ from reconcile import EXTRA, AtLeast, Delete, FromPython, HaveRow, HaveValues, R
 from reconcile.core.drift import MISSING, STALE, Status
 from reconcile.detect import unevaluable
 from reconcile.detect.checking import check
+from reconcile.detect.inspecting import inspect_record
 from tests.helpers import checked, repaired
 from tests.zoo.models import Basket, Bill, Ghost, Page
 
@@ -154,3 +155,16 @@ def test_rows_without_a_window(monkeypatch):
     result = repaired(rule)
     # Those of the same rate owe the same row.
     assert (result.written.insert, result.left, result.error) == (2, 1, None)
+
+
+def test_who_asks_for_the_record_is_told_why():
+    made = baskets(3, bad=(1,))
+    found = inspect_record(POWER, str(made[1].pk), using="default", now=timezone.now())
+    (subject,) = found.subjects
+    (verdict,) = subject.verdicts
+    assert subject.named_by_every
+    assert {cell.column: cell.there for cell in subject.row.cells}["rate"] == TOO_LARGE
+    assert (verdict.state, verdict.would.total) == ("drifted", 0)
+    assert verdict.refusal.startswith("it can't be evaluated: ")
+    other = inspect_record(POWER, str(made[0].pk), using="default", now=timezone.now())
+    assert other.subjects[0].verdicts[0].state == "fine"
