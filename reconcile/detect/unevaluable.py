@@ -15,7 +15,7 @@ from django.db.models import Model
 
 from reconcile.core.drift import EXTRA
 from reconcile.core.finder import Finder
-from reconcile.core.scopes import Window
+from reconcile.core.scopes import Keys, Window
 from reconcile.db.dialects import Failure, dialect_of
 from reconcile.errors import EvaluationError, UnevaluableRecordError, first_line
 
@@ -32,12 +32,13 @@ class Unevaluable:
     """The records of one rule that can't be evaluated, as the finder of one kind of drift meets them.
 
     model: the model of the records, whose keys a window is a range of. reasons: the message for each key; the finders of a rule
-    may share it, so that a record counts once.
+    may share it, so that a record counts once. alone: what tells that a record fails by itself, if `finder` looks at others beside it.
     """
 
     finder: Finder
     model: type[Model]
     reasons: dict[Any, str] = field(default_factory=dict)
+    alone: Finder | None = None
 
     def read_around(self, window: Window, read: Callable[[Window], T]) -> list[T]:
         """Read the window. If the values of single records make that fail, read the windows between them, and keep the reasons.
@@ -56,7 +57,25 @@ class Unevaluable:
                 raise
             return answers
 
+    def _fails_alone(self, finder: Finder, key: Any) -> bool:
+        try:
+            with dialect_of(finder.using).protect_transaction():
+                finder.keys(Keys([key]))
+        except (Error, UnevaluableRecordError):
+            return True
+        return False
+
+    def _beside(self, window: Window, key: Any, error: Error | UnevaluableRecordError) -> list[Window]:
+        """The parts of the window without the key, where rows may lie that no record owes. Raises the error if they can't be told."""
+        if self.finder.drift is not EXTRA or self.finder.own_key_range:
+            return []
+        if not isinstance(key, int):
+            raise error
+        return [Window(window.after, key - 1), Window(key, window.upto)]
+
     def _keep_reason(self, key: Any, error: Error | UnevaluableRecordError) -> None:
+        if self.alone is not None and not self._fails_alone(self.alone, key):
+            raise error
         if key not in self.reasons and len(self.reasons) == MOST:
             first, why = next(iter(self.reasons.items()))
             said = f"More than {MOST} records can't be evaluated. The first of them, {first}: {why}."
@@ -73,8 +92,10 @@ class Unevaluable:
         if isinstance(error, Error) and dialect_of(self.finder.using).failure(error) is not Failure.RECORD:
             return False
         finder = self.finder
-        of_groups = finder.drift is EXTRA or finder.survivors is not None
-        return finder.in_windows or finder.own_key_range or not of_groups
+        if finder.own_key_range or finder.drift is not EXTRA:
+            return finder.in_windows or finder.own_key_range or finder.survivors is None
+        # Of rows that no record may owe, a record's key doesn't tell which one fails; of those that a function gives it does.
+        return isinstance(error, UnevaluableRecordError)
 
     def _read_halves(
         self, window: Window, read: Callable[[Window], T], error: Error | UnevaluableRecordError
@@ -87,8 +108,9 @@ class Unevaluable:
         if not number:
             raise error
         if number == 1:
-            self._keep_reason(keys.get(), error)
-            return []
+            key = keys.get()
+            self._keep_reason(key, error)
+            return [self._read(part, read) for part in self._beside(window, key, error)]
         middle = keys[number // 2 - 1 : number // 2].get()
         answers = []
         for half in (Window(window.after, middle), Window(middle, window.upto)):

@@ -166,7 +166,7 @@ def drifted_keys(
 class _Found:
     """Reads the drifted keys of a work item, in short statements outside any transaction.
 
-    aside: called with the keys of records that can't be evaluated, each with its message.
+    aside: called with the keys of records that can't be evaluated, each with its message. alone: what tells that one fails by itself.
     """
 
     beat: Callable[[], None]
@@ -174,6 +174,7 @@ class _Found:
     records: int
     finder: Finder
     aside: Callable[[Mapping[Any, str]], None] = lambda _: None
+    alone: Finder | None = None
 
     def kept_and_beyond(self, kept: KeptKeys) -> Iterator[Any]:
         """All drifted keys in order: those that a check has kept, then those beyond."""
@@ -214,7 +215,7 @@ class _Found:
             after = keys[-1]
 
     def _around_unevaluable(self, window: Window) -> Iterator[Any]:
-        unevaluable = Unevaluable(finder=self.finder, model=self.source.model)
+        unevaluable = Unevaluable(finder=self.finder, model=self.source.model, alone=self.alone)
         for keys in unevaluable.read_around(window, self.finder.keys):
             yield from keys
         self.aside(unevaluable.reasons)
@@ -231,7 +232,8 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
     if levels is None:
         raise TypeError(f"{whole.drift} drift of {whole.model._meta.label} has no levels.")
     # The chunk checks its records alone; this finder has checked their sources.
-    found = replace(found, finder=replace(whole, find=levels.ready, count_rows=None, keys_from_python=None))
+    ready = replace(whole, find=levels.ready, count_rows=None, keys_from_python=None)
+    found = replace(found, finder=ready, alone=whole)
     waiting: list[Any] = []
     # Of records in no circle: whoever comes to one looks no further.
     heights = Heights()
@@ -259,7 +261,9 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
         chunks.quarantine.to_retry = [*waiting, *chunks.quarantine.to_retry]
     # Of a circle in which all drift none is ever ready.
     passed = {*chunks.quarantine.failures, *chunks.quarantine.to_retry}
-    for block in blocks(key for key in replace(found, finder=whole).within(None) if key not in passed):
+    for block in blocks(
+        key for key in replace(found, finder=whole, alone=None).within(None) if key not in passed
+    ):
         _give_up_circles(chunks, levels, block, heights)
 
 

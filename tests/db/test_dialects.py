@@ -3,7 +3,7 @@ import sqlite3
 import pytest
 from django.db import Error, IntegrityError, InterfaceError, OperationalError, connections
 
-from reconcile.db.dialects import dialect_of
+from reconcile.db.dialects import dialect_of, mysql
 from reconcile.db.dialects.mysql import MySQL
 from reconcile.db.dialects.postgresql import PostgreSQL
 from reconcile.db.dialects.sqlite import SQLite
@@ -104,3 +104,24 @@ def test_a_chunk_on_sqlite_begins_as_a_writer():
         pass
     assert sent == ["BEGIN IMMEDIATE"]
     assert connection.transaction_mode is None
+
+
+@pytest.mark.parametrize(
+    ("grant", "shown"),
+    [
+        ("GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost`", True),
+        ("GRANT SELECT, INSERT ON `shop`.* TO `u`@`%`", True),
+        ("GRANT SELECT, INSERT ON `sho_`.* TO `u`@`%`", True),
+        ("GRANT SELECT, INSERT ON `sh%`.* TO `u`@`%`", True),
+        (r"GRANT SELECT, INSERT ON `sho\_`.* TO `u`@`%`", False),
+        ("GRANT SELECT ON `shop`.* TO `u`@`%`", False),
+        ("GRANT PROCESS, RELOAD ON *.* TO `u`@`%`", False),
+        ("GRANT CREATE TEMPORARY TABLES, LOCK TABLES, EXECUTE ON `shop`.* TO `u`@`%`", False),
+        ("GRANT INSERT ON `other`.* TO `u`@`%`", False),
+        ("GRANT SELECT, INSERT ON `shop`.`orders` TO `u`@`%`", False),
+        ("GRANT USAGE ON *.* TO `u`@`%`", False),
+    ],
+)
+def test_which_rights_show_foreign_keys(grant, shown):
+    matched = mysql._GRANT.match(grant)
+    assert bool(matched and mysql._shows_keys(matched, "shop")) is shown

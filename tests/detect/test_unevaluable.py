@@ -1,8 +1,8 @@
 """Records that the database can't evaluate: counted and named, and the others are checked and repaired."""
 
 import pytest
-from django.db.models import F, IntegerField
-from django.db.models.functions import Cast, Exp
+from django.db.models import F, FloatField, IntegerField, Q
+from django.db.models.functions import Cast, Coalesce, Exp
 from django.db.models.lookups import GreaterThan
 from django.utils import timezone
 
@@ -12,7 +12,7 @@ from reconcile.detect import unevaluable
 from reconcile.detect.checking import check
 from reconcile.detect.inspecting import inspect_record
 from tests.helpers import checked, repaired
-from tests.zoo.models import Basket, Bill, Ghost, Page
+from tests.zoo.models import Basket, Bill, Ghost, Node, Page
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -168,3 +168,31 @@ def test_who_asks_for_the_record_is_told_why():
     assert verdict.refusal.startswith("it can't be evaluated: ")
     other = inspect_record(POWER, str(made[0].pk), using="default", now=timezone.now())
     assert other.subjects[0].verdicts[0].state == "fine"
+
+
+def test_a_row_without_a_record_that_fails_is_an_error_of_the_rule():
+    """No key of a record tells which of the rows it is, and others may lie beside it."""
+    made = baskets(10)
+    Bill.objects.bulk_create([Bill(basket_number=each.pk, score=1) for each in made])
+    Bill.objects.bulk_create(
+        [Bill(basket_number=made[-1].pk + more, score=1_000 if more == 3 else 1) for more in range(1, 6)]
+    )
+    where = Q(GreaterThan(Power(Cast("score", FloatField())), 0.5))
+    rule = Rule(name="rows", every=Basket, must=HaveRow(Bill, link={"basket_number": F("pk")}, where=where))
+    found = check(rule, using="default", now=timezone.now())
+    assert found.status is Status.ERROR
+    Bill.objects.filter(score=1_000).delete()
+    assert checked(rule).tally[EXTRA] == 4
+
+
+def test_a_tree_with_a_record_that_fails_names_no_other():
+    root = Node.objects.create(name="r", size=0, depth=9)
+    bad = Node.objects.create(name="a", size=1_000, parent=root, depth=9)
+    below = Node.objects.create(name="b", size=0, parent=bad, depth=9)
+    value = Coalesce(F("parent__depth"), 0) + Cast(Power(Cast("size", FloatField())), IntegerField())
+    rule = Rule(name="tree", every=Node, must=HaveValues(depth=value))
+    result = repaired(rule)
+    told = {each["key"] for each in result.refused}
+    assert told <= {str(bad.pk)}
+    assert result.left > 0
+    assert str(below.pk) not in told

@@ -11,7 +11,7 @@ from reconcile import FromPython, HaveValues, Latest, LookedUp, Rule, runs
 from reconcile.core.finder import Heights
 from reconcile.models import Change, Outcome, WorkItem
 from tests.helpers import assert_clean, assert_finds, assert_repairs, everything, repaired, statements
-from tests.zoo.models import Node, Staff
+from tests.zoo.models import Node, Staff, Task
 
 pytestmark = pytest.mark.django_db
 
@@ -341,3 +341,26 @@ def test_branches_of_different_heights_are_repaired_in_one_run(rule):
     Node.objects.filter(pk__in=[made[3][0].pk, made[0][0].pk]).update(depth=50, size=50)
     assert repaired(rule).left == 0
     assert_clean(rule)
+
+
+def test_columns_of_two_trees_are_repaired_in_one_run():
+    """A record waits for all that it is computed from, in whichever tree."""
+    rule = Rule(
+        name="both", every=Task,
+        must=HaveValues(rank=Coalesce(F("after__rank"), 0) + 1, height=Coalesce(F("part_of__height"), 0) + 1),
+    )  # fmt: skip
+    made = [Task.objects.create(rank=9, height=9)]
+    for number in range(11):
+        made.append(Task.objects.create(rank=9, height=9, **{"after" if number % 2 else "part_of": made[-1]}))
+    assert repaired(rule).left == 0
+    assert_clean(rule)
+
+
+def test_a_rule_that_reads_up_and_down_is_refused():
+    rule = Rule(
+        name="both", every=Task,
+        must=HaveValues(rank=Coalesce(F("after__rank"), 0) + 1, height=Sum("parts__height", default=0) + 1),
+    )  # fmt: skip
+    (fault,) = rule.faults()
+    assert fault.id == "reconcile.E015"
+    assert "up and down, through 'after' and 'parts'" in fault.message

@@ -19,6 +19,7 @@ from reconcile.db.django_compat import (
     is_mariadb,
     mysql_version,
     quoter,
+    settings_of,
     stand_in_for_server,
 )
 from reconcile.db.schema import ForeignKeyInto, Schema, Table, UniqueIndex
@@ -97,14 +98,17 @@ WHERE r.UNIQUE_CONSTRAINT_SCHEMA = DATABASE() AND r.REFERENCED_TABLE_NAME = %s A
 ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION
 """
 
-_SEES_ALL_TABLES = """SELECT CURRENT_ROLE() IS NOT NULL
-OR EXISTS (SELECT 1 FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE <> 'USAGE')
-OR EXISTS (SELECT 1 FROM information_schema.SCHEMA_PRIVILEGES WHERE DATABASE() LIKE TABLE_SCHEMA)
-"""
+_GRANT = re.compile(r"GRANT (?P<rights>.+?) ON (?P<place>\*|`.+?`)\.\* TO ")
+"""A line of SHOW GRANTS with rights to the whole server or to a database, whose name is a pattern."""
+
+_SHOWING = frozenset(
+    {"ALL PRIVILEGES", "ALTER", "CREATE", "DELETE", "DROP", "INDEX", "INSERT", "REFERENCES", "UPDATE"}
+)
+"""Rights to a table for which the server shows its foreign keys; SELECT isn't one."""
 
 _HIDDEN_KEYS = (
     "This role has rights to single tables alone, and the server shows it no foreign key of any other: a delete may take rows of those "
-    "along, so nothing is deleted. Give it SELECT on the whole database."
+    "along, so nothing is deleted. Give it its rights on the whole database."
 )
 
 _NO_TIME_ZONES = Refusal(
@@ -302,11 +306,12 @@ class MySQL(Dialect):
         return self._foreign_keys_by(_KEYS_INTO, name)
 
     def hidden_foreign_keys(self) -> str:
-        """A role with rights to single tables alone sees the keys of these; what a role that it has taken on may see isn't asked."""
+        """The grants of this user, and of the role that it has taken on, tell. One statement."""
         with self.connection.cursor() as cursor:
-            cursor.execute(_SEES_ALL_TABLES)
-            (sees_all,) = cursor.fetchone()
-        return "" if sees_all else _HIDDEN_KEYS
+            cursor.execute("SHOW GRANTS")
+            grants = [_GRANT.match(line) for (line,) in cursor.fetchall()]
+        name = str(settings_of(self.connection)["NAME"])
+        return "" if any(_shows_keys(each, name) for each in grants if each) else _HIDDEN_KEYS
 
     def read_table(self, name: str) -> Table | None:
         """Two statements. There is no condition, and no deferral."""
@@ -382,3 +387,15 @@ def _wait_one_second(execute: Callable[..., Any], sql: str, params: Any, many: b
     """Where the session never waits, SKIP LOCKED fails with error 1180 at the first locked row, instead of skipping."""
     statement = f"SET STATEMENT innodb_lock_wait_timeout = 1 FOR {sql}" if "SKIP LOCKED" in sql else sql
     return execute(statement, params, many, context)
+
+
+def _shows_keys(grant: re.Match[str], database: str) -> bool:
+    """Whether who has the grant is shown the foreign keys of all tables of the database."""
+    rights = {each.strip().upper() for each in grant["rights"].split(",")}
+    pattern = grant["place"].strip("`").replace("``", "`")
+    parts = re.split(r"(\\.|[_%])", pattern)
+    wild = {"_": ".", "%": ".*"}
+    expression = "".join(wild.get(each) or re.escape(each.removeprefix("\\")) for each in parts)
+    return bool(rights & _SHOWING) and (
+        pattern == "*" or bool(re.fullmatch(expression, database, re.IGNORECASE))
+    )

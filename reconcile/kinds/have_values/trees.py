@@ -80,9 +80,12 @@ def levels(source: Source, reads: Reads, find: Callable[[Scope], Rows]) -> Level
 
     edges = _edges(source.model, reads)
     backwards = not any(step.up for step in steps.values())
+    # By several steps a record waits for more than its columns do, so their heights say nothing of its turn.
+    one_way = len(steps) == 1
 
     def circles(keys: Sequence[Any], heights: Heights) -> Mapping[Any, Sequence[Any]]:
-        return _circles(source.records_of_any_age(EVERYTHING), edges, keys, heights, backwards=backwards)
+        rows = source.records_of_any_age(EVERYTHING)
+        return _circles(rows, edges, keys, heights, step=(-1 if backwards else 1) if one_way else 0)
 
     return Levels(ready=ready, circles=circles, path=", ".join(sorted(steps)))
 
@@ -111,7 +114,7 @@ def _edges(model: type[Model], reads: Reads) -> Sequence[_Edge]:
 
 
 def _circles(
-    rows: Rows, edges: Sequence[_Edge], keys: Sequence[Any], heights: Heights, *, backwards: bool
+    rows: Rows, edges: Sequence[_Edge], keys: Sequence[Any], heights: Heights, *, step: int
 ) -> dict[Any, Sequence[Any]]:
     """Those of the records of `keys` that are computed from themselves in the end, each with its circle.
 
@@ -132,19 +135,17 @@ def _circles(
     found: dict[Any, Sequence[Any]] = {}
     for circle in _circles_in(graph):
         found |= _ways(circle)
-    heights.add(
-        {node: each for node, each in _heights(graph, heights, backwards).items() if node[0] not in found}
-    )
+    heights.add({node: each for node, each in _heights(graph, heights, step).items() if node[0] not in found})
     return {key: found[key] for key in keys if key in found}
 
 
-def _heights(
-    graph: Mapping[Node, Sequence[Node]],
-    known: Heights,
-    backwards: bool,  # noqa: FBT001
-) -> dict[Node, float]:
-    """How many columns each leads to, one after the other, or how many less than nothing; without an end for one that hangs on a circle."""
-    step, furthest = (-1, min) if backwards else (1, max)
+def _heights(graph: Mapping[Node, Sequence[Node]], known: Heights, step: int) -> dict[Node, float]:
+    """How many columns each leads to, one after the other, by the step: 1, or -1 for the way back. Without an end if the step is 0, and for
+    one that hangs on a circle.
+    """
+    if not step:
+        return dict.fromkeys(graph, inf)
+    furthest = min if step < 0 else max
     found: dict[Node, float] = {}
     for node in _ordered(graph):
         if node in graph:
@@ -236,6 +237,14 @@ def level_faults(model: type[Model], reads: Reads, where: str) -> Iterator[Fault
             hint = "Read it through one foreign key to the same model, or from the rows that refer by one."
             message = f"{where}: {path!r} reads a column that the rule writes in other records, and not in one step."
             yield Fault("reconcile.E015", message, hint)
+    ups, downs = ([step for step in steps if step.up is up] for up in (True, False))
+    opposite_ups = {(step.there, step.here) for step in downs} & {(step.here, step.there) for step in ups}
+    if ups and downs and not opposite_ups:
+        paths = " and ".join(repr(min(step.path for step in each)) for each in (ups, downs))
+        hint = "Write a rule for each column."
+        message = f"{where}: it reads what it writes up and down, through {paths}"
+        yield Fault("reconcile.E015", f"{message}, so a record may wait for one that waits for it.", hint)
+        return
     forth = {(step.there, step.here): step for step in steps}
     for step in steps:
         opposite = forth.get((step.here, step.there))
