@@ -74,7 +74,8 @@ def links_of(queryset: QuerySet[Any, Any]) -> tuple[Link, ...]:
 
 
 def _links(node: Any, compiler: SQLCompiler) -> Iterator[Link]:
-    sets = [each.rhs.query for each in nodes_in(node) if isinstance(each, AmongRows)]
+    members = (each.rhs for each in nodes_in(node) if isinstance(each, AmongRows))
+    sets = [next(_queries(each)) for each in members]
     for query in _queries(node):
         yield from _links_of_query(query, compiler, is_set=any(query is each for each in sets))
         for inner in (where_of(query), *selected_annotations(query).values(), *combined_queries(query)):

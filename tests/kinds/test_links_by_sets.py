@@ -5,13 +5,14 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from unittest import mock
 
-from django.db.models import CharField, F, IntegerField, Value
+from django.db.models import CharField, F, IntegerField, Subquery, Value
 from django.db.models.functions import Coalesce, Concat
 from django.utils import timezone
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from hypothesis.extra.django import TestCase
 
 from reconcile import EXTRA, AtLeast, AtMost, Delete, Exactly, HaveRow, Rule
+from reconcile.core.drift import MISSING
 from reconcile.core.scopes import EVERYTHING, Keys
 from reconcile.kinds.have_row.link import Linked
 from tests.helpers import repaired
@@ -131,3 +132,16 @@ class TestSets(TestCase):
         )
         assert repaired(rule).written.total == 0
         assert Contact.objects.filter(email__isnull=False).count() == 80
+
+    def test_a_link_with_a_subquery(self):
+        """MariaDB compares no row that has one."""
+        first, other = Team.objects.create(name="a"), Team.objects.create(name="b")
+        Parcel.objects.create(team=first, weight=1)
+        wanted = Subquery(Team.objects.filter(name="b").values("pk")[:1])
+        rule = Rule(
+            name="sub", every=Parcel, must=HaveRow(Contact, link={"team": wanted, "visits": F("weight")})
+        )
+        assert found(rule, by_lookup=True)[MISSING][2] == 1
+        assert repaired(rule).written.insert == 1
+        assert Contact.objects.get().team == other
+        assert repaired(rule).written.total == 0

@@ -80,6 +80,9 @@ class Dialect:
     anti_join_looks_up: ClassVar[bool] = True
     """Whether an anti-join looks up each row (else: the other table can be hashed, by an expression too)."""
 
+    takes_subqueries_in_rows: ClassVar[bool] = True
+    """Whether `(a, b) IN (SELECT …)` may have a subquery for `a` or `b`."""
+
     caches_folded_texts: ClassVar[bool] = False
     """Whether a subquery's answer for one text is taken for another that the collation folds with it."""
 

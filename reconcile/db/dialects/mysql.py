@@ -137,6 +137,9 @@ class MySQL(Dialect):
     `ON DUPLICATE KEY UPDATE` counts a row that was passed over as written. A duplicate rolls the chunk
     back instead, and the next try no longer selects it."""
 
+    takes_subqueries_in_rows = False
+    """MariaDB: error 1235."""
+
     caches_folded_texts = True
     """MariaDB's subquery cache; MySQL has none, and the condition costs it little."""
 

@@ -17,8 +17,8 @@ from reconcile.core.wording import expression_in_words
 from reconcile.db.columns import is_exact_text, is_text
 from reconcile.db.comparisons import AmongRows, AsStored, Bytewise, Same
 from reconcile.db.dialects import dialect_of
-from reconcile.db.django_compat import AND
-from reconcile.db.expressions import path_of, prepare
+from reconcile.db.django_compat import AND, Query
+from reconcile.db.expressions import nodes_in, path_of, prepare
 from reconcile.db.indexes import is_indexed
 from reconcile.db.text_keys import EachItself
 from reconcile.db.uniques import uniques_of
@@ -265,7 +265,7 @@ class Linked:
     @cached_property
     def leads_to_rows(self) -> bool:
         """Whether to look for the rows of each record. Else a set of all links is made once, since no index leads to those few rows."""
-        if self._hashes or is_unique(self.must, self.source.using):
+        if self._hashes or is_unique(self.must, self.source.using) or not self._may_stand_in_a_row:
             return True
         return len(self.varying) == 1 and all(map(is_indexed, self.varying))
 
@@ -281,6 +281,14 @@ class Linked:
             return True
         uniques = (each for each in uniques_of(model, using) if each.fields and each.condition is None)
         return any(not each.expressions and {*each.fields} <= {*found} for each in uniques)
+
+    @property
+    def _may_stand_in_a_row(self) -> bool:
+        """Whether the database compares a row of the link's expressions with a set."""
+        nodes = (each for value in self.varying.values() for each in nodes_in(value))
+        return dialect_of(self.source.using).takes_subqueries_in_rows or not any(
+            isinstance(each, Query) for each in nodes
+        )
 
     @property
     def _hashes(self) -> bool:
