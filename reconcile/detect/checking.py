@@ -20,10 +20,10 @@ from reconcile.conf import lock_wait
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Sample, Status, Tally, Written
 from reconcile.core.finder import Finder, Source
 from reconcile.core.scopes import EVERYTHING, Scope, Window, walk
-from reconcile.db.dialects import Failure, dialect_of
+from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import driver_connection, has_pending_migrations, settings_of
 from reconcile.detect.examining import Examination, examine
-from reconcile.detect.unevaluable import Unevaluable
+from reconcile.detect.unevaluable import Unevaluable, concerns_values
 from reconcile.errors import EvaluationError, ReconcileError, first_line, with_type
 from reconcile.rules.rule import Rule
 
@@ -320,13 +320,13 @@ def _count_drift(
 
 def _tally(tally_all: Callable[[], Tally], count: _DriftCount) -> Tally | None:
     """The records and their drift by one statement; None if the values of single records make it fail."""
-    dialect = dialect_of(count.finder.using)
+    using = count.finder.using
     try:
-        with dialect.protect_transaction():
+        with dialect_of(using).protect_transaction():
             counted = tally_all()
             count.sample(counted[count.finder.drift])
     except Error as error:
-        if dialect.failure(error) is not Failure.RECORD:
+        if not concerns_values(error, using):
             raise
         return None
     return counted

@@ -21,13 +21,14 @@ from reconcile.core.finder import Correction, Finder, Insertion, Source
 from reconcile.core.scopes import Keys
 from reconcile.core.wording import queryset_in_words
 from reconcile.db.columns import INTEGERS, concrete_model, is_in_range, stored_field
-from reconcile.db.dialects import Failure, dialect_of
+from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import AND, filter_exactly, tables_read, where_of
 from reconcile.db.expressions import Column, columns_read, prepare_queryset
 from reconcile.db.statements import KEY, WANTED
 from reconcile.detect.checking import evaluation_errors
 from reconcile.detect.examining import examine
-from reconcile.errors import UnevaluableRecordError, UsageError, first_line
+from reconcile.detect.unevaluable import concerns_values, describe_failure
+from reconcile.errors import UnevaluableRecordError, UsageError
 from reconcile.rules.rule import Rule
 
 __all__ = [
@@ -363,15 +364,14 @@ def inspect_record(rule: Rule, key: str, *, using: str, now: datetime) -> Inspec
 
 
 def _subject(rule: Rule, source: Source, model: type[Model], key: Any, finders: Sequence[Finder]) -> Subject:
-    dialect = dialect_of(source.using)
     try:
-        with dialect.protect_transaction():
+        with dialect_of(source.using).protect_transaction():
             return _evaluated_subject(rule, source, model, key, finders)
     except (Error, UnevaluableRecordError) as error:
-        if isinstance(error, Error) and dialect.failure(error) is not Failure.RECORD:
+        if not concerns_values(error, source.using):
             raise
-        why = dialect.message(error) if isinstance(error, Error) else first_line(error)
-        return _unevaluable_subject(rule, source, model, key, finders, why.rstrip("."))
+        why = describe_failure(error, source.using)
+        return _unevaluable_subject(rule, source, model, key, finders, why)
 
 
 def _unevaluable_subject(

@@ -19,12 +19,23 @@ from reconcile.core.scopes import Keys, Window
 from reconcile.db.dialects import Failure, dialect_of
 from reconcile.errors import EvaluationError, UnevaluableRecordError, first_line
 
-__all__ = ["MOST", "Unevaluable"]
+__all__ = ["MOST", "Unevaluable", "concerns_values", "describe_failure"]
 
 MOST = 20
 """Records of a rule that are told apart. With more, the rule can't be evaluated."""
 
 T = TypeVar("T")
+
+
+def concerns_values(error: Error | UnevaluableRecordError, using: str) -> bool:
+    """Whether a statement has failed for the values of single records, as far as the error tells."""
+    return isinstance(error, UnevaluableRecordError) or dialect_of(using).failure(error) is Failure.RECORD
+
+
+def describe_failure(error: Error | UnevaluableRecordError, using: str) -> str:
+    """What the database, or the package, says of the record, as the end of a sentence."""
+    said = dialect_of(using).message(error) if isinstance(error, Error) else first_line(error)
+    return said.rstrip(".")
 
 
 @dataclass(kw_only=True)
@@ -80,16 +91,14 @@ class Unevaluable:
             first, why = next(iter(self.reasons.items()))
             said = f"More than {MOST} records can't be evaluated. The first of them, {first}: {why}."
             raise EvaluationError(said) from error
-        of_database = isinstance(error, Error)
-        said = dialect_of(self.finder.using).message(error) if of_database else first_line(error)
-        self.reasons[key] = said.rstrip(".")
+        self.reasons[key] = describe_failure(error, self.finder.using)
 
     def _read(self, window: Window, read: Callable[[Window], T]) -> T:
         with dialect_of(self.finder.using).protect_transaction():
             return read(window)
 
     def _is_of_values(self, error: Error | UnevaluableRecordError) -> bool:
-        if isinstance(error, Error) and dialect_of(self.finder.using).failure(error) is not Failure.RECORD:
+        if not concerns_values(error, self.finder.using):
             return False
         finder = self.finder
         if finder.own_key_range or finder.drift is not EXTRA:

@@ -14,9 +14,9 @@ from django.db import Error
 from reconcile.core.drift import EXTRA
 from reconcile.core.finder import Finder, Heights, Levels, Source
 from reconcile.core.scopes import Window, blocks
-from reconcile.db.dialects import Failure, dialect_of
+from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import KeptKeys, finder_windows
-from reconcile.detect.unevaluable import Unevaluable
+from reconcile.detect.unevaluable import Unevaluable, concerns_values
 from reconcile.errors import GivenUpError, HopelessError
 from reconcile.repair.chunk import Chunks
 from reconcile.repair.conflicts import order_conflicts
@@ -205,7 +205,7 @@ class _Found:
                 with dialect_of(self.finder.using).protect_transaction():
                     keys = self.finder.keys_after(after, limit=BLOCK)
             except Error as error:
-                if dialect_of(self.finder.using).failure(error) is not Failure.RECORD:
+                if not concerns_values(error, self.finder.using):
                     raise
                 yield from self._around_unevaluable(Window(after))
                 return
