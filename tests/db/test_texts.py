@@ -4,7 +4,9 @@ import pytest
 from django.db import connection
 from django.db.models import F, UUIDField
 
+from reconcile import HaveValues, Rule
 from reconcile.db.text_keys import AsText, KeyOf
+from tests.helpers import repaired
 from tests.zoo.models import Basket, Device
 
 pytestmark = pytest.mark.django_db
@@ -55,3 +57,11 @@ def test_a_text_leads_to_its_uuid_and_another_is_no_error():
     assert value_of(KeyOf, str(key), KEY) == key
     if connection.vendor != "sqlite":
         assert value_of(KeyOf, "x", KEY) is None
+
+
+def test_a_uuid_that_a_rule_puts_into_a_text_has_its_dashes():
+    device = Device.objects.create(name="x")
+    rule = Rule(name="uuids", every=Device, must=HaveValues(name=F("pk")))
+    assert repaired(rule).written.update == 1
+    assert Device.objects.get().name == str(device.pk)
+    assert repaired(rule).written.total == 0

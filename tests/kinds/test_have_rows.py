@@ -495,3 +495,16 @@ def test_a_record_with_a_row_that_cannot_be_stored_is_told_apart_and_the_others_
     assert (result.written.insert, result.written.update, result.left, result.error) == (2, 1, 1, None)
     assert "'heavy', which can't be stored in 'weight'" in result.why_stopped
     assert repaired(heavy).written.total == 0
+
+
+def test_rows_without_a_record_beside_one_that_fails_are_found():
+    made = [note(text) for text in ("feather", "lead", "cork", "straw")]
+    heavy = rule(
+        every=Note.objects.exclude(text__in=["gone", "gone too"]), model=Word, link={"number": F("pk")}, key=["word"],
+        rows=lambda text: [None if word == "lead" else word for word in text.split()],
+    )  # fmt: skip
+    Word.objects.bulk_create(Word(number=each.pk, word=each.text) for each in made)
+    Note.objects.filter(pk__in=[made[0].pk, made[2].pk]).delete()
+    Word.objects.create(number=made[3].pk + 50, word="late")
+    found = checked(heavy)
+    assert (found.tally[EXTRA], found.unrepairable) == (3, 1)

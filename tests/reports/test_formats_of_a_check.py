@@ -1,6 +1,7 @@
 """What each format says of a check, and that no text of a rule or a record can break it."""
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -335,3 +336,24 @@ def test_the_schema_refuses_what_is_no_json_of_a_check(there, instead):
     assert there in said
     with pytest.raises(jsonschema.ValidationError):
         read_json(said.replace(there, instead))
+
+
+@pytest.mark.parametrize(
+    "form", [concise, github, sarif, junit, markdown, html, json], ids=lambda each: each.__name__
+)
+def test_what_is_to_be_known_of_the_records_is_said_in_each_format(form):
+    said = "2 of the missing records can't be evaluated, nor repaired"
+    text = form.check_report(report(replace(drifting(), remarks=(said,))))
+    assert said in text.replace("&#x27;", "'").replace("&#39;", "'")
+
+
+def test_no_repair_is_proposed_where_it_would_write_nothing():
+    ((*_, some),) = read_concise(
+        concise.check_report(report(replace(drifting(drifted={STALE: 2}), unrepairable=1)))
+    )
+    ((*_, none),) = read_concise(
+        concise.check_report(report(replace(drifting(drifted={STALE: 2}), unrepairable=2)))
+    )
+    assert "See what a repair would do" in some
+    assert "See what a repair would do" not in none
+    assert "A person decides" in none
