@@ -237,12 +237,9 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
     waiting: list[Any] = []
     # Of records in no circle: whoever comes to one looks no further.
     heights = Heights()
+    cursor = whole.model._meta.pk.to_python(chunks.work_item.cursor) if begun else None
     try:
-        keys = (
-            found.beyond(whole.model._meta.pk.to_python(chunks.work_item.cursor))
-            if begun
-            else found.within(None)
-        )
+        keys = found.beyond(cursor) if begun else found.within(None)
         for level in range(LEVELS):
             passed = {*chunks.quarantine.failures, *waiting}
             ahead = (key for key in keys if key not in passed)
