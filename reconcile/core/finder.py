@@ -1,21 +1,22 @@
-"""What a rule compiles to: at most three querysets of what is wrong, and what each remedy needs.
+"""What a rule compiles to: at most three finders of what is wrong, each with what a remedy needs.
 
 Nothing after this point knows what a rule means. A kind of rule makes a Finder for one database and one moment; it lives as
-long as a run.
+long as a run. What finders give to remedies is in `fixes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
-from django.db.models import BooleanField, Count, ExpressionWrapper, Field, Model, Q, QuerySet
+from django.db.models import BooleanField, Count, ExpressionWrapper, Model, Q
 
 from reconcile.core.drift import STALE, Drift, Tally
+from reconcile.core.fixes import Fix, Levels, Overwriting, Rows
+from reconcile.core.row_locks import Lock
 from reconcile.core.scopes import EVERYTHING, Keys, Scope, Window
 from reconcile.db.comparisons import Overflow
 from reconcile.db.expressions import joins_to_many, prepare_queryset
@@ -23,24 +24,19 @@ from reconcile.errors import Refusal
 
 __all__ = [
     "PAGE",
-    "Correction",
-    "Derivation",
     "Finder",
-    "Heights",
-    "Insertion",
-    "Levels",
-    "Merging",
+    "GroupFinder",
+    "Look",
+    "OwnRangeFinder",
     "Page",
-    "Promise",
-    "Rewrite",
-    "Rewriting",
+    "PythonFinder",
+    "QueryFinder",
     "Rows",
     "Source",
+    "Unwritable",
     "read_pages",
     "tally_in_one_statement",
 ]
-
-Rows = QuerySet[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,277 +67,291 @@ class Source:
         return self.model._base_manager.using(self.using).filter(scope.on("pk")).filter(pk__in=keys)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Insertion:
-    """What `Insert` needs: the rows that are owed, as a SELECT, and how to find them once written.
+@dataclass(frozen=True, slots=True)
+class Unwritable:
+    """Drifted rows whose values no repair can write: their number, and why: for all of them, or for the first."""
 
-    selected: columns that the SELECT yields, under their attnames. makers: columns whose value Python makes, once for each row.
-    rows_per_record: most rows that one record may need. owed_unchecked: same as `owed`, without the NOT EXISTS: for ON CONFLICT DO
-    NOTHING.
-    """
+    number: int = 0
+    why: str = ""
+    of_all: bool = False
 
-    model: type[Model]
-    selected: tuple[Field[Any, Any], ...]
-    makers: Mapping[str, Callable[[], Any]]
-    owed: Callable[[Scope], Rows]
-    owed_unchecked: Callable[[Scope], Rows]
-    present: Callable[[Scope], Rows]
-    rows_per_record: int = 1
+    def __add__(self, other: Unwritable) -> Unwritable:
+        return Unwritable(
+            self.number + other.number, self.why or other.why, of_all=self.of_all or other.of_all
+        )
 
-
-@dataclass(frozen=True, kw_only=True)
-class Correction:
-    """What `Update` needs: the stale rows with their expected values, as a SELECT in `update_from`'s form.
-
-    own: the rows are the records themselves, which the chunk has locked already. wanted: if the finder has `survivors`, it is
-    called only for rows that are locked and still drift.
-    """
-
-    model: type[Model]
-    fields: tuple[Field[Any, Any], ...]
-    wanted: Callable[[Scope], Rows]
-    own: bool
+    def in_words(self, drift: Drift) -> str:
+        """What is to be said of them."""
+        said = f"{self.number:,} of the {drift} records can't be repaired"
+        if self.of_all:
+            return f"{said}: {self.why}."
+        return f"{said}. {'' if self.number == 1 else 'The first: '}{self.why}"
 
 
 @dataclass(frozen=True, slots=True)
-class Rewrite:
-    """One stale row: the values that its columns must have, by attname, or why they can't be written."""
+class Look:
+    """What a finder has seen in one scope.
 
-    key: Any
-    values: Mapping[str, Any] = field(default_factory=dict)
-    refusal: Refusal | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rewriting:
-    """What `Update` needs if only Python can compute the values: the stale rows, each with its values.
-
-    wanted: reads and computes again at each call. own: as in `Correction`.
+    number: drifted rows. samples: keys that a person should look at. keys: all of them, in key order; None if they were not asked for,
+    or are more than were. starts: at how many rows a discrepancy starts that goes on in others.
     """
 
-    model: type[Model]
-    fields: tuple[Field[Any, Any], ...]
-    wanted: Callable[[Keys], Iterator[Rewrite]]
-    own: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Derivation:
-    """What `Insert` needs if only Python can compute the rows: instances of the missing rows.
-
-    present: all rows that are linked with the records. identity: the columns that tell which row an instance is.
-    """
-
-    model: type[Model]
-    owed: Callable[[Keys], list[Model]]
-    present: Callable[[Keys], Rows]
-    identity: tuple[Field[Any, Any], ...]
-
-
-@dataclass
-class Heights:
-    """The levels of records that are in no circle.
-
-    of: by the key of a record and a column, how many others it is computed from, one after the other; where only the way back is
-    known, so many less than nothing are computed from it. lowest: the least so far, also of those that were forgotten.
-    """
-
-    of: dict[tuple[Any, str], float] = field(default_factory=dict)
-    lowest: float = 0
-
-    def add(self, found: Mapping[tuple[Any, str], float]) -> None:
-        """Add heights."""
-        self.of |= found
-        self.lowest = min([self.lowest, *found.values()])
-
-    def above_lowest(self, keys: Iterable[Any]) -> Mapping[Any, float]:
-        """For each key how many levels at most lie between its record's columns and the lowest."""
-        highest = dict.fromkeys(keys, self.lowest)
-        for (key, _), height in self.of.items():
-            if key in highest:
-                highest[key] = max(height, highest[key])
-        return {key: height - self.lowest for key, height in highest.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Levels:
-    """The order of a rule that computes records from other records of the same rule.
-
-    ready: the drifted records in scope whose own sources don't drift. circles: the records of these keys that are computed from
-    themselves in the end, drifted or not, each with its circle; the second argument has what is known to be in none, and gets the
-    heights of the others. path: the path by which the rule names them.
-    """
-
-    ready: Callable[[Scope], Rows]
-    circles: Callable[[Sequence[Any], Heights], Mapping[Any, Sequence[Any]]]
-    path: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Promise:
-    """What `Enqueue` needs if a receipt promises the effect.
-
-    void: the condition on a receipt that no longer counts.
-    """
-
-    name: str
-    void: Q
-
-
-@dataclass(frozen=True, kw_only=True)
-class Merging:
-    """What `Merge` needs: the columns that a survivor takes over from its group.
-
-    wanted: for the rows of these keys, which are whole groups, the survivors whose columns differ from the merged values: the
-        key, then a value for each of `fields`.
-    """
-
-    fields: tuple[Field[Any, Any], ...]
-    wanted: Callable[[Keys], Rows]
+    number: int = 0
+    samples: Sequence[Any] = ()
+    keys: Sequence[Any] | None = None
+    unwritable: Unwritable = field(default_factory=Unwritable)
+    starts: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finder:
-    """One kind of drift of one rule: the drifted rows in any scope.
+    """One kind of drift of one rule: the drifted rows in any scope. A class for each way of finding them.
 
     model: the model of the rows whose keys are found. in_windows: the scope reaches the linked side too; if it does not, each
-        window would read the whole linked table, so one statement without a window is faster.
-    find: the drifted rows as a queryset. window: keys in a window, if another number than the usual is faster.
-    count_rows: counts the drifted rows, if there is a faster form. tally_all: counts records and drifted rows in one
-        statement, if that is possible.
-    keys_from_python: the drifted keys in key order, one at a time, if only Python can tell which rows drift. `find` is then
-        a queryset of just these keys. refused_so_far: how many of the keys that were
-        found have values that can't be written, and the reason of the first.
-    reads: the rows that `keys_from_python` reads, as a queryset, for people and for the order of rules.
-    levels: set if records are computed from each other, so that some have to be repaired before others.
-    own_key_range: a window is a range of the found rows' own keys. `find` may then return a union, which can be counted, ordered and
-        sliced, but not filtered. needs_database: the SQL of `find` depends on what the database has, so it can't be shown without it.
-    survivors: if rows drift because of another row of their group: each row of the groups in scope, as pairs of its key and
-        the key of the row that stays. A remedy locks the row that stays first.
-    alike: if rows drift because equal rows came first: these rows and the rows of the keys, as the key and then what they
-        have in common. A remedy that deletes locks the earlier rows first.
-    tables_to_lock: tables that a chunk locks before any row, since no row lock keeps other sessions from inserting the same row.
-    deletable: returns the keys of rows that may be deleted; None for all.
-    starts: the rows of `find` where a discrepancy starts that goes on in the others; None if each row drifts by itself.
-    overflow: tells those of the rows of `find` whose expected values don't fit their columns; None if they always do.
-    insertion, correction, …: what a remedy of that name needs; None if it has nothing to do.
+    window would read the whole linked table, so one statement without a window is faster. window: keys in a window, if another
+    number than the usual is faster. lock: what a chunk locks beside these rows. fix: what a remedy needs; None if it needs no
+    more than the keys.
     """
 
     drift: Drift
     model: type[Model]
-    in_windows: bool
-    find: Callable[[Scope], Rows]
+    using: str
+    in_windows: bool = False
     window: int | None = None
-    count_rows: Callable[[Scope], int] | None = None
-    tally_all: Callable[[], Tally] | None = None
-    keys_from_python: Callable[[Scope], Iterator[Any]] | None = None
-    refused_so_far: Callable[[], tuple[int, str]] = lambda: (0, "")
-    reads: Callable[[Scope], Rows] | None = None
-    own_key_range: bool = False
-    needs_database: bool = False
-    survivors: Callable[[Scope], Rows] | None = None
-    alike: Callable[[Keys], Rows] | None = None
-    tables_to_lock: tuple[type[Model], ...] = ()
-    deletable: Callable[[Sequence[Any]], Sequence[Any]] | None = None
-    starts: Callable[[Scope], Rows] | None = None
-    overflow: Overflow | None = None
-    insertion: Insertion | None = None
-    correction: Correction | None = None
-    rewriting: Rewriting | None = None
-    derivation: Derivation | None = None
-    merging: Merging | None = None
-    levels: Levels | None = None
-    promise: Promise | None = None
+    lock: Lock = field(default_factory=Lock)
+    fix: Fix | None = None
 
-    @cached_property
-    def using(self) -> str:
-        """Alias of the database that the rows are on."""
-        return self.find(Keys(())).db
+    own_key_range: ClassVar[bool] = False
+    """A window is a range of the found rows' own keys, and not of the records'."""
+    in_groups: ClassVar[bool] = False
+    """Rows drift beside others, so that no part of the table tells by itself which of them do."""
+    needs_python: ClassVar[bool] = False
+    """Only Python can tell which of the rows that are read drift."""
+    needs_database: ClassVar[bool] = False
+    """The SQL depends on what the database has, so it can't be shown without it."""
+
+    def keys(self, scope: Scope, *, limit: int | None = None) -> Sequence[Any]:
+        """The keys of the drifted rows in scope, in key order, the first `limit` if given. One statement."""
+        raise NotImplementedError
+
+    def count(self, scope: Scope) -> int:
+        """Count the drifted rows in scope. One statement, two if surplus rows are counted by group."""
+        raise NotImplementedError
+
+    def find(self, scope: Scope) -> Rows:
+        """The drifted rows in scope, as a queryset."""
+        raise NotImplementedError
+
+    def look(self, scope: Scope, *, samples: int, keep: int | None = None) -> Look:
+        """What a check is to know of the scope, with up to `samples` keys for people, and all keys if they are at most `keep`."""
+        raise NotImplementedError
+
+    def reads(self, scope: Scope) -> Rows | None:
+        """The rows that a check reads, for people and for the order of rules; None if it doesn't say."""
+        raise NotImplementedError
+
+    def keys_after(self, after: Any, *, limit: int) -> Sequence[Any]:
+        """The first `limit` keys after `after` of all drifted rows, in key order. One statement."""
+        return self.keys(Window(after), limit=limit)
+
+    def tally(self, samples: int) -> tuple[Tally, Look] | None:  # noqa: ARG002
+        """Count the records and their drift, in one statement; None if that isn't possible."""
+        return None
+
+    def unwritable(self, keys: Sequence[Any]) -> Mapping[Any, str]:  # noqa: ARG002
+        """Those of the drifted keys whose values don't fit their columns, each with the reason. One statement; none if they always fit."""
+        return {}
 
     @property
     def model_written(self) -> type[Model]:
         """The model whose rows a repair writes."""
-        writes = self.insertion or self.correction or self.rewriting or self.derivation
-        return writes.model if writes is not None else self.model
+        return self.model if self.fix is None else self.fix.model
 
-    def read(self, scope: Scope) -> Rows | None:
-        """The rows that a check reads for this drift, for people to look at; None if the kind doesn't say."""
-        if self.keys_from_python is None:
-            return self.find(scope)
-        return self.reads(scope) if self.reads else None
+    @property
+    def levels(self) -> Levels | None:
+        """The order in which the records have to be repaired, if they are computed from each other."""
+        return self.fix.levels if isinstance(self.fix, Overwriting) else None
 
     def selects(self) -> Iterator[Rows]:
         """The SELECTs by which it finds drift and what a remedy would write, over all records. Costs no statement."""
         # With an empty set of keys the database isn't asked for what the SQL depends on.
-        if (rows := self.read(Keys(()) if self.needs_database else EVERYTHING)) is not None:
+        if (rows := self.reads(Keys(()) if self.needs_database else EVERYTHING)) is not None:
             yield rows
-        if self.insertion is not None:
-            yield self.insertion.owed(EVERYTHING)
-        if self.correction is not None:
-            yield self.correction.wanted(EVERYTHING)
+        if self.fix is not None:
+            yield from self.fix.selects()
 
-    def count_and_sample(self, scope: Scope, samples: int) -> tuple[int, int, Sequence[Any]]:
-        """Count as `count_with_overflow` does, and read the first `samples` keys. One statement, or two."""
-        if self.keys_from_python is not None:
-            keys = self.keys_from_python(scope)
-            first = list(islice(keys, samples))
-            return len(first) + sum(1 for _ in keys), 0, first
-        number, large = self.count_with_overflow(scope)
-        return number, large, self.sample(scope, samples) if number and samples else ()
 
-    def sample(self, scope: Scope, limit: int) -> Sequence[Any]:
-        """The first keys in scope that a person should look at: where a discrepancy starts, if it goes on. One statement."""
-        if self.starts is None:
-            return self.keys(scope, limit=limit)
-        return list(self.starts(scope).order_by("pk").values_list("pk", flat=True)[:limit])
+@dataclass(frozen=True, kw_only=True)
+class QueryFinder(Finder):
+    """Finds the drifted rows by a queryset.
 
-    def count(self, scope: Scope) -> int:
-        """Count the drifted rows in scope. One statement, two if surplus rows are counted by group."""
-        if self.keys_from_python is not None:
-            return sum(1 for _ in self.keys_from_python(scope))
-        return self.count_rows(scope) if self.count_rows else self.find(scope).count()
+    query: the drifted rows in scope. count_rows: counts them, if there is a faster form. tally_all: counts records and drifted
+    rows in one statement, if that is possible. starts: the rows of `query` where a discrepancy starts that goes on in the
+    others; None if each row drifts by itself. overflow: tells those of the rows whose expected values don't fit their columns;
+    None if they always do.
+    """
 
-    def count_with_overflow(self, scope: Scope) -> tuple[int, int]:
-        """Count the drifted rows in scope, and those of them whose expected values don't fit their columns. As many statements as `count`."""
-        if self.overflow is None:
-            return self.count(scope), 0
-        found = self._with_overflow(scope, self.overflow).aggregate(
-            _all=Count("pk"), _large=Count("pk", filter=Q(_overflows=True))
-        )
-        return found["_all"], found["_large"]
+    query: Callable[[Scope], Rows]
+    count_rows: Callable[[Scope], int] | None = None
+    tally_all: Callable[[], Tally] | None = None
+    starts: Callable[[Scope], Rows] | None = None
+    overflow: Overflow | None = None
 
-    def keys_with_overflow(self, scope: Scope, limit: int) -> tuple[Sequence[Any], int]:
-        """Read the first keys as `keys` does, and count those whose expected values don't fit. One statement."""
-        if self.overflow is None:
-            return self.keys(scope, limit=limit), 0
-        rows = self._with_overflow(scope, self.overflow).order_by("pk")
-        found = list(rows.values_list("pk", "_overflows")[:limit])
-        return [key for key, _ in found], sum(bool(overflows) for _, overflows in found)
+    def find(self, scope: Scope) -> Rows:
+        """The drifted rows in scope."""
+        return self.query(scope)
 
-    def _with_overflow(self, scope: Scope, overflow: Overflow) -> Rows:
-        condition = ExpressionWrapper(overflow.condition, output_field=BooleanField())
-        rows: Rows = self.find(scope).annotate(_overflows=condition)
-        return rows
-
-    def overflowing_keys(self, keys: Sequence[Any]) -> Sequence[Any]:
-        """Those of the keys. One statement; none if they always fit."""
-        if self.overflow is None:
-            return ()
-        found = self.find(Keys(keys)).filter(self.overflow.condition)
-        return list(found.order_by("pk").values_list("pk", flat=True))
+    def reads(self, scope: Scope) -> Rows | None:
+        """The drifted rows: the database tells which."""
+        return self.query(scope)
 
     def keys(self, scope: Scope, *, limit: int | None = None) -> Sequence[Any]:
         """The keys of the drifted rows in scope, in key order, the first `limit` if given. One statement."""
-        if self.keys_from_python is not None:
-            return list(islice(self.keys_from_python(scope), limit))
-        return list(self.find(scope).order_by("pk").values_list("pk", flat=True)[:limit])
+        return list(self.query(scope).order_by("pk").values_list("pk", flat=True)[:limit])
 
     def keys_after(self, after: Any, *, limit: int) -> Sequence[Any]:
         """The first `limit` keys after `after` of all drifted rows, in key order. One statement."""
-        if self.keys_from_python is not None or self.own_key_range:
-            return self.keys(Window(after), limit=limit)
-        rows = self.find(EVERYTHING).filter(Window(after).on("pk"))
+        rows = self.query(EVERYTHING).filter(Window(after).on("pk"))
         return list(rows.order_by("pk").values_list("pk", flat=True)[:limit])
+
+    def count(self, scope: Scope) -> int:
+        """Count the drifted rows in scope. One statement, two if surplus rows are counted by group."""
+        return self.count_rows(scope) if self.count_rows else self.query(scope).count()
+
+    def look(self, scope: Scope, *, samples: int, keep: int | None = None) -> Look:
+        """What a check is to know of the scope. One statement for the keys; or one for the count, and one for samples."""
+        if keep is not None and (look := self._look_at_keys(scope, samples, keep)):
+            return look
+        return self._look_around(scope, self._count_with_overflow(scope), samples)
+
+    def tally(self, samples: int) -> tuple[Tally, Look] | None:
+        """Count the records and their drift, in one statement; None if that isn't possible. One more if any drifts."""
+        if self.tally_all is None:
+            return None
+        tally = self.tally_all()
+        number, unwritable = tally[self.drift], Unwritable()
+        if number and self.overflow:
+            _, unwritable = self._count_with_overflow(EVERYTHING)
+        return tally, self._look_around(EVERYTHING, (number, unwritable), samples)
+
+    def unwritable(self, keys: Sequence[Any]) -> Mapping[Any, str]:
+        """Those of the drifted keys whose values don't fit their columns, each with the reason. One statement; none if they always fit."""
+        if self.overflow is None:
+            return {}
+        found = self.query(Keys(keys)).filter(self.overflow.condition)
+        return dict.fromkeys(found.order_by("pk").values_list("pk", flat=True), str(self.overflow))
+
+    def _look_at_keys(self, scope: Scope, samples: int, keep: int) -> Look | None:
+        """Look by reading all keys; None if there are more than `keep`."""
+        keys, unwritable = self._keys_with_overflow(scope, keep + 1)
+        if len(keys) > keep:
+            return None
+        first = self._sample(scope, samples) if self.starts is not None and keys else keys[:samples]
+        return Look(len(keys), first, keys, unwritable, self._count_starts(scope, len(keys)))
+
+    def _look_around(self, scope: Scope, counted: tuple[int, Unwritable], samples: int) -> Look:
+        """Add samples, and where the discrepancies start, to what was counted in the scope."""
+        number, unwritable = counted
+        first = self._sample(scope, samples) if number and samples else ()
+        return Look(number, first, None, unwritable, self._count_starts(scope, number))
+
+    def _sample(self, scope: Scope, limit: int) -> Sequence[Any]:
+        """The first keys in scope that a person should look at: where a discrepancy starts, if it goes on. One statement."""
+        rows = (self.starts or self.query)(scope)
+        return list(rows.order_by("pk").values_list("pk", flat=True)[:limit])
+
+    def _count_starts(self, scope: Scope, drifted: int) -> int:
+        return self.starts(scope).count() if drifted and self.starts else 0
+
+    def _count_with_overflow(self, scope: Scope) -> tuple[int, Unwritable]:
+        """Count the drifted rows in scope, and those of them whose expected values don't fit. As many statements as `count`."""
+        if self.overflow is None:
+            return self.count(scope), Unwritable()
+        rows = self._with_overflow(scope, self.overflow)
+        found = rows.aggregate(_all=Count("pk"), _large=Count("pk", filter=Q(_overflows=True)))
+        return found["_all"], _too_large(found["_large"], self.overflow)
+
+    def _keys_with_overflow(self, scope: Scope, limit: int) -> tuple[Sequence[Any], Unwritable]:
+        """Read the first keys as `keys` does, and count those whose expected values don't fit. One statement."""
+        if self.overflow is None:
+            return self.keys(scope, limit=limit), Unwritable()
+        rows = self._with_overflow(scope, self.overflow).order_by("pk")
+        found = list(rows.values_list("pk", "_overflows")[:limit])
+        return [key for key, _ in found], _too_large(sum(bool(each) for _, each in found), self.overflow)
+
+    def _with_overflow(self, scope: Scope, overflow: Overflow) -> Rows:
+        condition = ExpressionWrapper(overflow.condition, output_field=BooleanField())
+        rows: Rows = self.query(scope).annotate(_overflows=condition)
+        return rows
+
+
+def _too_large(number: int, overflow: Overflow) -> Unwritable:
+    return Unwritable(number, str(overflow), of_all=True) if number else Unwritable()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRangeFinder(QueryFinder):
+    """Finds the drifted rows by a queryset whose windows are ranges of these rows' own keys.
+
+    The queryset of a range may be a union, which can be counted, ordered and sliced, but not filtered.
+    """
+
+    own_key_range: ClassVar[bool] = True
+
+    def keys_after(self, after: Any, *, limit: int) -> Sequence[Any]:
+        """The first `limit` keys after `after` of all drifted rows, in key order. One statement."""
+        return self.keys(Window(after), limit=limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupFinder(QueryFinder):
+    """Finds rows that drift because of other rows of their group, by a queryset over the whole table."""
+
+    in_groups: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonFinder(Finder):
+    """Finds the drifted rows by reading records, if only Python can tell which rows drift.
+
+    sift: the drifted keys in key order, one at a time, each with why its values can't be written, if so. rows_read: the rows
+    that it reads, as a queryset.
+    """
+
+    in_windows: bool = True
+    sift: Callable[[Scope], Iterator[tuple[Any, Refusal | None]]]
+    rows_read: Callable[[Scope], Rows] | None = None
+
+    needs_python: ClassVar[bool] = True
+
+    def keys(self, scope: Scope, *, limit: int | None = None) -> Sequence[Any]:
+        """The keys of the drifted rows in scope, in key order, the first `limit` if given. One statement a page."""
+        return [key for key, _ in islice(self.sift(scope), limit)]
+
+    def count(self, scope: Scope) -> int:
+        """Count the drifted rows in scope. One statement a page."""
+        return sum(1 for _ in self.sift(scope))
+
+    def find(self, scope: Scope) -> Rows:
+        """The drifted rows in scope, by the keys that Python has told."""
+        return self.model._base_manager.using(self.using).filter(Keys(self.keys(scope)).on("pk"))
+
+    def reads(self, scope: Scope) -> Rows | None:
+        """The rows that Python reads; None if the kind doesn't say."""
+        return self.rows_read(scope) if self.rows_read else None
+
+    def look(self, scope: Scope, *, samples: int, keep: int | None = None) -> Look:
+        """What a check is to know of the scope, in one reading. One statement a page."""
+        number, refused, why, kept = 0, 0, "", list[Any]()
+        most = max(samples, keep or 0)
+        for key, refusal in self.sift(scope):
+            number += 1
+            if len(kept) < most:
+                kept.append(key)
+            if refusal is not None:
+                refused, why = refused + 1, why or refusal.reason
+        whole = keep is not None and number <= keep
+        return Look(number, kept[:samples], kept if whole else None, Unwritable(refused, why))
 
 
 def tally_in_one_statement(source: Source, rows: Rows, drifted: Q) -> Callable[[], Tally]:

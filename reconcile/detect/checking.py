@@ -18,8 +18,8 @@ from django.db.models import Count, Q
 
 from reconcile.conf import lock_wait
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Sample, Status, Tally, Written
-from reconcile.core.finder import Finder, Source
-from reconcile.core.scopes import EVERYTHING, Scope, Window, walk
+from reconcile.core.finder import Finder, Look, Source, Unwritable
+from reconcile.core.scopes import EVERYTHING, Window, walk
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import driver_connection, has_pending_migrations, settings_of
 from reconcile.detect.examining import Examination, examine
@@ -217,7 +217,7 @@ class _DriftCount:
     kept: list[Any] = field(default_factory=list)
     upto: Any = None
     full: bool = False
-    overflowing: int = 0
+    unwritable: Unwritable = field(default_factory=Unwritable)
     starts: int = 0
     failed: dict[Any, str] = field(default_factory=dict)
 
@@ -231,33 +231,33 @@ class _DriftCount:
         self.unevaluable.read_around(window, lambda part: read(partial(self.look, part)))
         new = {key: why for key, why in self.unevaluable.reasons.items() if key not in known}
         self.failed |= new
-        self._add(len(new), 0, 0, [*new][: self._room_for_samples])
+        self._add(Look(len(new), [*new][: self._room_for_samples]))
 
     def look(self, window: Window) -> None:
         """Count the drift in the window, and keep its keys while all of them fit. Nothing is counted if a statement fails."""
-        if self.keep and not self.full and self._keep(window):
-            return
-        number, overflowing, keys = self.finder.count_and_sample(window, self._room_for_samples)
-        self._add(number, overflowing, self._count_starts(window, number), keys)
+        room = self.keep - len(self.kept) if self.keep and not self.full else None
+        look = self.finder.look(window, samples=self._room_for_samples, keep=room)
+        self.full = self.full or (room is not None and look.keys is None)
+        if look.keys is not None:
+            self.kept += look.keys
+            self.upto = window.upto
+        self._add(look)
 
     @property
     def _room_for_samples(self) -> int:
         return max(self.samples - len(self.sample_keys), 0)
 
-    def _count_starts(self, scope: Scope, drifted: int) -> int:
-        return self.finder.starts(scope).count() if drifted and self.finder.starts else 0
-
-    def _add(self, number: int, overflowing: int, starts: int, sample_keys: Sequence[Any]) -> None:
+    def _add(self, look: Look) -> None:
         """Add what one window holds, once all of its statements have answered."""
-        self.number += number
-        self.overflowing += overflowing
-        self.starts += starts
-        self.sample_keys += sample_keys
+        self.number += look.number
+        self.unwritable += look.unwritable
+        self.starts += look.starts
+        self.sample_keys += look.samples
 
     @property
     def unrepairable(self) -> int:
         """Of the drifted rows those whose values no repair can write."""
-        return (self.finder.refused_so_far()[0] or self.overflowing) + len(self.failed)
+        return self.unwritable.number + len(self.failed)
 
     @property
     def note(self) -> str:
@@ -274,62 +274,42 @@ class _DriftCount:
 
     @property
     def _note_of_values(self) -> str:
-        refused, why = self.finder.refused_so_far()
-        if refused:
-            first = "" if refused == 1 else "The first: "
-            return f"{refused:,} of the {self.finder.drift} records can't be repaired. {first}{why}"
-        if self.overflowing and self.finder.overflow:
-            return f"{self.overflowing:,} of the {self.finder.drift} records can't be repaired: {self.finder.overflow}."
+        if self.unwritable.number:
+            return self.unwritable.in_words(self.finder.drift)
         if self.starts and self.starts < self.number:
             return f"The discrepancy starts at {self.starts:,} of the {self.number:,} {self.finder.drift} records."
         return ""
 
-    def sample(self, number: int) -> None:
-        """Take over a count that was made already, and read samples."""
-        if number:
-            _, overflowing = self.finder.count_with_overflow(EVERYTHING) if self.finder.overflow else (0, 0)
-            keys = self.finder.sample(EVERYTHING, self.samples) if self.samples else ()
-            self._add(number, overflowing, self._count_starts(EVERYTHING, number), keys)
-
-    def _keep(self, window: Window) -> bool:
-        room = self.keep - len(self.kept)
-        keys, overflowing = self.finder.keys_with_overflow(window, room + 1)
-        self.full = len(keys) > room
-        if self.full:
-            return False
-        first = keys[: self._room_for_samples]
-        if self.finder.starts is not None and keys:
-            first = self.finder.sample(window, self._room_for_samples)
-        self._add(len(keys), overflowing, self._count_starts(window, len(keys)), first)
-        self.kept += keys
-        self.upto = window.upto
-        return True
+    def tally(self) -> Tally | None:
+        """Count all records and their drift in one statement; None if the finder can't."""
+        if (counted := self.finder.tally(self.samples)) is None:
+            return None
+        tally, look = counted
+        self._add(look)
+        return tally
 
 
 def _count_drift(
     source: Source, counts: list[_DriftCount], known: Tally | None, beat: Callable[[], None], *, whole: bool
 ) -> Tally:
     """Count the records and their drift; in one statement if the only finder can and no keys are kept."""
-    tallied = counts[0].finder.tally_all if len(counts) == 1 and known is None and whole else None
-    if tallied is not None and (counted := _tally(tallied, counts[0])) is not None:
-        return counted
+    if len(counts) == 1 and known is None and whole and (tally := _tally(counts[0])) is not None:
+        return tally
     counted = known or _count_records(source)
     _walk(source, counts, counted, beat)
     return counted
 
 
-def _tally(tally_all: Callable[[], Tally], count: _DriftCount) -> Tally | None:
-    """The records and their drift by one statement; None if the values of single records make it fail."""
+def _tally(count: _DriftCount) -> Tally | None:
+    """The records and their drift by one statement; None if there is none, or the values of single records make it fail."""
     using = count.finder.using
     try:
         with dialect_of(using).protect_transaction():
-            counted = tally_all()
-            count.sample(counted[count.finder.drift])
+            return count.tally()
     except Error as error:
         if not concerns_values(error, using):
             raise
         return None
-    return counted
 
 
 def _walk(source: Source, counts: list[_DriftCount], counted: Tally, beat: Callable[[], None]) -> None:

@@ -86,14 +86,14 @@ def explain(rule: Rule, *, using: str, now: datetime) -> Explanation:
 
 
 def _part(rule: Rule, finder: Finder, window: Window, indexes: Indexes) -> Part:
-    rows = finder.read(window if finder.in_windows else EVERYTHING)
+    rows = finder.reads(window if finder.in_windows else EVERYTHING)
     rows = None if rows is None else rows.values("pk")
     sql = None if rows is None else statement_text(rows)
     return Part(
         drift=finder.drift,
         remedy=type(rule.remedy(finder.drift)).__name__,
         windows=finder.in_windows,
-        needs_python=finder.keys_from_python is not None,
+        needs_python=finder.needs_python,
         sql=sql,
         plan=rows.explain() if rows is not None and sql else "",
         unindexed=tuple(_find_missing_indexes(finder, indexes)) if sql else (),
@@ -101,7 +101,7 @@ def _part(rule: Rule, finder: Finder, window: Window, indexes: Indexes) -> Part:
 
 
 def _find_missing_indexes(finder: Finder, indexes: Indexes) -> Iterator[MissingIndex]:
-    rows = finder.read(SYMBOLIC if finder.in_windows else EVERYTHING)
+    rows = finder.reads(SYMBOLIC if finder.in_windows else EVERYTHING)
     for link in links_of(rows.values("pk")) if rows is not None else ():
         missing = indexes.missing(link)
         if missing is not None:

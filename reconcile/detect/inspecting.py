@@ -17,7 +17,8 @@ from django.db.models import F, Field, Model, Q, QuerySet, UUIDField, Value
 from django.db.models.lookups import GreaterThan, LessThan
 
 from reconcile.core.drift import EXTRA, Drift, Guarantee, Written
-from reconcile.core.finder import Correction, Finder, Insertion, Source
+from reconcile.core.finder import Finder, Source
+from reconcile.core.fixes import Correction, Insertion, Rewriting
 from reconcile.core.scopes import Keys
 from reconcile.core.wording import queryset_in_words
 from reconcile.db.columns import INTEGERS, concrete_model, is_in_range, stored_field
@@ -312,16 +313,16 @@ def _value_of_maker(make: Any) -> Any:
 
 def _linked_keys(finders: Sequence[Finder], scope: Keys, wanted: Wanted) -> Iterator[tuple[type[Model], Any]]:
     for finder in finders:
-        if finder.insertion is not None:
-            present = finder.insertion.present(scope).order_by("pk")
-            yield from ((finder.insertion.model, key) for key in present.values_list("pk", flat=True))
+        if isinstance(finder.fix, Insertion):
+            present = finder.fix.present(scope).order_by("pk")
+            yield from ((finder.fix.model, key) for key in present.values_list("pk", flat=True))
     for correction in _corrections(finders):
         if not correction.own:
             yield from ((correction.model, key) for key in wanted.get(correction.model, ()))
 
 
 def _corrections(finders: Iterable[Finder]) -> Iterator[Correction]:
-    return (finder.correction for finder in finders if finder.correction is not None)
+    return (finder.fix for finder in finders if isinstance(finder.fix, Correction))
 
 
 def _columns_to_show(model: type[Model], finders: Sequence[Finder]) -> list[Field[Any, Any]]:
@@ -329,7 +330,7 @@ def _columns_to_show(model: type[Model], finders: Sequence[Finder]) -> list[Fiel
     everything: list[Field[Any, Any]] = list(model._meta.concrete_fields)
     read: set[Column] = set()
     for finder in finders:
-        rows = finder.read(Keys(()))
+        rows = finder.reads(Keys(()))
         if rows is None:
             return everything
         read |= columns_read(rows)
@@ -409,7 +410,7 @@ def _evaluated_subject(
     until = _young_until(rule, source, key) if named else None
     wanted = wanted_values(of_model, scope)
     # Where the values can't be stored, some databases can't even give them.
-    inspected = bool(named) and not any(each.overflowing_keys([key]) for each in of_model)
+    inspected = bool(named) and not any(each.unwritable([key]) for each in of_model)
     rows, more = (
         linked_rows(finders, scope, wanted, using=source.using, inspected=inspected) if is_record else ((), 0)
     )
@@ -433,11 +434,11 @@ def _verdict(rule: Rule, finder: Finder, key: Any, wanted: Wanted, *, young: boo
     if drifts:
         state = "young" if young and finder.drift is not EXTRA else "drifted"
         would = remedy.plan(finder, 1)
-        owed = new_rows(finder.insertion, Keys([key])) if finder.insertion is not None else ()
-        if remedy.verb == "insert" and finder.insertion is not None:
+        owed = new_rows(finder.fix, Keys([key])) if isinstance(finder.fix, Insertion) else ()
+        if remedy.verb == "insert" and isinstance(finder.fix, Insertion):
             would = remedy.plan(finder, len(owed))
-        if remedy.verb == "update" and finder.correction is not None:
-            would = remedy.plan(finder, len(wanted[finder.correction.model]))
+        if remedy.verb == "update" and isinstance(finder.fix, Correction):
+            would = remedy.plan(finder, len(wanted[finder.fix.model]))
     refusal = _refusal(finder, key) if drifts and remedy.verb else ""
     return Verdict(
         drift=finder.drift, state=state, remedy=type(remedy).__name__, would=Written() if refusal else would,
@@ -447,12 +448,10 @@ def _verdict(rule: Rule, finder: Finder, key: Any, wanted: Wanted, *, young: boo
 
 def _refusal(finder: Finder, key: Any) -> str:
     """Why the values of the drifted row can't be written; empty if they can. One statement, if they may not fit."""
-    if finder.overflowing_keys([key]):
-        return str(finder.overflow)
-    if finder.rewriting is not None:
-        return next(
-            (each.refusal.reason for each in finder.rewriting.wanted(Keys([key])) if each.refusal), ""
-        )
+    for why in finder.unwritable([key]).values():
+        return why
+    if isinstance(finder.fix, Rewriting):
+        return next((each.refusal.reason for each in finder.fix.rewrites(Keys([key])) if each.refusal), "")
     return ""
 
 

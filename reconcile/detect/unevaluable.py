@@ -102,7 +102,7 @@ class Unevaluable:
             return False
         finder = self.finder
         if finder.own_key_range or finder.drift is not EXTRA:
-            return finder.in_windows or finder.own_key_range or finder.survivors is None
+            return not finder.in_groups
         # Of rows that no record may owe, a record's key doesn't tell which one fails; of those that a function gives it does.
         return isinstance(error, UnevaluableRecordError)
 

@@ -13,7 +13,8 @@ from typing import Any
 from django.db.models import Exists, Model, Q, QuerySet
 
 from reconcile.core.drift import MISSING, Drift, Guarantee
-from reconcile.core.finder import Finder, Promise, Rows, Source
+from reconcile.core.finder import Finder, OwnRangeFinder, Rows, Source
+from reconcile.core.fixes import Promise
 from reconcile.core.options import Option, option_faults, or_none
 from reconcile.core.scopes import Scope
 from reconcile.db.columns import is_text, stored_field
@@ -102,16 +103,9 @@ class HaveReceipt(Effect):
             receipts = of_record(self.name, source.model, source.using).filter(counts)
             return source.records(scope).filter(~Exists(receipts))
 
-        promise = Promise(name=self.name, void=~counts)
+        promise = Promise(model=source.model, name=self.name, void=~counts)
         return (
-            Finder(
-                drift=MISSING,
-                model=source.model,
-                in_windows=False,
-                find=find,
-                own_key_range=True,
-                promise=promise,
-            ),
+            OwnRangeFinder(drift=MISSING, model=source.model, using=source.using, query=find, fix=promise),
         )
 
     def _counting_condition(self, now: datetime) -> Q:

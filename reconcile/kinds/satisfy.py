@@ -20,7 +20,8 @@ from reconcile.core.declaration import (
     fields_named,
 )
 from reconcile.core.drift import STALE, Drift, Guarantee, Tally
-from reconcile.core.finder import Correction, Finder, Rows, Source, tally_in_one_statement
+from reconcile.core.finder import Finder, QueryFinder, Rows, Source, tally_in_one_statement
+from reconcile.core.fixes import Correction
 from reconcile.core.options import Option, is_mapping, option_faults
 from reconcile.core.scopes import EVERYTHING, Scope
 from reconcile.core.wording import condition_in_words, in_words
@@ -117,9 +118,8 @@ class Satisfy(Effect):
         # half as long; with a condition on other rows, a fifth (PostgreSQL, 1,000,000 records).
         correction = Correction(model=source.model, fields=columns, wanted=wanted, own=True)
         return (
-            Finder(
-                drift=STALE, model=source.model, in_windows=False, find=find,
-                correction=correction if columns else None,
+            QueryFinder(
+                drift=STALE, model=source.model, using=source.using, query=find, fix=correction if columns else None,
                 tally_all=self._tally(source, Q(Fails(condition))),
             ),
         )  # fmt: skip

@@ -11,7 +11,6 @@ from django.db.models import F, Model
 
 from reconcile.core.drift import EXTRA, Drift
 from reconcile.core.finder import Finder, Rows
-from reconcile.core.row_locks import lock_alike, lock_survivors
 from reconcile.core.scopes import Keys
 from reconcile.db.columns import concrete_model
 from reconcile.db.dialects import dialect_of
@@ -55,15 +54,14 @@ class Delete(Remedy):
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Journal and delete the rows of `keys` that still drift and that nothing refers to."""
-        free, busy = lock_survivors(finder, keys)
-        free, busy_too = lock_alike(finder, free)
+        free, busy = finder.lock.lock_neighbours(finder.model, keys, finder.using)
         # MySQL can't delete from a table that a subquery reads, so the condition is asked beforehand, under the lock.
         extra = finder.keys(free)
         refused = dict(referred_rows(finder.model, Keys(extra), using=finder.using))
         deleted = delete_rows(
             finder.model, [key for key in extra if key not in refused], journal, using=finder.using
         )
-        return WriteResult.of(self.verb, deleted, waiting=[*busy, *busy_too], refused=refused, keys=extra)
+        return WriteResult.of(self.verb, deleted, waiting=busy, refused=refused, keys=extra)
 
 
 def delete_rows(model: type[Model], keys: Sequence[Any], journal: Journal, *, using: str) -> int:

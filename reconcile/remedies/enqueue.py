@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from reconcile import receipts
 from reconcile.core.drift import Drift
-from reconcile.core.finder import Finder, Promise
+from reconcile.core.finder import Finder
+from reconcile.core.fixes import Promise
 from reconcile.core.options import Option, is_whole, option_faults
 from reconcile.core.scopes import Keys
 from reconcile.errors import Fault, nearest
@@ -69,10 +70,11 @@ class Enqueue(Remedy):
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Promise and journal the keys that still drift. The outbox sends the message."""
-        promised = [] if finder.promise is None else _promise(finder, finder.promise, keys)
-        owing = finder.keys(keys) if finder.promise is None else [key for key, _ in promised]
+        promises = isinstance(finder.fix, Promise)
+        promised = _promise(finder, keys)
+        owing = [key for key, _ in promised] if promises else finder.keys(keys)
         if not owing:
-            return WriteResult(promised=finder.promise is not None)
+            return WriteResult(promised=promises)
         journal.record_handover(self.verb, finder.model, Keys(owing))
         numbers = [number for _, number in promised]
         message = Message(
@@ -83,10 +85,14 @@ class Enqueue(Remedy):
             done=partial(receipts.mark_sent, numbers, using=finder.using) if numbers else _do_nothing,
             failed=partial(receipts.forsake, numbers, using=finder.using) if numbers else _do_nothing,
         )
-        return WriteResult.of(self.verb, len(owing), promised=finder.promise is not None, messages=(message,))
+        return WriteResult.of(self.verb, len(owing), promised=promises, messages=(message,))
 
 
-def _promise(finder: Finder, promise: Promise, keys: Keys) -> list[tuple[Any, int]]:
+def _promise(finder: Finder, keys: Keys) -> list[tuple[Any, int]]:
+    """Promise the receipts that are owed; none if the effect has no receipts."""
+    promise = finder.fix
+    if not isinstance(promise, Promise):
+        return []
     return receipts.promise(promise.name, finder.find(keys), promise.void)
 
 

@@ -11,7 +11,8 @@ from django.db import IntegrityError, transaction
 from django.db.models import Model
 
 from reconcile.core.drift import MISSING, Drift
-from reconcile.core.finder import Derivation, Finder, Insertion, Rows
+from reconcile.core.finder import Finder, Rows
+from reconcile.core.fixes import Derivation, Insertion
 from reconcile.core.scopes import Keys
 from reconcile.db.dialects import dialect_of
 from reconcile.db.statements import insert_select
@@ -78,17 +79,17 @@ class Insert(Remedy):
         """It serves MISSING alone."""
         mends = drift is MISSING
         if finder is not None:
-            mends = finder.insertion is not None or finder.derivation is not None
+            mends = isinstance(finder.fix, Insertion | Derivation)
         if mends:
             return ()
         return (Fault("reconcile.E012", f"Insert() does not mend {drift} drift.", "Use Report()."),)
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Insert and journal the rows that the records of `keys` owe."""
-        if finder.derivation is not None:
-            return derive(finder.derivation, keys, journal, using=finder.using)
-        insertion = finder.insertion
-        if insertion is None:
+        insertion = finder.fix
+        if isinstance(insertion, Derivation):
+            return derive(insertion, keys, journal, using=finder.using)
+        if not isinstance(insertion, Insertion):
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to insert.")
         every, before = keys, Keys(())
         written, recorded = _all_at_once(insertion, keys, journal, using=finder.using)

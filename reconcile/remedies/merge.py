@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 from django.db.models import BooleanField, Case, CompositePrimaryKey, Field, Model, Q, Value, When
 
 from reconcile.core.drift import Drift, Written
-from reconcile.core.finder import Finder, Merging
-from reconcile.core.row_locks import group_members, lock_rows
+from reconcile.core.finder import Finder
+from reconcile.core.fixes import Merging
+from reconcile.core.row_locks import lock_rows
 from reconcile.core.scopes import Keys, blocks
 from reconcile.db.columns import fits
 from reconcile.db.dialects import dialect_of
@@ -313,23 +314,23 @@ class Merge(Remedy):
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
         """It serves a rule with `merge=` alone, and rows of one table."""
-        if finder is None or finder.merging is None:
+        if finder is None or not isinstance(finder.fix, Merging):
             hint = "Say how in BeUnique(…, merge={…}), or use Report()."
             return (Fault("reconcile.E012", f"Merge() does not mend this {drift} drift.", hint),)
         return list(deletion_faults("Merge()", finder.model))
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Merge the whole groups of the rows of `keys`."""
-        merging, using = finder.merging, finder.using
-        if merging is None:
+        merging, using = finder.fix, finder.using
+        if not isinstance(merging, Merging):
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to merge.")
-        groups, waiting = _whole_groups(finder, keys)
+        groups, waiting = _whole_groups(merging, keys, using)
         referring = Referring.to(finder.model, using) if groups else None
         repointings = examine_references(referring, groups) if referring else []
         refused = {survivor: why for each in reversed(repointings) for survivor, why in each.refused.items()}
         refused |= _referred_from_elsewhere(referring, groups) if referring else {}
         busy = {survivor for each in repointings for survivor in each.busy} - {*refused}
-        busy |= _unseen(finder, groups)
+        busy |= _unseen(merging, groups)
         left = {other: stays for other, stays in groups.items() if stays not in busy and stays not in refused}
         taken = _read_merged_values(merging, left)
         unfit = _unfit_values(merging, taken, using)
@@ -362,21 +363,21 @@ def _referred_from_elsewhere(referring: Referring, groups: Mapping[Any, Any]) ->
     return found
 
 
-def _unseen(finder: Finder, groups: Mapping[Any, Any]) -> set[Any]:
+def _unseen(merging: Merging, groups: Mapping[Any, Any]) -> set[Any]:
     """The survivors of groups with a row that no second run has confirmed. One statement, none without confirmation."""
-    if finder.deletable is None or not groups:
+    if merging.deletable is None or not groups:
         return set()
-    free = {*finder.deletable([*groups])}
+    free = {*merging.deletable([*groups])}
     return {stays for other, stays in groups.items() if other not in free}
 
 
-def _whole_groups(finder: Finder, keys: Keys) -> tuple[dict[Any, Any], list[Any]]:
+def _whole_groups(merging: Merging, keys: Keys, using: str) -> tuple[dict[Any, Any], list[Any]]:
     """Lock the whole groups of `keys`, as other -> survivor; groups with a row that another session has locked are left out.
 
     And those of `keys` that drift in a group of which another session holds a row. Three statements.
     """
-    locked = {*lock_rows(finder.model, group_members(finder, keys), using=finder.using).values}
-    now = group_members(finder, keys)
+    locked = {*lock_rows(merging.model, dict(merging.members(keys)), using=using).values}
+    now = dict(merging.members(keys))
     busy = {survivor for member, survivor in now.items() if member not in locked}
     others = {member: survivor for member, survivor in now.items() if member != survivor}
     free = {member: survivor for member, survivor in others.items() if survivor not in busy}

@@ -123,6 +123,4 @@ class Split(Remedy):
 
     def _number(self, finder: Finder) -> int:
         records = finder.model._base_manager.using(finder.using).filter(Q(self.when))
-        if finder.keys_from_python is not None:
-            return records.filter(Keys(finder.keys(EVERYTHING)).on("pk")).count()
         return records.filter(pk__in=finder.find(EVERYTHING).order_by().values("pk")).count()

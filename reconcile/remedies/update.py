@@ -10,8 +10,9 @@ from django.db.models import Field, JSONField, Model, Value
 from django.db.models.functions import Cast
 
 from reconcile.core.drift import STALE, Drift
-from reconcile.core.finder import Finder, Rewrite, Rewriting
-from reconcile.core.row_locks import lock_rows, lock_survivors
+from reconcile.core.finder import Finder
+from reconcile.core.fixes import Correction, Rewrite, Rewriting
+from reconcile.core.row_locks import lock_rows
 from reconcile.core.scopes import Keys
 from reconcile.db.columns import JSON_NULL
 from reconcile.db.statements import KEY, update_from
@@ -92,24 +93,24 @@ class Update(Remedy):
         """It serves STALE alone."""
         mends = drift is STALE
         if finder is not None:
-            mends = finder.correction is not None or finder.rewriting is not None
+            mends = isinstance(finder.fix, Correction | Rewriting)
         if mends:
             return ()
         return (Fault("reconcile.E012", f"Update() does not mend {drift} drift.", "Use Report()."),)
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Journal, update and confirm the stale rows of `keys`."""
-        if finder.rewriting is not None:
-            return rewrite(finder.rewriting, keys, journal, using=finder.using)
-        correction = finder.correction
-        if correction is None:
+        correction = finder.fix
+        if isinstance(correction, Rewriting):
+            return rewrite(correction, keys, journal, using=finder.using)
+        if not isinstance(correction, Correction):
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to update.")
-        keys, busy = lock_survivors(finder, keys)
+        keys, busy = finder.lock.lock_neighbours(finder.model, keys, finder.using)
         wanted = correction.wanted(keys)
         stale = Keys(list(wanted.values_list(KEY, flat=True)))
         free = stale if correction.own else lock_rows(correction.model, stale.values, using=wanted.db)
         locked = {*stale.values} - {*free.values}
-        records = _drifted_keys(finder, keys, stale)
+        records = stale.values if correction.own else _drifted_keys(finder, keys, stale)
         recorded = journal.record_before(correction.model, correction.fields, free)
         written = update_from(correction.model, correction.fields, wanted.filter(free.on("pk")))
         completed = journal.record_after(correction.model, correction.fields)
@@ -127,6 +128,4 @@ class Update(Remedy):
 
 def _drifted_keys(finder: Finder, keys: Keys, stale: Keys) -> Sequence[Any] | None:
     """The keys that still drift; None if all may. One statement if fewer rows are stale than there are records."""
-    if finder.correction is not None and finder.correction.own:
-        return stale.values
     return finder.keys(keys) if len(stale.values) < len(keys.values) else None

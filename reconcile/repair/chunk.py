@@ -166,13 +166,12 @@ class Chunks:
 
         One statement, where values may not fit and the failure may be a record's own.
         """
-        overflow = self.finder.overflow
-        if overflow is None or self.retry_policy.is_contention(failure):
+        if self.retry_policy.is_contention(failure):
             return None
         with evaluation_errors(self.using):
-            unfit = {*self.finder.overflowing_keys(keys)}
-        for key in unfit:
-            self.quarantine.give_up(key, f"It can't be repaired: {overflow}.", mended=self.mended)
+            unfit = self.finder.unwritable(keys)
+        for key, why in unfit.items():
+            self.quarantine.give_up(key, f"It can't be repaired: {why}.", mended=self.mended)
         self.item.count_quarantined(len(unfit))
         return [key for key in keys if key not in unfit] if unfit else None
 
@@ -210,10 +209,10 @@ class Chunks:
             reach(Step.FENCE)
             self.item.fence(tried)
             self.last_beat = time.monotonic()
-            if self.finder.tables_to_lock and not self.remedy.deferred:
+            if self.finder.lock.tables and not self.remedy.deferred:
                 tried.waits_for_tables = True
                 reach(Step.TABLES)
-                dialect_of(self.using).lock_tables(self.finder.tables_to_lock)
+                dialect_of(self.using).lock_tables(self.finder.lock.tables)
                 tried.waits_for_tables = False
             reach(Step.LOCK)
             tried.locked = self._lock(keys)

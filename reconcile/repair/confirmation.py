@@ -14,6 +14,7 @@ from django.db.models import CharField, DateTimeField, F, QuerySet, UUIDField, V
 
 from reconcile.core.drift import Drift
 from reconcile.core.finder import Finder
+from reconcile.core.fixes import Merging
 from reconcile.core.scopes import Keys, blocks
 from reconcile.db.clock import database_now
 from reconcile.db.django_compat import raw_delete
@@ -58,8 +59,8 @@ def confirmed_keys(
     if not keys:
         return ()
     groups: Mapping[Any, Any] = {}
-    if finder.merging is not None and finder.survivors is not None:
-        groups = {key: stays for key, stays in finder.survivors(Keys([*keys])) if key != stays}
+    if isinstance(finder.fix, Merging):
+        groups = {key: stays for key, stays in finder.fix.members(Keys([*keys])) if key != stays}
     findings = _own(rule, finder.drift, using).filter(first_found_at__lt=run.started_at)
     before = known_keys(findings, {*keys, *groups})
     unseen = {stays for key, stays in groups.items() if str(key) not in before}

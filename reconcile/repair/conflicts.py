@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconcile.core.finder import Finder
+from reconcile.core.fixes import Overwriting
 from reconcile.core.scopes import Keys, blocks
-from reconcile.db.statements import KEY, WANTED
 from reconcile.db.uniques import uniques_of
 
 __all__ = ["may_conflict", "order_conflicts"]
@@ -22,7 +22,7 @@ Values = Mapping[str, Any]
 
 def may_conflict(finder: Finder) -> bool:
     """Whether a repair updates rows, so that one may free what another owes."""
-    return finder.rewriting is not None or finder.correction is not None
+    return isinstance(finder.fix, Overwriting)
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,14 @@ def order_conflicts(finder: Finder, keys: Sequence[Any]) -> tuple[list[Any], set
 
 def _rows_owed(finder: Finder, keys: Sequence[Any]) -> Iterator[tuple[Any, _Owed]]:
     """The rows that are to be updated, by their keys."""
-    correction, rewriting = finder.correction, finder.rewriting
-    own = rewriting.own if rewriting is not None else correction is not None and correction.own
+    fix = finder.fix
+    if not isinstance(fix, Overwriting):
+        return
     # Of the rows of another table only the record that they are asked for tells whose they are.
-    for block in blocks(keys) if own else ([key] for key in keys):
-        for row, values in _wanted(finder, Keys(block)):
-            yield row, _Owed(row if own else block[0], values)
-
-
-def _wanted(finder: Finder, keys: Keys) -> Iterator[tuple[Any, Values]]:
-    if finder.rewriting is not None:
-        yield from ((each.key, each.values) for each in finder.rewriting.wanted(keys) if not each.refusal)
-    elif finder.correction is not None:
-        names = [field.attname for field in finder.correction.fields]
-        for key, *values in finder.correction.wanted(keys).values_list(KEY, *map(WANTED.format, names)):
-            yield key, dict(zip(names, values, strict=True))
+    for block in blocks(keys) if fix.own else ([key] for key in keys):
+        for each in fix.rewrites(Keys(block)):
+            if each.refusal is None:
+                yield each.key, _Owed(each.key if fix.own else block[0], each.values)
 
 
 def _read_rows(finder: Finder, keys: Iterable[Any], columns: Sequence[str]) -> dict[Any, Values]:

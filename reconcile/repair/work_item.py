@@ -12,7 +12,8 @@ import structlog
 from django.db import Error
 
 from reconcile.core.drift import EXTRA
-from reconcile.core.finder import Finder, Heights, Levels, Source
+from reconcile.core.finder import Finder, QueryFinder, Source
+from reconcile.core.fixes import Heights, Levels
 from reconcile.core.scopes import Window, blocks
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import KeptKeys, finder_windows
@@ -232,7 +233,9 @@ def _by_levels(chunks: Chunks, found: _Found, *, begun: bool, progress: Progress
     if levels is None:
         raise TypeError(f"{whole.drift} drift of {whole.model._meta.label} has no levels.")
     # The chunk checks its records alone; this finder has checked their sources.
-    ready = replace(whole, find=levels.ready, count_rows=None, keys_from_python=None)
+    ready = QueryFinder(
+        drift=whole.drift, model=whole.model, using=whole.using, in_windows=whole.in_windows, window=whole.window, query=levels.ready
+    )  # fmt: skip
     found = replace(found, finder=ready, alone=whole)
     waiting: list[Any] = []
     # Of records in no circle: whoever comes to one looks no further.

@@ -103,7 +103,7 @@ def _facts(rule: Rule, finders: Sequence[Finder], using: str) -> Iterator[tuple[
 def _finder_details(rule: Rule, finder: Finder, using: str) -> str:
     reach = "in windows" if finder.in_windows else "the whole table in one statement"
     summary = f"{finder.drift}, {reach}"
-    if finder.keys_from_python is not None:
+    if finder.needs_python:
         summary += "; Python tells which of these rows drift"
     sql = sql_of(rule, finder, using)
     if sql is None:
@@ -120,7 +120,7 @@ def fence(text: str, language: str = "") -> str:
 
 def _comment_for_no_sql(finder: Finder) -> str:
     """The SQL comment for a finder that has no SELECT to show."""
-    if finder.keys_from_python is not None:
+    if finder.needs_python:
         return "-- the records are read"
     return "-- one SELECT for each content type in use" if finder.needs_database else "-- never any rows"
 

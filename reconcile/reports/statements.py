@@ -47,7 +47,7 @@ def sql_of(rule: Rule, finder: Finder, using: str) -> str | None:
     """The SELECT that finds the finder's drift in a window; None if there is none to show. Costs no statement."""
     if finder.needs_database:
         return None
-    rows = finder.read(SYMBOLIC if finder.in_windows else EVERYTHING)
+    rows = finder.reads(SYMBOLIC if finder.in_windows else EVERYTHING)
     if rows is None:
         return None
     return statement_text(_sort_lists(rows.values("pk")), symbols=SYMBOLS, words=_words(rule, using))

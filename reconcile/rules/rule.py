@@ -214,9 +214,11 @@ class Rule:
         """
         settled = self.settle.condition(self.model, now) if self.settle else Q()
         source = Source(every=self.queryset, using=using, now=now, settled=settled)
-        tables_to_lock = self._tables_to_lock(using)
+        tables = self._tables_to_lock(using)
         finders = tuple(
-            replace(each, tables_to_lock=tables_to_lock) if each.drift is MISSING and tables_to_lock else each
+            replace(each, lock=replace(each.lock, tables=tables))
+            if each.drift is MISSING and tables
+            else each
             for each in self.must.finders(source)
         )
         return CompiledRule(rule=self, source=source, finders=finders)

@@ -13,6 +13,7 @@ import structlog
 from reconcile.conf import throttles
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Status
 from reconcile.core.finder import Finder, Source
+from reconcile.core.fixes import Insertion, Merging, Promise
 from reconcile.core.scopes import Keys
 from reconcile.db.dialects import dialect_of
 from reconcile.db.schema import may_change_values
@@ -99,7 +100,8 @@ def repair_work_items(
     repaired = RepairedItems(
         in_levels=any(finder.levels is not None for finder in finders.values()),
         deferred=any(
-            rule.remedy(drift).deferred and finder.promise is None for drift, finder in finders.items()
+            rule.remedy(drift).deferred and not isinstance(finder.fix, Promise)
+            for drift, finder in finders.items()
         ),
     )
     try:
@@ -155,8 +157,9 @@ def _chunks(rule_plan: RulePlan, finder: Finder, work_item: WorkItem, run: Run, 
     confirm: Callable[[Sequence[Any]], Sequence[Any]] | None = None
     if deletes_rows(remedy):
         confirm = partial(confirmed_keys, rule=rule, finder=finder, run=run, using=using)
-        # Asked again inside the chunk, since a group may have grown in between.
-        finder = replace(finder, deletable=confirm)
+        if isinstance(finder.fix, Merging):
+            # Asked again inside the chunk, since a group may have grown in between.
+            finder = replace(finder, fix=replace(finder.fix, deletable=confirm))
     return Chunks(
         rule=rule.name,
         finder=finder,
@@ -167,15 +170,15 @@ def _chunks(rule_plan: RulePlan, finder: Finder, work_item: WorkItem, run: Run, 
         check_control=RunControl(run, using=using),
         throttles=throttles(),
         confirm=confirm,
-        pace=Pace.from_settings(locks_table=bool(finder.tables_to_lock) and not remedy.deferred),
+        pace=Pace.from_settings(locks_table=bool(finder.lock.tables) and not remedy.deferred),
     )
 
 
 def _stale_to_verify(compiled: CompiledRule, finder: Finder) -> Finder | None:
     """The finder of stale rows, if the rows that `finder` has inserted may come to be other than they were written."""
-    insertion = finder.insertion
+    insertion = finder.fix
     if (
-        insertion is None
+        not isinstance(insertion, Insertion)
         or insertion.rows_per_record != 1
         or not may_change_values(insertion.model, finder.using)
     ):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from reconcile.core.drift import STALE, Drift, Written
-from reconcile.core.finder import Finder, Rows
+from reconcile.core.finder import Finder, PythonFinder, Rows
 from reconcile.core.row_locks import lock_rows
 from reconcile.core.scopes import Keys, Scope, Window
 from reconcile.db.dialects import dialect_of
@@ -131,17 +131,15 @@ class TakeBack(Remedy):
         """The changes with ids from `floor` to `top` as records, the last one first."""
         changes = self.journal.filter(pk__gte=floor, pk__lte=top, verb__in=UNDOABLE)
 
-        def find_ids(scope: Scope) -> Iterator[int]:
-            return (
+        def find_ids(scope: Scope) -> Iterator[tuple[int, None]]:
+            ids = (
                 self._still_to_take_back(scope)
                 if isinstance(scope, Keys)
                 else _ids_descending(changes, scope)
             )
+            return ((each, None) for each in ids)
 
-        everything = Change._base_manager.using(self.using)
-        return Finder(
-            drift=STALE, model=Change, in_windows=False, find=lambda scope: everything.filter(scope.on("pk")), keys_from_python=find_ids
-        )  # fmt: skip
+        return PythonFinder(drift=STALE, model=Change, using=self.using, in_windows=False, sift=find_ids)
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:  # noqa: ARG002
         """Take back the changes of `keys`. At most six statements for each group, and more for its conflicts."""

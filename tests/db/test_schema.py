@@ -136,7 +136,7 @@ def test_without_the_constraint_a_chunk_locks_the_table():
     Contact.objects.create(email="a")
     with without_unique(Card, "contact"), dialect_of("default").read_schema():
         (missing, *_) = CARD.compile(using="default", now=timezone.now()).finders
-        assert (missing.drift, missing.tables_to_lock) == (MISSING, (Card,))
+        assert (missing.drift, missing.lock.tables) == (MISSING, (Card,))
         assert CARD.guarantee("default") is Guarantee.LOCK
     assert CARD.guarantee("default") is Guarantee.CONSTRAINT
 

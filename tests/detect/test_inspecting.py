@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from reconcile import EXTRA, MISSING, STALE, Exactly, HaveRow, HaveValues, Report, Rule, Settle
 from reconcile.core.drift import Written
+from reconcile.core.finder import PythonFinder
 from reconcile.detect.inspecting import MadeInPython, inspect_record
 from reconcile.errors import UsageError
 from sample_project.shop.models import Invoice, Item, Order, PendingCharge
@@ -240,14 +241,11 @@ class OddOnes(Silent):
     """Only Python tells which drift, and it says nothing of what it reads."""
 
     def finders(self, source):
-        from dataclasses import replace
+        def sift(scope):
+            keys = source.records(scope).values_list("pk", flat=True)
+            return ((key, None) for key in keys if key % 2)
 
-        def sifted(scope):
-            return (key for key in source.records(scope).values_list("pk", flat=True) if key % 2)
-
-        return tuple(
-            replace(each, keys_from_python=sifted, correction=None) for each in super().finders(source)
-        )
+        return (PythonFinder(drift=STALE, model=source.model, using=source.using, sift=sift),)
 
 
 def test_where_only_python_tells_the_drift_all_columns_are_shown():

@@ -8,6 +8,7 @@ from django.db.models import Count, F, Func, IntegerField, Sum
 from django.utils import timezone
 
 from reconcile import BeUnique, HaveRow, HaveSource, HaveValues, Latest, LookedUp, Rule
+from reconcile.core.fixes import Correction, Insertion
 from reconcile.core.scopes import Keys, Window
 from reconcile.db.dialects import postgresql
 from reconcile.db.statements import select_sql
@@ -134,10 +135,10 @@ def selects_of(finder, *, known):
     for scope in (Keys(keys), *([Window(keys[0] - 1, keys[-1])] if known else [])):
         which = (str(finder.drift), type(scope).__name__)
         yield (*which, "find"), finder.find(scope).values("pk")
-        if finder.correction is not None:
-            yield (*which, "wanted"), finder.correction.wanted(scope)
-        if finder.insertion is not None:
-            yield (*which, "owed"), finder.insertion.owed(scope)
+        if isinstance(finder.fix, Correction):
+            yield (*which, "wanted"), finder.fix.wanted(scope)
+        if isinstance(finder.fix, Insertion):
+            yield (*which, "owed"), finder.fix.owed(scope)
 
 
 def known_rows(model):

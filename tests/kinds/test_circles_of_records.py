@@ -9,7 +9,7 @@ from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
 from reconcile import HaveValues, Rule
-from reconcile.core.finder import Heights
+from reconcile.core.fixes import Heights
 from reconcile.repair import work_item
 from reconcile.rules.order import sort_rules
 from tests.helpers import assert_clean, assert_repairs, checked, everything, repaired, statements

@@ -462,4 +462,4 @@ def test_two_repairs_at_once_write_each_record_once():
 def test_finder_and_remedy_speak_to_the_database_of_the_run():
     compiled = rule(slug=SLUG).compile(using="default", now=timezone.now())
     assert compiled.finders[0].using == "default"
-    assert compiled.finders[0].read(Window()).db == "default"
+    assert compiled.finders[0].reads(Window()).db == "default"

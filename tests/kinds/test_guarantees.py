@@ -71,7 +71,7 @@ def tables_to_lock(rule):
     from django.utils import timezone
 
     compiled = rule.compile(using="default", now=timezone.now())
-    return {each.drift: each.tables_to_lock for each in compiled.finders if each.tables_to_lock}
+    return {each.drift: each.lock.tables for each in compiled.finders if each.lock.tables}
 
 
 # What covers a link.

@@ -8,7 +8,7 @@ from django.db.models.functions import Coalesce, Concat
 from django.utils import timezone
 
 from reconcile import FromPython, HaveValues, Latest, LookedUp, Rule, runs
-from reconcile.core.finder import Heights
+from reconcile.core.fixes import Heights
 from reconcile.models import Change, Outcome, WorkItem
 from tests.helpers import assert_clean, assert_finds, assert_repairs, everything, repaired, statements
 from tests.zoo.models import Node, Staff, Task

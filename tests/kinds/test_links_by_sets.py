@@ -13,6 +13,7 @@ from hypothesis.extra.django import TestCase
 
 from reconcile import EXTRA, AtLeast, AtMost, Delete, Exactly, HaveRow, Rule
 from reconcile.core.drift import MISSING
+from reconcile.core.fixes import Correction, Insertion
 from reconcile.core.scopes import EVERYTHING, Keys
 from reconcile.kinds.have_row.link import Linked
 from tests.helpers import repaired
@@ -74,13 +75,13 @@ def found(rule, *, by_lookup):
             keys = list(finder.model.objects.values_list("pk", flat=True))
             one_by_one = [key for each in keys for key in finder.keys(Keys([each]))]
             answers[finder.drift] = (finder.keys(EVERYTHING), sorted(one_by_one), finder.count(EVERYTHING))
-            if finder.insertion is not None:
-                answers["owed"] = sorted(map(str, finder.insertion.owed(Keys(keys))))
-                answers["there"] = sorted(finder.insertion.present(Keys(keys)).values_list("pk", flat=True))
-            if finder.correction is not None:
-                answers["wanted"] = sorted(map(str, finder.correction.wanted(Keys(keys))))
-            if finder.alike is not None:
-                answers["alike"] = sorted(map(str, finder.alike(Keys(keys))))
+            if isinstance(finder.fix, Insertion):
+                answers["owed"] = sorted(map(str, finder.fix.owed(Keys(keys))))
+                answers["there"] = sorted(finder.fix.present(Keys(keys)).values_list("pk", flat=True))
+            if isinstance(finder.fix, Correction):
+                answers["wanted"] = sorted(map(str, finder.fix.wanted(Keys(keys))))
+            if finder.lock.neighbours is not None:
+                answers["alike"] = sorted(map(str, finder.lock.neighbours.alike(Keys(keys))))
         return answers
 
 

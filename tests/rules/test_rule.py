@@ -194,10 +194,12 @@ def test_a_rule_reads_as_a_sentence(rule, sentence):
 
 
 def test_a_remedy_for_the_wrong_effect_is_a_programming_error():
-    from reconcile.core.finder import Finder
+    from reconcile.core.finder import QueryFinder
     from reconcile.core.scopes import Keys
 
-    finder = Finder(drift=EXTRA, model=Order, in_windows=True, find=lambda _: Order.objects.none())
+    finder = QueryFinder(
+        drift=EXTRA, model=Order, using="default", in_windows=True, query=lambda _: Order.objects.none()
+    )
     for remedy in (Insert(), Update()):
         with pytest.raises(TypeError, match="has nothing to"):
             remedy.write(finder, Keys([1]), None)

@@ -36,8 +36,10 @@ from reconcile.core.declaration import (
     resolution_fault,
 )
 from reconcile.core.drift import EXTRA, STALE, Drift, Guarantee
-from reconcile.core.finder import Correction, Finder, Merging, Rows, Source
+from reconcile.core.finder import Finder, GroupFinder, Rows, Source
+from reconcile.core.fixes import Correction, Fix, Merging
 from reconcile.core.options import Option, is_mapping, is_one_of, option_faults, or_none
+from reconcile.core.row_locks import Lock, Survivors
 from reconcile.core.scopes import Keys, Scope
 from reconcile.core.wording import expression_in_words, in_words
 from reconcile.db.columns import concrete_model, is_text, stored_field
@@ -344,11 +346,14 @@ class BeUnique(Effect):
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """One: the records beyond the first of their group, STALE where they are to have other values, else EXTRA."""
         groups = self._groups(source)
-        found = Finder(
-            drift=EXTRA if self.others is None else STALE, model=source.model, in_windows=False, find=groups.duplicates,
-            count_rows=groups.count_duplicates, survivors=groups.members,
-            correction=None if self.others is None else _correction(groups, self.others),
-            merging=None if self.merge is None else _merging_of(groups, self.merge),
+        fix: Fix | None = None
+        if self.others is not None:
+            fix = _correction(groups, self.others)
+        elif self.merge is not None:
+            fix = _merging_of(groups, self.merge)
+        found = GroupFinder(
+            drift=EXTRA if self.others is None else STALE, model=source.model, using=source.using, query=groups.duplicates,
+            count_rows=groups.count_duplicates, lock=Lock(neighbours=Survivors(groups.members)), fix=fix,
         )  # fmt: skip
         return (found,)
 
@@ -415,4 +420,4 @@ def _merging_of(groups: Groups, merge: Mapping[str, str]) -> Merging:
     def wanted(keys: Keys) -> Rows:
         return groups.survivors_to_update(how, keys)
 
-    return Merging(fields=tuple(how), wanted=wanted)
+    return Merging(model=model, fields=tuple(how), wanted=wanted, members=groups.members)

@@ -20,7 +20,9 @@ from django.db.models import (
 from django.db.models.lookups import LessThan
 
 from reconcile.core.drift import EXTRA, MISSING, STALE
-from reconcile.core.finder import Correction, Finder, Insertion, Rows, Source
+from reconcile.core.finder import Finder, QueryFinder, Rows, Source
+from reconcile.core.fixes import Correction, Insertion
+from reconcile.core.row_locks import Earlier, Lock
 from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.db.columns import is_text
 from reconcile.db.comparisons import AmongRows, AsStored, Bytewise, Overflow, Same, any_differs, overflows
@@ -120,9 +122,9 @@ class _Missing:
             model=must.model, selected=tuple(selected), makers=made, owed=owed, present=linked.rows_of_records,
             rows_per_record=must.bounds.least, owed_unchecked=claimed if self.unique and linked.carrier is not None else owed,
         )  # fmt: skip
-        return Finder(
-            drift=MISSING, model=linked.source.model, in_windows=linked.carrier is not None, find=self.find,
-            insertion=insertion, overflow=self._overflow(),
+        return QueryFinder(
+            drift=MISSING, model=linked.source.model, using=linked.source.using, in_windows=linked.carrier is not None,
+            query=self.find, overflow=self._overflow(), fix=insertion,
         )  # fmt: skip
 
     def _overflow(self) -> Overflow | None:
@@ -167,9 +169,9 @@ class _Stale:
     def finder(self) -> Finder:
         linked = self.linked
         correction = Correction(model=linked.must.model, fields=self.columns, wanted=self.wanted, own=False)
-        return Finder(
-            drift=STALE, model=linked.source.model, in_windows=linked.carrier is not None, find=self.find,
-            correction=correction, overflow=_overflow(linked, VALUE),
+        return QueryFinder(
+            drift=STALE, model=linked.source.model, using=linked.source.using, in_windows=linked.carrier is not None,
+            query=self.find, overflow=_overflow(linked, VALUE), fix=correction,
         )  # fmt: skip
 
     def find(self, scope: Scope) -> Rows:
@@ -230,9 +232,10 @@ class _Extra:
 
     def finder(self) -> Finder:
         linked = self.linked
-        return Finder(
-            drift=EXTRA, model=linked.must.model, in_windows=linked.carrier is not None, find=self.find,
-            count_rows=self.count, alike=None if self.unique or not self.most else self.alike,
+        earlier = None if self.unique or not self.most else Earlier(self.alike)
+        return QueryFinder(
+            drift=EXTRA, model=linked.must.model, using=linked.source.using, in_windows=linked.carrier is not None,
+            query=self.find, count_rows=self.count, lock=Lock(neighbours=earlier),
         )  # fmt: skip
 
     def find(self, scope: Scope) -> Rows:

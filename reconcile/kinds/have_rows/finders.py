@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from django.db.models import BooleanField, ExpressionWrapper, F, Field, Model, V
 
 from reconcile.core.declaration import as_expression, known_field
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift
-from reconcile.core.finder import Derivation, Finder, Rewrite, Rewriting, Rows, Source, read_pages
+from reconcile.core.finder import Finder, PythonFinder, Rows, Source, read_pages
+from reconcile.core.fixes import Derivation, Fix, Rewrite, Rewriting
 from reconcile.core.scopes import EVERYTHING, Keys, Scope, Window
 from reconcile.db.columns import is_text
 from reconcile.errors import EvaluationError, UnevaluableRecordError, nearest
@@ -138,22 +139,20 @@ def row_set_finders(must: HaveRows, link: HaveRow, source: Source) -> tuple[Find
         model=must.model, owed=sides.missing_rows, present=sides.linked.rows, identity=sides.identity
     )
     rewriting = Rewriting(model=must.model, fields=fields, wanted=sides.rewrites, own=False)
-    missing = _finder(MISSING, source.model, sides, sides.read_records, derivation=derivation)
-    stale = _finder(STALE, source.model, sides, sides.read_records, rewriting=rewriting)
-    extra = _finder(EXTRA, must.model, sides, sides.read_rows)
+    missing = _finder(MISSING, source.model, sides, sides.read_records, derivation)
+    stale = _finder(STALE, source.model, sides, sides.read_records, rewriting)
+    extra = _finder(EXTRA, must.model, sides, sides.read_rows, None)
     return (missing, *((stale,) if must.values else ()), extra)
 
 
 def _finder(
-    drift: Drift, model: type[Model], sides: _Sides, reads: Callable[[Scope], Rows], **needs: Any
+    drift: Drift, model: type[Model], sides: _Sides, reads: Callable[[Scope], Rows], fix: Fix | None
 ) -> Finder:
-    sifted = partial(sides.keys, drift)
+    def sift(scope: Scope) -> Iterator[tuple[Any, None]]:
+        return ((key, None) for key in sides.keys(drift, scope))
 
-    def find(scope: Scope) -> Rows:
-        return model._base_manager.using(sides.linked.source.using).filter(Keys([*sifted(scope)]).on("pk"))
-
-    return Finder(
-        drift=drift, model=model, in_windows=True, find=find, keys_from_python=sifted, reads=reads, **needs
+    return PythonFinder(
+        drift=drift, model=model, using=sides.linked.source.using, sift=sift, rows_read=reads, fix=fix
     )
 
 

@@ -22,7 +22,7 @@ from reconcile.core.declaration import (
     resolution_fault,
 )
 from reconcile.core.drift import EXTRA, Guarantee
-from reconcile.core.finder import Finder, Rows, Source
+from reconcile.core.finder import Finder, OwnRangeFinder, Rows, Source
 from reconcile.core.options import Option, is_mapping, is_one_of, option_faults
 from reconcile.core.scopes import Scope
 from reconcile.core.wording import condition_in_words, in_words
@@ -247,7 +247,7 @@ class HaveSource(Effect):
         def find(scope: Scope) -> Rows:
             return owner.orphans(source, source.records(scope), scope)
 
-        return (Finder(drift=EXTRA, model=source.model, in_windows=False, find=find, own_key_range=True),)
+        return (OwnRangeFinder(drift=EXTRA, model=source.model, using=source.using, query=find),)
 
     def _owner(self, model: type[Model]) -> Owner:
         named = field_named(model, self.column)

@@ -18,7 +18,7 @@ from django.db.models.lookups import GreaterThan
 
 from reconcile.core.declaration import as_expression, field_named, known_field
 from reconcile.core.drift import EXTRA
-from reconcile.core.finder import Finder, Rows, Source
+from reconcile.core.finder import Finder, OwnRangeFinder, Rows, Source
 from reconcile.core.scopes import Keys, Scope
 from reconcile.db.columns import INTEGERS, is_text, stored_field
 from reconcile.db.comparisons import AsStored, Same
@@ -144,6 +144,12 @@ def generic_key(model: type[Model], name: str) -> Any:
     return None
 
 
+class _GenericFinder(OwnRangeFinder):
+    """Which content types there are is asked of the database."""
+
+    needs_database = True
+
+
 @dataclass(frozen=True)
 class Generic:
     """The rows of one generic foreign key whose target is gone."""
@@ -163,10 +169,13 @@ class Generic:
 
     def finder(self) -> Finder:
         """The orphans, whatever their content type."""
-        return Finder(
-            drift=EXTRA, model=self.source.model, in_windows=False, find=self.find, count_rows=self.count, own_key_range=True,
-            needs_database=True,
-        )  # fmt: skip
+        return _GenericFinder(
+            drift=EXTRA,
+            model=self.source.model,
+            using=self.source.using,
+            query=self.find,
+            count_rows=self.count,
+        )
 
     def find(self, scope: Scope) -> Rows:
         """The orphans in scope; for a range, as a union that takes no further filter.

@@ -15,7 +15,8 @@ from django.db.models import F, Field, FilteredRelation, Model, Q, QuerySet, Sub
 
 from reconcile.core.declaration import as_expression, column_faults, expression_faults, field_named
 from reconcile.core.drift import STALE, Guarantee, Tally
-from reconcile.core.finder import Correction, Finder, Rows, Source, tally_in_one_statement
+from reconcile.core.finder import Finder, QueryFinder, Rows, Source, tally_in_one_statement
+from reconcile.core.fixes import Correction
 from reconcile.core.options import is_list
 from reconcile.core.scopes import EVERYTHING, Scope
 from reconcile.core.wording import in_words
@@ -223,12 +224,12 @@ class HaveValues(Effect):
             return self._with_expected_values(source, scope, alias=True).filter(differs)
 
         whole = not is_carried(source, values)
-        finder = Finder(
-            drift=STALE, model=source.model, in_windows=not whole, find=find, window=window_size(source, values),
-            correction=Correction(model=source.model, fields=fields, wanted=wanted, own=True),
-            tally_all=self._tally(source, differs) if whole else None,
-            levels=levels(source, self._reads(source.model), find), overflow=overflow,
-            starts=self._starts(source, given, find),
+        in_order = levels(source, self._reads(source.model), find)
+        finder = QueryFinder(
+            drift=STALE, model=source.model, using=source.using, in_windows=not whole, query=find,
+            window=window_size(source, values), tally_all=self._tally(source, differs) if whole else None,
+            starts=self._starts(source, given, find), overflow=overflow,
+            fix=Correction(model=source.model, fields=fields, wanted=wanted, own=True, levels=in_order),
         )  # fmt: skip
         return (finder,)
 
@@ -282,10 +283,11 @@ class HaveValues(Effect):
             return beside._with_expected_values(source, scope) if fields else source.records(scope)
 
         differing = any_differs(fields, _wanted_column, tolerances(values)) if fields else Q()
-        finder = python_finder(
-            source, by_python, beside=fields, select_expected=select_expected, differing=differing
-        )
-        return replace(finder, levels=levels(source, self._reads(source.model), finder.find))
+        reads = self._reads(source.model)
+        return python_finder(
+            source, by_python, beside=fields, select_expected=select_expected, differing=differing,
+            order=lambda find: levels(source, reads, find),
+        )  # fmt: skip
 
     def _values(self, model: type[Model]) -> dict[Field[Any, Any], Any]:
         return link_terms(model, self.columns)

@@ -7,18 +7,18 @@ beside them. No model instance is built.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db import Error
 from django.db.models import BooleanField, ExpressionWrapper, F, Field, JSONField, Model, Q, Value
 from django.db.models.lookups import IsNull
 
 from reconcile.core.declaration import field_named
 from reconcile.core.drift import STALE
-from reconcile.core.finder import Finder, Rewrite, Rewriting, Rows, Source, read_pages
+from reconcile.core.finder import Finder, PythonFinder, Rows, Source, read_pages
+from reconcile.core.fixes import Levels, Rewrite, Rewriting
 from reconcile.core.scopes import Keys, Scope
 from reconcile.db.columns import JSON_NULL, fits
 from reconcile.db.expressions import path_of, prepare
@@ -46,25 +46,26 @@ def python_finder(
     beside: tuple[Field[Any, Any], ...],
     select_expected: Callable[[Scope], Rows],
     differing: Q,
+    order: Callable[[Callable[[Scope], Rows]], Levels | None],
 ) -> Finder:
     """STALE. Python computes the values of `columns`, the database those of `beside`.
 
-    select_expected: the records, with the expected values of `beside`. differing: true if one of these differs.
+    select_expected: the records, with the expected values of `beside`. differing: true if one of these differs. order: the levels
+    of the records, from what finds the drifted ones.
     """
     checks = _RowChecks(source, beside, select_expected, differing)
     for column in written_fields(source.model, iter(columns)):
         named = {name: value for name, value in columns.items() if _begins_with(source.model, name, column)}
         checks.add(column, named)
 
-    def find(scope: Scope) -> Rows:
-        return source.model._base_manager.using(source.using).filter(Keys([*checks.keys(scope)]).on("pk"))
-
     fields = (*beside, *checks.checkers)
-    rewriting = Rewriting(model=source.model, fields=fields, wanted=checks.rewrites, own=True)
-    return Finder(
-        drift=STALE, model=source.model, in_windows=True, find=find, keys_from_python=checks.keys, reads=checks.read,
-        rewriting=rewriting, refused_so_far=lambda: (checks.refused, checks.first_refusal),
-    )  # fmt: skip
+    finder = PythonFinder(
+        drift=STALE, model=source.model, using=source.using, sift=checks.stale_keys, rows_read=checks.read
+    )
+    fix = Rewriting(
+        model=source.model, fields=fields, wanted=checks.rewrites, own=True, levels=order(finder.find)
+    )
+    return replace(finder, fix=fix)
 
 
 def _begins_with(model: type[Model], name: str, column: Field[Any, Any]) -> bool:
@@ -81,8 +82,6 @@ class _RowChecks:
     differing: Q
     selected: dict[str, Any] = field(default_factory=dict)
     checkers: dict[Field[Any, Any], Callable[[Row], Any]] = field(default_factory=dict)
-    refused: int = 0
-    first_refusal: str = ""
 
     def __post_init__(self) -> None:
         if self.beside:
@@ -107,34 +106,18 @@ class _RowChecks:
         listed: Rows = self.select_expected(scope).annotate(**computed).values_list("pk", *self.selected)
         return listed
 
-    def keys(self, scope: Scope) -> Iterator[Any]:
-        """Keys of the stale records, in key order."""
-        refused = self.refused
-        try:
-            yield from self._stale_keys(scope)
-        except Error:
-            # It is read again, around what fails.
-            self.refused = refused
-            raise
-
-    def _stale_keys(self, scope: Scope) -> Iterator[Any]:
+    def stale_keys(self, scope: Scope) -> Iterator[tuple[Any, Refusal | None]]:
+        """Keys of the stale records, in key order, each with why its values can't be written, if so."""
         checkers = tuple(self.checkers.values())
         for _, page in read_pages(self.read, scope):
             for row in page:
                 if self.beside and row[1]:
-                    self._count_refused(self._refuse_beside(row))
-                    yield row[0]
+                    yield row[0], self._refuse_beside(row)
                     continue
                 for checker in checkers:
                     if (result := checker(row)) is not _UNCHANGED:
-                        self._count_refused(result)
-                        yield row[0]
+                        yield row[0], result if isinstance(result, Refusal) else None
                         break
-
-    def _count_refused(self, result: Any) -> None:
-        if isinstance(result, Refusal):
-            self.refused += 1
-            self.first_refusal = self.first_refusal or result.reason
 
     def _refuse_beside(self, row: Row) -> Refusal | None:
         """Why what the database computes can't be written beside: it is too large, and SQLite would keep it."""

@@ -13,7 +13,8 @@ from typing import Any
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Exists, Field, ForeignKey, Model, OuterRef, Subquery
 
-from reconcile.core.finder import Heights, Levels, Rows, Source
+from reconcile.core.finder import Rows, Source
+from reconcile.core.fixes import Heights, Levels
 from reconcile.core.scopes import EVERYTHING, Scope, blocks
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import LOOKUP_SEP, ManyToOneRel, referred_field
