@@ -26,6 +26,7 @@ __all__ = [
     "Run",
     "Suspension",
     "WorkItem",
+    "WrittenRows",
 ]
 
 
@@ -122,13 +123,6 @@ class Outcome(models.Model):
     reported = models.JSONField(
         default=dict, help_text="Drifted rows that the rule leaves to people, by kind."
     )
-    inserted = models.PositiveBigIntegerField(default=0)
-    updated = models.PositiveBigIntegerField(default=0)
-    deleted = models.PositiveBigIntegerField(default=0)
-    called = models.PositiveBigIntegerField(
-        default=0, help_text="Records handed to the project's own functions."
-    )
-    enqueued = models.PositiveBigIntegerField(default=0, help_text="Records sent to tasks.")
     left = models.PositiveBigIntegerField(
         default=0, help_text="Drifted rows found when the repair was verified."
     )
@@ -147,11 +141,6 @@ class Outcome(models.Model):
     why_stopped = models.TextField(default="", blank=True)
     error = models.TextField(default="", blank=True)
     seconds = models.FloatField(default=0)
-
-    COUNTED = {
-        "insert": "inserted", "update": "updated", "delete": "deleted", "called": "called", "enqueued": "enqueued",
-    }  # fmt: skip
-    """Which column counts the rows of which verb."""
 
     class Meta:
         ordering = ("run", "position")
@@ -180,7 +169,6 @@ class WorkItem(models.Model):
     heartbeat = models.DateTimeField(default=timezone.now)
     cursor = models.TextField(null=True, help_text="Largest key that was repaired or set aside.")
     chunks = models.PositiveBigIntegerField(default=0)
-    written = models.PositiveBigIntegerField(default=0)
     quarantined = models.PositiveBigIntegerField(default=0, help_text="Keys to be tried again at the end.")
 
     class Meta:
@@ -188,6 +176,20 @@ class WorkItem(models.Model):
 
     def __str__(self) -> str:
         return f"{self.drift} of {self.outcome_id}"
+
+
+class WrittenRows(models.Model):
+    """How many rows a work item has written under one verb, or how many records it has handed over."""
+
+    work_item = models.ForeignKey(WorkItem, on_delete=models.CASCADE, related_name="counts")
+    verb = models.CharField(max_length=10)
+    rows = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("work_item", "verb"), name="reconcile_written_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.rows} of {self.work_item_id}"
 
 
 class KeysField(models.TextField):  # type: ignore[type-arg]
@@ -251,19 +253,12 @@ class Change(models.Model):
     as much as writing the row.
     """
 
-    class Verb(models.TextChoices):
-        INSERT = "insert"
-        UPDATE = "update"
-        DELETE = "delete"
-        CALLED = "called"
-        ENQUEUED = "enqueued"
-
     id = models.BigAutoField(primary_key=True)
     work_item = models.ForeignKey(
         WorkItem, on_delete=models.CASCADE, related_name="changes", db_constraint=False, db_index=False
     )
     chunk = models.PositiveBigIntegerField()
-    verb = models.CharField(max_length=10, choices=Verb.choices)
+    verb = models.CharField(max_length=10)
     model = models.CharField(max_length=200, help_text="Label of the written model.")
     key = models.TextField(help_text="Primary key of the written row, as text.")
     before = models.JSONField(null=True)

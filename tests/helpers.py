@@ -18,11 +18,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from reconcile import EXTRA, MISSING, STALE, runs
-from reconcile.core.drift import Drift, Status, Written
+from reconcile.core.drift import Drift, Status
+from reconcile.core.verbs import Written
 from reconcile.db import clock
 from reconcile.detect.checking import check
 from reconcile.models import Change, Run
-from reconcile.remedies import deletes_rows
 from reconcile.repair.caps import Caps
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +69,7 @@ def found_by_the_night(*rules, using="default"):
 
 def repaired(rule, **caps):
     """Repair the rule, of which a run before has seen what is to be deleted; what became of it."""
-    if any(deletes_rows(rule.remedy(drift)) for drift in Drift):
+    if any(rule.remedy(drift).deletes for drift in Drift):
         found_by_the_night(rule)
     _, results = runs.repair({rule.name: rule}, using="default", caps=Caps(**caps))
     return results[0]

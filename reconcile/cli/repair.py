@@ -116,7 +116,7 @@ def _rules_of_plan(
     chosen = {
         name: rule
         for name, rule in rules.items()
-        if kept.writes(name) or (name in kept.rules and any(rule.remedy(drift).verb for drift in Drift))
+        if kept.writes(name) or (name in kept.rules and any(rule.remedy(drift).repairs for drift in Drift))
     }
     if not any(map(kept.writes, chosen)):
         raise UsageError(f"The plan {kept.file!r} has nothing to write for these rules.")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
-from django.db.models import Count, F, OuterRef, QuerySet, Subquery, Sum
+from django.db.models import Count, OuterRef, QuerySet, Subquery, Sum
 from django.utils import timezone
 from rich.console import Group, RenderableType
 
@@ -104,10 +102,8 @@ def _results(outcomes: Sequence[Outcome]) -> list[RuleRepair]:
 
 def _add_sums(runs: Any) -> QuerySet[Run]:
     """Annotate each run with the sums over its outcomes, so that one statement reads the runs and their sums."""
-    from reconcile.models import Outcome
-
     outcomes = _outcomes_of_run()
-    written = outcomes.annotate(sum=Sum(reduce(add, map(F, Outcome.COUNTED.values())))).values("sum")
+    written = outcomes.annotate(sum=Sum("work_items__counts__rows")).values("sum")
     annotated: QuerySet[Run] = runs.annotate(
         rules=Count("outcomes"),
         written=Subquery(written),
@@ -164,6 +160,8 @@ def _advice(run: Run, using: str) -> str:
 
 
 def _run_text(run: Run, outcomes: Sequence[Outcome], using: str) -> RenderableType:
+    from reconcile.runs import written_rows
+
     numbers = ("Checked", "Missing", "Stale", "Extra", "Written", "Left")
     rows = text.table("", "Rule", *numbers, numbers=numbers)
     for outcome in outcomes:
@@ -172,7 +170,7 @@ def _run_text(run: Run, outcomes: Sequence[Outcome], using: str) -> RenderableTy
             outcome.missing,
             outcome.stale,
             outcome.extra,
-            sum(getattr(outcome, column) for column in outcome.COUNTED.values()),
+            written_rows(outcome).total,
         )
         left = f"{outcome.left:,}" if outcome.state == outcome.State.DONE else "?"
         rows.add_row(

@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 __all__ = [
     "EXTRA",
     "GUARANTEE_MEANINGS",
     "MISSING",
     "STALE",
-    "VERBS",
     "Drift",
     "Guarantee",
     "Sample",
     "Status",
     "Tally",
-    "Written",
 ]
 
 
@@ -87,34 +84,3 @@ class Tally:
     def total(self) -> int:
         """Drifted rows of all kinds."""
         return sum(self.drifted.values())
-
-
-VERBS = ("insert", "update", "delete", "called", "enqueued")
-"""What a repair does with rows; `called` and `enqueued` count the records that were handed over."""
-
-
-@dataclass(slots=True)
-class Written:
-    """Rows that a repair plans or has written, by verb."""
-
-    insert: int = 0
-    update: int = 0
-    delete: int = 0
-    called: int = 0
-    enqueued: int = 0
-
-    @property
-    def total(self) -> int:
-        """Rows written by all verbs."""
-        return self.insert + self.update + self.delete + self.called + self.enqueued
-
-    def add(self, verb: str, rows: int) -> None:
-        """Count `rows` more under `verb`."""
-        setattr(self, verb, getattr(self, verb) + rows)
-
-    def __add__(self, other: Written) -> Written:
-        return Written(**{verb: getattr(self, verb) + getattr(other, verb) for verb in VERBS})
-
-    def as_dict(self) -> dict[str, Any]:
-        """The counts by verb."""
-        return {verb: getattr(self, verb) for verb in VERBS}

@@ -17,9 +17,10 @@ from django.db import DatabaseError, Error, connections
 from django.db.models import Count, Q
 
 from reconcile.conf import lock_wait
-from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Sample, Status, Tally, Written
+from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Sample, Status, Tally
 from reconcile.core.finder import Finder, Look, Source, Unwritable
 from reconcile.core.scopes import EVERYTHING, Window, walk
+from reconcile.core.verbs import Written
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import driver_connection, has_pending_migrations, settings_of
 from reconcile.detect.examining import Examination, examine
@@ -104,7 +105,7 @@ def check(
                         finder=finder, model=rule.model, reasons={} if finder.own_key_range else reasons
                     ),
                     samples,
-                    keep if rule.remedy(finder.drift).verb else 0,
+                    keep if rule.remedy(finder.drift).repairs else 0,
                 )
                 for finder in examined.compiled.finders
             ]

@@ -18,10 +18,10 @@ from django.db.models import Model
 
 from reconcile.conf import shows_filtered_rows
 from reconcile.core.drift import MISSING, Drift, Guarantee
+from reconcile.core.verbs import DELETE, INSERT
 from reconcile.db.dialects import dialect_of
 from reconcile.db.expressions import columns_read
 from reconcile.db.schema import Schema
-from reconcile.remedies import deletes_rows
 from reconcile.rules.rule import CompiledRule, Rule
 
 __all__ = ["Examination", "examine"]
@@ -41,9 +41,9 @@ class Examination:
         Costs a statement for each table that Django doesn't make, and for each table that is read where row level security
         may filter; one more for a rule that deletes on a server that hides foreign keys.
         """
-        deletes = any(deletes_rows(self.compiled.rule.remedy(drift)) for drift in Drift)
+        deletes = any(self.compiled.rule.remedy(drift).deletes for drift in Drift)
         reason = dialect_of(self.compiled.source.using).hidden_foreign_keys() if deletes else ""
-        return {**({"delete": reason} if reason else {}), **self._refused_by_tables}
+        return {**({DELETE: reason} if reason else {}), **self._refused_by_tables}
 
     @cached_property
     def _refused_by_tables(self) -> Mapping[str, str]:
@@ -57,10 +57,10 @@ class Examination:
                     f"{model._meta.label} is a {table.kind}, which may not show all rows, so nothing is inserted or deleted. "
                     "If it shows all, say so: views_show_all=True."
                 )
-                refused |= {"insert": reason, "delete": reason}
+                refused |= {INSERT: reason, DELETE: reason}
             elif table.filtered:
                 reason = f"Row level security hides rows of {model._meta.label} from this role, so nothing is deleted."
-                refused.setdefault("delete", reason)
+                refused.setdefault(DELETE, reason)
         return {**self._impossible(), **refused}
 
     def _impossible(self) -> dict[str, str]:
@@ -79,7 +79,7 @@ class Examination:
     def _partitions(self) -> list[str]:
         """Tables that the rule inserts into, and that may have no partition for a row."""
         rule = self.compiled.rule
-        if rule.remedy(MISSING).verb != "insert":
+        if not rule.remedy(MISSING).inserts:
             return []
         found = (
             (model, self.schema.tables.get(model._meta.db_table)) for model in rule.must.inserted_models()

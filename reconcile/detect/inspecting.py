@@ -16,10 +16,11 @@ from django.db import Error, connections
 from django.db.models import F, Field, Model, Q, QuerySet, UUIDField, Value
 from django.db.models.lookups import GreaterThan, LessThan
 
-from reconcile.core.drift import EXTRA, Drift, Guarantee, Written
+from reconcile.core.drift import EXTRA, Drift, Guarantee
 from reconcile.core.finder import Finder, Source
 from reconcile.core.fixes import Correction, Insertion, Rewriting
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import Written
 from reconcile.core.wording import queryset_in_words
 from reconcile.db.columns import INTEGERS, concrete_model, is_in_range, stored_field
 from reconcile.db.dialects import dialect_of
@@ -435,11 +436,11 @@ def _verdict(rule: Rule, finder: Finder, key: Any, wanted: Wanted, *, young: boo
         state = "young" if young and finder.drift is not EXTRA else "drifted"
         would = remedy.plan(finder, 1)
         owed = new_rows(finder.fix, Keys([key])) if isinstance(finder.fix, Insertion) else ()
-        if remedy.verb == "insert" and isinstance(finder.fix, Insertion):
+        if remedy.inserts and isinstance(finder.fix, Insertion):
             would = remedy.plan(finder, len(owed))
-        if remedy.verb == "update" and isinstance(finder.fix, Correction):
+        if remedy.updates and isinstance(finder.fix, Correction):
             would = remedy.plan(finder, len(wanted[finder.fix.model]))
-    refusal = _refusal(finder, key) if drifts and remedy.verb else ""
+    refusal = _refusal(finder, key) if drifts and remedy.repairs else ""
     return Verdict(
         drift=finder.drift, state=state, remedy=type(remedy).__name__, would=Written() if refusal else would,
         owed=owed, refusal=refusal,

@@ -93,11 +93,6 @@ class Migration(migrations.Migration):
                 ('samples', models.JSONField(default=list)),
                 ('planned', models.JSONField(default=dict, help_text='Rows that the repair was to write, by verb.')),
                 ('reported', models.JSONField(default=dict, help_text='Drifted rows that the rule leaves to people, by kind.')),
-                ('inserted', models.PositiveBigIntegerField(default=0)),
-                ('updated', models.PositiveBigIntegerField(default=0)),
-                ('deleted', models.PositiveBigIntegerField(default=0)),
-                ('called', models.PositiveBigIntegerField(default=0, help_text="Records handed to the project's own functions.")),
-                ('enqueued', models.PositiveBigIntegerField(default=0, help_text='Records sent to tasks.')),
                 ('left', models.PositiveBigIntegerField(default=0, help_text='Drifted rows found when the repair was verified.')),
                 ('skipped', models.PositiveBigIntegerField(default=0, help_text='Keys locked by others to the end, or failing.')),
                 ('again', models.PositiveBigIntegerField(default=0, help_text='Drifted records that an earlier run had repaired already.')),
@@ -122,10 +117,21 @@ class Migration(migrations.Migration):
                 ('heartbeat', models.DateTimeField(default=django.utils.timezone.now)),
                 ('cursor', models.TextField(help_text='Largest key that was repaired or set aside.', null=True)),
                 ('chunks', models.PositiveBigIntegerField(default=0)),
-                ('written', models.PositiveBigIntegerField(default=0)),
                 ('quarantined', models.PositiveBigIntegerField(default=0, help_text='Keys to be tried again at the end.')),
                 ('outcome', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='work_items', to='reconcile.outcome')),
             ],
+        ),
+        migrations.CreateModel(
+            name='WrittenRows',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('verb', models.CharField(max_length=10)),
+                ('rows', models.PositiveBigIntegerField(default=0)),
+                ('work_item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='counts', to='reconcile.workitem')),
+            ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('work_item', 'verb'), name='reconcile_written_once')],
+            },
         ),
         migrations.CreateModel(
             name='Chunk',
@@ -142,7 +148,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
                 ('chunk', models.PositiveBigIntegerField()),
-                ('verb', models.CharField(choices=[('insert', 'Insert'), ('update', 'Update'), ('delete', 'Delete'), ('called', 'Called'), ('enqueued', 'Enqueued')], max_length=10)),
+                ('verb', models.CharField(max_length=10)),
                 ('model', models.CharField(help_text='Label of the written model.', max_length=200)),
                 ('key', models.TextField(help_text='Primary key of the written row, as text.')),
                 ('before', models.JSONField(null=True)),

@@ -3,7 +3,7 @@
 A remedy writes for the keys of one chunk, inside that chunk's transaction, and journals what it wrote.
 """
 
-from reconcile.remedies.base import Journal, Message, Remedy, WriteResult, deletes_rows
+from reconcile.remedies.base import Journal, Message, Remedy, WriteResult
 from reconcile.remedies.call import Call
 from reconcile.remedies.delete import Delete
 from reconcile.remedies.enqueue import Enqueue
@@ -29,6 +29,5 @@ __all__ = [
     "Split",
     "Update",
     "WriteResult",
-    "deletes_rows",
     "references_to",
 ]

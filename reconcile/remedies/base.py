@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Protocol
 
 from django.db.models import Field, Model, QuerySet
 
-from reconcile.core.drift import Drift, Written
+from reconcile.core.drift import Drift
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import CALLED, DELETE, ENQUEUED, INSERT, UPDATE, Written
 from reconcile.db.expressions import Column
 from reconcile.errors import Fault
 
-__all__ = ["Journal", "Message", "Remedy", "WriteResult", "deletes_rows"]
+__all__ = ["Journal", "Message", "Remedy", "WriteResult"]
 
 
 class Journal(Protocol):
@@ -100,20 +101,43 @@ class WriteResult:
     @classmethod
     def of(cls, verb: str, rows: int, **more: Any) -> WriteResult:
         """The result of writing `rows` rows under one verb."""
-        written = Written()
-        written.add(verb, rows)
-        return cls(written, **more)
+        return cls(Written(**{verb: rows}), **more)
 
 
 class Remedy:
     """Base of every remedy. Most have one verb, take any number of keys, and are done when the chunk is."""
 
-    verb: ClassVar[str] = ""
-    """The verb under which the outcome counts its rows; empty for a remedy that writes nothing."""
+    verbs: ClassVar[Sequence[str]] = ()
+    """The verbs under which the outcome counts what it does, the usual one first; none for a remedy that does nothing."""
     deferred: ClassVar[bool] = False
     """Whether something else, such as a task, repairs the record later."""
-    inserts: ClassVar[bool] = False
-    """Whether it inserts rows by a statement of its own, so that a chunk may lock their table first."""
+    parts: ClassVar[Sequence[Remedy]] = ()
+    """The remedies that it is made of, if it is made of others."""
+
+    @property
+    def repairs(self) -> bool:
+        """Whether it does anything about the drift. If not, that is for people."""
+        return bool(self.verbs)
+
+    @property
+    def inserts(self) -> bool:
+        """Whether it inserts rows."""
+        return INSERT in self.verbs
+
+    @property
+    def updates(self) -> bool:
+        """Whether it updates rows."""
+        return UPDATE in self.verbs
+
+    @property
+    def deletes(self) -> bool:
+        """Whether it deletes rows, so that a second run has to confirm them."""
+        return DELETE in self.verbs
+
+    @property
+    def calls(self) -> bool:
+        """Whether it hands records to the project's code, which may do anything and take any time."""
+        return CALLED in self.verbs or ENQUEUED in self.verbs
 
     @property
     def chunk(self) -> int | None:
@@ -129,11 +153,8 @@ class Remedy:
         raise NotImplementedError
 
     def plan(self, finder: Finder, drifted: int) -> Written:  # noqa: ARG002
-        """The rows that it would write for `drifted` rows of the finder; unless overridden, as many under its verb."""
-        planned = Written()
-        if self.verb:
-            planned.add(self.verb, drifted)
-        return planned
+        """The rows that it would write for `drifted` rows of the finder; unless overridden, as many under its usual verb."""
+        return Written(**dict.fromkeys(self.verbs[:1], drifted))
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Repair the locked records of `keys`.
@@ -142,8 +163,3 @@ class Remedy:
         it is. Raises ChunkConflictError if the journal has another number of rows than were written.
         """
         raise NotImplementedError
-
-
-def deletes_rows(remedy: Remedy) -> bool:
-    """Whether the remedy, or a part of it, deletes rows."""
-    return remedy.verb == "delete" or any(map(deletes_rows, getattr(remedy, "parts", ())))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from reconcile.core.finder import Finder
 from reconcile.core.function_source import version_faults
 from reconcile.core.options import Option, option_faults
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import CALLED
 from reconcile.errors import Fault
 from reconcile.remedies.base import Journal, Remedy, WriteResult
 from reconcile.remedies.project_code import (
@@ -44,7 +45,7 @@ class Call(Remedy):
     batch: int = 500
     version: str | int | None = None
 
-    verb: ClassVar[str] = "called"
+    verbs: ClassVar[Sequence[str]] = (CALLED,)
 
     @property
     def chunk(self) -> int:
@@ -67,7 +68,7 @@ class Call(Remedy):
             return WriteResult()
         # Noted beforehand: the function may delete the rows.
         drifted = [record.pk for record in records]
-        recorded = journal.record_handover(self.verb, finder.model, Keys(drifted))
+        recorded = journal.record_handover(CALLED, finder.model, Keys(drifted))
         with blame(self.function, finder.using):
             call_function(self.function, records)
-        return WriteResult.of(self.verb, recorded, keys=drifted)
+        return WriteResult.of(CALLED, recorded, keys=drifted)

@@ -12,6 +12,7 @@ from django.db.models import F, Model
 from reconcile.core.drift import EXTRA, Drift
 from reconcile.core.finder import Finder, Rows
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import DELETE
 from reconcile.db.columns import concrete_model
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import raw_delete
@@ -40,7 +41,7 @@ class Delete(Remedy):
     rows, of which the first are.
     """
 
-    verb: ClassVar[str] = "delete"
+    verbs: ClassVar[Sequence[str]] = (DELETE,)
 
     def writes(self, finder: Finder) -> Iterable[Column]:
         """All columns of the deleted rows."""
@@ -61,7 +62,7 @@ class Delete(Remedy):
         deleted = delete_rows(
             finder.model, [key for key in extra if key not in refused], journal, using=finder.using
         )
-        return WriteResult.of(self.verb, deleted, waiting=busy, refused=refused, keys=extra)
+        return WriteResult.of(DELETE, deleted, waiting=busy, refused=refused, keys=extra)
 
 
 def delete_rows(model: type[Model], keys: Sequence[Any], journal: Journal, *, using: str) -> int:

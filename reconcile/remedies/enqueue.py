@@ -8,7 +8,7 @@ more after ten minutes: the effect is done at least once, never lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from reconcile.core.finder import Finder
 from reconcile.core.fixes import Promise
 from reconcile.core.options import Option, is_whole, option_faults
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import ENQUEUED
 from reconcile.errors import Fault, nearest
 from reconcile.remedies.base import Journal, Message, Remedy, WriteResult
 
@@ -46,7 +47,7 @@ class Enqueue(Remedy):
     _: KW_ONLY
     batch: int = 500
 
-    verb: ClassVar[str] = "enqueued"
+    verbs: ClassVar[Sequence[str]] = (ENQUEUED,)
     deferred: ClassVar[bool] = True
 
     @property
@@ -75,7 +76,7 @@ class Enqueue(Remedy):
         owing = [key for key, _ in promised] if promises else finder.keys(keys)
         if not owing:
             return WriteResult(promised=promises)
-        journal.record_handover(self.verb, finder.model, Keys(owing))
+        journal.record_handover(ENQUEUED, finder.model, Keys(owing))
         numbers = [number for _, number in promised]
         message = Message(
             what=f"{len(owing)} records to task {_name(self.task)}",
@@ -85,7 +86,7 @@ class Enqueue(Remedy):
             done=partial(receipts.mark_sent, numbers, using=finder.using) if numbers else _do_nothing,
             failed=partial(receipts.forsake, numbers, using=finder.using) if numbers else _do_nothing,
         )
-        return WriteResult.of(self.verb, len(owing), promised=promises, messages=(message,))
+        return WriteResult.of(ENQUEUED, len(owing), promised=promises, messages=(message,))
 
 
 def _promise(finder: Finder, keys: Keys) -> list[tuple[Any, int]]:

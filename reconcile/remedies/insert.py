@@ -14,6 +14,7 @@ from reconcile.core.drift import MISSING, Drift
 from reconcile.core.finder import Finder, Rows
 from reconcile.core.fixes import Derivation, Insertion
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import INSERT
 from reconcile.db.dialects import dialect_of
 from reconcile.db.statements import insert_select
 from reconcile.errors import ChunkConflictError, Fault, NotRepairedError
@@ -44,7 +45,7 @@ def derive(derivation: Derivation, keys: Keys, journal: Journal, *, using: str) 
             f"{label}: {len(made)} rows were inserted and {len(new)} found; another session inserts the same rows."
         )
     rows = derivation.model._base_manager.using(using).filter(Keys(new).on("pk"))
-    return WriteResult.of("insert", journal.record_inserts(derivation.model, rows))
+    return WriteResult.of(INSERT, journal.record_inserts(derivation.model, rows))
 
 
 def _insert_derived(derivation: Derivation, keys: Keys, using: str) -> Sequence[Any]:
@@ -72,8 +73,7 @@ class Insert(Remedy):
     record.
     """
 
-    verb: ClassVar[str] = "insert"
-    inserts: ClassVar[bool] = True
+    verbs: ClassVar[Sequence[str]] = (INSERT,)
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
         """It serves MISSING alone."""
@@ -113,7 +113,7 @@ class Insert(Remedy):
             )
         # Each record had no row, and by its link one was found after it was written.
         seen = insertion.rows_per_record == 1 and recorded == len(every.values) and not before.values
-        return WriteResult.of(self.verb, written, verified=seen, keys=keys.values)
+        return WriteResult.of(INSERT, written, verified=seen, keys=keys.values)
 
 
 def _all_at_once(insertion: Insertion, keys: Keys, journal: Journal, *, using: str) -> tuple[int, int]:

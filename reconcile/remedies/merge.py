@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 
 from django.db.models import BooleanField, Case, CompositePrimaryKey, Field, Model, Q, Value, When
 
-from reconcile.core.drift import Drift, Written
+from reconcile.core.drift import Drift
 from reconcile.core.finder import Finder
 from reconcile.core.fixes import Merging
 from reconcile.core.row_locks import lock_rows
 from reconcile.core.scopes import Keys, blocks
+from reconcile.core.verbs import DELETE, UPDATE, Written
 from reconcile.db.columns import fits
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import ManyToOneRel, many_to_many_owner
@@ -133,7 +134,9 @@ class Repointing:
         surplus = [row.key for row in rows if row.surplus and row.survivors <= survivors]
         written = Written(delete=delete_rows(self.model, surplus, journal, using=self.referring.using))
         dropped = {*surplus}
-        written.update = self._repoint([row for row in rows if row.key not in dropped], survivors, journal)
+        written.add(
+            UPDATE, self._repoint([row for row in rows if row.key not in dropped], survivors, journal)
+        )
         return written
 
     def _repoint(self, rows: Sequence[_Row], survivors: set[Any], journal: Journal) -> int:
@@ -304,7 +307,7 @@ class Merge(Remedy):
     are held in memory.
     """
 
-    verb: ClassVar[str] = "delete"
+    verbs: ClassVar[Sequence[str]] = (DELETE, UPDATE)
 
     def writes(self, finder: Finder) -> Iterable[Column]:
         """All columns of the rows, and the columns by which other rows refer to them."""
@@ -340,9 +343,9 @@ class Merge(Remedy):
         written = Written()
         for each in repointings:
             written += each.write(left, journal)
-        written.delete += delete_rows(finder.model, [*left], journal, using=using)
+        written.add(DELETE, delete_rows(finder.model, [*left], journal, using=using))
         # Last, when the rows are gone whose values the one that stays may take in a unique column.
-        written.update += _take_over(finder, merging, taken, journal)
+        written.add(UPDATE, _take_over(finder, merging, taken, journal))
         return WriteResult(
             written=written,
             waiting=[*waiting, *(key for key in keys.values if groups.get(key) in busy)],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from reconcile.core.drift import Drift
 from reconcile.core.finder import Finder
@@ -18,8 +17,6 @@ __all__ = ["Report"]
 @dataclass(frozen=True)
 class Report(Remedy):
     """Leave the drift to people. The default for EXTRA."""
-
-    verb: ClassVar[str] = ""
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:  # noqa: ARG002
         """None: any drift can be reported."""

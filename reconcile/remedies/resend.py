@@ -14,10 +14,11 @@ from django.db.models import Field, ManyToManyField, Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from django.dispatch import Signal
 
-from reconcile.core.drift import EXTRA, Drift, Written
+from reconcile.core.drift import EXTRA, Drift
 from reconcile.core.finder import Finder
 from reconcile.core.options import Option, is_one_of, option_faults
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import CALLED, UPDATE, Written
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import (
     many_to_many_columns,
@@ -187,7 +188,7 @@ class Resend(Remedy):
     created: bool = True
     batch: int = 100
 
-    verb: ClassVar[str] = "called"
+    verbs: ClassVar[Sequence[str]] = (CALLED, UPDATE)
 
     @property
     def chunk(self) -> int:
@@ -238,9 +239,8 @@ class Resend(Remedy):
 
     def plan(self, finder: Finder, drifted: int) -> Written:
         """One call for each record; for a pre_save receiver, one update."""
-        planned = Written()
-        planned.add("update" if self._signal(finder.model) is pre_save else self.verb, drifted)
-        return planned
+        verb = UPDATE if self._signal(finder.model) is pre_save else CALLED
+        return Written(**{verb: drifted})
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Call the receiver for the records of `keys` that drift still."""
@@ -258,12 +258,12 @@ class Resend(Remedy):
         arguments = signal_arguments(signal, model, using=using, created=self.created)
         if signal is pre_save:
             sent = [arguments(each) for each in records]
-            return WriteResult.of("update", self._save(records, sent, journal, finder), keys=drifted)
-        recorded = journal.record_handover(self.verb, model, Keys(drifted))
+            return WriteResult.of(UPDATE, self._save(records, sent, journal, finder), keys=drifted)
+        recorded = journal.record_handover(CALLED, model, Keys(drifted))
         with blame(self.receiver, using):
             for record in records:
                 call_function(self.receiver, **arguments(record))
-        return WriteResult.of(self.verb, recorded, keys=drifted)
+        return WriteResult.of(CALLED, recorded, keys=drifted)
 
     def _save(
         self, records: Sequence[Any], sent: Sequence[dict[str, Any]], journal: Journal, finder: Finder

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Q
 
 from reconcile.core.declaration import condition_faults
-from reconcile.core.drift import Drift, Written
+from reconcile.core.drift import Drift
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import EVERYTHING, Keys
+from reconcile.core.verbs import Written
 from reconcile.db.expressions import Column
 from reconcile.errors import Fault, NotRepairedError
 from reconcile.remedies.base import Journal, Remedy, WriteResult
@@ -35,9 +36,9 @@ class Split(Remedy):
     rest: Any
 
     @property
-    def verb(self) -> str:  # type: ignore[override]
-        """The verb of the first part; each part counts its rows under its own verb."""
-        return str(getattr(self.each, "verb", ""))
+    def verbs(self) -> Sequence[str]:  # type: ignore[override]
+        """Those of both parts; each part counts its rows under its own."""
+        return tuple(dict.fromkeys(verb for part in self.parts for verb in getattr(part, "verbs", ())))
 
     @property
     def deferred(self) -> bool:  # type: ignore[override]
@@ -50,7 +51,7 @@ class Split(Remedy):
         return min((part.chunk for part in self.parts if part.chunk is not None), default=None)
 
     @property
-    def parts(self) -> tuple[Remedy, Remedy]:
+    def parts(self) -> tuple[Remedy, Remedy]:  # type: ignore[override]
         """The two remedies."""
         return self.each, self.rest
 
@@ -69,7 +70,7 @@ class Split(Remedy):
             elif not isinstance(part, Remedy):
                 hint = "Give a remedy, such as each=Call(…), rest=Update()."
                 yield Fault("reconcile.E012", f"Split: {option}= is {part!r}.", hint)
-            elif not part.verb:
+            elif not part.repairs:
                 hint = "Write two rules, told apart in every=: one of them with this remedy."
                 yield Fault("reconcile.E012", f"Split: {option}= is {part!r}, which writes nothing.", hint)
             else:

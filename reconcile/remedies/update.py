@@ -14,6 +14,7 @@ from reconcile.core.finder import Finder
 from reconcile.core.fixes import Correction, Rewrite, Rewriting
 from reconcile.core.row_locks import lock_rows
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import UPDATE
 from reconcile.db.columns import JSON_NULL
 from reconcile.db.statements import KEY, update_from
 from reconcile.errors import ChunkConflictError, Fault, NotRepairedError
@@ -43,13 +44,13 @@ def rewrite(rewriting: Rewriting, keys: Keys, journal: Journal, *, using: str) -
         )
     refused = {each.key: each.refusal.reason for each in found if each.refusal is not None}
     if rewriting.own:
-        return WriteResult.of("update", written, refused=refused, keys=[each.key for each in stale])
+        return WriteResult.of(UPDATE, written, refused=refused, keys=[each.key for each in stale])
     locked -= len(found)
     if locked and any(each.key in free and each.refusal is None for each in rewriting.wanted(keys)):
         raise NotRepairedError(
             f"{rewriting.model._meta.label}: rows that nobody holds are still stale after the update."
         )
-    return WriteResult.of("update", written, waiting_rows=locked, refused=refused)
+    return WriteResult.of(UPDATE, written, waiting_rows=locked, refused=refused)
 
 
 def _write(rewriting: Rewriting, stale: Sequence[Rewrite], using: str) -> int:
@@ -87,7 +88,7 @@ class Update(Remedy):
     Values that only Python can tell are computed again from the locked records, and written 500 rows a statement.
     """
 
-    verb: ClassVar[str] = "update"
+    verbs: ClassVar[Sequence[str]] = (UPDATE,)
 
     def faults(self, drift: Drift, finder: Finder | None) -> Sequence[Fault]:
         """It serves STALE alone."""
@@ -123,7 +124,7 @@ class Update(Remedy):
             raise NotRepairedError(
                 f"{correction.model._meta.label}: rows that nobody holds are still stale after the update."
             )
-        return WriteResult.of(self.verb, written, waiting=busy, waiting_rows=len(locked), keys=records)
+        return WriteResult.of(UPDATE, written, waiting=busy, waiting_rows=len(locked), keys=records)
 
 
 def _drifted_keys(finder: Finder, keys: Keys, stale: Keys) -> Sequence[Any] | None:

@@ -31,7 +31,7 @@ from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import connect, hooks_on_commit
 from reconcile.db.retry import RECONNECTING, retry
 from reconcile.errors import GivenUpError, LeaseLostError, with_type
-from reconcile.models import Chunk, Outcome, WorkItem
+from reconcile.models import Chunk, Outcome, WorkItem, WrittenRows
 from reconcile.remedies import WriteResult
 from reconcile.repair.journal import ChunkJournal
 
@@ -215,11 +215,9 @@ class LeasedItem:
 
     def advance(self, tried: Attempt, *, deferred: bool) -> None:
         """Step 6: the cursor, the proof and the counts, in the data's own transaction. Three statements."""
-        written = tried.wrote.written
         self.row.update(
             cursor=str(tried.keys[-1]),
             chunks=tried.number,
-            written=F("written") + written.total,
             quarantined=F("quarantined") + len(tried.skipped),
         )
         # A record that a task repairs later is not repaired yet.
@@ -228,9 +226,15 @@ class LeasedItem:
             work_item=self.work_item, number=tried.number, keys=keys, committed_at=database_now(self.using)
         )
         Chunk._base_manager.using(self.using).bulk_create([proof])
-        counts = {Outcome.COUNTED[verb]: rows for verb, rows in written.as_dict().items() if rows}
-        if counts:
-            self._outcome.update(**{column: F(column) + rows for column, rows in counts.items()})
+        for verb, rows in tried.wrote.written.as_dict().items():
+            if rows:
+                self._count(verb, rows)
+
+    def _count(self, verb: str, rows: int) -> None:
+        """Count rows that were written under a verb. One statement; two for the first chunk that writes under it."""
+        counts = WrittenRows._base_manager.using(self.using)
+        if not counts.filter(work_item=self.work_item, verb=verb).update(rows=F("rows") + rows):
+            counts.bulk_create([WrittenRows(work_item=self.work_item, verb=verb, rows=rows)])
 
     def remember_commit(self, done: Attempt) -> None:
         """Take over the number and the cursor that were committed. No statement."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from reconcile.core.drift import Written
+from reconcile.core.verbs import Written
 from reconcile.detect.checking import RuleCheck
 from reconcile.errors import GivenUpError
 from reconcile.rules.rule import Rule
@@ -103,7 +103,7 @@ def plan(check: RuleCheck, caps: Caps | None = None, written: Written | None = N
 
 def _refused_verb(check: RuleCheck) -> str:
     """Why the rule may not do what it would do; empty if it may."""
-    return next((why for verb, why in check.refused.items() if getattr(check.planned, verb)), "")
+    return next((why for verb, why in check.refused.items() if check.planned[verb]), "")
 
 
 def _cap_rows(limit: Limit, check: RuleCheck) -> float | None:

@@ -29,7 +29,7 @@ from reconcile.errors import (
     first_line,
 )
 from reconcile.models import WorkItem
-from reconcile.remedies import Remedy, WriteResult, deletes_rows
+from reconcile.remedies import Remedy, WriteResult
 from reconcile.repair.attempt import (
     Attempt,
     LeasedItem,
@@ -269,7 +269,7 @@ class Chunks:
     @cached_property
     def _cascades(self) -> bool:
         """Whether a DELETE would take rows along that another session commits just then. One statement, if the remedy deletes."""
-        return deletes_rows(self.remedy) and dialect_of(self.using).cascades(self.finder.model)
+        return self.remedy.deletes and dialect_of(self.using).cascades(self.finder.model)
 
     def _locked_by_others(self, keys: set[Any]) -> set[Any]:
         """Of the keys that were not locked, those that still drift. The others are gone or repaired, and need no second try."""

@@ -24,6 +24,7 @@ from django.db.models.functions import Cast
 
 from reconcile.core.finder import Rows
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import DELETE, ENQUEUED, INSERT, UPDATE
 from reconcile.db.columns import concrete_model, label_of
 from reconcile.db.django_compat import ordering_of, own_columns, raw_delete
 from reconcile.db.images import image
@@ -99,7 +100,7 @@ class ChunkJournal:
 
     def record_inserts(self, model: type[Model], rows: Rows) -> int:
         """Record `rows` that this chunk has inserted, with all columns. Returns their number. One statement."""
-        return self._record(model, rows, Change.Verb.INSERT, after=_whole_image(model))
+        return self._record(model, rows, INSERT, after=_whole_image(model))
 
     def insert_and_record(
         self,
@@ -117,9 +118,7 @@ class ChunkJournal:
             later = Keys(PendingKeys("keys"))
             made = _whole_image(model)
             chunk = PlaceholderValue("chunk", PositiveBigIntegerField())
-            columns, recorded = self._journal_rows(
-                model, present(later), Change.Verb.INSERT, chunk=chunk, after=made
-            )
+            columns, recorded = self._journal_rows(model, present(later), INSERT, chunk=chunk, after=made)
             self.prepared[model] = InsertWithJournal.of(
                 model, fields, claimed(later), into=Change, columns=columns, recorded=recorded
             )
@@ -137,7 +136,7 @@ class ChunkJournal:
         made = _whole_image(model)
         now = Subquery(there.annotate(_image=made).values("_image")[:1], output_field=JSONField())
         rows = changes.filter(Exists(there)).order_by("-pk")
-        return self._record(model, rows, Change.Verb.INSERT, key=F("key"), after=now)
+        return self._record(model, rows, INSERT, key=F("key"), after=now)
 
     def record_before(self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys) -> int:
         """Record `fields` of the locked rows before an update. Returns their number. One statement.
@@ -147,7 +146,7 @@ class ChunkJournal:
         rows = model._base_manager.using(self.using).filter(keys.on("pk"))
         if may_change_values(model, self.using):
             self._beside[model] = _Beside.of(rows, fields)
-        return self._record(model, rows, Change.Verb.UPDATE, before=image(fields))
+        return self._record(model, rows, UPDATE, before=image(fields))
 
     def record_after(self, model: type[Model], fields: Sequence[Field[Any, Any]]) -> int:
         """Add `fields` after the update to the journal rows of this chunk. Returns their number. One statement."""
@@ -156,7 +155,7 @@ class ChunkJournal:
         recorded = Change._base_manager.using(self.using).filter(
             work_item=self.work_item,
             chunk=self.chunk,
-            verb=Change.Verb.UPDATE,
+            verb=UPDATE,
             model=label_of(model),
             after__isnull=True,
         )
@@ -168,18 +167,18 @@ class ChunkJournal:
 
     def record_deletes(self, model: type[Model], rows: Rows) -> int:
         """Record `rows` before their delete, with all columns. Returns their number. One statement."""
-        return self._record(model, rows, Change.Verb.DELETE, before=_whole_image(model))
+        return self._record(model, rows, DELETE, before=_whole_image(model))
 
     def record_handover(self, verb: str, model: type[Model], keys: Keys) -> int:
         """Record that the records of `keys` were `called` or `enqueued`, without images. One statement."""
         rows = model._base_manager.using(self.using).filter(keys.on("pk"))
-        return self._record(model, rows, Change.Verb(verb))
+        return self._record(model, rows, verb)
 
     def remove_handover(self, model: type[Model], keys: Keys) -> int:
         """Delete the journal rows of a message that was never sent. Returns their number. Two statements."""
         rows = model._base_manager.using(self.using).filter(keys.on("pk")).annotate(_noted=_KEY_AS_TEXT)
         handed = Change._base_manager.using(self.using).filter(
-            work_item=self.work_item, chunk=self.chunk, verb=Change.Verb.ENQUEUED, model=label_of(model),
+            work_item=self.work_item, chunk=self.chunk, verb=ENQUEUED, model=label_of(model),
             key__in=list(rows.values_list("_noted", flat=True)),
         )  # fmt: skip
         taken: int = raw_delete(handed, self.using)
@@ -191,18 +190,18 @@ class ChunkJournal:
         rows: Rows = model._base_manager.using(self.using)
         return rows.filter(is_key(model, key, using=self.using), pk=key_from_text(model, key))
 
-    def _record(self, model: type[Model], rows: Rows, verb: Change.Verb, **images: Any) -> int:
+    def _record(self, model: type[Model], rows: Rows, verb: str, **images: Any) -> int:
         reach(Step.JOURNAL)
         return execute_select_into(Change, *self._journal_rows(model, rows, verb, **images))
 
     def _journal_rows(
-        self, model: type[Model], rows: Rows, verb: Change.Verb, **images: Any
+        self, model: type[Model], rows: Rows, verb: str, **images: Any
     ) -> tuple[Sequence[Field[Any, Any]], Rows]:
         """Columns of the journal, and a SELECT of them for each of `rows`."""
         columns = {
             "work_item_id": Value(self.work_item.pk),
             "chunk": Value(self.chunk),
-            "verb": Value(str(verb), output_field=CharField()),
+            "verb": Value(verb, output_field=CharField()),
             "model": Value(label_of(model), output_field=CharField()),
             "key": _KEY_AS_TEXT,
             **images,

@@ -12,9 +12,10 @@ import structlog
 from django.db import Error, transaction
 from django.db.models import F
 
+from reconcile.core.verbs import ENQUEUED
 from reconcile.db.retry import retry
 from reconcile.errors import GivenUpError
-from reconcile.models import Outcome, WorkItem
+from reconcile.models import WorkItem, WrittenRows
 from reconcile.remedies import Message
 from reconcile.repair.journal import ChunkJournal
 
@@ -87,11 +88,10 @@ def _take_back(unsent: Sequence[Message], journal: ChunkJournal) -> None:
     using, work_item = journal.using, journal.work_item
     records = sum(len(each.keys.values) for each in unsent)
     with transaction.atomic(using=using):
-        WorkItem._base_manager.using(using).filter(pk=work_item.pk).update(
-            written=F("written") - records, quarantined=F("quarantined") + records
-        )
-        outcome = Outcome._base_manager.using(using).filter(pk=work_item.outcome_id)
-        outcome.update(enqueued=F("enqueued") - records)
+        own = WorkItem._base_manager.using(using).filter(pk=work_item.pk)
+        own.update(quarantined=F("quarantined") + records)
+        handed = WrittenRows._base_manager.using(using).filter(work_item=work_item, verb=ENQUEUED)
+        handed.update(rows=F("rows") - records)
         for each in unsent:
             journal.remove_handover(each.model, each.keys)
             each.failed()

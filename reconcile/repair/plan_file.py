@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reconcile.core.drift import VERBS, Written
+from reconcile.core.verbs import VERBS, Written
 from reconcile.errors import Refusal, UsageError
 
 __all__ = ["PlanFile", "PlannedRule", "read_plan"]
@@ -40,8 +40,7 @@ class PlannedRule:
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> PlannedRule:
         """From what `as_dict` gave. Raises KeyError, TypeError or ValueError for anything else."""
-        counts = kept["planned"]
-        numbers = {verb: counts[verb] for verb in VERBS}
+        numbers = dict(kept["planned"])
         if not all(isinstance(number, int) and number >= 0 for number in numbers.values()):
             raise ValueError("counts of rows are whole numbers")
         return cls(fingerprint=str(kept["fingerprint"]), planned=Written(**numbers))
@@ -102,6 +101,6 @@ def _rules(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _grown(then: Written, now: Written) -> Iterator[str]:
     for verb in VERBS:
-        before, after = getattr(then, verb), getattr(now, verb)
+        before, after = then[verb], now[verb]
         if after > before:
             yield f"{verb} {before:,} planned, {after:,} now"

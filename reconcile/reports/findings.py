@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from reconcile.runs.results import PastRun
 
 __all__ = [
-    "UNDONE",
     "BaselineReport",
     "CheckReport",
     "Keys",
@@ -48,10 +47,6 @@ __all__ = [
 ]
 
 Overall = Literal["clean", "warn", "drift", "error"]
-
-
-UNDONE = ("insert", "update", "delete")
-"""The verbs that an undo takes back. It counts these alone."""
 
 
 def overall(statuses: Sequence[Status]) -> Overall:
@@ -259,7 +254,7 @@ def next_step(report: CheckReport, check: RuleCheck) -> tuple[str, str] | None:
     if check.error or not check.tally.total or not report.hint:
         return None
     database = ["--database", report.database] if report.database != "default" else []
-    mended = sum(check.tally[drift] for drift in Drift if check.rule.remedy(drift).verb)
+    mended = sum(check.tally[drift] for drift in Drift if check.rule.remedy(drift).repairs)
     if mended > check.unrepairable:
         return "See what a repair would do", shlex.join(["reconcile", "repair", check.rule.name, *database])
     key = ["--key", check.samples[0].key] if check.samples else []

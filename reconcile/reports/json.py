@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from reconcile.baseline import Comparison, Rows
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift
+from reconcile.core.verbs import UNDOABLE, VERBS
 from reconcile.detect.checking import RuleCheck
 from reconcile.detect.explaining import Explanation, Part
 from reconcile.detect.inspecting import NOT_STATED, Cell, Inspection, MadeInPython, Row, Subject
 from reconcile.kinds import ConstraintAdvice
-from reconcile.reports.findings import UNDONE, BaselineReport, CheckReport, RepairReport, UndoReport
+from reconcile.reports.findings import BaselineReport, CheckReport, RepairReport, UndoReport
 from reconcile.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -126,11 +127,11 @@ def undo_report(report: UndoReport) -> str:
 def _rule_undo(undo: RuleUndo) -> dict[str, Any]:
     return {
         "rule": undo.rule,
-        "planned": {verb: getattr(undo.planned, verb) for verb in UNDONE},
-        "written": {verb: getattr(undo.written, verb) for verb in UNDONE},
+        "planned": {verb: undo.planned[verb] for verb in UNDOABLE},
+        "written": {verb: undo.written[verb] for verb in UNDOABLE},
         "left": undo.left,
         "conflicts": [{"key": conflict.key, "why": conflict.why} for conflict in undo.conflicts],
-        "not_undoable": {"called": undo.outside.called, "enqueued": undo.outside.enqueued},
+        "not_undoable": {verb: undo.outside[verb] for verb in VERBS if verb not in UNDOABLE},
         "why_stopped": undo.why_stopped or None,
         "warning": undo.warning or None,
     }

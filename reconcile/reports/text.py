@@ -11,7 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reconcile.core.drift import EXTRA, MISSING, STALE, VERBS, Drift, Status
+from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Status
+from reconcile.core.verbs import VERBS
 from reconcile.detect.checking import RuleCheck
 from reconcile.reports.facts import nightly_in_words, plural
 from reconcile.reports.findings import CheckReport, RepairReport, next_step
@@ -36,9 +37,6 @@ _STYLES = {
     Status.FAIL: "red",
     Status.ERROR: "bold red",
 }
-_ALWAYS = {"insert", "update"}
-"""The verbs that always have a column, even if nothing is written."""
-
 _FOLDED = {"Rule", "Started"}
 """Columns whose text goes on in the next line if the terminal is narrow."""
 
@@ -156,20 +154,20 @@ def _check_sum(report: CheckReport) -> Text:
 
 def _is_repairable(check: RuleCheck) -> bool:
     """Whether a repair would write something for one of the drifts that were found."""
-    return any(check.tally[drift] and check.rule.remedy(drift).verb for drift in Drift)
+    return any(check.tally[drift] and check.rule.remedy(drift).repairs for drift in Drift)
 
 
 def repair_report(report: RepairReport) -> RenderableType:
     """One line for each rule, with what is planned or was written; then why something was not written; then the sum."""
     all_counts = [repair.written if report.applied else repair.planned for repair in report.repairs]
-    verbs = [verb for verb in VERBS if verb in _ALWAYS or any(getattr(counts, verb) for counts in all_counts)]
+    verbs = [name for name, verb in VERBS.items() if verb.always or any(each[name] for each in all_counts)]
     numbers = (*(verb.capitalize() for verb in verbs), "Left", "Skipped")
     rows = table("", "Rule", *numbers, numbers=numbers)
     for repair, counts in zip(report.repairs, all_counts, strict=True):
         rows.add_row(
             status_text(repair.status) if report.applied or repair.error else _plan_status(repair),
             repair.rule,
-            *(count_text(getattr(counts, verb), "cyan") for verb in verbs),
+            *(count_text(counts[verb], "cyan") for verb in verbs),
             count_text(repair.left if report.applied else 0),
             count_text(repair.skipped),
         )

@@ -13,7 +13,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from reconcile.core.drift import GUARANTEE_MEANINGS, VERBS, Guarantee, Written
+from reconcile.core.drift import GUARANTEE_MEANINGS, Guarantee
+from reconcile.core.verbs import VERBS, Written
 from reconcile.db.indexes import MissingIndex
 from reconcile.detect.explaining import Explanation, Part
 from reconcile.detect.inspecting import NOT_STATED, Inspection, MadeInPython, Row, State, Subject, Verdict
@@ -112,14 +113,6 @@ _STATES: dict[State, tuple[str, str]] = {
     "fine": ("no", "green"),
 }
 
-_ACTS = {
-    "insert": "insert",
-    "update": "update",
-    "delete": "delete",
-    "called": "call for",
-    "enqueued": "enqueue",
-}
-
 
 def inspection(inspected: Inspection) -> RenderableType:
     """The sentence of the rule, then what the key names: a record, an extra row, or both."""
@@ -203,8 +196,8 @@ def _remedy(verdict: Verdict) -> str:
 
 
 def _acts(written: Written) -> str:
-    counts = written.as_dict()
-    return " and ".join(f"{_ACTS[verb]} {plural(counts[verb], 'row')}" for verb in VERBS if counts[verb])
+    acts = (f"{verb.act} {plural(written[name], 'row')}" for name, verb in VERBS.items() if written[name])
+    return " and ".join(acts)
 
 
 def _cells(row: Row) -> RenderableType:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from reconcile.core.drift import Written
+from reconcile.core.verbs import UNDOABLE, Written
 from reconcile.reports.facts import plural
-from reconcile.reports.findings import UNDONE, UndoReport
+from reconcile.reports.findings import UndoReport
 from reconcile.reports.text import count_text, remark_lines, table
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ _SHOWN = 10
 
 def undo_text(report: UndoReport) -> RenderableType:
     """One line for each rule, then what was left and why, then what can't be undone, then the sum."""
-    numbers = (*(verb.capitalize() for verb in UNDONE), "Left")
+    numbers = (*(verb.capitalize() for verb in UNDOABLE), "Left")
     rows = table("", "Rule", *numbers, numbers=numbers)
     for undo in report.rules:
         counts = undo.written if report.applied else undo.planned
         rows.add_row(
             _status(undo, applied=report.applied),
             undo.rule,
-            *(count_text(getattr(counts, verb), "cyan") for verb in UNDONE),
+            *(count_text(counts[verb], "cyan") for verb in UNDOABLE),
             count_text(undo.left, "red"),
         )
     remarks = ((undo.rule, remark) for undo in report.rules for remark in _remarks_on(undo))
@@ -63,9 +63,7 @@ def _remarks_on(undo: RuleUndo) -> Iterator[str | Text]:
 def _not_undoable(report: UndoReport) -> Iterator[RenderableType]:
     for undo in report.rules:
         records = [
-            f"{plural(number, 'record')} {verb}"
-            for verb, number in (("called", undo.outside.called), ("enqueued", undo.outside.enqueued))
-            if number
+            f"{plural(number, 'record')} {verb}" for verb, number in undo.outside.as_dict().items() if number
         ]
         if records:
             reason = "can't be undone: what your functions and tasks did with them is not in the journal."

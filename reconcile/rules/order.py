@@ -71,7 +71,7 @@ def _dependencies(rules: Mapping[str, Rule], *, using: str, now: datetime) -> Wa
 def makes_own_records(rule: Rule) -> bool:
     """Whether the rows that a repair inserts are of the model whose records the rule is about."""
     made = {concrete_model(model) for model in rule.must.inserted_models()}
-    return concrete_model(rule.model) in made and bool(rule.remedy(MISSING).verb)
+    return concrete_model(rule.model) in made and bool(rule.remedy(MISSING).repairs)
 
 
 def _first_circle(left: Sequence[str], waits_for: Waits) -> Sequence[str]:
@@ -131,7 +131,7 @@ def _columns_written(rule: Rule, finders: Sequence[Finder]) -> frozenset[Column]
     columns: frozenset[Column] = frozenset()
     for finder in finders:
         remedy = rule.remedy(finder.drift)
-        if remedy.verb:
+        if remedy.repairs:
             columns |= rule.must.writes(rule.model) | frozenset(remedy.writes(finder))
     return columns | {column for column, read in _generated(columns) if read & columns}
 

@@ -190,7 +190,8 @@ class Rule:
 
         Only for an INSERT of its own: a function of the project's would keep live writers waiting while it works.
         """
-        if not self.remedy(MISSING).inserts:
+        remedy = self.remedy(MISSING)
+        if remedy.calls or not remedy.inserts:
             return ()
         if not dialect_of(using).locks_tables or self._without_table_lock(using) is Guarantee.CONSTRAINT:
             return ()
@@ -264,9 +265,7 @@ class Rule:
         if not isinstance(self.remedies, Mapping):
             return
         remedy = self.remedy(EXTRA)
-        made = (
-            self.rows_that_every_reads() if isinstance(remedy, Remedy) and remedy.verb == "delete" else None
-        )
+        made = self.rows_that_every_reads() if isinstance(remedy, Remedy) and remedy.deletes else None
         if made is not None:
             message = f"every= reads {made._meta.label}, whose rows the rule makes: a repair would delete them, and make them anew."
             hint = f"Leave that out: every={self.model.__name__}."

@@ -141,7 +141,9 @@ def _is_open(outcome: Outcome, using: str) -> bool:
     """Whether the rule may have another round: no guard has refused it, it was not given up, and no task is to run."""
     if not outcome.may_repair or outcome.error:
         return False
-    return not outcome.why_stopped or (_was_repaired_to_the_end(outcome, using) and not outcome.enqueued)
+    return not outcome.why_stopped or (
+        _was_repaired_to_the_end(outcome, using) and not written_rows(outcome).enqueued
+    )
 
 
 def _was_repaired_to_the_end(outcome: Outcome, using: str) -> bool:
@@ -173,7 +175,7 @@ def _record_left(seen: Sequence[_RuleState], using: str) -> None:
         if found.error is not None:
             continue
         outcome.left = sum(
-            number for drift, number in found.tally.drifted.items() if found.rule.remedy(drift).verb
+            number for drift, number in found.tally.drifted.items() if found.rule.remedy(drift).repairs
         )
         outcome.status = str(found.status)
         if not outcome.left and outcome.skipped and each.open:

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from reconcile.core.drift import GUARANTEE_MEANINGS, VERBS, Drift, Guarantee, Written
+from reconcile.core.drift import GUARANTEE_MEANINGS, Drift, Guarantee
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import blocks
+from reconcile.core.verbs import VERBS, Written
 from reconcile.db.clock import database_now
 from reconcile.errors import Refusal
 from reconcile.models import Chunk, Outcome, Run
-from reconcile.remedies import deletes_rows
 from reconcile.repair.caps import Caps, RulePlan
 from reconcile.repair.confirmation import confirmed_keys, record_findings
 from reconcile.repair.plan_file import PlannedRule
@@ -79,21 +79,21 @@ def left_of_plan(outcome: Outcome, rule: Rule, finder: Finder, run: Run, *, usin
     verb = _verb(rule, finder)
     if not verb:
         return planned.total - done.total
-    return int(getattr(planned, verb)) - int(getattr(done, verb))
+    return planned[verb] - done[verb]
 
 
 def _writing_finders(rule: Rule, now: datetime, using: str) -> Sequence[Finder]:
     finders = rule.compile(using=using, now=now).finders
-    return [each for each in finders if rule.remedy(each.drift).verb]
+    return [each for each in finders if rule.remedy(each.drift).repairs]
 
 
 def _verb(rule: Rule, finder: Finder) -> str:
     """The verb under which a plan counts the finder's records; empty for a Split, which has two."""
     remedy = rule.remedy(finder.drift)
-    if getattr(remedy, "parts", ()):
+    if remedy.parts:
         return ""
     planned = remedy.plan(finder, 1)
-    return next((verb for verb in VERBS if getattr(planned, verb)), "")
+    return next((verb for verb in VERBS if planned[verb]), "")
 
 
 def _repaired_records(outcome: Outcome, rule: Rule, finders: Sequence[Finder], using: str) -> Written:
@@ -105,7 +105,7 @@ def _repaired_records(outcome: Outcome, rule: Rule, finders: Sequence[Finder], u
     for finder, verb in zip(finders, verbs, strict=True):
         if rule.remedy(finder.drift).deferred:
             # Chunks keep no keys of records that a task repairs later; each counted row is one record.
-            done.add(verb, getattr(written_rows(outcome), verb))
+            done.add(verb, written_rows(outcome)[verb])
         else:
             chunks = Chunk._base_manager.using(using).filter(
                 work_item__outcome=outcome, work_item__drift=str(finder.drift)
@@ -119,7 +119,7 @@ def unattended_refusal(rule: Rule, using: str) -> Refusal | None:
 
     The nightly job may at `constraint`, and at `lock` where the rule has a settle time.
     """
-    if any(deletes_rows(rule.remedy(drift)) for drift in Drift):
+    if any(rule.remedy(drift).deletes for drift in Drift):
         return Refusal(
             f"Its remedy deletes rows, which is for a person to start: reconcile repair {rule.name} --apply"
         )
@@ -163,7 +163,7 @@ def record_deletions(rule_plan: RulePlan, run: Run, *, using: str) -> None:
     rule, found = rule_plan.rule, rule_plan.check
     compiled = rule.compile(using=using, now=run.now)
     for finder in compiled.finders:
-        if deletes_rows(rule.remedy(finder.drift)):
+        if rule.remedy(finder.drift).deletes:
             kept = found.kept[finder.drift]
             beat = RunControl(run, using=using).beat
             keys = drifted_keys(finder, compiled.source, found.tally.checked, kept, beat)
@@ -173,7 +173,7 @@ def record_deletions(rule_plan: RulePlan, run: Run, *, using: str) -> None:
 def regressions_of(rule_plan: RulePlan, *, run: UUID | None, now: datetime, using: str) -> Sequence[str]:
     """The keys of records that drift again after a recent repair. One statement, two for large rules."""
     rule = rule_plan.rule
-    drifted = {drift: kept.keys for drift, kept in rule_plan.check.kept.items() if rule.remedy(drift).verb}
+    drifted = {drift: kept.keys for drift, kept in rule_plan.check.kept.items() if rule.remedy(drift).repairs}
     return find_regressions(rule, drifted, run=run, using=using, now=now)
 
 
@@ -200,7 +200,7 @@ def unconfirmed_in_words(rule_plan: RulePlan, *, using: str) -> str:
     finders = [
         each
         for each in rule.compile(using=using, now=run.started_at).finders
-        if deletes_rows(rule.remedy(each.drift))
+        if rule.remedy(each.drift).deletes
     ]
     kept = {each.drift: rule_plan.check.kept[each.drift].keys for each in finders}
     known = sum(

@@ -20,7 +20,6 @@ from reconcile.db.schema import may_change_values
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
 from reconcile.errors import EvaluationError, GivenUpError, LeaseHeldError
 from reconcile.models import Outcome, Run, WorkItem
-from reconcile.remedies import deletes_rows
 from reconcile.repair.caps import Budget, RulePlan, plan
 from reconcile.repair.chunk import Chunks
 from reconcile.repair.confirmation import confirmed_keys
@@ -96,7 +95,7 @@ def repair_work_items(
     """
     rule = rule_plan.rule
     compiled = rule.compile(using=using, now=run.now)
-    finders = {finder.drift: finder for finder in compiled.finders if rule.remedy(finder.drift).verb}
+    finders = {finder.drift: finder for finder in compiled.finders if rule.remedy(finder.drift).repairs}
     repaired = RepairedItems(
         in_levels=any(finder.levels is not None for finder in finders.values()),
         deferred=any(
@@ -141,7 +140,6 @@ def _repair_and_close(
 
 def _budget(outcome: Outcome, rule_plan: RulePlan, finder: Finder, run: Run, *, using: str) -> Budget:
     """The budget of one work item: what the caps and the plan still let the run write. One statement and those of the plan."""
-    outcome.refresh_from_db(using=using, fields=[*Outcome.COUNTED.values()])
     done = written_rows(outcome)
     return Budget(
         rows=None if rule_plan.rows is None else rule_plan.rows - done.total,
@@ -155,7 +153,7 @@ def _chunks(rule_plan: RulePlan, finder: Finder, work_item: WorkItem, run: Run, 
     rule, using = rule_plan.rule, finder.using
     remedy = rule.remedy(finder.drift)
     confirm: Callable[[Sequence[Any]], Sequence[Any]] | None = None
-    if deletes_rows(remedy):
+    if remedy.deletes:
         confirm = partial(confirmed_keys, rule=rule, finder=finder, run=run, using=using)
         if isinstance(finder.fix, Merging):
             # Asked again inside the chunk, since a group may have grown in between.
@@ -280,7 +278,6 @@ def _pass_guards(
 
 def _refresh_statistics(outcome: Outcome, rule: Rule, repaired: RepairedItems, using: str) -> None:
     """Have the server analyse the tables of which the rule has written much: the next statements would go by old numbers."""
-    outcome.refresh_from_db(using=using, fields=[*Outcome.COUNTED.values()])
     written = written_rows(outcome).total
     for model in {model for model, _ in rule.must.writes(rule.model)} if written else ():
         if why := dialect_of(using).analyze(model, written):
@@ -304,7 +301,7 @@ def _verify(
 
 
 def _may_delete(rule: Rule) -> bool:
-    return any(deletes_rows(rule.remedy(drift)) for drift in Drift)
+    return any(rule.remedy(drift).deletes for drift in Drift)
 
 
 def _record_found(outcome: Outcome, rule_plan: RulePlan, using: str) -> None:
@@ -331,7 +328,7 @@ def _record_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: Repai
     outcome.state = Outcome.State.REPAIRING if repaired.unfinished else Outcome.State.DONE
     outcome.status = str(found.status)
     outcome.error = found.error or ""
-    outcome.left = sum(found.tally[drift] for drift in Drift if rule.remedy(drift).verb)
+    outcome.left = sum(found.tally[drift] for drift in Drift if rule.remedy(drift).repairs)
     outcome.skipped = repaired.skipped
     moved = moved_in_words(repaired.moved) if repaired.moved else ""
     add_warnings(outcome, moved, *sorted(repaired.unknown))
@@ -352,7 +349,7 @@ def _why_left(outcome: Outcome, repaired: RepairedItems) -> str:
             f"{repaired.unconfirmed:,} rows would be deleted, and this run is the first to find them. Deletes need two runs "
             f"that agree: look at them, then run it again: reconcile repair {outcome.rule} --apply"
         )
-    if outcome.left and outcome.enqueued and repaired.deferred:
+    if outcome.left and repaired.deferred and written_rows(outcome).enqueued:
         return "The records are mended when the tasks that were enqueued have run. Check again later."
     if outcome.left and outcome.may_repair and not outcome.error:
         return "Drift is left: other sessions hold these records, or write them meanwhile. Repair again."

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db import connections
+from django.db.models import Sum
 
-from reconcile.core.drift import Drift, Sample, Status, Tally, Written
+from reconcile.core.drift import Drift, Sample, Status, Tally
+from reconcile.core.verbs import Written
 from reconcile.db.django_compat import table_names
-from reconcile.models import Outcome
+from reconcile.models import Outcome, WrittenRows
 from reconcile.repair.caps import RulePlan
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.rule import Rule
@@ -142,13 +144,14 @@ def add_warnings(outcome: Outcome, *said: str) -> None:
 def reported_rows(rule: Rule, tally: Tally) -> dict[Drift, int]:
     """Count the drifted rows, by kind, for which the rule has no remedy that writes."""
     return {
-        drift: number for drift, number in tally.drifted.items() if number and not rule.remedy(drift).verb
+        drift: number for drift, number in tally.drifted.items() if number and not rule.remedy(drift).repairs
     }
 
 
 def written_rows(outcome: Outcome) -> Written:
-    """Return what the run has written for the rule so far."""
-    return Written(**{verb: getattr(outcome, column) for verb, column in Outcome.COUNTED.items()})
+    """Return what the run has written for the rule so far. One statement."""
+    counts = WrittenRows._base_manager.using(outcome._state.db).filter(work_item__outcome=outcome)
+    return Written(**dict(counts.order_by().values_list("verb").annotate(Sum("rows"))))
 
 
 def result_of(outcome: Outcome, *, lease_held: bool = False) -> RuleRepair:

@@ -17,7 +17,6 @@ from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import check, evaluation_errors
 from reconcile.errors import Refusal, UnknownNameError, UsageError
 from reconcile.models import Outcome, Run
-from reconcile.remedies import deletes_rows
 from reconcile.repair.caps import Caps, plan
 from reconcile.repair.plan_file import PlanFile
 from reconcile.repair.regressions import was_repaired_lately
@@ -79,7 +78,7 @@ def _preview_rule(
     kept_plan: PlanFile | None,
     samples: int,
 ) -> RuleRepair:
-    deleting = any(deletes_rows(rule.remedy(drift)) for drift in Drift)
+    deleting = any(rule.remedy(drift).deletes for drift in Drift)
     keep = KEEP if deleting or was_repaired_lately(rule, using=using, now=now) else 0
     rule_plan = plan(check(rule, using=using, now=now, samples=samples, keep=keep), caps)
     if rule_plan.check.status is Status.ERROR:

@@ -8,17 +8,17 @@ from typing import Any
 
 from django.apps import apps
 
-from reconcile.core.drift import Written
 from reconcile.core.finder import Rows
+from reconcile.core.verbs import DELETE, INSERT, UNDOABLE, VERBS, Written
 from reconcile.db.columns import label_of
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import Refusal
-from reconcile.models import Change, Run
+from reconcile.models import Run
 from reconcile.remedies import references_to
 from reconcile.remedies.references import Reference
 from reconcile.runs.undo_run import LISTED, Conflict, RuleUndo, RunJournal, outside_effects, undoable
-from reconcile.undo.changes import INVERSE, UNDOABLE, ChangeHeader, RowState, read_changes
+from reconcile.undo.changes import ChangeHeader, RowState, read_changes
 from reconcile.undo.inverse import ChangeGroup, group_changes
 from reconcile.undo.row_history import RowHistories
 from reconcile.undo.taking_back import PAGE, compare_changes
@@ -57,7 +57,7 @@ class _PredictedUndo:
 
     def add(self, change: ChangeHeader, refusal: Refusal | None) -> None:
         if refusal is None:
-            self.planned.add(INVERSE[change.verb], 1)
+            self.planned.add(VERBS[change.verb].inverse, 1)
             return
         self.left += 1
         if self.left <= LISTED:
@@ -135,7 +135,7 @@ class _Preview:
                 found[change] = refusal
         compared = compare_changes(group, single, self.histories)
         found |= {**dict.fromkeys(compared.back), **compared.conflicts}
-        if group.verb == "insert" and group.refusal is None:
+        if group.verb == INSERT and group.refusal is None:
             back = [change for change, refusal in found.items() if refusal is None]
             found |= group.refuse_referred(back, self.deleted_rows.of)
         return found
@@ -146,7 +146,7 @@ class _DeletedRows:
 
     def __init__(self, changes: Rows) -> None:
         self.gone: dict[tuple[str, str], set[Any]] = {}
-        inserted = changes.filter(verb=Change.Verb.INSERT).order_by().values_list("model", flat=True)
+        inserted = changes.filter(verb=INSERT).order_by().values_list("model", flat=True)
         for label in inserted.distinct():
             try:
                 references = references_to(apps.get_model(label))
@@ -161,7 +161,7 @@ class _DeletedRows:
 
     def note(self, group: ChangeGroup, change: ChangeHeader) -> None:
         """Remember a change that will be taken back."""
-        if group.verb == "delete":
+        if group.verb == DELETE:
             return
         for name in change.columns:
             keys = self.gone.get((change.label, name))

@@ -11,8 +11,9 @@ from django.db import transaction
 from django.db.models import Count, Max
 
 from reconcile.conf import throttles
-from reconcile.core.drift import STALE, Drift, Status, Written
+from reconcile.core.drift import STALE, Drift, Status
 from reconcile.core.finder import Rows, Source
+from reconcile.core.verbs import UNDOABLE, VERBS, Written
 from reconcile.db.clock import database_now
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import KeptKeys, evaluation_errors
@@ -25,7 +26,7 @@ from reconcile.repair.work_item import repair_work_item
 from reconcile.runs.leases import LEASE, acquire_lease, check_lease, release_lease
 from reconcile.runs.results import Progress, RuleRepair, moved_in_words, result_of, written_rows
 from reconcile.runs.steering import RunControl, end_run, has_live_worker
-from reconcile.undo.changes import INVERSE, UNDOABLE, read_changes
+from reconcile.undo.changes import read_changes
 from reconcile.undo.taking_back import TakeBack
 
 __all__ = [
@@ -157,12 +158,12 @@ def count_changes(run: Run, using: str) -> dict[str, dict[str, int]]:
 
 def planned_writes(counts: Mapping[str, int]) -> Written:
     """Count the rows to write, by verb, that take back changes of these verbs."""
-    return Written(**{INVERSE[verb]: number for verb, number in counts.items() if verb in INVERSE})
+    return Written(**{VERBS[verb].inverse: number for verb, number in counts.items() if verb in UNDOABLE})
 
 
 def outside_effects(counts: Mapping[str, int]) -> Written:
     """Count the changes that have no image: records that were handed to functions and tasks."""
-    return Written(**{verb: number for verb, number in counts.items() if verb not in INVERSE})
+    return Written(**{verb: number for verb, number in counts.items() if verb not in UNDOABLE})
 
 
 def _undos_in_force(run: Run, using: str) -> Sequence[Run]:

@@ -9,17 +9,12 @@ from enum import Enum
 from django.apps import apps
 
 from reconcile.core.finder import Rows
+from reconcile.core.verbs import DELETE, INSERT, UNDOABLE, UPDATE
 from reconcile.db.columns import label_of
 from reconcile.db.images import Columns
 from reconcile.errors import Refusal
 
-__all__ = ["INVERSE", "UNDOABLE", "ChangeHeader", "RowState", "concrete_labels", "read_changes", "row_state"]
-
-INVERSE = {"insert": "delete", "update": "update", "delete": "insert"}
-"""The verb that takes a change of each verb back."""
-
-UNDOABLE = tuple(INVERSE)
-"""Verbs of changes that have an image."""
+__all__ = ["ChangeHeader", "RowState", "concrete_labels", "read_changes", "row_state"]
 
 
 class RowState(Enum):
@@ -36,16 +31,14 @@ class RowState(Enum):
             return None
         if self is RowState.GONE:
             return Refusal("The row is gone.")
-        changed = (
-            "A row of its key is there again." if verb == "delete" else "The row has been changed since."
-        )
+        changed = "A row of its key is there again." if verb == DELETE else "The row has been changed since."
         return Refusal(changed)
 
 
 def row_state(verb: str, there: object, is_after: object, is_before: object) -> RowState:
     """The state of a row, from whether it is there and whether it equals the images of the change."""
     if not there:
-        return {"insert": RowState.BEFORE, "delete": RowState.AFTER}.get(verb, RowState.GONE)
+        return {INSERT: RowState.BEFORE, DELETE: RowState.AFTER}.get(verb, RowState.GONE)
     if is_before:
         return RowState.BEFORE
     return RowState.AFTER if is_after else RowState.OTHER
@@ -73,7 +66,7 @@ class ChangeHeader:
 
     def concerns(self, other: ChangeHeader) -> bool:
         """Whether both have written a column in common."""
-        whole = self.verb != "update" or other.verb != "update"
+        whole = self.verb != UPDATE or other.verb != UPDATE
         return self.row == other.row and (whole or bool({*self.columns} & {*other.columns}))
 
 
@@ -88,7 +81,7 @@ def read_changes(changes: Rows) -> list[ChangeHeader]:
             verb,
             concrete.get(label, label),
             key,
-            tuple((before if verb == "delete" else after) or before or ()),
+            tuple((before if verb == DELETE else after) or before or ()),
         )
         for pk, verb, label, key, before, after in rows
     ]

@@ -18,6 +18,7 @@ from django.utils.timezone import is_naive, make_aware
 
 from reconcile.core.finder import Rows
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import DELETE, INSERT, UPDATE
 from reconcile.db.columns import concrete_model, stored_field
 from reconcile.db.django_compat import own_columns
 from reconcile.db.images import SameImage, image, is_writable, value_from_image
@@ -48,7 +49,7 @@ class ChangeGroup:
 
     @property
     def verb(self) -> str:
-        """The verb of the changes; `INVERSE` has the verb that takes them back."""
+        """The verb of the changes; the table of verbs has the one that takes them back."""
         return self.changes[0].verb
 
     @property
@@ -67,7 +68,7 @@ class ChangeGroup:
             return {}
         rows = self.model._base_manager.using(self.using)
         rows = rows.filter(pk=key_from_text(self.model, OuterRef("key")))
-        if self.verb != "delete":
+        if self.verb != DELETE:
             # For a deleted row, also a row whose key is equal only by the collation is in the way.
             rows = rows.filter(is_key(self.model, OuterRef("key"), using=self.using))
         now = Subquery(
@@ -110,12 +111,12 @@ class ChangeGroup:
         if not changes:
             return 0
         keys = Keys([*self.keys(changes)])
-        if self.verb == "insert":
+        if self.verb == INSERT:
             return sum(
                 delete_rows(self.model, layer, journal, using=self.using) for layer in self._layers(changes)
             )
         reverted = (
-            self._update(changes, keys, journal) if self.verb == "update" else self._insert(changes, journal)
+            self._update(changes, keys, journal) if self.verb == UPDATE else self._insert(changes, journal)
         )
         if reverted != len(changes):
             raise ChunkConflictError(

@@ -16,10 +16,11 @@ from django.db.models.functions import Cast
 
 from reconcile.core.finder import Rows
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import UNDOABLE, UPDATE
 from reconcile.db.django_compat import own_columns
 from reconcile.db.images import image
 from reconcile.errors import Refusal
-from reconcile.undo.changes import UNDOABLE, ChangeHeader, RowState, concrete_labels, read_changes
+from reconcile.undo.changes import ChangeHeader, RowState, concrete_labels, read_changes
 from reconcile.undo.inverse import ChangeGroup, group_changes, read_keys
 
 __all__ = ["LEFT_LATER", "RowHistories", "RowHistory"]
@@ -90,7 +91,7 @@ def _is_taken_back(row: _Image | None, steps: Sequence[Step]) -> bool:
 
 def _revert(row: _Image | None, step: Step) -> _Image | None:
     """The row as it was before the step, from how it was afterwards."""
-    if step.change.verb == "update":
+    if step.change.verb == UPDATE:
         return {**(row or {}), **(step.before or {})}
     return step.before
 

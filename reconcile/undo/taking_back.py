@@ -15,15 +15,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from reconcile.core.drift import STALE, Drift, Written
+from reconcile.core.drift import STALE, Drift
 from reconcile.core.finder import Finder, PythonFinder, Rows
 from reconcile.core.row_locks import lock_rows
 from reconcile.core.scopes import Keys, Scope, Window
+from reconcile.core.verbs import DELETE, INSERT, UNDOABLE, VERBS, Written
 from reconcile.db.dialects import dialect_of
 from reconcile.errors import Fault, Refusal
 from reconcile.models import Change
 from reconcile.remedies import Journal, Remedy, WriteResult
-from reconcile.undo.changes import INVERSE, UNDOABLE, ChangeHeader, RowState, read_changes
+from reconcile.undo.changes import ChangeHeader, RowState, read_changes
 from reconcile.undo.inverse import ChangeGroup, group_changes
 from reconcile.undo.row_history import LEFT_LATER, RowHistories
 
@@ -57,7 +58,7 @@ def compare_with_references(
     stay, and keep what they refer to. It costs what `compare_changes` costs, and one statement for each reference where rows are to be deleted.
     """
     found = compare_changes(group, changes, histories)
-    if group.refusal or group.verb != "insert":
+    if group.refusal or group.verb != INSERT:
         return found
     conflicts = group.refuse_referred([each for each in found.back if each in ready])
     back = [each for each in found.back if each not in conflicts]
@@ -117,7 +118,7 @@ class TakeBack(Remedy):
     def __post_init__(self) -> None:
         self.histories = RowHistories(self.journal, self.using)
 
-    verb: ClassVar[str] = "update"
+    verbs: ClassVar[Sequence[str]] = UNDOABLE
 
     def faults(self, drift: Drift, finder: Finder | None) -> Iterable[Fault]:  # noqa: ARG002
         """None: no rule names this remedy."""
@@ -148,7 +149,7 @@ class TakeBack(Remedy):
         written, waiting_rows = Written(), 0
         for group in group_changes(changes, self.using):
             back, waiting = self._choose(group)
-            written.add(INVERSE[group.verb], group.revert(back, journal))
+            written.add(VERBS[group.verb].inverse, group.revert(back, journal))
             waiting_rows += waiting
         if written.total:
             # Checked now, so that a broken reference fails this write and not the COMMIT.
@@ -177,7 +178,7 @@ class TakeBack(Remedy):
                 candidates.append(each)
         free, absent = self._lock(group, candidates)
         # A row that came back a moment ago isn't locked; a row to be inserted again can't be.
-        ready = absent if group.verb == "delete" else free
+        ready = absent if group.verb == DELETE else free
         found = compare_with_references(group, candidates, self.histories, ready)
         self.done_already |= {each.id for each in found.done_already}
         for each, refusal in found.conflicts.items():
@@ -199,7 +200,7 @@ class TakeBack(Remedy):
             return set(), set()
         # A collation may find rows with another spelling of the key, which belong to no change.
         keys = group.keys(changes)
-        cascades = group.verb == "insert" and dialect_of(self.using).cascades(group.model)
+        cascades = group.verb == INSERT and dialect_of(self.using).cascades(group.model)
         locked = lock_rows(group.model, keys, using=self.using, from_references=cascades)
         free = {keys[key] for key in locked.values if key in keys}
         if len(free) == len(changes):

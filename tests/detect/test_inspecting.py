@@ -6,8 +6,8 @@ from django.db.models import Count, F, Q, Value
 from django.utils import timezone
 
 from reconcile import EXTRA, MISSING, STALE, Exactly, HaveRow, HaveValues, Report, Rule, Settle
-from reconcile.core.drift import Written
 from reconcile.core.finder import PythonFinder
+from reconcile.core.verbs import Written
 from reconcile.detect.inspecting import MadeInPython, inspect_record
 from reconcile.errors import UsageError
 from sample_project.shop.models import Invoice, Item, Order, PendingCharge

@@ -17,6 +17,7 @@ from reconcile import (
     Split,
     Update,
 )
+from reconcile.core.verbs import CALLED, INSERT
 from reconcile.models import Change
 from reconcile.remedies import WriteResult
 from sample_project.shop import signals
@@ -309,5 +310,6 @@ def test_a_good_split_has_no_fault():
     assert faults(must=Satisfy(Q(state="open"), values={"state": "open"}), drift=STALE, rest=Update()) == []
 
 
-def test_it_counts_as_writing_under_the_first_part_s_verb():
-    assert Split(when=HEAVY, each=Call(Stamping()), rest=Insert()).verb == "called"
+def test_it_has_the_verbs_of_both_parts():
+    split = Split(when=HEAVY, each=Call(Stamping()), rest=Insert())
+    assert (split.verbs, split.inserts, split.calls, split.deletes) == ((CALLED, INSERT), True, True, False)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconcile.core.drift import Written
+from reconcile.core.verbs import Written
 from reconcile.errors import GivenUpError
 from reconcile.repair.caps import Budget
 

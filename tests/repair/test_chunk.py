@@ -19,6 +19,7 @@ from reconcile.models import Change, Chunk, Outcome, Run, WorkItem
 from reconcile.remedies import Insert, WriteResult
 from reconcile.repair.chunk import Chunks
 from reconcile.repair.fault_injection import Step, listen
+from reconcile.runs import written_rows
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import Session, repaired
 from tests.zoo.models import Basket, Bill, Contact, Player, Team
@@ -90,13 +91,18 @@ def test_the_cursor_and_the_counts_are_those_of_the_chunk():
     chunks, _ = chunks_for(INVOICE)
     assert chunks.repair(keys) == 3
     work_item = WorkItem.objects.get()
-    assert (work_item.cursor, work_item.chunks, work_item.written, work_item.quarantined) == (
+    assert (
+        work_item.cursor,
+        work_item.chunks,
+        written_rows(work_item.outcome).total,
+        work_item.quarantined,
+    ) == (
         str(keys[-1]),
         1,
         3,
         0,
     )
-    assert work_item.outcome.inserted == 3
+    assert written_rows(work_item.outcome).insert == 3
 
 
 @pytest.mark.django_db

@@ -6,8 +6,7 @@ import pytest
 from django.utils import timezone
 
 from reconcile import EXTRA, BeUnique, Call, Delete, HaveSource, Merge, Rule, Split, runs
-from reconcile.models import Change, Finding, Run
-from reconcile.remedies import deletes_rows
+from reconcile.models import Change, Finding, Run, WrittenRows
 from reconcile.repair.caps import Caps
 from reconcile.repair.confirmation import confirmed_keys, record_findings
 from reconcile.tasks import nightly
@@ -107,7 +106,10 @@ def test_after_an_undo_two_runs_have_to_agree_anew():
     orphans(2)
     repair(ORPHANS)
     repair(ORPHANS)
-    runs.undo(Run.objects.get(outcomes__deleted=2), using="default")
+    runs.undo(
+        Run.objects.get(outcomes__work_items__counts=WrittenRows.objects.get(verb="delete", rows=2)),
+        using="default",
+    )
     assert Memo.objects.count() == 2
     assert repair(ORPHANS).written.delete == 0
     assert repair(ORPHANS).written.delete == 2
@@ -181,7 +183,7 @@ def test_a_row_that_joins_a_group_while_a_throttle_holds_the_merge_back_keeps_th
 
 
 def test_a_remedy_that_deletes_in_one_of_its_parts_deletes():
-    assert deletes_rows(Delete())
-    assert deletes_rows(Merge())
-    assert deletes_rows(Split(when=None, each=Call(print), rest=Delete()))
-    assert not deletes_rows(Call(print))
+    assert Delete().deletes
+    assert Merge().deletes
+    assert Split(when=None, each=Call(print), rest=Delete()).deletes
+    assert not Call(print).deletes

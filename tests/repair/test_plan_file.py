@@ -8,13 +8,14 @@ from django.db.models.functions import Coalesce, Concat
 from django.utils import timezone
 
 from reconcile import BeUnique, Exactly, HaveRow, HaveValues, Rule, runs
-from reconcile.core.drift import Written
+from reconcile.core.verbs import Written
 from reconcile.errors import GivenUpError, StoppedError, UsageError
 from reconcile.models import Outcome, Run
 from reconcile.repair.caps import Budget, Caps
 from reconcile.repair.plan_file import PlanFile, PlannedRule, read_plan
 from reconcile.reports import json as report
 from reconcile.reports.findings import RepairReport
+from reconcile.runs import written_rows
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import found_by_the_night
 from tests.zoo.models import Basket, Bill, Contact, Node
@@ -135,7 +136,7 @@ def test_a_resumed_run_still_has_its_plan(tmp_path):
     missing(1)
     (result,) = runs.resume(run, {"invoice": INVOICE}, using="default")
     assert "insert 3 planned, 4 now" in result.why_stopped
-    assert (Invoice.objects.count(), Outcome.objects.get().inserted) == (0, 0)
+    assert (Invoice.objects.count(), written_rows(Outcome.objects.get()).insert) == (0, 0)
 
 
 def stopped_after_a_chunk(tmp_path, settings):

@@ -6,7 +6,8 @@ from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from reconcile import Call, FromPython, HaveValues, Report, Rule, runs
-from reconcile.core.drift import STALE, Status, Written
+from reconcile.core.drift import STALE, Status
+from reconcile.core.verbs import Written
 from reconcile.models import Outcome, Run, Suspension, WorkItem
 from reconcile.repair.caps import Caps
 from reconcile.repair.plan_file import PlanFile, PlannedRule

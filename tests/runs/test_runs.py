@@ -41,7 +41,7 @@ from reconcile.models import Change, Outcome, Run, WorkItem
 from reconcile.repair.caps import Caps
 from reconcile.repair.pacing import FIRST
 from reconcile.rules.registry import valid_rules
-from reconcile.runs import unattended_refusal
+from reconcile.runs import unattended_refusal, written_rows
 from reconcile.runs.steering import RunControl
 from reconcile.tasks import nightly
 from sample_project.shop import seed
@@ -93,7 +93,7 @@ def test_a_repair_leaves_a_run_with_an_outcome_a_rule():
     outcome = run.outcomes.get()
     assert (run.kind, run.state, run.finished_at is not None) == ("repair", "finished", True)
     assert (outcome.rule, outcome.state, outcome.status, outcome.leased) == ("invoice", "done", "pass", None)
-    assert (outcome.checked, outcome.missing, outcome.inserted, outcome.left) == (3, 3, 3, 0)
+    assert (outcome.checked, outcome.missing, written_rows(outcome).insert, outcome.left) == (3, 3, 3, 0)
     assert len(outcome.samples) == 3
     assert {work_item.state for work_item in WorkItem.objects.all()} == {"done"}
 
@@ -158,7 +158,7 @@ def test_the_nightly_job_repairs_what_is_unattended_and_reports_the_rest():
     assert set(run.outcomes.values_list("rule", flat=True)) == set(valid_rules())
     charges = run.outcomes.get(rule="items.archived_charges")
     assert charges.stale > 0
-    assert (charges.updated, charges.left) == (0, charges.stale)
+    assert (written_rows(charges).update, charges.left) == (0, charges.stale)
     assert charges.why_stopped == "It is not unattended, so the nightly job only reports."
     unattended = [name for name, rule in valid_rules().items() if rule.unattended]
     assert {outcome.left for outcome in run.outcomes.filter(rule__in=unattended)} == {0}
@@ -303,7 +303,7 @@ def test_a_repair_that_is_killed_goes_on_where_it_was_when_it_is_resumed(tmp_pat
     done = Invoice.objects.count()
     assert 0 < done < orders
     assert run.state == "running"
-    assert (work_item.written, Change.objects.count()) == (done, done)
+    assert (written_rows(work_item.outcome).total, Change.objects.count()) == (done, done)
     assert int(work_item.cursor) == Order.objects.order_by("pk")[done - 1].pk
 
     resumed = subprocess.run(
