@@ -1,19 +1,20 @@
 """The tables of the package: runs and their parts, changes, findings, receipts.
 
-How a state follows another is decided in `runs`; here stands only what is stored.
+Here stands only what is stored, and the one writer of states; which state may follow which is in `reconcile.states`.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import models
 from django.utils import timezone
 
 from reconcile.db.django_compat import BaseDatabaseWrapper
+from reconcile.states import OutcomeState, RunState, WorkItemState, states_before
 
 __all__ = [
     "Change",
@@ -27,7 +28,23 @@ __all__ = [
     "Suspension",
     "WorkItem",
     "WrittenRows",
+    "transition",
 ]
+
+
+def transition(
+    rows: models.QuerySet[Any, Any],
+    to: models.TextChoices,
+    *,
+    only: Iterable[models.TextChoices] = (),
+    **columns: Any,
+) -> int:
+    """Give a new state to those of `rows` from whose state an arrow leads there, and write `columns`. Returns their number. One statement.
+
+    only: of the states before, these alone. Nothing else writes a state of a run, an outcome or a work item.
+    """
+    before = states_before(to)
+    return rows.filter(state__in=before.intersection(only) if only else before).update(state=to, **columns)
 
 
 class Run(models.Model):
@@ -38,23 +55,7 @@ class Run(models.Model):
         NIGHTLY = "nightly"
         UNDO = "undo"
 
-    class State(models.TextChoices):
-        RUNNING = "running"
-        # running -> finished occurs when each of its rules has an outcome.
-        FINISHED = "finished"
-        # running -> stopped occurs when an error ends it, or when another worker takes over its work item.
-        # stopped -> running and running -> running occur when the run is resumed; the latter after a kill.
-        STOPPED = "stopped"
-        # running -> pausing occurs when somebody asks for it; the worker finds out before its next chunk.
-        PAUSING = "pausing"
-        # pausing -> paused occurs when the worker has stopped there.
-        # pausing -> running and paused -> running occur when the run is resumed.
-        PAUSED = "paused"
-        # running, pausing -> cancelling occurs when somebody asks for it; the worker finds out before its next chunk.
-        CANCELLING = "cancelling"
-        # cancelling -> cancelled occurs when the worker has stopped there; stopped, paused -> cancelled at once.
-        # What the run has written stands, and it can't be resumed.
-        CANCELLED = "cancelled"
+    State = RunState
 
     ACTIVE = (State.RUNNING, State.PAUSING, State.CANCELLING)
     """States in which a worker may be at work on the run."""
@@ -88,13 +89,7 @@ class Run(models.Model):
 class Outcome(models.Model):
     """What one run found and did for one rule."""
 
-    class State(models.TextChoices):
-        WAITING = "waiting"
-        # waiting -> repairing occurs when the run reaches the rule and it may be repaired.
-        REPAIRING = "repairing"
-        # done -> waiting occurs when another rule has since written what this one reads.
-        # waiting, repairing -> done occurs when the rule was checked, and repaired and verified where due.
-        DONE = "done"
+    State = OutcomeState
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="outcomes")
     rule = models.CharField(max_length=200)
@@ -157,10 +152,7 @@ class WorkItem(models.Model):
     nor behind it.
     """
 
-    class State(models.TextChoices):
-        RUNNING = "running"
-        # running -> done occurs when the cursor has passed the last key.
-        DONE = "done"
+    State = WorkItemState
 
     outcome = models.ForeignKey(Outcome, on_delete=models.CASCADE, related_name="work_items")
     drift = models.CharField(max_length=10)

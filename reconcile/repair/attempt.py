@@ -31,7 +31,7 @@ from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import connect, hooks_on_commit
 from reconcile.db.retry import RECONNECTING, retry
 from reconcile.errors import GivenUpError, LeaseLostError, with_type
-from reconcile.models import Chunk, Outcome, WorkItem, WrittenRows
+from reconcile.models import Chunk, Outcome, WorkItem, WrittenRows, transition
 from reconcile.remedies import WriteResult
 from reconcile.repair.journal import ChunkJournal
 
@@ -197,6 +197,16 @@ class LeasedItem:
         return self._outcome.values_list("run_id", flat=True).get()
 
     @property
+    def next_number(self) -> int:
+        """The number of the chunk that comes next."""
+        return self.work_item.chunks + 1
+
+    @property
+    def cursor(self) -> str | None:
+        """The last key that was committed; None at the beginning."""
+        return self.work_item.cursor
+
+    @property
     def _outcome(self) -> QuerySet[Outcome, Outcome]:
         return Outcome._base_manager.using(self.using).filter(pk=self.work_item.outcome_id)
 
@@ -240,6 +250,10 @@ class LeasedItem:
         """Take over the number and the cursor that were committed. No statement."""
         self.work_item.chunks = done.number
         self.work_item.cursor = str(done.keys[-1])
+
+    def close(self, *, quarantined: int = 0) -> None:
+        """Mark the work item as done. One statement."""
+        transition(self.row, WorkItem.State.DONE, quarantined=quarantined)
 
     def count_quarantined(self, number: int) -> None:
         """Count records that went into the quarantine without a chunk. One statement.

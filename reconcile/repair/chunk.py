@@ -1,7 +1,8 @@
-"""The chunk: one transaction in which data, journal and cursor commit together.
+"""The executor of chunks. A chunk is one transaction in which data, journal and cursor commit together.
 
-Its steps are numbered as in docs/repair.md. A single try, the fence, the cursor and the in-doubt commit are in `attempt`; how often
-a chunk is tried is in `retry_policy`; records that can't be repaired are in `quarantine`; the walk over all chunks is in `work_item`.
+Its steps are numbered as in docs/repair.md. What is written is told by the `work`. A single try, the fence, the cursor and the
+in-doubt commit are in `attempt`; how often a chunk is tried is in `retry_policy`; what can't be repaired goes into the `quarantine`;
+the walk over all chunks is in `walking`.
 """
 
 from __future__ import annotations
@@ -9,27 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import structlog
 from django.db import Error
 
 from reconcile.conf import Throttle
-from reconcile.core.finder import Finder
 from reconcile.core.scopes import Keys
-from reconcile.db.columns import parent_columns
 from reconcile.db.dialects import Failure, dialect_of
-from reconcile.db.schema import may_change_values
 from reconcile.detect.checking import evaluation_errors
-from reconcile.errors import (
-    ChunkConflictError,
-    NotRepairedError,
-    RemedyFailedError,
-    first_line,
-)
-from reconcile.models import WorkItem
-from reconcile.remedies import Remedy, WriteResult
+from reconcile.errors import ChunkConflictError, NotRepairedError, RemedyFailedError
 from reconcile.repair.attempt import (
     Attempt,
     LeasedItem,
@@ -39,148 +29,133 @@ from reconcile.repair.attempt import (
     was_committed,
 )
 from reconcile.repair.caps import Budget
-from reconcile.repair.conflicts import may_conflict
 from reconcile.repair.fault_injection import Step, reach
 from reconcile.repair.journal import ChunkJournal, Prepared
 from reconcile.repair.outbox import send_messages
 from reconcile.repair.pacing import Pace, Rests, wait_for_throttles
 from reconcile.repair.quarantine import Quarantine
 from reconcile.repair.retry_policy import RetryPolicy
+from reconcile.repair.work import Work
 
-__all__ = ["BEAT", "Chunks"]
+__all__ = ["BEAT", "ChunkExecutor"]
 
 log = structlog.get_logger()
-
-MOST_CONFLICTS = 10_000
-"""Records that are kept to be tried again because another row has their unique value."""
 
 BEAT = 5.0
 """Seconds between heartbeats while a walk finds nothing to repair."""
 
 
 @dataclass(kw_only=True)
-class Chunks:
-    """Repairs the chunks of one work item, for one finder and one remedy.
+class ChunkExecutor:
+    """Does the work of one leased work item in chunks.
 
     check_control: called before each chunk and now and then while the walk finds nothing; it raises where somebody wants the run to
-        pause or end. throttles: asked before each chunk whether the database has other worries.
-    confirm: returns the keys that this run may repair; the others are counted in `unconfirmed`.
-    moved: names of columns that the database has changed beside those that were written.
-    quarantine: the keys that were skipped, for now or for good. stale: the finder of rows with wrong values, if something in the
-        database may change what an INSERT writes; the chunk asks it as well.
+        pause or end. throttles: asked before each chunk whether the database has other worries. quarantine: what became of the
+        keys. moved: names of columns that the database has changed beside those that were written.
     """
 
-    rule: str
-    finder: Finder
-    remedy: Remedy
-    work_item: WorkItem
-    using: str
+    work: Work
+    item: LeasedItem
+    quarantine: Quarantine
     budget: Budget = field(default_factory=Budget)
     check_control: Callable[[], None] = lambda: None
     throttles: Sequence[Throttle] = ()
-    confirm: Callable[[Sequence[Any]], Sequence[Any]] | None = None
-    stale: Finder | None = None
-    quarantine: Quarantine = field(init=False)
-    unconfirmed: int = 0
-    mended: int = 0
-    moved: set[str] = field(default_factory=set)
     pace: Pace = field(default_factory=Pace)
-    rest: Rests = field(init=False)
-    last_beat: float = field(default_factory=time.monotonic)
     pause: Callable[[float], None] = time.sleep
-    prepared: Prepared = field(default_factory=dict)
-    item: LeasedItem = field(init=False)
-    retry_policy: RetryPolicy = field(init=False)
+    moved: set[str] = field(default_factory=set)
+    _rests: Rests = field(init=False)
+    _retry_policy: RetryPolicy = field(init=False)
+    _prepared: Prepared = field(default_factory=dict)
+    _last_beat: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.item = LeasedItem(rule=self.rule, work_item=self.work_item, using=self.using)
-        self.quarantine = Quarantine(rule=self.rule)
-        self.rest = Rests(using=self.using, pace=self.pace)
-        self.retry_policy = RetryPolicy(
-            rule=self.rule,
-            using=self.using,
+        self._rests = Rests(using=self.item.using, pace=self.pace)
+        self._retry_policy = RetryPolicy(
+            rule=self.item.rule,
+            using=self.item.using,
             pause=self.pause,
-            changed_by_database=may_change_values(self.finder.model_written, self.using),
+            changed_by_database=self.work.changed_by_database,
         )
+
+    @property
+    def using(self) -> str:
+        """Alias of the database."""
+        return self.item.using
 
     def beat(self) -> None:
         """Write a heartbeat and look for a pause or a cancel, if the last chunk or heartbeat is older than BEAT."""
-        if time.monotonic() - self.last_beat > BEAT:
+        if time.monotonic() - self._last_beat > BEAT:
             self.check_control()
             self.item.fence()
-            self.last_beat = time.monotonic()
+            self._last_beat = time.monotonic()
 
     def next_size(self) -> int:
-        """The number of records that the next chunk takes."""
-        self.rest.notice_others()
-        return min(self.remedy.chunk or self.pace.size, self.pace.size)
+        """The number of keys that the next chunk takes. One statement; none if REST is 0."""
+        self._rests.notice_others()
+        return min(self.work.limit or self.pace.size, self.pace.size)
+
+    def execute(self, keys: Sequence[Any]) -> int:
+        """Write for `keys` in as many transactions as it takes. Returns the rows written. See Note [Retry policy].
+
+        Keys that other sessions have locked go into the quarantine, to be tried again at the end. Raises LeaseLostError, and
+        GivenUpError if most records fail.
+        """
+        number, (tried, failure) = 1, self._attempt(keys)
+        if failure is not None and (writable := self._without_unwritable(keys, failure)) is not None:
+            return self.execute(writable) if writable else 0
+        taken = failure is not None and self._is_taken(failure)
+        while (
+            failure is not None
+            and not taken
+            and not self._retry_policy.is_last_try(tried, failure, number=number)
+        ):
+            number, (tried, failure) = number + 1, self._attempt(keys)
+        if failure is None:
+            self._retry_policy.note_success()
+            return self._close(tried)
+        if self._retry_policy.should_halve(tried, failure):
+            middle = len(keys) // 2
+            return self.execute(keys[:middle]) + self.execute(keys[middle:])
+        if taken and self.quarantine.add_conflict(keys[0], failure):
+            return 0
+        self._retry_policy.note_failure(tries=number)
+        self.item.count_quarantined(len(keys))
+        self.quarantine.add(keys, failure, contention=self._retry_policy.is_contention(failure))
+        return 0
+
+    def _is_taken(self, failure: Exception) -> bool:
+        """Whether another row has the unique value that a record owes; it may be one that this work item repairs."""
+        return (
+            self.work.frees_values and isinstance(failure, Error) and dialect_of(self.using).is_taken(failure)
+        )
+
+    def _without_unwritable(self, keys: Sequence[Any], failure: Exception) -> Sequence[Any] | None:
+        """The other keys, if some failed because no try can write them, which go into quarantine; else None.
+
+        One statement, where values may not fit and the failure may be a record's own.
+        """
+        if self._retry_policy.is_contention(failure):
+            return None
+        with evaluation_errors(self.using):
+            unfit = self.work.unwritable(keys)
+        for key, why in unfit.items():
+            self.quarantine.give_up(key, f"It can't be repaired: {why}.")
+        if not unfit:
+            return None
+        self.item.count_quarantined(len(unfit))
+        return [key for key in keys if key not in unfit]
 
     def _tick(self) -> None:
         """Called once a second while the repair rests or waits for a throttle."""
         self.check_control()
         self.beat()
 
-    def repair(self, keys: Sequence[Any]) -> int:
-        """Repair `keys` in as many transactions as it takes. Returns the rows written. See Note [Retry policy].
-
-        Keys that other sessions have locked go into the quarantine, to be tried again at the end. Raises LeaseLostError, and
-        GivenUpError if most records fail.
-        """
-        number, (tried, failure) = 1, self._attempt(keys)
-        if failure is not None and (storable := self._without_overflow(keys, failure)) is not None:
-            return self.repair(storable) if storable else 0
-        taken = failure is not None and self._is_taken(failure)
-        while (
-            failure is not None
-            and not taken
-            and not self.retry_policy.is_last_try(tried, failure, number=number)
-        ):
-            number, (tried, failure) = number + 1, self._attempt(keys)
-        if failure is None:
-            self.retry_policy.failures_in_a_row = 0
-            return self._close(tried)
-        if self.retry_policy.should_halve(tried, failure):
-            middle = len(keys) // 2
-            return self.repair(keys[:middle]) + self.repair(keys[middle:])
-        if taken and len(self.quarantine.conflicts) < MOST_CONFLICTS:
-            self.quarantine.conflicts[keys[0]] = first_line(failure)
-            return 0
-        # A single try costs no time, so it does not count.
-        self.retry_policy.failures_in_a_row += number > 1
-        self.item.count_quarantined(len(keys))
-        self.quarantine.add(
-            keys, failure, contention=self.retry_policy.is_contention(failure), mended=self.mended
-        )
-        return 0
-
-    def _is_taken(self, failure: Exception) -> bool:
-        """Whether another row has the unique value that a record owes; it may be one that this work item repairs."""
-        return (
-            may_conflict(self.finder)
-            and isinstance(failure, Error)
-            and dialect_of(self.using).is_taken(failure)
-        )
-
-    def _without_overflow(self, keys: Sequence[Any], failure: Exception) -> Sequence[Any] | None:
-        """The other keys, if some failed because their values don't fit their columns, which go into quarantine; else None.
-
-        One statement, where values may not fit and the failure may be a record's own.
-        """
-        if self.retry_policy.is_contention(failure):
-            return None
-        with evaluation_errors(self.using):
-            unfit = self.finder.unwritable(keys)
-        for key, why in unfit.items():
-            self.quarantine.give_up(key, f"It can't be repaired: {why}.", mended=self.mended)
-        self.item.count_quarantined(len(unfit))
-        return [key for key in keys if key not in unfit] if unfit else None
-
     def _attempt(self, keys: Sequence[Any]) -> tuple[Attempt, Exception | None]:
         """Try the chunk once. Returns the try and its failure. Raises EvaluationError if the failure concerns all records."""
         self.check_control()
-        self.rest.rest(self._tick, self.pause)
+        self._rests.rest(self._tick, self.pause)
         wait_for_throttles(self.throttles, self.using, tick=self._tick, pause=self.pause)
-        tried = Attempt(number=self.work_item.chunks + 1, keys=keys)
+        tried = Attempt(number=self.item.next_number, keys=keys)
         try:
             self._transact(tried)
         except (Error, ChunkConflictError, NotRepairedError, RemedyFailedError) as error:
@@ -204,29 +179,29 @@ class Chunks:
     def _transact(self, tried: Attempt) -> None:
         """Steps 0 to 6; `tried` records their results."""
         keys, tried.began = tried.keys, time.monotonic()
-        tried.journal = self._journal()
+        tried.journal = self._journal(tried)
         with chunk_transaction(tried, self.using):
             reach(Step.FENCE)
             self.item.fence(tried)
-            self.last_beat = time.monotonic()
-            if self.finder.lock.tables and not self.remedy.deferred:
+            self._last_beat = time.monotonic()
+            if self.work.tables:
                 tried.waits_for_tables = True
                 reach(Step.TABLES)
-                dialect_of(self.using).lock_tables(self.finder.lock.tables)
+                dialect_of(self.using).lock_tables(self.work.tables)
                 tried.waits_for_tables = False
             reach(Step.LOCK)
-            tried.locked = self._lock(keys)
+            tried.locked = self.work.lock(keys)
             reach(Step.WRITE)
             if tried.locked:
-                tried.wrote = self.remedy.write(self.finder, Keys(tried.locked), tried.journal)
+                tried.wrote = self.work.write(Keys(tried.locked), tried.journal)
             reach(Step.VERIFY)
-            locked = self._locked_by_others({*keys} - {*tried.locked}) | self._verify(
-                tried.locked, tried.wrote
-            )
-            tried.locked_elsewhere = locked
+            missed = {*keys} - {*tried.locked}
+            # What was not locked is skipped if it is still open; the rest is gone or repaired, and needs no second try.
+            open_still = self.work.still_open([*missed]) if missed else set()
+            tried.locked_elsewhere = open_still | self.work.verify(tried.locked, tried.wrote)
             self.budget.check(tried.wrote.written, records=len(tried.repaired))
             reach(Step.CURSOR)
-            self.item.advance(tried, deferred=self.remedy.deferred)
+            self.item.advance(tried, deferred=self.work.deferred)
             reach(Step.COMMIT)
         reach(Step.COMMITTED)
 
@@ -236,67 +211,20 @@ class Chunks:
         # Only now, since a chunk that was rolled back has spent nothing.
         self.budget.spend(wrote.written, records=len(done.repaired))
         self.item.remember_commit(done)
-        took = time.monotonic() - done.began
-        self.pace.learn(len(keys), took)
-        self.rest.took = took
+        self._rests.learn(len(keys), time.monotonic() - done.began)
         if done.journal is not None:
             self.moved.update(done.journal.moved)
-            send_messages(wrote.messages, done.journal, rule=self.rule, pause=self.pause)
-        self.mended += len(keys) - len(done.skipped)
-        self.quarantine.remove(done.repaired)
-        self.quarantine.to_retry.extend(key for key in keys if key in done.locked_elsewhere)
-        for key, why in wrote.refused.items():
-            self.quarantine.give_up(key, why, mended=self.mended)
+            send_messages(wrote.messages, done.journal, rule=self.item.rule, pause=self.pause)
+        self.quarantine.close_chunk(
+            keys, locked=done.locked_elsewhere, refused=wrote.refused, repaired=done.repaired
+        )
         log.info(
-            "chunk_repaired", rule=self.rule, run=str(self.item.run_id), drift=str(self.finder.drift),
+            "chunk_repaired", rule=self.item.rule, run=str(self.item.run_id), drift=self.work.name,
             after=str(keys[0]), upto=str(keys[-1]), written=wrote.written.total, skipped=len(done.skipped),
         )  # fmt: skip
         return wrote.written.total
 
-    def _journal(self) -> ChunkJournal:
-        chunk = self.work_item.chunks + 1
-        return ChunkJournal(work_item=self.work_item, chunk=chunk, using=self.using, prepared=self.prepared)
-
-    def _lock(self, keys: Sequence[Any]) -> list[Any]:
-        """Step 2: lock the records in key order; skip those that other sessions have locked."""
-        rows = self.finder.model._base_manager.using(self.using).filter(Keys(keys).on("pk")).order_by("pk")
-        locked = dialect_of(self.using).lock_free_rows(rows, from_references=self._cascades)
-        if not (others := parent_columns(self.finder.model)):
-            return list(locked.values_list("pk", flat=True))
-        # A row of an inherited model lies in several tables, and is locked in each.
-        return [key for key, *_ in locked.values_list("pk", *others)]
-
-    @cached_property
-    def _cascades(self) -> bool:
-        """Whether a DELETE would take rows along that another session commits just then. One statement, if the remedy deletes."""
-        return self.remedy.deletes and dialect_of(self.using).cascades(self.finder.model)
-
-    def _locked_by_others(self, keys: set[Any]) -> set[Any]:
-        """Of the keys that were not locked, those that still drift. The others are gone or repaired, and need no second try."""
-        return {*self.finder.keys(Keys([*keys]))} if keys else set()
-
-    def _verify_values(self, stale: Finder, keys: Sequence[Any], wrote: WriteResult) -> None:
-        """Raise NotRepairedError if a row that was inserted has other values than its rule gives it."""
-        changed = (
-            {*stale.keys(Keys(keys))} - {*wrote.refused} - {*wrote.waiting} if wrote.written.insert else set()
-        )
-        if changed:
-            raise NotRepairedError(
-                f"{self.finder.model._meta.label} {min(changed, key=str)}: the row that was inserted has other values than the "
-                "rule gives it. Something in the database, such as a trigger, changes what is written."
-            )
-
-    def _verify(self, keys: Sequence[Any], wrote: WriteResult) -> set[Any]:
-        """Step 5: no locked record may drift after the write, except for rows that other sessions have locked."""
-        if self.stale is not None:
-            self._verify_values(self.stale, keys, wrote)
-        if not keys or wrote.verified or (self.remedy.deferred and not wrote.promised):
-            return set()
-        drifted = {*self.finder.keys(Keys(keys))} - {*wrote.refused}
-        left = drifted - {*wrote.waiting}
-        if len(left) <= wrote.waiting_rows:
-            return drifted
-        raise NotRepairedError(
-            f"{self.finder.model._meta.label} {min(left, key=str)} is still {self.finder.drift} after the repair; does "
-            "something in the database change what is written, or does where= exclude it?"
+    def _journal(self, tried: Attempt) -> ChunkJournal:
+        return ChunkJournal(
+            work_item=self.item.work_item, chunk=tried.number, using=self.using, prepared=self._prepared
         )

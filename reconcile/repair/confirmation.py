@@ -38,7 +38,8 @@ def record_findings(rule: Rule, finder: Finder, keys: Iterable[Any], *, run: Run
     findings = _all(rule.name, finder.drift, using)
     for block in blocks(keys):
         texts = [str(key) for key in block]
-        findings.filter(key__in=texts).update(found_at=began)
+        # Never back: another run that began a moment later would take what it has just recorded for old.
+        findings.filter(key__in=texts, found_at__lt=began).update(found_at=began)
         _note(rule, finder, block, run, using)
     # Findings that another run records at this moment stay.
     raw_delete(findings.filter(found_at__lt=began), using)

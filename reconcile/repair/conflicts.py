@@ -15,14 +15,9 @@ from reconcile.core.fixes import Overwriting
 from reconcile.core.scopes import Keys, blocks
 from reconcile.db.uniques import uniques_of
 
-__all__ = ["may_conflict", "order_conflicts"]
+__all__ = ["order_conflicts"]
 
 Values = Mapping[str, Any]
-
-
-def may_conflict(finder: Finder) -> bool:
-    """Whether a repair updates rows, so that one may free what another owes."""
-    return isinstance(finder.fix, Overwriting)
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,11 @@ class Rests:
     _mark: int = 0
     _stretch: float = 0.0
 
+    def learn(self, records: int, seconds: float) -> None:
+        """Learn from a chunk of `records` that took so many seconds, for which there is to be a rest."""
+        self.pace.learn(records, seconds)
+        self.took = seconds
+
     def notice_others(self) -> None:
         """Ask whether other sessions use the database, for the size of the next chunk. One statement; none if REST is 0."""
         if self.pace.rests:

@@ -48,6 +48,14 @@ class RetryPolicy:
     changed_by_database: bool = False
     failures_in_a_row: int = 0
 
+    def note_success(self) -> None:
+        """A chunk was committed, so other sessions are not in the way of all."""
+        self.failures_in_a_row = 0
+
+    def note_failure(self, *, tries: int) -> None:
+        """A single record has failed after so many tries. A single try costs no time, so it does not count."""
+        self.failures_in_a_row += tries > 1
+
     def is_last_try(self, tried: Attempt, failure: Exception, *, number: int) -> bool:
         """Whether the chunk has no further try. If it has one, pause first."""
         if number >= self._tries(tried, failure):

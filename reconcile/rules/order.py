@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import product
+from heapq import heapify, heappop, heappush
 
 from reconcile.core.declaration import field_named
 from reconcile.core.drift import MISSING
@@ -43,14 +43,10 @@ def sort_rules(rules: Mapping[str, Rule], *, using: str, now: datetime) -> Order
     waits_for = _dependencies(rules, using=using, now=now)
     ordered: list[str] = []
     circles = []
-    while len(ordered) < len(rules):
-        left = [name for name in rules if name not in ordered]
-        ready = next(([name] for name in left if not waits_for[name] & set(left) - {name}), None)
-        if ready is None:
-            ready = list(_first_circle(left, waits_for))
-        if len(ready) > 1 or ready[0] in waits_for[ready[0]]:
-            circles.append(tuple(_order_circle(ready, waits_for)))
-        ordered.extend(ready)
+    for group in _in_order(list(rules), waits_for):
+        if len(group) > 1 or group[0] in waits_for[group[0]]:
+            circles.append(tuple(_order_circle(group, waits_for)))
+        ordered.extend(group)
     return Order([rules[name] for name in ordered], circles)
 
 
@@ -60,11 +56,22 @@ def _dependencies(rules: Mapping[str, Rule], *, using: str, now: datetime) -> Wa
     writes = {name: _columns_written(rule, finders[name]) for name, rule in rules.items()}
     reads = {name: _columns_read(finders[name]) for name in rules}
     of_others = {name: _columns_read_of_others(rule, finders[name]) for name, rule in rules.items()}
-    waits_for: dict[str, set[str]] = {name: set() for name in rules}
-    for name, other in product(rules, repeat=2):
-        shared = writes[other] & (reads[name] if other != name else of_others[name])
-        if shared and shared - (_columns_apart(rules[name], rules[other]) - of_others[name]):
-            waits_for[name].add(other)
+    writers: dict[Column, list[str]] = {}
+    for name, columns in writes.items():
+        for column in columns:
+            writers.setdefault(column, []).append(name)
+    waits_for: dict[str, set[str]] = {}
+    for name in rules:
+        shared = dict[str, set[Column]]()
+        for column in reads[name] | of_others[name]:
+            for other in writers.get(column, ()):
+                if column in (of_others[name] if other == name else reads[name]):
+                    shared.setdefault(other, set()).add(column)
+        waits_for[name] = {
+            other
+            for other, columns in shared.items()
+            if columns - (_columns_apart(rules[name], rules[other]) - of_others[name])
+        }
     return waits_for
 
 
@@ -74,21 +81,69 @@ def makes_own_records(rule: Rule) -> bool:
     return concrete_model(rule.model) in made and bool(rule.remedy(MISSING).repairs)
 
 
-def _first_circle(left: Sequence[str], waits_for: Waits) -> Sequence[str]:
-    """Find the first circle of rules that wait for each other alone."""
-    reach = {name: _reachable(name, waits_for, set(left)) for name in left}
-    first = next(name for name in left if all(name in reach[other] for other in reach[name]))
-    return [name for name in left if name in reach[first]]
+def _in_order(names: Sequence[str], waits_for: Waits) -> Iterator[Sequence[str]]:
+    """The names so that each comes after those that it waits for, else as they stand. Names that wait for each other come together.
+
+    A circle comes when nothing else can.
+    """
+    place = {name: number for number, name in enumerate(names)}
+    groups = [sorted(group, key=place.__getitem__) for group in _circles(names, waits_for)]
+    group_of = {name: number for number, group in enumerate(groups) for name in group}
+    needs = [
+        {group_of[other] for name in group for other in waits_for[name]} - {group_of[group[0]]}
+        for group in groups
+    ]
+    needed_by: dict[int, list[int]] = {}
+    for number, others in enumerate(needs):
+        for other in others:
+            needed_by.setdefault(other, []).append(number)
+    open_needs = [*map(len, needs)]
+    ready = [_turn(group, place) for group, number in zip(groups, open_needs, strict=True) if not number]
+    heapify(ready)
+    while ready:
+        *_, first = heappop(ready)
+        number = group_of[first]
+        yield groups[number]
+        for waiting in needed_by.get(number, ()):
+            open_needs[waiting] -= 1
+            if not open_needs[waiting]:
+                heappush(ready, _turn(groups[waiting], place))
 
 
-def _reachable(name: str, waits_for: Waits, within: set[str]) -> set[str]:
-    seen: set[str] = set()
-    ahead = [name]
-    while ahead:
-        for other in waits_for[ahead.pop()] & within - seen:
-            seen.add(other)
-            ahead.append(other)
-    return seen
+def _turn(group: Sequence[str], place: Mapping[str, int]) -> tuple[bool, int, str]:
+    """When the group has its turn among those that are ready: a circle last, else by the place of its first name."""
+    return len(group) > 1, place[group[0]], group[0]
+
+
+def _circles(names: Sequence[str], waits_for: Waits) -> Iterator[Sequence[str]]:
+    """The strongly connected components, each name in one, by Tarjan's algorithm without recursion (SIAM J. Comput. 1, 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    on_stack: set[str] = set()
+    for root in names:
+        ahead = [] if root in index else [(root, iter(waits_for[root]))]
+        while ahead:
+            name, others = ahead[-1]
+            if name not in index:
+                index[name] = low[name] = len(index)
+                stack.append(name)
+                on_stack.add(name)
+            for other in others:
+                if other not in index:
+                    ahead.append((other, iter(waits_for[other])))
+                    break
+                if other in on_stack:
+                    low[name] = min(low[name], index[other])
+            else:
+                ahead.pop()
+                if ahead:
+                    low[ahead[-1][0]] = min(low[ahead[-1][0]], low[name])
+                if low[name] == index[name]:
+                    cut = stack.index(name)
+                    group, stack = stack[cut:], stack[:cut]
+                    on_stack.difference_update(group)
+                    yield group
 
 
 def _order_circle(circle: Sequence[str], waits_for: Waits) -> Iterator[str]:

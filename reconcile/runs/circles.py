@@ -12,7 +12,7 @@ import structlog
 from django.db import transaction
 
 from reconcile.detect.checking import RuleCheck, check
-from reconcile.models import Outcome, Run, WorkItem
+from reconcile.models import Outcome, Run, WorkItem, transition
 from reconcile.rules.order import makes_own_records
 from reconcile.rules.rule import Rule
 from reconcile.runs.results import add_warnings, written_rows
@@ -163,9 +163,8 @@ def _reopen(outcome: Outcome, using: str) -> None:
     """
     with transaction.atomic(using=using):
         work_items = WorkItem._base_manager.using(using).filter(outcome=outcome)
-        work_items.update(state=WorkItem.State.RUNNING, cursor=None, quarantined=0)
-        outcome.state = Outcome.State.WAITING
-        outcome.save(using=using, update_fields=["state"])
+        transition(work_items, WorkItem.State.RUNNING, cursor=None, quarantined=0)
+        transition(Outcome._base_manager.using(using).filter(pk=outcome.pk), Outcome.State.WAITING)
 
 
 def _record_left(seen: Sequence[_RuleState], using: str) -> None:

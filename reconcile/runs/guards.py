@@ -21,7 +21,7 @@ from reconcile.repair.caps import Caps, RulePlan
 from reconcile.repair.confirmation import confirmed_keys, record_findings
 from reconcile.repair.plan_file import PlannedRule
 from reconcile.repair.regressions import find_regressions, name_some, suspend, suspension
-from reconcile.repair.work_item import drifted_keys
+from reconcile.repair.repairing import drifted_keys
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.rule import Rule
 from reconcile.runs.results import add_warnings, written_rows

@@ -5,41 +5,43 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from typing import TypeVar
 
 import structlog
 from django.db import Error, IntegrityError, transaction
 from django.db.models import Max
 
-from reconcile.core.drift import Drift
 from reconcile.db.clock import database_now
 from reconcile.db.dialects import dialect_of
 from reconcile.db.retry import retry
 from reconcile.errors import LeaseHeldError
-from reconcile.models import Outcome, Run, WorkItem
+from reconcile.models import Outcome, Run, WorkItem, transition
 from reconcile.repair.attempt import lease_lost
 
 __all__ = ["LEASE", "acquire_lease", "check_lease", "check_not_held", "release_lease"]
 
 log = structlog.get_logger()
 
+Part = TypeVar("Part", bound=str)
+
 LEASE = timedelta(seconds=60)
 """A worker counts as alive for this long after its last heartbeat."""
 
 
 def acquire_lease(
-    outcome: Outcome, drifts: Iterable[Drift], run: Run, *, anew: bool = False, using: str
-) -> dict[Drift, WorkItem]:
+    outcome: Outcome, parts: Iterable[Part], run: Run, *, anew: bool = False, using: str
+) -> dict[Part, WorkItem]:
     """Lease the rule and its work items for this run, under a new token that fences out any earlier owner.
 
-    anew: the work items begin at their first record again. Returns the work items by kind of drift.
+    anew: the work items begin at their first record again. Returns the work items by kind of drift; an undo has one, of none.
     Raises LeaseHeldError if another run has the lease and its worker lives, and LeaseLostError if the run itself belongs to
     another worker.
     """
 
-    def attempt() -> dict[Drift, WorkItem]:
+    def attempt() -> dict[Part, WorkItem]:
         _evict(outcome, using=using)
         with transaction.atomic(using=using):
-            return _take_lease(outcome, drifts, run, anew=anew, using=using)
+            return _take_lease(outcome, parts, run, anew=anew, using=using)
 
     def is_deadlock(error: BaseException) -> bool:
         # Two runs that lease the rule at once may deadlock on the unique index; one of them then tries again.
@@ -55,8 +57,8 @@ def acquire_lease(
 
 
 def _take_lease(
-    outcome: Outcome, drifts: Iterable[Drift], run: Run, *, anew: bool, using: str
-) -> dict[Drift, WorkItem]:
+    outcome: Outcome, parts: Iterable[Part], run: Run, *, anew: bool, using: str
+) -> dict[Part, WorkItem]:
     own = Run._base_manager.using(using).filter(pk=run.pk, token=run.token)
     if not own.update(heartbeat=database_now(using)):
         raise lease_lost(Run._base_manager.using(using).filter(pk=run.pk), f"run {run}")
@@ -66,9 +68,9 @@ def _take_lease(
     WorkItem._base_manager.using(using).filter(outcome=outcome).update(
         token=token, heartbeat=database_now(using)
     )
-    work_items = {drift: _work_item(outcome, drift, token, anew=anew, using=using) for drift in drifts}
+    work_items = {part: _work_item(outcome, part, token, anew=anew, using=using) for part in parts}
     mine = Outcome._base_manager.using(using).filter(pk=outcome.pk)
-    mine.update(leased=outcome.rule, state=Outcome.State.REPAIRING)
+    transition(mine, Outcome.State.REPAIRING, leased=outcome.rule)
     return work_items
 
 
@@ -85,15 +87,16 @@ def check_lease(work_items: Iterable[WorkItem], *, using: str) -> None:
             raise lease_lost(rows, "this repair")
 
 
-def _work_item(outcome: Outcome, drift: Drift, token: uuid.UUID, *, anew: bool, using: str) -> WorkItem:
+def _work_item(outcome: Outcome, part: str, token: uuid.UUID, *, anew: bool, using: str) -> WorkItem:
     work_items = WorkItem._base_manager.using(using)
     work_item, _ = work_items.get_or_create(
-        outcome=outcome, drift=drift, defaults={"token": token, "heartbeat": database_now(using)}
+        outcome=outcome, drift=part, defaults={"token": token, "heartbeat": database_now(using)}
     )
     if anew or work_item.quarantined:
         # Only the killed worker's memory had the keys in quarantine; a new walk finds them.
-        work_item.cursor, work_item.quarantined, work_item.state = None, 0, WorkItem.State.RUNNING
-        work_item.save(using=using, update_fields=["cursor", "quarantined", "state"])
+        own = work_items.filter(pk=work_item.pk)
+        transition(own, WorkItem.State.RUNNING, cursor=None, quarantined=0)
+        return own.get()
     return work_item
 
 
@@ -128,8 +131,8 @@ def _evict(outcome: Outcome, *, using: str) -> None:
         WorkItem._base_manager.using(using).filter(outcome=holder).update(token=uuid.uuid4())
         release_lease(holder, using=using)
         why = f"Its worker gave no sign of life for {int(quiet.total_seconds())} s; run {str(outcome.run_id)[:8]} took over."
-        stopped = {"state": Run.State.STOPPED, "finished_at": database_now(using), "why_stopped": why}
-        Run._base_manager.using(using).filter(pk=holder.run_id, state__in=Run.ACTIVE).update(**stopped)
+        its = Run._base_manager.using(using).filter(pk=holder.run_id)
+        transition(its, Run.State.STOPPED, finished_at=database_now(using), why_stopped=why)
         log.warning(
             "rule_taken_over", rule=outcome.rule, run=str(outcome.run_id), from_run=str(holder.run_id)
         )

@@ -19,12 +19,14 @@ from reconcile.db.dialects import dialect_of
 from reconcile.db.schema import may_change_values
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
 from reconcile.errors import EvaluationError, GivenUpError, LeaseHeldError
-from reconcile.models import Outcome, Run, WorkItem
+from reconcile.models import Outcome, Run, WorkItem, transition
+from reconcile.repair.attempt import LeasedItem
 from reconcile.repair.caps import Budget, RulePlan, plan
-from reconcile.repair.chunk import Chunks
+from reconcile.repair.chunk import ChunkExecutor
 from reconcile.repair.confirmation import confirmed_keys
 from reconcile.repair.pacing import Pace
-from reconcile.repair.work_item import KEEP, repair_work_item
+from reconcile.repair.quarantine import Quarantine
+from reconcile.repair.repairing import KEEP, RepairWork, repair_work_item
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.rule import CompiledRule, Rule
 from reconcile.runs.guards import (
@@ -111,9 +113,9 @@ def repair_work_items(
         for drift, finder in finders.items():
             if work_items[drift].state == WorkItem.State.RUNNING:
                 budget = _budget(outcome, rule_plan, finder, run, using=using)
-                chunks = _chunks(rule_plan, finder, work_items[drift], run, budget)
-                chunks.stale = _stale_to_verify(compiled, finder)
-                _repair_and_close(chunks, compiled.source, rule_plan, repaired, progress)
+                work = _work(rule_plan.rule, compiled, finder, run)
+                executor = _executor(rule_plan.rule, work, work_items[drift], run, budget)
+                _repair_and_close(executor, work, compiled.source, rule_plan, repaired, progress)
     except (GivenUpError, EvaluationError) as error:
         repaired.why_stopped, repaired.unfinished = str(error), True
     check_lease(work_items.values(), using=using)
@@ -122,20 +124,25 @@ def repair_work_items(
 
 
 def _repair_and_close(
-    chunks: Chunks, source: Source, rule_plan: RulePlan, repaired: RepairedItems, progress: Progress
+    executor: ChunkExecutor,
+    work: RepairWork,
+    source: Source,
+    rule_plan: RulePlan,
+    repaired: RepairedItems,
+    progress: Progress,
 ) -> None:
     """Repair one work item, and add what became of it to `repaired`, also if an error ends it."""
-    drift = chunks.finder.drift
+    drift, failures = work.finder.drift, executor.quarantine.failures
     try:
-        with evaluation_errors(chunks.using):
+        with evaluation_errors(executor.using):
             repair_work_item(
-                chunks, source, records=rule_plan.check.tally.checked, kept=rule_plan.check.kept[drift],
-                progress=lambda keys: progress(chunks.rule, keys),
+                executor, work.finder, source, records=rule_plan.check.tally.checked, kept=rule_plan.check.kept[drift],
+                progress=lambda keys: progress(rule_plan.rule.name, keys),
             )  # fmt: skip
     finally:
-        repaired.failures |= {(drift, key): why for key, why in chunks.quarantine.failures.items()}
-        repaired.skipped += len(chunks.quarantine.failures)
-    _close_work_item(chunks, repaired)
+        repaired.failures |= {(drift, key): why for key, why in failures.items()}
+        repaired.skipped += len(failures)
+    _close_work_item(executor, work, repaired)
 
 
 def _budget(outcome: Outcome, rule_plan: RulePlan, finder: Finder, run: Run, *, using: str) -> Budget:
@@ -149,26 +156,27 @@ def _budget(outcome: Outcome, rule_plan: RulePlan, finder: Finder, run: Run, *, 
     )
 
 
-def _chunks(rule_plan: RulePlan, finder: Finder, work_item: WorkItem, run: Run, budget: Budget) -> Chunks:
-    rule, using = rule_plan.rule, finder.using
-    remedy = rule.remedy(finder.drift)
+def _work(rule: Rule, compiled: CompiledRule, finder: Finder, run: Run) -> RepairWork:
+    remedy, using = rule.remedy(finder.drift), finder.using
     confirm: Callable[[Sequence[Any]], Sequence[Any]] | None = None
     if remedy.deletes:
         confirm = partial(confirmed_keys, rule=rule, finder=finder, run=run, using=using)
         if isinstance(finder.fix, Merging):
             # Asked again inside the chunk, since a group may have grown in between.
             finder = replace(finder, fix=replace(finder.fix, deletable=confirm))
-    return Chunks(
-        rule=rule.name,
-        finder=finder,
-        remedy=remedy,
-        work_item=work_item,
-        using=using,
+    return RepairWork(finder=finder, remedy=remedy, stale=_stale_to_verify(compiled, finder), confirm=confirm)
+
+
+def _executor(rule: Rule, work: RepairWork, work_item: WorkItem, run: Run, budget: Budget) -> ChunkExecutor:
+    using = work.finder.using
+    return ChunkExecutor(
+        work=work,
+        item=LeasedItem(rule=rule.name, work_item=work_item, using=using),
+        quarantine=Quarantine(rule=rule.name),
         budget=budget,
         check_control=RunControl(run, using=using),
         throttles=throttles(),
-        confirm=confirm,
-        pace=Pace.from_settings(locks_table=bool(finder.lock.tables) and not remedy.deferred),
+        pace=Pace.from_settings(locks_table=bool(work.tables)),
     )
 
 
@@ -184,26 +192,23 @@ def _stale_to_verify(compiled: CompiledRule, finder: Finder) -> Finder | None:
     return next((each for each in compiled.finders if each.drift is STALE), None)
 
 
-def _close_work_item(chunks: Chunks, repaired: RepairedItems) -> None:
+def _close_work_item(executor: ChunkExecutor, work: RepairWork, repaired: RepairedItems) -> None:
     """Mark the work item as done. Records in quarantine that still drift count as skipped."""
-    left = chunks.finder.keys(Keys(chunks.quarantine.to_retry)) if chunks.quarantine.to_retry else ()
+    quarantine, finder = executor.quarantine, work.finder
+    left = finder.keys(Keys(quarantine.to_retry)) if quarantine.to_retry else ()
     repaired.skipped += len(left)
-    repaired.locked_keys |= {
-        (chunks.finder.drift, key): chunks.quarantine.last_errors.get(key, _HELD) for key in left
-    }
-    repaired.unconfirmed += chunks.unconfirmed
-    repaired.mended += chunks.mended
-    repaired.moved |= chunks.moved
-    WorkItem._base_manager.using(chunks.using).filter(
-        pk=chunks.work_item.pk, token=chunks.work_item.token
-    ).update(state=WorkItem.State.DONE, quarantined=len(left) + len(chunks.quarantine.failures))
+    repaired.locked_keys |= {(finder.drift, key): quarantine.last_errors.get(key, _HELD) for key in left}
+    repaired.unconfirmed += work.unconfirmed
+    repaired.mended += quarantine.mended
+    repaired.moved |= executor.moved
+    executor.item.close(quarantined=len(left) + len(quarantine.failures))
 
 
 _FOUND = (
     "planned", "reported", "checked", "missing", "stale", "extra", "samples", "guarantee", "status", "again", "warning",
     "fingerprint",
 )  # fmt: skip
-_LEFT = ("state", "status", "error", "left", "skipped", "refused", "why_stopped", "seconds", "warning")
+_LEFT = ("status", "error", "left", "skipped", "refused", "why_stopped", "seconds", "warning")
 
 REFUSED = 100
 """Records in quarantine that an outcome names, each with the reason."""
@@ -250,8 +255,10 @@ def run_rule(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Pr
     outcome.refresh_from_db(using=using)
     outcome.seconds += time.monotonic() - started
     _record_left(outcome, rule, found, repaired)
-    # Without the counts of rows, which the chunks write.
     outcome.save(using=using, update_fields=_LEFT)
+    # A rule that an error ended stays open, so that a resumed run goes on with it.
+    own = Outcome._base_manager.using(using).filter(pk=outcome.pk)
+    transition(own, Outcome.State.REPAIRING if repaired.unfinished else Outcome.State.DONE)
     return result_of(outcome, lease_held=repaired.lease_held)
 
 
@@ -324,8 +331,6 @@ def _record_found(outcome: Outcome, rule_plan: RulePlan, using: str) -> None:
 
 
 def _record_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: RepairedItems) -> None:
-    # A rule that an error ended stays open, so that a resumed run goes on with it.
-    outcome.state = Outcome.State.REPAIRING if repaired.unfinished else Outcome.State.DONE
     outcome.status = str(found.status)
     outcome.error = found.error or ""
     outcome.left = sum(found.tally[drift] for drift in Drift if rule.remedy(drift).repairs)

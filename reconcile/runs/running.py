@@ -16,11 +16,11 @@ from reconcile.db.clock import clock_skew, database_now
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import check, evaluation_errors
 from reconcile.errors import Refusal, UnknownNameError, UsageError
-from reconcile.models import Outcome, Run
+from reconcile.models import Outcome, Run, transition
 from reconcile.repair.caps import Caps, plan
 from reconcile.repair.plan_file import PlanFile
 from reconcile.repair.regressions import was_repaired_lately
-from reconcile.repair.work_item import KEEP
+from reconcile.repair.repairing import KEEP
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.order import sort_rules
 from reconcile.rules.registry import select, valid_rules
@@ -36,14 +36,13 @@ from reconcile.runs.one_rule import run_rule
 from reconcile.runs.results import Progress, RuleRepair, preview_result, result_of
 from reconcile.runs.steering import end_run
 from reconcile.runs.undo_run import advance_undo
+from reconcile.states import states_before
 
 __all__ = ["find_run", "nightly", "preview", "repair", "resume"]
 
 log = structlog.get_logger()
 
 Rules = Mapping[str, Rule]
-
-_RESUMABLE = (Run.State.RUNNING, Run.State.STOPPED, Run.State.PAUSING, Run.State.PAUSED)
 
 
 def preview(
@@ -154,7 +153,7 @@ def resume(run: Run, rules: Rules, *, using: str, progress: Progress | None = No
 
     Raises UsageError if the run is finished, and UnknownNameError if one of its rules no longer exists.
     """
-    if run.state not in _RESUMABLE:
+    if run.state not in states_before(Run.State.RUNNING):
         raise UsageError(
             f"Run {run} is {run.state}; there is nothing to resume. What is left is for a new repair."
         )
@@ -173,9 +172,15 @@ def resume(run: Run, rules: Rules, *, using: str, progress: Progress | None = No
 def _take_over(run: Run, using: str) -> Run:
     """Give the run a new token, which fences out any earlier worker, and a new clock, since it may have waited for days."""
     now = _read_clock(using)
-    began = {"token": uuid.uuid4(), "now": now, "heartbeat": now, "finished_at": None, "why_stopped": ""}
+    began: dict[str, Any] = {
+        "token": uuid.uuid4(),
+        "now": now,
+        "heartbeat": now,
+        "finished_at": None,
+        "why_stopped": "",
+    }
     own = Run._base_manager.using(using).filter(pk=run.pk)
-    if not own.filter(state__in=_RESUMABLE).update(state=Run.State.RUNNING, **began):
+    if not transition(own, Run.State.RUNNING, **began):
         raise UsageError(f"Run {run} has just been ended by others; see: reconcile runs {run}")
     return own.get()
 

@@ -15,10 +15,11 @@ from reconcile.db.clock import database_now
 from reconcile.db.django_compat import in_transaction
 from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import CancelledError, LeaseLostError, PausedError, StoppedError, UsageError
-from reconcile.models import Outcome, Run
+from reconcile.models import Outcome, Run, transition
 from reconcile.repair.attempt import lease_lost
 from reconcile.repair.chunk import BEAT
 from reconcile.runs.leases import LEASE
+from reconcile.states import RunState
 
 __all__ = ["RunControl", "cancel", "end_run", "has_live_worker", "last_heartbeat", "pause"]
 
@@ -71,7 +72,7 @@ def pause(run: Run, *, using: str) -> Run:
     """
     with evaluation_errors(using):
         state = Run.State.PAUSING if has_live_worker(run, using=using) else Run.State.PAUSED
-        _change_state(run, (Run.State.RUNNING, Run.State.PAUSING), state, using)
+        _change_state(run, state, using)
         now = _reload(run, using)
     if now.state not in {Run.State.PAUSED, Run.State.PAUSING}:
         raise UsageError(f"Run {run} is {now.state}; only a run that goes on can be paused.")
@@ -84,10 +85,11 @@ def cancel(run: Run, *, using: str) -> Run:
     The run ends at once if no worker is at work. Raises UsageError if it has ended already.
     """
     with evaluation_errors(using):
-        turned = _change_state(run, (Run.State.PAUSED, Run.State.STOPPED), Run.State.CANCELLED, using)
+        quiet = (Run.State.PAUSED, Run.State.STOPPED)
+        turned = _change_state(run, Run.State.CANCELLED, using, only=quiet)
         if not turned:
             state = Run.State.CANCELLING if has_live_worker(run, using=using) else Run.State.CANCELLED
-            turned = _change_state(run, Run.ACTIVE, state, using)
+            turned = _change_state(run, state, using, only=Run.ACTIVE)
         now = _reload(run, using)
     if not turned:
         hint = f" To take back what it has written: reconcile undo {run}"
@@ -95,12 +97,12 @@ def cancel(run: Run, *, using: str) -> Run:
     return now
 
 
-def _change_state(run: Run, before: Sequence[Run.State], after: Run.State, using: str) -> bool:
-    """Change a run from one of the states `before` to `after`, in one statement. Returns whether it was in one of them."""
+def _change_state(run: Run, after: RunState, using: str, *, only: Sequence[RunState] = ()) -> bool:
+    """Change a run to `after`, if an arrow leads there from its state. Returns whether one does."""
     done = after in {Run.State.PAUSED, Run.State.CANCELLED}
     ended = {"finished_at": database_now(using), "why_stopped": f"Somebody has {after} it."} if done else {}
-    runs = Run._base_manager.using(using).filter(pk=run.pk, state__in=before)
-    turned = bool(runs.update(state=after, **ended))
+    runs = Run._base_manager.using(using).filter(pk=run.pk)
+    turned = bool(transition(runs, after, only=only, **ended))
     if turned and done:
         Outcome._base_manager.using(using).filter(run=run).update(leased=None)
     if turned:
@@ -155,8 +157,7 @@ def _finish(run: Run, using: str) -> None:
     left_open = list(outcomes.order_by("position").values_list("rule", flat=True))
     state = Run.State.STOPPED if left_open else Run.State.FINISHED
     why = f"Not finished: {', '.join(left_open)}. Resuming the run goes on with that." if left_open else ""
-    ended = {"state": state, "finished_at": database_now(using), "why_stopped": why}
-    _own_run(run, using).filter(state__in=Run.ACTIVE).update(**ended)
+    transition(_own_run(run, using), state, finished_at=database_now(using), why_stopped=why)
 
 
 def _own_run(run: Run, using: str) -> QuerySet[Run]:
@@ -164,7 +165,7 @@ def _own_run(run: Run, using: str) -> QuerySet[Run]:
     return Run._base_manager.using(using).filter(pk=run.pk, token=run.token)
 
 
-def _stop(run: Run, using: str, why: str, *, state: Run.State = Run.State.STOPPED) -> None:
+def _stop(run: Run, using: str, why: str, *, state: RunState = Run.State.STOPPED) -> None:
     """Record the end of the run, if the database still answers."""
     log.error("run_stopped", run=str(run.pk), why=why)
     try:
@@ -180,9 +181,12 @@ def _stop(run: Run, using: str, why: str, *, state: Run.State = Run.State.STOPPE
             log.error("run_not_recorded", run=str(run.pk), error=str(again))
 
 
-def _record_stop(run: Run, using: str, why: str, state: Run.State) -> None:
+def _record_stop(run: Run, using: str, why: str, state: RunState) -> None:
     if not _own_run(run, using).exists():
         return
     Outcome._base_manager.using(using).filter(run=run).update(leased=None)
-    stopped = {"state": state, "finished_at": database_now(using), "why_stopped": why}
-    _own_run(run, using).filter(state__in=Run.ACTIVE).update(**stopped)
+    ended = {"finished_at": database_now(using), "why_stopped": why}
+    if not transition(_own_run(run, using), state, only=Run.ACTIVE, **ended):
+        # Somebody has cancelled it while its worker was about to pause.
+        ended["why_stopped"] = f"Somebody has {Run.State.CANCELLED} it."
+        transition(_own_run(run, using), Run.State.CANCELLED, only=Run.ACTIVE, **ended)

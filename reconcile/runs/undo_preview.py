@@ -9,7 +9,7 @@ from typing import Any
 from django.apps import apps
 
 from reconcile.core.finder import Rows
-from reconcile.core.verbs import DELETE, INSERT, UNDOABLE, VERBS, Written
+from reconcile.core.verbs import INSERT, UNDOABLE, VERBS, Written
 from reconcile.db.columns import label_of
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import evaluation_errors
@@ -19,7 +19,8 @@ from reconcile.remedies import references_to
 from reconcile.remedies.references import Reference
 from reconcile.runs.undo_run import LISTED, Conflict, RuleUndo, RunJournal, outside_effects, undoable
 from reconcile.undo.changes import ChangeHeader, RowState, read_changes
-from reconcile.undo.inverse import ChangeGroup, group_changes
+from reconcile.undo.groups import ChangeGroup, group_changes
+from reconcile.undo.inverse import inverse_of
 from reconcile.undo.row_history import RowHistories
 from reconcile.undo.taking_back import PAGE, compare_changes
 
@@ -135,10 +136,8 @@ class _Preview:
                 found[change] = refusal
         compared = compare_changes(group, single, self.histories)
         found |= {**dict.fromkeys(compared.back), **compared.conflicts}
-        if group.verb == INSERT and group.refusal is None:
-            back = [change for change, refusal in found.items() if refusal is None]
-            found |= group.refuse_referred(back, self.deleted_rows.of)
-        return found
+        back = [change for change, refusal in found.items() if refusal is None]
+        return {**found, **inverse_of(group).refuse(group, back, self.deleted_rows.of)}
 
 
 class _DeletedRows:
@@ -161,7 +160,7 @@ class _DeletedRows:
 
     def note(self, group: ChangeGroup, change: ChangeHeader) -> None:
         """Remember a change that will be taken back."""
-        if group.verb == DELETE:
+        if inverse_of(group).restores_absent:
             return
         for name in change.columns:
             keys = self.gone.get((change.label, name))

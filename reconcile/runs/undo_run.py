@@ -11,23 +11,26 @@ from django.db import transaction
 from django.db.models import Count, Max
 
 from reconcile.conf import throttles
-from reconcile.core.drift import STALE, Drift, Status
-from reconcile.core.finder import Rows, Source
+from reconcile.core.drift import Status
+from reconcile.core.finder import Rows
 from reconcile.core.verbs import UNDOABLE, VERBS, Written
 from reconcile.db.clock import database_now
 from reconcile.db.dialects import dialect_of
-from reconcile.detect.checking import KeptKeys, evaluation_errors
+from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import GivenUpError, UsageError
-from reconcile.models import Change, Outcome, Run, WorkItem
-from reconcile.repair.chunk import BEAT, Chunks
+from reconcile.models import Change, Outcome, Run, WorkItem, transition
+from reconcile.repair.attempt import LeasedItem
+from reconcile.repair.chunk import BEAT, ChunkExecutor
 from reconcile.repair.confirmation import forget_findings
 from reconcile.repair.pacing import Pace
-from reconcile.repair.work_item import repair_work_item
-from reconcile.runs.leases import LEASE, acquire_lease, check_lease, release_lease
+from reconcile.repair.quarantine import Quarantine
+from reconcile.repair.walking import work_through
+from reconcile.runs.leases import LEASE, acquire_lease, check_lease
 from reconcile.runs.results import Progress, RuleRepair, moved_in_words, result_of, written_rows
 from reconcile.runs.steering import RunControl, end_run, has_live_worker
+from reconcile.states import OutcomeState
 from reconcile.undo.changes import read_changes
-from reconcile.undo.taking_back import TakeBack
+from reconcile.undo.taking_back import UndoWork
 
 __all__ = [
     "LISTED",
@@ -184,8 +187,8 @@ def _written_changes(run: Run, using: str) -> Rows:
     return changes
 
 
-_DRIFTS: tuple[Drift, ...] = (STALE,)
-"""A work item has a kind of drift; to an undo, a change that was not taken back is stale."""
+_ALL = ""
+"""The part of an undo: it has one work item for each rule, of no kind of drift."""
 
 BUSY = "Another session holds the row."
 
@@ -251,13 +254,12 @@ class _Undo:
     def __init__(self, *, run: Run, using: str) -> None:
         self.run, self.using = run, using
         self.journal = RunJournal(_undone_run(run, using), using)
-        self.remedy = TakeBack(journal=self.journal.changes, using=using)
+        self.work = UndoWork(journal=self.journal.changes, using=using)
         self.open = {each.rule: each for each in _outcomes(run, using) if each.state != Outcome.State.DONE}
         self.work_items: dict[str, WorkItem] = {}
         self.control, self.beaten_at = RunControl(run, using=using), time.monotonic()
         self.failures: dict[str, dict[int, str]] = {rule: {} for rule in self.open}
         self.moved: dict[str, set[str]] = {rule: set() for rule in self.open}
-        self.total = sum(sum(each.planned.values()) for each in self.open.values())
 
     def lease_all(self) -> None:
         """Lease all rules before anything is written. Raises LeaseHeldError."""
@@ -267,7 +269,7 @@ class _Undo:
             forget_findings(rule, using=self.using)
 
     def _lease(self, rule: str) -> WorkItem:
-        self.work_items[rule] = acquire_lease(self.open[rule], _DRIFTS, self.run, using=self.using)[STALE]
+        self.work_items[rule] = acquire_lease(self.open[rule], [_ALL], self.run, using=self.using)[_ALL]
         return self.work_items[rule]
 
     def _check_control(self) -> None:
@@ -283,41 +285,29 @@ class _Undo:
         """Take one stretch back, from the cursor of the work item down."""
         if stretch.rule not in self.open:
             return
-        chunks = Chunks(
-            rule=stretch.rule,
-            finder=self.remedy.finder(floor=stretch.floor, top=stretch.top),
-            remedy=self.remedy,
-            # Leased again: another stretch may have taken longer than a lease.
-            work_item=self._lease(stretch.rule),
-            using=self.using,
-            check_control=self._check_control,
-            throttles=throttles(),
+        rule = stretch.rule
+        # Leased again: another stretch may have taken longer than a lease.
+        item = LeasedItem(rule=rule, work_item=self._lease(rule), using=self.using)
+        # However many changes can't be taken back, the others still are.
+        quarantine = Quarantine(rule=rule, hopeless=None)
+        executor = ChunkExecutor(
+            work=self.work, item=item, quarantine=quarantine, check_control=self._check_control, throttles=throttles(),
             pace=Pace.from_settings(),
-            # However many changes can't be taken back, the others still are.
-            mended=self.total,
-        )
-        source = Source(every=Change._base_manager.all(), using=self.using, now=self.run.now)
+        )  # fmt: skip
+        below = None if item.cursor is None else int(item.cursor)
+        changes = self.work.changes(floor=stretch.floor, top=stretch.top, below=below, beat=executor.beat)
         try:
-            repair_work_item(
-                chunks,
-                source,
-                records=self.total,
-                kept=KeptKeys(),
-                progress=lambda keys: progress(stretch.rule, keys),
-            )
+            work_through(executor, changes, lambda keys: progress(rule, keys))
         finally:
-            self.moved[stretch.rule] |= chunks.moved
-            self.failures[stretch.rule] |= chunks.quarantine.failures | {
-                key: chunks.quarantine.last_errors.get(key, BUSY) for key in chunks.quarantine.to_retry
-            }
+            held = {key: quarantine.last_errors.get(key, BUSY) for key in quarantine.to_retry}
+            self.moved[rule] |= executor.moved
+            self.failures[rule] |= quarantine.failures | held
 
     def close(self) -> None:
         """Record what was left after the last stretch, and end the leases."""
         check_lease(self.work_items.values(), using=self.using)
         for rule, work_item in self.work_items.items():
-            WorkItem._base_manager.using(self.using).filter(pk=work_item.pk, token=work_item.token).update(
-                state=WorkItem.State.DONE
-            )
+            LeasedItem(rule=rule, work_item=work_item, using=self.using).close()
             self._record(rule, Outcome.State.DONE, "")
             # See lease_all.
             forget_findings(rule, using=self.using)
@@ -327,18 +317,19 @@ class _Undo:
         for rule in self.open:
             self._record(rule, Outcome.State.REPAIRING, why)
 
-    def _record(self, rule: str, state: Outcome.State, why: str) -> None:
+    def _record(self, rule: str, state: OutcomeState, why: str) -> None:
         outcome = self.open[rule]
         outcome.refresh_from_db(using=self.using)
         conflicts = self._conflicts(self.failures[rule])
-        outcome.state = state
         outcome.status = str(Status.FAIL if conflicts else Status.PASS)
         outcome.left = outcome.skipped = len(conflicts)
         outcome.refused = [{"key": each.key, "why": each.why} for each in conflicts[:LISTED]]
         outcome.why_stopped = why or _conflicts_in_words(conflicts)
         outcome.warning = moved_in_words(self.moved[rule]) if self.moved[rule] else ""
-        outcome.save(using=self.using)
-        release_lease(outcome, using=self.using)
+        outcome.leased = None
+        written = ("status", "left", "skipped", "refused", "why_stopped", "warning", "leased")
+        outcome.save(using=self.using, update_fields=written)
+        transition(Outcome._base_manager.using(self.using).filter(pk=outcome.pk), state)
 
     def _conflicts(self, failures: Mapping[int, str]) -> list[Conflict]:
         names = {
@@ -375,10 +366,8 @@ def _begin(run: Run, using: str) -> Run:
     with transaction.atomic(using=using):
         # The undone rows lie before its cursor, so the run must not be resumed. A worker without a heartbeat that lives all
         # the same finds out before its next chunk.
-        unended = (*Run.ACTIVE, Run.State.PAUSED, Run.State.STOPPED)
-        Run._base_manager.using(using).filter(pk=run.pk, state__in=unended).update(
-            state=Run.State.CANCELLED, finished_at=database_now(using), why_stopped="It was undone."
-        )
+        undone = Run._base_manager.using(using).filter(pk=run.pk)
+        transition(undone, Run.State.CANCELLED, finished_at=database_now(using), why_stopped="It was undone.")
         begun.save(using=using)
         Outcome._base_manager.using(using).bulk_create(outcomes)
     log.info("run_started", run=str(begun.pk), kind="undo", undoes=str(run.pk), database=using)

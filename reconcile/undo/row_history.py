@@ -21,7 +21,7 @@ from reconcile.db.django_compat import own_columns
 from reconcile.db.images import image
 from reconcile.errors import Refusal
 from reconcile.undo.changes import ChangeHeader, RowState, concrete_labels, read_changes
-from reconcile.undo.inverse import ChangeGroup, group_changes, read_keys
+from reconcile.undo.groups import ChangeGroup, group_changes, read_keys
 
 __all__ = ["LEFT_LATER", "RowHistories", "RowHistory"]
 

@@ -1,7 +1,7 @@
-"""The remedy that takes changes back, and the finder of the changes that can be taken back.
+"""The work of an undo: which changes can be taken back, and taking them back chunk by chunk.
 
-For a chunk, a change is a record that drifts until it is taken back. So an undo has the fence, journal, verification, retries and
-cursor of a repair. Changes are taken back in reverse order; the last change of a row comes first.
+It has the fence, journal, verification, retries and cursor of a repair, since the same executor does it. Changes are taken back in
+reverse order; the last change of a row comes first.
 
 Note [Done or changed]: a row that is as an earlier change of the same run has found it, in all columns that were written
 from there on, was taken back already, to there or beyond. It may be that only some of the run was undone before. Such a row may
@@ -11,24 +11,26 @@ that change back once more would undo the undo. Where nothing was taken back yet
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from reconcile.core.drift import STALE, Drift
-from reconcile.core.finder import Finder, PythonFinder, Rows
+from django.db.models import Model
+
+from reconcile.core.finder import Rows
 from reconcile.core.row_locks import lock_rows
-from reconcile.core.scopes import Keys, Scope, Window
-from reconcile.core.verbs import DELETE, INSERT, UNDOABLE, VERBS, Written
+from reconcile.core.scopes import Keys
+from reconcile.core.verbs import UNDOABLE, Written
 from reconcile.db.dialects import dialect_of
-from reconcile.errors import Fault, Refusal
+from reconcile.errors import NotRepairedError, Refusal
 from reconcile.models import Change
-from reconcile.remedies import Journal, Remedy, WriteResult
+from reconcile.remedies import Journal, WriteResult
 from reconcile.undo.changes import ChangeHeader, RowState, read_changes
-from reconcile.undo.inverse import ChangeGroup, group_changes
+from reconcile.undo.groups import ChangeGroup, group_changes
+from reconcile.undo.inverse import inverse_of
 from reconcile.undo.row_history import LEFT_LATER, RowHistories
 
-__all__ = ["ComparedChanges", "TakeBack", "compare_changes", "compare_with_references"]
+__all__ = ["ComparedChanges", "UndoWork", "compare_changes", "compare_with_references"]
 
 PAGE = 5_000
 """Ids of changes that are read at once."""
@@ -58,9 +60,7 @@ def compare_with_references(
     stay, and keep what they refer to. It costs what `compare_changes` costs, and one statement for each reference where rows are to be deleted.
     """
     found = compare_changes(group, changes, histories)
-    if group.refusal or group.verb != INSERT:
-        return found
-    conflicts = group.refuse_referred([each for each in found.back if each in ready])
+    conflicts = inverse_of(group).refuse(group, [each for each in found.back if each in ready])
     back = [each for each in found.back if each not in conflicts]
     return ComparedChanges(
         back=back, done_already=found.done_already, conflicts={**found.conflicts, **conflicts}
@@ -99,8 +99,8 @@ def _taken_back_already(changes: Sequence[ChangeHeader], histories: RowHistories
 
 
 @dataclass(kw_only=True)
-class TakeBack(Remedy):
-    """The remedy for a change: restore its row, if the row is still as the change has left it.
+class UndoWork:
+    """The work of taking the changes of one run back: to restore each row that is still as its change has left it.
 
     It lives as long as one worker takes back one run. `journal` are all changes of that run. `conflicts` are the changes
     that were left, each with the reason; earlier changes of the same columns of their rows are left, too. `locked_rows` are
@@ -115,47 +115,95 @@ class TakeBack(Remedy):
     blocking: dict[tuple[str, str], set[ChangeHeader]] = field(default_factory=dict)
     histories: RowHistories = field(init=False)
 
+    name: ClassVar[str] = "undo"
+    limit: ClassVar[int | None] = None
+    tables: ClassVar[Sequence[type[Model]]] = ()
+    deferred: ClassVar[bool] = False
+    frees_values: ClassVar[bool] = False
+    changed_by_database: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         self.histories = RowHistories(self.journal, self.using)
 
-    verbs: ClassVar[Sequence[str]] = UNDOABLE
-
-    def faults(self, drift: Drift, finder: Finder | None) -> Iterable[Fault]:  # noqa: ARG002
-        """None: no rule names this remedy."""
-        return ()
-
-    def plan(self, finder: Finder, drifted: int) -> Written:  # noqa: ARG002
-        """Nothing: a number of changes doesn't say what they come to."""
-        return Written()
-
-    def finder(self, *, floor: int, top: int) -> Finder:
-        """The changes with ids from `floor` to `top` as records, the last one first."""
+    def changes(self, *, floor: int, top: int, below: int | None, beat: Callable[[], None]) -> Iterator[int]:
+        """Yield the ids of the changes from `top` down to `floor`, below the cursor. Calls `beat` before each read of PAGE ids."""
         changes = self.journal.filter(pk__gte=floor, pk__lte=top, verb__in=UNDOABLE)
+        while True:
+            beat()
+            ahead = changes if below is None else changes.filter(pk__lt=below)
+            ids = list(ahead.order_by("-pk").values_list("pk", flat=True)[:PAGE])
+            yield from ids
+            if len(ids) < PAGE:
+                return
+            below = ids[-1]
 
-        def find_ids(scope: Scope) -> Iterator[tuple[int, None]]:
-            ids = (
-                self._still_to_take_back(scope)
-                if isinstance(scope, Keys)
-                else _ids_descending(changes, scope)
-            )
-            return ((each, None) for each in ids)
+    def choose(self, keys: Sequence[int]) -> Sequence[int]:
+        """All: nobody has to confirm an undo."""
+        return keys
 
-        return PythonFinder(drift=STALE, model=Change, using=self.using, in_windows=False, sift=find_ids)
+    def lock(self, keys: Sequence[int]) -> Sequence[int]:
+        """Lock the changes themselves; their rows are locked once they are read. One statement."""
+        return lock_rows(Change, keys, using=self.using).values
 
-    def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:  # noqa: ARG002
+    def unwritable(self, keys: Sequence[int]) -> Mapping[int, str]:  # noqa: ARG002
+        """None: what stood in the row before fits."""
+        return {}
+
+    def order_conflicts(self, keys: Sequence[int]) -> tuple[Sequence[int], set[int]]:
+        """As they are: later changes come first."""
+        return keys, set()
+
+    def write(self, keys: Keys, journal: Journal) -> WriteResult:
         """Take back the changes of `keys`. At most six statements for each group, and more for its conflicts."""
         changes = read_changes(self.journal.filter(keys.on("pk")))
         self._forget_failed_try(changes)
         written, waiting_rows = Written(), 0
         for group in group_changes(changes, self.using):
             back, waiting = self._choose(group)
-            written.add(VERBS[group.verb].inverse, group.revert(back, journal))
+            if back:
+                inverse = inverse_of(group)
+                written.add(inverse.verb, inverse.revert(group, back, journal))
             waiting_rows += waiting
         if written.total:
             # Checked now, so that a broken reference fails this write and not the COMMIT.
             dialect_of(self.using).check_references()
         refused = {each.id: self.conflicts[each].reason for each in changes if each in self.conflicts}
         return WriteResult(written, waiting_rows=waiting_rows, refused=refused)
+
+    def verify(self, locked: Sequence[int], wrote: WriteResult) -> set[int]:
+        """No locked change may be still to take back, except for those whose rows other sessions have locked."""
+        if not locked:
+            return set()
+        left = self.still_open(locked) - {*wrote.refused}
+        if len(left) <= wrote.waiting_rows:
+            return left
+        change = next(iter(read_changes(self.journal.filter(pk=min(left)))))
+        raise NotRepairedError(
+            f"{change.name} is not as it was before the change that was taken back; does something in the database change what is "
+            "written?"
+        )
+
+    def still_open(self, keys: Sequence[int]) -> set[int]:
+        """The changes of `keys` that are yet to be taken back.
+
+        If a row has several, the earliest decides: once it is taken back, the row need not equal images of later ones.
+        """
+        changes = read_changes(self.journal.filter(Keys(keys).on("pk")))
+        earliest, found = {each.row: each.id for each in changes}, set[int]()
+        for group in group_changes(changes, self.using):
+            held = [each for each in group.changes if self.locked_rows.get(each.row, -1) >= each.id]
+            rest = [
+                each
+                for each in group.changes
+                if each not in held
+                and each not in self.conflicts
+                and each.id not in self.done_already
+                and earliest[each.row] == each.id
+            ]
+            states = {} if group.refusal is not None else group.row_states(rest)
+            found |= {each.id for each in held}
+            found |= {each.id for each in rest if states.get(each) is not RowState.BEFORE}
+        return found
 
     def _forget_failed_try(self, changes: Iterable[ChangeHeader]) -> None:
         """Forget what an earlier try at the chunk, which was rolled back, has recorded."""
@@ -178,7 +226,7 @@ class TakeBack(Remedy):
                 candidates.append(each)
         free, absent = self._lock(group, candidates)
         # A row that came back a moment ago isn't locked; a row to be inserted again can't be.
-        ready = absent if group.verb == DELETE else free
+        ready = absent if inverse_of(group).restores_absent else free
         found = compare_with_references(group, candidates, self.histories, ready)
         self.done_already |= {each.id for each in found.done_already}
         for each, refusal in found.conflicts.items():
@@ -200,7 +248,7 @@ class TakeBack(Remedy):
             return set(), set()
         # A collation may find rows with another spelling of the key, which belong to no change.
         keys = group.keys(changes)
-        cascades = group.verb == INSERT and dialect_of(self.using).cascades(group.model)
+        cascades = inverse_of(group).deletes and dialect_of(self.using).cascades(group.model)
         locked = lock_rows(group.model, keys, using=self.using, from_references=cascades)
         free = {keys[key] for key in locked.values if key in keys}
         if len(free) == len(changes):
@@ -212,36 +260,3 @@ class TakeBack(Remedy):
     def _add_conflict(self, change: ChangeHeader, refusal: Refusal) -> None:
         self.conflicts[change] = refusal
         self.blocking.setdefault(change.row, set()).add(change)
-
-    def _still_to_take_back(self, keys: Keys) -> Iterator[int]:
-        """Yield the changes of `keys` that are yet to be taken back.
-
-        If a row has several, the earliest decides: once it is taken back, the row need not equal images of later ones.
-        """
-        changes = read_changes(self.journal.filter(keys.on("pk")))
-        earliest = {each.row: each.id for each in changes}
-        for group in group_changes(changes, self.using):
-            rest = []
-            for each in group.changes:
-                if self.locked_rows.get(each.row, -1) >= each.id:
-                    yield each.id
-                elif (
-                    each not in self.conflicts
-                    and each.id not in self.done_already
-                    and earliest[each.row] == each.id
-                ):
-                    rest.append(each)
-            states = {} if group.refusal is not None else group.row_states(rest)
-            yield from (each.id for each in rest if states.get(each) is not RowState.BEFORE)
-
-
-def _ids_descending(changes: Rows, scope: Window) -> Iterator[int]:
-    """Yield the ids below the lower end of the window: the walk goes from the last change to the first."""
-    after = scope.after
-    while True:
-        below = changes if after is None else changes.filter(pk__lt=after)
-        ids = list(below.order_by("-pk").values_list("pk", flat=True)[:PAGE])
-        yield from ids
-        if len(ids) < PAGE:
-            return
-        after = ids[-1]

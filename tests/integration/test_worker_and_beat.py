@@ -64,7 +64,9 @@ def invoiced():
 
 
 def inserted_invoices():
-    return Outcome.objects.filter(rule="orders.invoice").aggregate(total=Sum("inserted"))["total"]
+    return Outcome.objects.filter(rule="orders.invoice").aggregate(total=Sum("work_items__counts__rows"))[
+        "total"
+    ]
 
 
 def assert_nothing_drifts():

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from reconcile import HaveValues, Rule
 from reconcile.core.fixes import Heights
-from reconcile.repair import work_item
+from reconcile.repair import levels
 from reconcile.rules.order import sort_rules
 from tests.helpers import assert_clean, assert_repairs, checked, everything, repaired, statements
 from tests.zoo.models import Region, Task
@@ -193,7 +193,7 @@ def test_a_tree_needs_no_rounds():
 @pytest.mark.parametrize("beyond", [0, 1, 3])
 def test_a_tree_of_more_levels_than_one_repair_goes_down_is_never_called_clean_too_early(beyond, monkeypatch):
     """As many records were repaired as were counted, and another drifts by that: the count alone proves nothing."""
-    monkeypatch.setattr(work_item, "LEVELS", 6)
+    monkeypatch.setattr(levels, "LEVELS", 6)
     made = tasks(6 + beyond)
     for task, above in pairwise(made[::-1]):
         refer(task, after=above)

@@ -154,7 +154,7 @@ def test_a_chunk_whose_server_is_gone_with_its_commit_leaves_nothing_and_ends_th
     Outcome.objects.update(may_repair=True)
     keys = list(Order.objects.order_by("pk").values_list("pk", flat=True))
     with proxied() as proxy, pytest.raises(EvaluationError):
-        through(proxy, lambda: chunks.repair(keys[:CHUNK]), cut="gone_before", chunks={1})
+        through(proxy, lambda: chunks.execute(keys[:CHUNK]), cut="gone_before", chunks={1})
     assert proxy.done == ["gone_before"]
     # How long each pause is, chance decides; their number and their bound are fixed.
     assert len(paused) >= 4
@@ -172,7 +172,7 @@ def test_whoever_resumes_waits_for_a_commit_that_is_still_under_way():
     keys = list(Order.objects.order_by("pk").values_list("pk", flat=True))
     with proxied(late=1.5) as proxy:
         with pytest.raises(EvaluationError):
-            through(proxy, lambda: chunks.repair(keys[:CHUNK]), cut="gone_late", chunks={1})
+            through(proxy, lambda: chunks.execute(keys[:CHUNK]), cut="gone_late", chunks={1})
         work.assert_sound(chunks=0)
         assert proxy.done == []
         work.resume()

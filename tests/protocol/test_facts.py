@@ -17,13 +17,15 @@ from django.db.models import Count, F
 from django.utils import timezone
 
 from reconcile import HaveRow, HaveValues, Rule
+from reconcile.core.row_locks import Lock
 from reconcile.db.dialects import dialect_of
 from reconcile.models import Change, Outcome, Run, WorkItem
-from reconcile.repair.chunk import Chunks
 from reconcile.repair.fault_injection import Step, listen
+from reconcile.repair.repairing import RepairWork
 from tests.helpers import Session, repaired
 from tests.protocol.killing import assert_killed, forked, kill
 from tests.protocol.works import committing
+from tests.repair.test_chunk import executor_of
 from tests.zoo.models import Basket, Bill, Player, Team
 
 pytestmark = committing
@@ -140,36 +142,33 @@ def test_a_repair_beside_a_handler_that_locks_the_record_writes_no_second_row():
     assert not Change.objects.exists()
 
 
-class Unlocked(Chunks):
+class Unlocked(RepairWork):
     """A repair that takes no locks on records."""
 
-    def _lock(self, keys):
+    def lock(self, keys):
         return list(keys)
 
 
 class Unchecked(Unlocked):
-    def _verify(self, keys, wrote):
+    def verify(self, locked, wrote):
         return set()
 
 
 def wrongly(kind, rule):
-    """A repair of the rule's first drift by another kind of chunks, which takes no locks on tables either."""
+    """A repair of the rule's first drift by another kind of work, which takes no locks on tables either."""
     compiled = rule.compile(using="default", now=timezone.now())
-    finder = replace(compiled.finders[0], tables_to_lock=())
+    finder = replace(compiled.finders[0], lock=Lock())
     run = Run.objects.create(kind="repair", now=timezone.now())
     outcome = Outcome.objects.create(run=run, rule=rule.name, position=0, state="repairing")
     work_item = WorkItem.objects.create(outcome=outcome, drift=finder.drift, token=uuid.uuid4())
-    return kind(
-        rule=rule.name, finder=finder, remedy=rule.remedy(finder.drift), work_item=work_item, using="default",
-        pause=lambda _: None,
-    )  # fmt: skip
+    return executor_of(rule, finder, rule.remedy(finder.drift), work_item, work=kind)[0]
 
 
 @pytest.mark.server
 def test_fact_a_repair_without_the_record_s_lock_doubles_the_row_of_a_handler_in_flight():
     basket = Basket.objects.create()
     with bill_in_flight(basket):
-        assert wrongly(Unlocked, BILL).repair([basket.pk]) == 1
+        assert wrongly(Unlocked, BILL).execute([basket.pk]) == 1
     assert Bill.objects.count() == 2
 
 
@@ -241,7 +240,7 @@ def test_a_repair_beside_a_handler_that_counts_leaves_the_right_number():
 def test_fact_a_repair_without_the_record_s_lock_and_the_verification_writes_an_old_count():
     team = team_of_two()
     with player_in_flight(team):
-        assert wrongly(Unchecked, COUNT).repair([team.pk]) == 1
+        assert wrongly(Unchecked, COUNT).execute([team.pk]) == 1
     assert counted(team) == (2, 3)
 
 
@@ -251,7 +250,7 @@ def test_an_old_count_would_be_found_by_the_verification_and_rolled_back():
     chunks = wrongly(Unlocked, COUNT)
     steps = []
     with player_in_flight(team), listen(steps.append):
-        assert chunks.repair([team.pk]) == 1
+        assert chunks.execute([team.pk]) == 1
     # The first try was rolled back, and the second counts anew.
     assert (steps.count(Step.VERIFY), steps.count(Step.COMMIT)) == (2, 1)
     assert counted(team) == (3, 3)

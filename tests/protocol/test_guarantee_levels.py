@@ -253,7 +253,7 @@ def test_a_chunk_meets_the_handler_at_the_unique_constraint_and_neither_holds_th
 
     with in_flight(lambda pause: insert_invoice(order, pause)) as finish:
         chunks, _ = chunks_for(INVOICE, Noting())
-        repair = started(lambda: chunks.repair([order.pk]))
+        repair = started(lambda: chunks.execute([order.pk]))
         until_somebody_waits()
         assert finish() is None
     assert (repair.join(), chunks.quarantine.failures) == (0, {})

@@ -23,9 +23,10 @@ from hypothesis.stateful import (
 )
 
 from reconcile import EXTRA, MISSING, STALE, Delete, Insert, Rule, Update, runs
+from reconcile.core.verbs import INSERT, UPDATE
 from reconcile.db.images import image
 from reconcile.errors import UsageError
-from reconcile.models import Change, Chunk, Finding, Outcome, Run, WorkItem
+from reconcile.models import Change, Chunk, Finding, Outcome, Run, WorkItem, WrittenRows
 from reconcile.repair.caps import Caps
 from reconcile.repair.fault_injection import Step, listen
 from reconcile.runs import written_rows
@@ -50,7 +51,7 @@ places = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 steps = st.sampled_from([*Step])
 times = st.integers(1, 3)
 
-KEPT = (Finding, Change, Chunk, WorkItem, Outcome, Run)
+KEPT = (WrittenRows, Finding, Change, Chunk, WorkItem, Outcome, Run)
 WRITES = ["load", "make", "reprice", "lose", "change", "attend", "remove", "double", "orphan"]
 
 
@@ -304,11 +305,11 @@ class Schedule(RuleBasedStateMachine):
         assert self.images() == rows
 
     def replay(self, change, rows):
-        if change.verb == Change.Verb.INSERT:
+        if change.verb == INSERT:
             assert change.key not in rows
             assert change.before is None
             rows[change.key] = change.after
-        elif change.verb == Change.Verb.UPDATE:
+        elif change.verb == UPDATE:
             assert change.before.items() <= rows[change.key].items()
             assert change.before != change.after
             rows[change.key] = rows[change.key] | change.after

@@ -12,7 +12,7 @@ from reconcile import EXTRA, AtMost, BeUnique, Delete, HaveRow, Insert, Rule, ru
 from reconcile.core.drift import MISSING, STALE
 from reconcile.models import Change, Outcome, Run, WorkItem
 from reconcile.repair import journal as journal_module
-from reconcile.repair.chunk import Chunks
+from reconcile.repair.chunk import ChunkExecutor
 from reconcile.repair.journal import ChunkJournal
 from tests.helpers import (
     Session,
@@ -23,7 +23,7 @@ from tests.helpers import (
     repaired,
     statements,
 )
-from tests.repair.test_chunk import locked_by_another_session
+from tests.repair.test_chunk import executor_of, locked_by_another_session
 from tests.zoo.models import (
     Aside,
     Badge,
@@ -263,7 +263,7 @@ def test_a_row_that_was_mended_after_the_check_stays():
     _, second = alike()
     chunks, _ = chunks_for(ALIKE)
     Contact.objects.filter(pk=second.pk).update(email="b")
-    assert chunks.repair([second.pk]) == 0
+    assert chunks.execute([second.pk]) == 0
     assert (Contact.objects.count(), chunks.quarantine.failures, chunks.quarantine.to_retry) == (2, {}, [])
 
 
@@ -337,31 +337,22 @@ def test_two_repairs_at_once_delete_each_row_once():
     assert Contact.objects.count() == 100
 
 
-def chunks_for(rule, kind=Chunks):
+def chunks_for(rule, kind=ChunkExecutor):
     run = Run.objects.create(kind="repair", now=timezone.now())
     outcome = Outcome.objects.create(run=run, rule=rule.name, position=0, state="repairing")
     work_item = WorkItem.objects.create(outcome=outcome, drift="extra", token=run.pk)
     finder = next(each for each in rule.compile(using="default", now=run.now).finders if each.drift is EXTRA)
-    paused = []
-    remedy = rule.remedy(EXTRA)
-    return kind(
-        rule=rule.name,
-        finder=finder,
-        remedy=remedy,
-        work_item=work_item,
-        using="default",
-        pause=paused.append,
-    ), paused
+    return executor_of(rule, finder, rule.remedy(EXTRA), work_item, kind)
 
 
-class Interrupted(Chunks):
+class Interrupted(ChunkExecutor):
     """A chunk of which each journal entry of a deletion is preceded by something that another session does."""
 
     def meanwhile(self):
         raise NotImplementedError
 
-    def _journal(self):
-        outer, journal = self, super()._journal()
+    def _journal(self, tried):
+        outer, journal = self, super()._journal(tried)
 
         class Meanwhile(ChunkJournal):
             def record_deletes(self, model, rows):
@@ -386,7 +377,7 @@ def test_a_reference_that_is_committed_between_lock_and_delete_is_seen_at_the_ne
                 done[0].join()
 
     chunks, paused = chunks_for(ALIKE, Meddled)
-    assert chunks.repair([second.pk, third.pk]) == 1
+    assert chunks.execute([second.pk, third.pk]) == 1
     assert len(paused) == 1
     assert chunks.quarantine.failures == {
         second.pk: "zoo.Letter by contact refers to it. Delete that first, or leave this one."

@@ -516,7 +516,7 @@ def test_a_row_that_comes_into_the_group_meanwhile_is_not_added_up_before_it_is_
                 session.join()
 
     chunks, _ = chunks_for(MERGED, Meddled)
-    assert chunks.repair([second.pk]) == 2
+    assert chunks.execute([second.pk]) == 2
     stays(first, visits=2)
     assert_repairs(MERGED, update=1, delete=1)
     stays(first, visits=12)
@@ -538,7 +538,7 @@ def test_a_reference_that_is_committed_between_lock_and_delete_is_repointed_at_t
                 session.join()
 
     chunks, paused = chunks_for(MERGED, Meddled)
-    assert chunks.repair([second.pk]) == 3
+    assert chunks.execute([second.pk]) == 3
     assert len(paused) == 1
     assert Letter.objects.get().contact_id == first.pk
     assert Contact.objects.get().visits == 2

@@ -12,13 +12,17 @@ from django.utils import timezone
 
 from reconcile import HaveRow, HaveValues, Rule, runs
 from reconcile.core.drift import MISSING
+from reconcile.core.row_locks import Lock
 from reconcile.core.scopes import Keys
 from reconcile.db.dialects import dialect_of
 from reconcile.errors import ChunkConflictError, GivenUpError, LeaseLostError, NotRepairedError
 from reconcile.models import Change, Chunk, Outcome, Run, WorkItem
-from reconcile.remedies import Insert, WriteResult
-from reconcile.repair.chunk import Chunks
+from reconcile.remedies import Insert, Remedy, WriteResult
+from reconcile.repair.attempt import LeasedItem
+from reconcile.repair.chunk import ChunkExecutor
 from reconcile.repair.fault_injection import Step, listen
+from reconcile.repair.quarantine import Quarantine
+from reconcile.repair.repairing import RepairWork
 from reconcile.runs import written_rows
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import Session, repaired
@@ -29,10 +33,10 @@ INVOICE = Rule(
 )
 
 
-class Clumsy:
+class Clumsy(Remedy):
     """A remedy that fails as often as it is told to, for some keys."""
 
-    verb, deferred, chunk = "insert", False, None
+    verbs = ("insert",)
 
     def __init__(self, error, *, times=10**9, keys=()):
         self.error, self.left, self.keys = error, times, set(keys)
@@ -44,6 +48,18 @@ class Clumsy:
         return Insert().write(finder, keys, journal)
 
 
+def executor_of(rule, finder, remedy, work_item, kind=ChunkExecutor, work=RepairWork):
+    """What does the work of one work item, and the pauses that it makes."""
+    paused = []
+    executor = kind(
+        work=work(finder=finder, remedy=remedy),
+        item=LeasedItem(rule=rule.name, work_item=work_item, using="default"),
+        quarantine=Quarantine(rule=rule.name),
+        pause=paused.append,
+    )
+    return executor, paused
+
+
 def chunks_for(rule, remedy=None):
     run = Run.objects.create(kind="repair", now=timezone.now())
     outcome = Outcome.objects.create(run=run, rule=rule.name, position=0, state="repairing")
@@ -51,12 +67,7 @@ def chunks_for(rule, remedy=None):
     work_item = WorkItem.objects.create(outcome=outcome, drift="missing", token=token)
     compiled = rule.compile(using="default", now=timezone.now())
     finder = next(finder for finder in compiled.finders if finder.drift is MISSING)
-    paused = []
-    made = Chunks(
-        rule=rule.name, finder=finder, remedy=remedy or Insert(), work_item=work_item, using="default",
-        pause=paused.append,
-    )  # fmt: skip
-    return made, paused
+    return executor_of(rule, finder, remedy or Insert(), work_item)
 
 
 def missing(number):
@@ -89,7 +100,7 @@ def locked_by_another_session(rows):
 def test_the_cursor_and_the_counts_are_those_of_the_chunk():
     keys = missing(3)
     chunks, _ = chunks_for(INVOICE)
-    assert chunks.repair(keys) == 3
+    assert chunks.execute(keys) == 3
     work_item = WorkItem.objects.get()
     assert (
         work_item.cursor,
@@ -111,7 +122,7 @@ def test_a_worker_that_believes_its_last_chunk_undone_which_stands_writes_nothin
     chunks, _ = chunks_for(INVOICE)
     WorkItem.objects.update(chunks=1)
     with pytest.raises(LeaseLostError):
-        chunks.repair(keys)
+        chunks.execute(keys)
     assert not Invoice.objects.exists()
     assert (WorkItem.objects.get().chunks, Chunk.objects.count()) == (1, 0)
 
@@ -121,10 +132,10 @@ def test_records_that_somebody_mended_after_the_check_are_passed_over_without_a_
     keys = missing(6)
     chunks, paused = chunks_for(INVOICE)
     Invoice.objects.bulk_create([Invoice(order_id=key, amount=3) for key in keys[:2]])
-    assert chunks.repair(keys) == 4
+    assert chunks.execute(keys) == 4
     assert (paused, chunks.quarantine.failures, chunks.quarantine.to_retry) == ([], {}, [])
     assert Change.objects.count() == 4
-    assert chunks.repair(keys) == 0
+    assert chunks.execute(keys) == 0
 
 
 @pytest.mark.mariadb
@@ -147,7 +158,7 @@ def test_a_worker_that_was_taken_over_writes_nothing():
     chunks, _ = chunks_for(INVOICE)
     WorkItem.objects.update(token=uuid.uuid4())
     with pytest.raises(LeaseLostError, match="has taken over"):
-        chunks.repair(keys)
+        chunks.execute(keys)
     assert not Invoice.objects.exists()
     assert not Change.objects.exists()
 
@@ -156,12 +167,12 @@ def test_a_worker_that_was_taken_over_writes_nothing():
 def test_a_worker_whose_heartbeat_is_due_is_fenced_while_it_walks():
     chunks, _ = chunks_for(INVOICE)
     chunks.beat()
-    chunks.last_beat -= 60
+    chunks._last_beat -= 60
     before = WorkItem.objects.get().heartbeat
     chunks.beat()
     assert WorkItem.objects.get().heartbeat > before
     WorkItem.objects.update(token=uuid.uuid4())
-    chunks.last_beat -= 60
+    chunks._last_beat -= 60
     with pytest.raises(LeaseLostError):
         chunks.beat()
 
@@ -170,7 +181,7 @@ def test_a_worker_whose_heartbeat_is_due_is_fenced_while_it_walks():
 def test_a_transient_failure_is_tried_again_after_a_pause():
     keys = missing(4)
     chunks, paused = chunks_for(INVOICE, Clumsy(ChunkConflictError("raced"), times=2))
-    assert chunks.repair(keys) == 4
+    assert chunks.execute(keys) == 4
     assert len(paused) == 2
     assert all(0 <= seconds <= 5 for seconds in paused)
     assert Change.objects.count() == 4
@@ -180,9 +191,9 @@ def test_a_transient_failure_is_tried_again_after_a_pause():
 def test_a_chunk_that_fails_is_halved_down_to_the_record_that_fails():
     keys = missing(9)
     chunks, _ = chunks_for(INVOICE, Clumsy(NotRepairedError("still wrong"), keys=[keys[4]]))
-    assert chunks.repair(keys) == 8
+    assert chunks.execute(keys) == 8
     assert (chunks.quarantine.failures, chunks.quarantine.to_retry) == ({}, [keys[4]])
-    chunks.repair(chunks.quarantine.to_retry)
+    chunks.execute(chunks.quarantine.to_retry)
     assert chunks.quarantine.failures == {keys[4]: "still wrong"}
     assert set(Order.objects.filter(invoice=None).values_list("pk", flat=True)) == {keys[4]}
 
@@ -192,7 +203,7 @@ def test_a_rule_is_given_up_when_more_records_fail_than_are_mended():
     keys = missing(80)
     chunks, _ = chunks_for(INVOICE, Clumsy(NotRepairedError("hopeless")))
     with pytest.raises(GivenUpError, match="50 records failed and 0 were mended"):
-        chunks.repair(keys)
+        chunks.execute(keys)
     assert not Invoice.objects.exists()
     assert len(chunks.quarantine.failures) == 50
 
@@ -201,7 +212,7 @@ def test_a_rule_is_given_up_when_more_records_fail_than_are_mended():
 def test_a_record_that_somebody_writes_between_its_write_and_its_verification_is_tried_again():
     (key,) = missing(1)
     chunks, paused = chunks_for(INVOICE, Clumsy(NotRepairedError("still wrong"), times=2))
-    assert chunks.repair([key]) == 1
+    assert chunks.execute([key]) == 1
     assert (
         len(paused),
         chunks.quarantine.failures,
@@ -214,9 +225,9 @@ def test_a_record_that_somebody_writes_between_its_write_and_its_verification_is
 def test_a_record_that_was_not_mended_at_first_is_mended_at_the_end():
     (key,) = missing(1)
     chunks, paused = chunks_for(INVOICE, Clumsy(NotRepairedError("still wrong"), times=5))
-    assert chunks.repair([key]) == 0
+    assert chunks.execute([key]) == 0
     assert (len(paused), chunks.quarantine.to_retry, chunks.quarantine.unverified) == (4, [key], {key})
-    assert chunks.repair([key]) == 1
+    assert chunks.execute([key]) == 1
     assert (chunks.quarantine.failures, chunks.quarantine.unverified) == ({}, set())
 
 
@@ -226,13 +237,13 @@ def test_the_tries_are_bounded_where_others_are_in_the_way_of_every_record():
     clumsy = Clumsy(ChunkConflictError("raced"))
     chunks, paused = chunks_for(INVOICE, clumsy)
     for first in range(0, 200, 10):
-        chunks.repair(keys[first : first + 10])
+        chunks.execute(keys[first : first + 10])
     assert sorted(chunks.quarantine.to_retry) == keys
     assert (chunks.quarantine.failures, {*chunks.quarantine.last_errors.values()}) == ({}, {"raced"})
     assert 10**9 - clumsy.left < 250
     again, chunks.quarantine.to_retry = chunks.quarantine.to_retry, []
     before = len(paused)
-    chunks.repair(again)
+    chunks.execute(again)
     assert (sorted(chunks.quarantine.to_retry), len(paused)) == (keys, before)
 
 
@@ -241,9 +252,9 @@ def test_once_a_chunk_is_committed_again_the_next_that_fails_is_halved():
     keys = missing(70)
     chunks, _ = chunks_for(INVOICE, Clumsy(ChunkConflictError("raced"), keys=[*keys[:20], keys[60]]))
     for key in keys[:20]:
-        chunks.repair([key])
-    assert chunks.repair(keys[20:50]) == 30
-    assert chunks.repair(keys[50:]) == 19
+        chunks.execute([key])
+    assert chunks.execute(keys[20:50]) == 30
+    assert chunks.execute(keys[50:]) == 19
     assert sorted(chunks.quarantine.to_retry) == [*keys[:20], keys[60]]
 
 
@@ -261,14 +272,14 @@ def test_a_duplicate_that_is_met_at_each_try_is_a_failure_and_not_held():
 def test_a_table_that_cannot_be_locked_leaves_none_of_the_chunk_s_records_out():
     keys = missing(3)
     chunks, _ = chunks_for(INVOICE)
-    chunks.finder = replace(chunks.finder, tables_to_lock=(Invoice,))
+    chunks.work.finder = replace(chunks.work.finder, lock=Lock(tables=(Invoice,)))
 
     def refused(step):
         if step is Step.TABLES:
             raise DatabaseError("no such lock")
 
     with listen(refused):
-        assert chunks.repair(keys) == 0
+        assert chunks.execute(keys) == 0
     assert chunks.quarantine.failures == dict.fromkeys(keys, "no such lock")
     assert WorkItem.objects.get().quarantined == 3
 
@@ -278,7 +289,7 @@ def test_the_proof_of_a_chunk_names_only_records_that_had_drifted_under_their_lo
     keys = missing(3)
     chunks, _ = chunks_for(INVOICE)
     Invoice.objects.bulk_create([Invoice(order_id=keys[1], amount=3)])
-    assert chunks.repair(keys) == 2
+    assert chunks.execute(keys) == 2
     assert Chunk.objects.get().keys == [keys[0], keys[2]]
 
 
@@ -312,7 +323,7 @@ def test_a_row_that_is_held_hides_no_other_record_that_is_not_mended():
             return WriteResult.of("insert", 0, waiting=[keys.values[0]])
 
     chunks, _ = chunks_for(INVOICE, Sparing())
-    assert chunks.repair(keys) == 0
+    assert chunks.execute(keys) == 0
     assert chunks.quarantine.to_retry == [keys[0], keys[1]]
     assert chunks.quarantine.unverified == set()
     assert Chunk.objects.count() == 2
@@ -328,7 +339,7 @@ def test_what_a_rolled_back_chunk_wrote_is_gone_with_its_journal():
             raise NotRepairedError("after the write")
 
     chunks, _ = chunks_for(INVOICE, Late())
-    assert chunks.repair(keys) == 0
+    assert chunks.execute(keys) == 0
     assert (Invoice.objects.count(), Change.objects.count(), WorkItem.objects.get().cursor) == (0, 0, None)
 
 
@@ -341,8 +352,8 @@ def test_a_remedy_that_mends_nothing_is_found_out_by_the_verification():
             return WriteResult()
 
     chunks, _ = chunks_for(INVOICE, Lazy())
-    chunks.repair(keys)
-    chunks.repair(keys)
+    chunks.execute(keys)
+    chunks.execute(keys)
     assert "is still missing after the repair" in chunks.quarantine.failures[keys[0]]
 
 
@@ -390,7 +401,7 @@ def test_a_chunk_waits_for_no_record_and_writes_none_that_it_has_not_locked():
     keys = missing(4)
     chunks, paused = chunks_for(INVOICE)
     with locked_by_another_session(Order.objects.filter(pk__in=keys[1:3])):
-        assert chunks.repair(keys) == 2
+        assert chunks.execute(keys) == 2
         assert {*Invoice.objects.values_list("order_id", flat=True)} == {keys[0], keys[3]}
     assert (paused, chunks.quarantine.to_retry, chunks.quarantine.failures) == ([], keys[1:3], {})
 
@@ -488,14 +499,14 @@ def test_records_are_found_in_blocks_where_the_scope_is_not_carried():
     from django.db.models import CharField
     from django.db.models.functions import Cast
 
-    from reconcile.repair.work_item import _Found
+    from reconcile.repair.drifted_keys import DriftedKeys
     from tests.zoo.models import Visit
 
     rule = Rule(name="v", every=Basket, must=HaveRow(Visit, link={"page_code": Cast("pk", CharField())}))
     Basket.objects.bulk_create([Basket() for _ in range(7)])
     compiled = rule.compile(using="default", now=timezone.now())
     chunks, _ = chunks_for(rule)
-    keys = _Found(chunks.beat, compiled.source, 0, compiled.finders[0])
+    keys = DriftedKeys(chunks.beat, compiled.source, 0, compiled.finders[0])
     found = list(keys.within(None))
     assert found == sorted(Basket.objects.values_list("pk", flat=True))
     assert list(keys.beyond(found[2])) == found[3:]
@@ -520,7 +531,7 @@ def test_a_programming_error_stops_the_rule_at_once():
 
     chunks, paused = chunks_for(INVOICE, Clumsy(ProgrammingError("no such function")))
     with pytest.raises(EvaluationError, match="no such function"):
-        chunks.repair(keys)
+        chunks.execute(keys)
     assert paused == []
 
 

@@ -253,7 +253,7 @@ def plan_text(**changes):
         (plan_text(rules=[{"rule": "invoice"}]), "lacks something, or has it wrong (KeyError: 'error')"),
         (plan_text(rules=7), "lacks something, or has it wrong (TypeError"),
         (plan_text(rules=[{"rule": "invoice", "error": "x", "planned": {}}]), "a rule could not be evaluated"),
-        (plan_text(rules=[{"rule": "r", "error": None, "fingerprint": "a", "planned": {"insert": 1}}]), "KeyError"),
+        (plan_text(rules=[{"rule": "r", "error": None, "fingerprint": "a", "planned": {"burn": 1}}]), "no verb 'burn'"),
         (plan_text(rules=[{"rule": "r", "error": None, "fingerprint": "a", "planned": Written(insert=-1).as_dict()}]), "whole"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.models import Case, F, Value, When
 
 from reconcile import HaveRow, HaveValues, Rule, runs
-from reconcile.repair.chunk import Chunks
+from reconcile.repair.chunk import ChunkExecutor
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import repaired, statements
 from tests.zoo.models import Basket
@@ -129,13 +129,13 @@ def test_a_table_without_triggers_is_not_looked_at_for_it():
 
 def test_a_record_that_a_trigger_changes_is_not_tried_again_at_once(monkeypatch):
     """Each would cost about a second of waiting for what no waiting mends; all of them are tried once more at the end."""
-    tried, attempt = Counter(), Chunks._attempt
+    tried, attempt = Counter(), ChunkExecutor._attempt
 
     def counted(self, keys):
         tried.update(keys if len(keys) == 1 else ())
         return attempt(self, keys)
 
-    monkeypatch.setattr(Chunks, "_attempt", counted)
+    monkeypatch.setattr(ChunkExecutor, "_attempt", counted)
     orders(*[13] * 12, 1, 2)
     with rounding():
         result = repaired(INVOICE)

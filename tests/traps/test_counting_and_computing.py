@@ -65,7 +65,7 @@ def team(players=0, **values):
 
 def small_pages(monkeypatch, settings):
     settings.RECONCILE = {**settings.RECONCILE, "CHUNK": 100}
-    for place in ("repair.work_item.BLOCK", "core.scopes.SIZE", "runs.one_rule.KEEP"):
+    for place in ("repair.drifted_keys.BLOCK", "core.scopes.SIZE", "runs.one_rule.KEEP"):
         monkeypatch.setattr(f"reconcile.{place}", 100)
 
 

@@ -14,8 +14,8 @@ from reconcile import EXTRA, BeUnique, Delete, HaveRow, HaveValues, Rule
 from reconcile.errors import UsageError
 from reconcile.models import Change
 from reconcile.undo.changes import read_changes
-from reconcile.undo.inverse import group_changes
-from reconcile.undo.taking_back import TakeBack
+from reconcile.undo.groups import group_changes
+from reconcile.undo.taking_back import UndoWork
 from tests.helpers import raw_rows, raw_tables, statements
 from tests.undo.test_undoing import counts, left, previewed, repair, undo
 from tests.zoo.models import Basket, Bill, Contact, Node, Page, Parcel, ParcelProxy, Player, Tag, Team
@@ -349,8 +349,8 @@ def test_a_day_or_a_moment_can_be_a_key(key, value):
         assert_comes_back(Rule(name="none", every=model, must=HaveValues(visits=8)))
 
 
-class Returning(TakeBack):
-    """A remedy beside which another session writes a row again, as soon as it was found to be gone."""
+class Returning(UndoWork):
+    """Work beside which another session writes a row again, as soon as it was found to be gone."""
 
     def __init__(self, row, **options):
         super().__init__(**options)
@@ -370,10 +370,10 @@ def test_a_row_that_comes_back_after_the_locks_were_taken_is_left_for_later():
     Basket.objects.all().delete()
     journal = Change.objects.filter(work_item__outcome__run=run)
     (group,) = group_changes(read_changes(journal), "default")
-    remedy = Returning(basket, journal=journal, using="default")
-    assert remedy._choose(group) == ([], 1)
-    assert remedy.conflicts == {}
-    assert remedy.locked_rows == {("zoo.Basket", str(basket.pk)): group.changes[0].id}
+    work = Returning(basket, journal=journal, using="default")
+    assert work._choose(group) == ([], 1)
+    assert work.conflicts == {}
+    assert work.locked_rows == {("zoo.Basket", str(basket.pk)): group.changes[0].id}
 
 
 # Columns that aren't what they seem.
