@@ -17,28 +17,50 @@ if TYPE_CHECKING:
     from reconcile.kinds import ConstraintAdvice
     from reconcile.rules.rule import Rule
 
-__all__ = ["check_guarantees", "check_rules"]
+__all__ = ["check_deployed_rules", "check_guarantees", "check_rules"]
+
+NAMED = 5
+"""Rules that one message names."""
 
 
 @checks.register("reconcile")
 def check_rules(**_: Any) -> list[checks.CheckMessage]:
-    """One error for each fault of the project's rules; none if all can be used."""
+    """An error for each fault of the settings, and a warning for each fault of the project's rules; none if all can be used.
+
+    A rule that can't be used is no reason not to migrate or to serve pages; see `check_deployed_rules`.
+    """
     from reconcile.rules.registry import load
 
-    return [checks.Error(fault.message, hint=fault.hint or None, id=fault.id) for fault in load().faults]
+    registry = load()
+    return [
+        (checks.Error if fault in registry.settings else checks.Warning)(
+            fault.message, hint=fault.hint or None, id=fault.id
+        )
+        for fault in registry.faults
+    ]
+
+
+@checks.register("reconcile", deploy=True)
+def check_deployed_rules(**_: Any) -> list[checks.CheckMessage]:
+    """With `--deploy`, an error if any rule can't be used."""
+    from reconcile.rules.registry import load
+
+    if not (invalid := [*load().invalid]):
+        return []
+    more = f" and {len(invalid) - NAMED} more" if len(invalid) > NAMED else ""
+    message = f"Rules that can't be used, and so are never checked: {', '.join(invalid[:NAMED])}{more}."
+    hint = "Mend what the warnings of each name, or see: reconcile rules --check"
+    return [checks.Error(message, hint=hint, id="reconcile.E004")]
 
 
 @checks.register("reconcile")
 def check_guarantees(**_: Any) -> list[checks.CheckMessage]:
-    """Warnings about rules that can be used, but for those that a rule silences; none before all rules can be used."""
+    """Warnings about rules that can be used, but for those that a rule silences."""
     from reconcile.rules.registry import load
 
-    registry = load()
-    if registry.faults:
-        return []
     return [
         warning
-        for rule in registry.rules.values()
+        for rule in load().rules.values()
         for warning in (*_advise_lift(rule), *_warn_of_rows_that_every_reads(rule))
         if warning.id not in rule.silence
     ]

@@ -130,7 +130,19 @@ def test_all_faults_of_one_file_are_told_together(written):
         "E012 Rule 'other.g': owner= is 3. Give a str.",
         "E012 Rule 'own.c': max_repairs= is 'many'. Give a count of rows such as 10, or a percent such as '0.5%'.",
     ]
-    assert list(registry.rules) == ["other.g", "own.c", "own.f"]
+    # Of a file that raises no rule is used, but all of its rules are known.
+    assert list(registry.rules) == []
+    assert sorted(registry.invalid) == [
+        "other.g",
+        "own",
+        "own.a",
+        "own.b",
+        "own.c",
+        "own.d",
+        "own.e",
+        "own.f",
+    ]
+    assert [fault.id for fault in registry.invalid["own.a"].faults_found] == ["reconcile.E010"]
 
 
 ZERO = (
@@ -205,7 +217,7 @@ def test_a_package_that_fails_is_told_once(written, tmp_path):
     assert messages(registry) == [
         "E010 Rule has no option 'ownr' (filed_rules/__init__.py:6). Did you mean 'owner'?"
     ]
-    assert list(registry.rules) == ["y"]
+    assert (list(registry.rules), sorted(registry.invalid)) == ([], ["x", "y"])
 
 
 def test_a_faulty_file_is_looked_at_again_the_next_time(written, tmp_path):

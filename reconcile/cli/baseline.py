@@ -42,7 +42,7 @@ from reconcile.errors import UsageError
 from reconcile.reports import json
 from reconcile.reports.findings import BaselineReport
 from reconcile.reports.text_baseline import baseline_text
-from reconcile.rules.registry import valid_rules
+from reconcile.rules.registry import project_rules
 from reconcile.rules.rule import Rule
 
 DEFAULT_FILE = "reconcile-baseline.toml"
@@ -121,7 +121,7 @@ def verify_command(
     started = time.monotonic()
     rules = chosen_rules(names, selectors, using)
     baseline = read_baseline(file)
-    known_rules(baseline, valid_rules(), using=using, command=_update_command("", using, file))
+    known_rules(baseline, project_rules(), using=using, command=_update_command("", using, file))
     report = _compare_rules(rules, baseline, using=using, file=file, started=started)
     _write_report(ctx, form, output, report)
     failing = {"drift", "warn"} if fail_on == "warn" else {"drift"}

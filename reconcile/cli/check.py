@@ -35,7 +35,7 @@ from reconcile.detect.checking import RuleCheck
 from reconcile.errors import UsageError
 from reconcile.reports import concise, github, html, json, markdown, sarif, text
 from reconcile.reports.findings import CheckReport
-from reconcile.rules.registry import valid_rules
+from reconcile.rules.registry import project_rules
 from reconcile.testing.fixtures import MEGABYTES, find_origins, load, throwaway_database
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def split_arguments(
         if as_written:
             raise UsageError("--as-written goes with --fixtures FILE: the configured database is what it is.")
         return names, Fixtures()
-    rules = valid_rules()
+    rules = project_rules()
     more = [name for name in names if name not in rules and Path(name).is_file()]
     every = [*files, *map(Path, more)]
     seen: set[Path] = set()

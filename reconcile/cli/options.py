@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from reconcile.cli.group import standard_output
 from reconcile.detect.checking import RuleCheck, check
 from reconcile.errors import ReconcileError, UnknownNameError, UsageError
-from reconcile.rules.registry import select, valid_rules
+from reconcile.rules.registry import project_rules, select
 from reconcile.rules.rule import Rule
 from reconcile.rules.thresholds import is_limit
 
@@ -174,7 +174,7 @@ def chosen_rules(
     With `using`, only rules about that database. Raises UnknownNameError if nothing has the name of a rule, a selector or a
     database; UsageError if no rule is left, or if a named rule is not about the database.
     """
-    return select(valid_rules(), names, selectors, using=known_database(using) if using else None)
+    return select(project_rules(), names, selectors, using=known_database(using) if using else None)
 
 
 def choice_words(names: Sequence[str], selectors: Sequence[str], using: str) -> list[str]:

@@ -26,7 +26,7 @@ from reconcile.errors import UnknownNameError, UsageError
 from reconcile.repair.plan_file import PlanFile, read_plan
 from reconcile.reports import json, text
 from reconcile.reports.findings import RepairReport
-from reconcile.rules.registry import valid_rules
+from reconcile.rules.registry import project_rules
 from reconcile.rules.rule import Rule
 
 
@@ -108,8 +108,10 @@ def _rules_of_plan(
             f"The plan {kept.file!r} is for database {kept.database!r}: add --database {kept.database}."
         )
     for name in kept.rules:
-        if name not in valid_rules() and kept.writes(name):
-            raise UnknownNameError("rule", name, valid_rules(), instead=f" The plan {kept.file!r} names it.")
+        if name not in project_rules() and kept.writes(name):
+            raise UnknownNameError(
+                "rule", name, project_rules(), instead=f" The plan {kept.file!r} names it."
+            )
     for name in names:
         if not kept.writes(name):
             raise UsageError(f"The plan {kept.file!r} has nothing for rule {name!r}. Make a new one.")
@@ -137,7 +139,7 @@ def resume_command(ctx: click.Context, run: str, using: str, form: str, output: 
     from reconcile.repair.regressions import resume_rule
 
     started = time.monotonic()
-    rules = valid_rules()
+    rules = project_rules()
     if run in rules:
         with evaluation_errors(known_database(using)):
             was_suspended = resume_rule(run, using=using)

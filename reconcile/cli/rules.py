@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import rich_click as click
+from django.utils import timezone
 
 from reconcile.cli.group import exit_code, reconcile
 from reconcile.cli.options import (
@@ -17,9 +19,13 @@ from reconcile.cli.options import (
     rule_arguments,
     write_report,
 )
+from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import evaluation_errors
-from reconcile.errors import UsageError
+from reconcile.errors import InvalidRulesError, UsageError, with_type
 from reconcile.reports import json, markdown, text
+from reconcile.reports.facts import plural
+from reconcile.rules.registry import valid_rules
+from reconcile.rules.rule import Rule
 
 
 @reconcile.command("rules")
@@ -30,7 +36,8 @@ from reconcile.reports import json, markdown, text
     "--check",
     "only_compare",
     is_flag=True,
-    help="Write nothing; exit with 1 unless the markdown in --output FILE is as it would be written now.",
+    help="Write nothing; exit with 2 if a rule can't be used. With --format markdown --output FILE: exit with 1 unless the page in FILE "
+    "is as it would be written now.",
 )
 @click.pass_context
 def rules_command(
@@ -44,10 +51,16 @@ def rules_command(
     only_compare: bool,
 ) -> None:
     """List the rules, as sentences; as markdown, with their SQL, for a page that is kept beside the code."""
-    if only_compare and (form != "markdown" or output is None):
-        raise UsageError("--check compares a page with the rules: add --format markdown --output FILE.")
-    rules = list(chosen_rules(names, selectors).values())
+    if only_compare and (form == "markdown") != (output is not None):
+        raise UsageError("--check compares a page with the rules by both of --format markdown --output FILE.")
     using = known_database(using)
+    if only_compare or form == "markdown":
+        valid_rules()
+    rules = list(chosen_rules(names, selectors).values())
+    if only_compare and output is None:
+        _try_to_compile(rules, using)
+        click.echo(f"{plural(len(rules), 'rule')} can be used.", err=True)
+        return
     with evaluation_errors(using):
         page = markdown.catalogue(rules, using=using) if form == "markdown" else ""
     if only_compare and output is not None:
@@ -66,6 +79,19 @@ def rules_command(
         json=lambda: json.rules_report(rules, using=using),
         markdown=lambda: page,
     )
+
+
+def _try_to_compile(rules: Sequence[Rule], using: str) -> None:
+    """Raise InvalidRulesError for rules that can't be compiled for the database. No statement."""
+    now, failed = timezone.now(), []
+    for rule in rules:
+        try:
+            with dialect_of(using).without_server():
+                rule.compile(using=using, now=now)
+        except Exception as error:  # noqa: BLE001 - whatever a rule raises, the others are tried
+            failed.append(f"  Rule {rule.name!r}: it can't be compiled: {with_type(error)}")
+    if failed:
+        raise InvalidRulesError("\n".join(["The rules can't be used:", *failed]))
 
 
 def _difference(page: str, file: Path) -> str:

@@ -182,7 +182,7 @@ def rules_report(rules: Sequence[Rule], *, using: str) -> str:
                 {
                     "rule": rule.name,
                     "sentence": rule.sentence,
-                    "model": rule.model._meta.label,
+                    "model": rule.model_label,
                     "owner": rule.owner,
                     "tags": list(rule.tags),
                     "reason": rule.reason,

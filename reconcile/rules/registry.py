@@ -1,65 +1,157 @@
 """Finding the project's rules, naming them, and selecting some.
 
 The rules are the module-level `Rule`s of the modules in the packages that `settings.RECONCILE["RULES"]`
-names. Importing happens when somebody asks, and leaves no state here.
+names. They are imported and examined when somebody asks, and kept as long as the process has these modules and settings.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 from reconcile.conf import rule_packages, setting_faults
 from reconcile.errors import Fault, InvalidRulesError, UnknownNameError, UsageError
+from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
-from reconcile.rules.rule_files import import_package, rule_files, rules_of
+from reconcile.rules.rule_files import RuleFile, module_names, rule_files, rules_of
 
-__all__ = ["Registry", "load", "select", "valid_rules"]
+__all__ = ["Registry", "load", "project_rules", "select", "valid_rules"]
 
 _SELECTORS = ("tag", "owner", "model")
 
 
 @dataclass(frozen=True)
 class Registry:
-    """The rules by name, in the order of their modules, and what was wrong with some."""
+    """The rules by name, in the order of their modules.
+
+    invalid: those that can't be used, under the names that they have, or else their file has. faults: everything that is wrong.
+    settings: faults of the settings, with which no rule can be used. modules: those that were imported.
+    """
 
     rules: Mapping[str, Rule]
-    faults: Sequence[Fault]
+    invalid: Mapping[str, InvalidRule] = field(default_factory=dict)
+    faults: Sequence[Fault] = ()
+    settings: Sequence[Fault] = ()
+    modules: Mapping[str, ModuleType] = field(default_factory=dict)
+
+    def is_current(self) -> bool:
+        """Whether the same modules are imported, and no other has come to be in the packages."""
+        if any(sys.modules.get(name) is not module for name, module in self.modules.items()):
+            return False
+        packages = [self.modules[name] for name in rule_packages() if name in self.modules]
+        return {*self.modules} == {
+            *rule_packages(), *(name for package in packages for name in module_names(package)),
+        }  # fmt: skip
+
+
+_last: list[Registry] = []
+"""The last registry, if it had no faults."""
+
+
+@receiver(setting_changed)
+def _forget(**_: Any) -> None:
+    _last.clear()
 
 
 def load() -> Registry:
-    """Import all rule modules and validate every rule. Touches no database; idempotent."""
-    faults = [*setting_faults()]
+    """Import all rule modules and validate every rule, once for each process, unless there are faults. Touches no database."""
+    if _last and _last[0].is_current():
+        return _last[0]
+    registry = _load()
+    _last[:] = [] if registry.faults else [registry]
+    return registry
+
+
+def _load() -> Registry:
+    wrong = [*setting_faults()]
     rules: dict[str, Rule] = {}
-    for name in rule_packages():
-        package = import_package(name, faults)
-        if package is None:
-            continue
-        for rule in rules_of(list(rule_files(package, faults)), package.__name__):
+    invalid: dict[str, list[Fault]] = {}
+    faults = [*wrong]
+    modules: dict[str, ModuleType] = {}
+    for package in rule_packages():
+        files = list(rule_files(package))
+        modules |= {file.name: file.module for file in files if file.module is not None}
+        for name, found in _faults_of_files(files):
+            invalid.setdefault(name, []).extend(found)
+            faults.extend(found)
+        for file, rule in rules_of(files):
             if rule.name in rules:
-                hint = "Rename one, or give it name=."
-                faults.append(Fault("reconcile.E003", f"There are two rules named {rule.name!r}.", hint))
+                twice = Fault(
+                    "reconcile.E003",
+                    f"There are two rules named {rule.name!r}.",
+                    "Rename one, or give it name=.",
+                )
+                invalid.setdefault(rule.name, []).append(twice)
+                faults.append(twice)
+            elif file.faults:
+                invalid.setdefault(rule.name, []).extend(file.faults)
             rules[rule.name] = rule
     for rule in rules.values():
-        faults.extend(_faults_of(rule))
-    return Registry(rules, list(dict.fromkeys(faults)))
+        if found := list(_faults_of(rule)):
+            invalid.setdefault(rule.name, []).extend(found)
+            faults.extend(found)
+    return Registry(
+        {name: rule for name, rule in rules.items() if name not in invalid},
+        {name: _invalid(name, rules.get(name), found) for name, found in invalid.items()},
+        list(dict.fromkeys(faults)),
+        wrong,
+        modules,
+    )
+
+
+def _faults_of_files(files: Sequence[RuleFile]) -> Iterator[tuple[str, Sequence[Fault]]]:
+    """The faults of files that can't be imported, by the names of the rules that they are the faults of, else by the file's."""
+    for file in files:
+        for variable, fault in file.lost.items():
+            yield file.rule_name(variable), [fault]
+        if nameless := [fault for fault in file.faults if fault not in file.lost.values()]:
+            yield file.rule_name(), nameless
+
+
+def _invalid(name: str, rule: Rule | None, faults: Sequence[Fault]) -> InvalidRule:
+    found = tuple(dict.fromkeys(faults))
+    return InvalidRule(name=name, faults_found=found) if rule is None else InvalidRule.of(rule, found)
 
 
 def valid_rules() -> Mapping[str, Rule]:
     """The project's rules; raises InvalidRulesError with every fault, or UsageError where there are no rules."""
     registry = load()
     if registry.faults:
-        listed = "\n".join(f"  {fault.id}  {fault}" for fault in registry.faults)
-        raise InvalidRulesError(f"The rules can't be used:\n{listed}")
-    if not registry.rules:
-        packages = ", ".join(map(repr, rule_packages()))
-        where = (
-            f"There are no rules in {packages}." if packages else "settings.RECONCILE names no rule packages."
-        )
-        raise UsageError(
-            f'{where} Set RECONCILE = {{"RULES": ["rules"]}} and write a module-level Rule in a module of rules/.'
-        )
-    return registry.rules
+        raise _invalid_rules(registry.faults)
+    return _some(registry.rules)
+
+
+def project_rules() -> Mapping[str, Rule]:
+    """The project's rules; one that can't be used is among them as an `InvalidRule`, an error for whoever checks it.
+
+    Raises InvalidRulesError if the settings have faults, and UsageError where there are no rules.
+    """
+    registry = load()
+    if registry.settings:
+        raise _invalid_rules(registry.settings)
+    return _some({**registry.rules, **registry.invalid})
+
+
+def _invalid_rules(faults: Sequence[Fault]) -> InvalidRulesError:
+    listed = "\n".join(f"  {fault.id}  {fault}" for fault in faults)
+    return InvalidRulesError(f"The rules can't be used:\n{listed}")
+
+
+def _some(rules: Mapping[str, Rule]) -> Mapping[str, Rule]:
+    """The rules. Raises UsageError if there are none."""
+    if rules:
+        return rules
+    packages = ", ".join(map(repr, rule_packages()))
+    where = f"There are no rules in {packages}." if packages else "settings.RECONCILE names no rule packages."
+    raise UsageError(
+        f'{where} Set RECONCILE = {{"RULES": ["rules"]}} and write a module-level Rule in a module of rules/.'
+    )
 
 
 def select(
@@ -114,9 +206,7 @@ def _parse_selector(selector: str, rules: Mapping[str, Rule]) -> tuple[str, str]
 
 
 def _traits(rule: Rule, kind: str) -> Sequence[str]:
-    return {"tag": rule.tags, "owner": [rule.owner] if rule.owner else [], "model": [rule.model._meta.label]}[
-        kind
-    ]
+    return {"tag": rule.tags, "owner": [rule.owner] if rule.owner else [], "model": [rule.model_label]}[kind]
 
 
 def _faults_of(rule: Rule) -> Iterator[Fault]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -151,6 +152,11 @@ class Rule:
         """The records' model."""
         return self.queryset.model
 
+    @property
+    def model_label(self) -> str:
+        """`shop.Order`."""
+        return self.model._meta.label
+
     def is_on(self, using: str) -> bool:
         """Whether the rule is about the database behind the alias `using`."""
         if self.databases:
@@ -254,11 +260,17 @@ class Rule:
 
         Its row is EXTRA then. None for any other rule. Costs no statement.
         """
+        inserted = self.must.inserted_models()
+        read = {model for model, _ in columns_read(self.queryset)} if inserted else set()
+        read -= {concrete_model(self.model)}
+        made = next((each for each in inserted if concrete_model(each) in read), None)
+        return made if made is not None and EXTRA in self._finders_to_examine else None
+
+    @cached_property
+    def _finders_to_examine(self) -> Mapping[Drift, Finder]:
+        """The finders by drift, for the faults of the rule, which no database is asked for."""
         source = Source(every=self.queryset, using=DEFAULT_DB_ALIAS, now=timezone.now())
-        if not any(each.drift is EXTRA for each in self.must.finders(source)):
-            return None
-        read = {model for model, _ in columns_read(self.queryset)} - {concrete_model(self.model)}
-        return next((each for each in self.must.inserted_models() if concrete_model(each) in read), None)
+        return {each.drift: each for each in self.must.finders(source)}
 
     def _deleted_row_faults(self) -> Iterator[Fault]:
         """A rule that would delete the rows that it has made, and make them anew."""
@@ -273,10 +285,9 @@ class Rule:
 
     def _remedy_faults(self) -> Iterator[Fault]:
         """A remedy for a drift that the effect never has, or that can't do anything about it."""
-        if not isinstance(self.remedies, Mapping):
+        if not isinstance(self.remedies, Mapping) or not self._names_remedies:
             return
-        source = Source(every=self.queryset, using=DEFAULT_DB_ALIAS, now=timezone.now())
-        finders = {each.drift: each for each in self.must.finders(source)}
+        finders = self._finders_to_examine
         for drift, remedy in self.remedies.items():
             if drift not in set(Drift) or not isinstance(remedy, Remedy):
                 hint = "Map MISSING, STALE or EXTRA to a remedy."
@@ -292,6 +303,11 @@ class Rule:
                 yield from remedy.faults(drift, finders[drift])
         for drift in finders.keys() - self.remedies.keys():
             yield from self.remedy(drift).faults(drift, finders[drift])
+
+    @property
+    def _names_remedies(self) -> bool:
+        """Whether the rule or its effect names a remedy that writes; the default ones mend the drift that they are the default for."""
+        return bool(self.remedies) or any(each.repairs for each in self.must.remedies().values())
 
     def _database_faults(self) -> Iterator[Fault]:
         known = f"The settings have {', '.join(connections)}."

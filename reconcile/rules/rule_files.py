@@ -17,7 +17,7 @@ import tokenize
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +32,7 @@ from reconcile.errors import Fault, nearest
 from reconcile.rules.rule import Rule
 from reconcile.rules.settle import Settle
 
-__all__ = ["RuleFile", "import_package", "rule_files", "rules_of"]
+__all__ = ["RuleFile", "module_names", "rule_files", "rules_of"]
 
 _LIBRARIES = tuple(Path(str(each.__file__)).resolve().parent for each in (effects, django, importlib))
 """A fault lies in the project's own files, and not in those that they call."""
@@ -49,63 +49,80 @@ _MISFIT = re.compile(r"(\w+)\.__init__\(\) (.+)", re.DOTALL)
 """What Python says of a call whose arguments don't fit the class."""
 _UNKNOWN = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _LACKING = re.compile(r"missing \d+ required (?:positional|keyword-only) arguments?: (.+)")
+_NOT_RULES = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass(frozen=True)
 class RuleFile:
-    """A module of rules. lines: the line on which each of its names is assigned, in the module's own code."""
+    """A module of rules, in the package of this name.
 
-    module: ModuleType
-    lines: Mapping[str, int]
+    module: None if it isn't there or isn't Python; if it has faults, what the statements have made that can be run. lines: the line on
+    which each of its names is assigned, in the module's own code. faults: what keeps it from being imported. lost: the faults of
+    the names that a failed statement would have bound.
+    """
+
+    name: str
+    package: str
+    module: ModuleType | None
+    lines: Mapping[str, int] = field(default_factory=dict)
+    faults: Sequence[Fault] = ()
+    lost: Mapping[str, Fault] = field(default_factory=dict)
 
     def place(self, variable: str) -> Place:
         """Where the rule of this name stands; line 1 where no statement of the file assigns the name."""
-        file = str(self.module.__file__ or self.module.__name__)
-        return Place(module=self.module.__name__, file=file, line=self.lines.get(variable, 1))
+        file = str(self.module.__file__ or self.name) if self.module else self.name
+        return Place(module=self.name, file=file, line=self.lines.get(variable, 1))
+
+    def rule_name(self, variable: str = "") -> str:
+        """The name of the rule that the variable holds: `orders.invoice`; without one, that of the module."""
+        inside = self.name.removeprefix(self.package).lstrip(".")
+        return ".".join(filter(None, (inside, variable))) or self.package
 
 
-def import_package(name: str, faults: list[Fault]) -> ModuleType | None:
-    """The module of this name, without the statements that fail; None if there is none. Adds to `faults`."""
+def rule_files(package: str) -> Iterator[RuleFile]:
+    """The package and its modules, in the order of their names."""
+    whole = _rule_file(package, package)
+    yield whole
+    if whole.module is None or whole.faults:
+        return  # It can't be imported whole, and no module of it can without it.
+    for name in module_names(whole.module):
+        yield _rule_file(name, package)
+
+
+def module_names(package: ModuleType) -> Sequence[str]:
+    """The names of all modules below the package, sorted."""
+    path, prefix = getattr(package, "__path__", ()), f"{package.__name__}."
+    return [info.name for info in pkgutil.walk_packages(path, prefix, onerror=lambda _: None)]
+
+
+def _rule_file(name: str, package: str) -> RuleFile:
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ImproperlyConfigured:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a rule file may raise anything; it is reported with its name
-        found: list[Fault] = []
-        module = _run_statements(name, found)
-        faults.extend(found or [_fault(name, error)])
-        return module
+        run, failures = _run_statements(name)
+        faults = tuple(dict.fromkeys(fault for fault, _ in failures)) or (_fault(name, error),)
+        lost = {each: fault for fault, names in failures for each in names}
+        return RuleFile(name, package, run, _lines(run) if run else {}, faults, lost)
+    return RuleFile(name, package, module, _lines(module))
 
 
-def rule_files(package: ModuleType, faults: list[Fault]) -> Iterator[RuleFile]:
-    """The package and its modules, in the order of their names. Adds to `faults`."""
-    yield RuleFile(package, _lines(package))
-    if package.__name__ not in sys.modules:
-        return  # It can't be imported whole, and no module of it can without it.
-    path, prefix = getattr(package, "__path__", ()), f"{package.__name__}."
-    for info in pkgutil.walk_packages(path, prefix, onerror=lambda _: None):
-        module = import_package(info.name, faults)
-        if module is not None:
-            yield RuleFile(module, _lines(module))
-
-
-def rules_of(files: Sequence[RuleFile], package: str) -> Iterator[Rule]:
-    """Each rule once, under its name: `orders.invoice` for `invoice` in `rules/orders.py`.
+def rules_of(files: Sequence[RuleFile]) -> Iterator[tuple[RuleFile, Rule]]:
+    """Each rule once, under its name, with its file: `orders.invoice` for `invoice` in `rules/orders.py`.
 
     A rule that several modules hold is that one's which assigns it; the others have imported it.
     """
-    held = [(file, name, rule) for file in files for name, rule in vars(file.module).items()]
+    held = [(file, name, rule) for file in files if file.module for name, rule in vars(file.module).items()]
     rules = [(file, name, rule) for file, name, rule in held if isinstance(rule, Rule)]
     homes: dict[int, RuleFile] = {}
     for file, _, rule in sorted(rules, key=lambda each: each[1] not in each[0].lines):
         homes.setdefault(id(rule), file)
     for file, variable, rule in rules:
         if homes[id(rule)] is file:
-            prefix = file.module.__name__.removeprefix(package).lstrip(".")
             name = rule.name if isinstance(rule.name, str) else ""
-            name = name or ".".join(filter(None, (prefix, variable)))
-            yield replace(rule, name=name, declared_at=file.place(variable))
+            yield file, replace(rule, name=name or file.rule_name(variable), declared_at=file.place(variable))
 
 
 def _lines(module: ModuleType) -> dict[str, int]:
@@ -142,19 +159,24 @@ def _names_bound_by(statement: ast.stmt) -> Iterator[str]:
             yield node.name
 
 
-def _run_statements(name: str, faults: list[Fault]) -> ModuleType | None:
-    """The module, made by those of its statements that can be run; None if it isn't there or isn't Python."""
+Failures = Sequence[tuple[Fault, Sequence[str]]]
+
+
+def _run_statements(name: str) -> tuple[ModuleType | None, Failures]:
+    """The module, made by those of its statements that can be run, and the others' faults with the names that they would have bound.
+
+    None if it isn't there or isn't Python.
+    """
     try:
         spec = importlib.util.find_spec(name)
         tree = ast.parse(Path(str(spec and spec.origin)).read_bytes())
     except Exception:  # noqa: BLE001 - the import itself has failed; its own error is told
-        return None
+        return None, ()
     if spec is None:
-        return None
+        return None, ()
     module = importlib.util.module_from_spec(spec)
     with _registered_module(module):
-        faults.extend(dict.fromkeys(_failures(tree, module)))
-    return module
+        return module, list(_failures(tree, module))
 
 
 @contextmanager
@@ -166,8 +188,8 @@ def _registered_module(module: ModuleType) -> Iterator[None]:
         sys.modules.pop(module.__name__, None)
 
 
-def _failures(tree: ast.Module, module: ModuleType) -> Iterator[Fault]:
-    """Run the statements one by one; a fault for each that fails by itself."""
+def _failures(tree: ast.Module, module: ModuleType) -> Iterator[tuple[Fault, Sequence[str]]]:
+    """Run the statements one by one; a fault for each that fails by itself, and the names that it would have bound by `=`."""
     future = [each for each in tree.body if isinstance(each, ast.ImportFrom) and each.module == "__future__"]
     lost: set[str] = set()
     for statement in tree.body:
@@ -179,7 +201,8 @@ def _failures(tree: ast.Module, module: ModuleType) -> Iterator[Fault]:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
             if not (isinstance(error, NameError) and lost & {error.name, "*"}):
-                yield _fault(module.__name__, error)
+                names = [] if isinstance(statement, _NOT_RULES) else list(_names_bound_by(statement))
+                yield _fault(module.__name__, error), names
             lost |= {*_names_bound_by(statement)}
 
 

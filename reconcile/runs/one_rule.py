@@ -226,7 +226,8 @@ def run_rule(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Pr
     keep = KEEP if outcome.may_repair or _may_delete(rule) else 0
     found = check(rule, using=using, now=run.now, keep=keep, beat=control.beat)
     half_done = outcome.state == Outcome.State.REPAIRING
-    anew = edited_warning(outcome, rule, using=using) if half_done else ""
+    failed = found.status is Status.ERROR
+    anew = edited_warning(outcome, rule, using=using) if half_done and not failed else ""
     begun = half_done and not anew
     rule_plan = plan(found, caps_of(outcome), written_rows(outcome))
     log.info(
@@ -237,11 +238,11 @@ def run_rule(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Pr
         why_stopped=rule_plan.why_stopped,
     )
     repaired = RepairedItems()
-    if found.status is not Status.ERROR:
+    if not failed:
         repaired = _pass_guards(outcome, rule_plan, run, begun=begun, anew=anew, using=using)
     if not begun:
         _record_found(outcome, rule_plan, using)
-    if found.status is not Status.ERROR and not repaired.why_stopped and (rule_plan.planned.total or begun):
+    if not failed and not repaired.why_stopped and (rule_plan.planned.total or begun):
         repaired = repair_work_items(outcome, rule_plan, run, anew=bool(anew), using=using, progress=progress)
         _refresh_statistics(outcome, rule, repaired, using)
         found = _verify(rule_plan, repaired, run, control, begun=begun, using=using)

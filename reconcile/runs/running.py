@@ -23,7 +23,7 @@ from reconcile.repair.regressions import was_repaired_lately
 from reconcile.repair.repairing import KEEP
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.order import sort_rules
-from reconcile.rules.registry import select, valid_rules
+from reconcile.rules.registry import project_rules, select
 from reconcile.rules.rule import Rule
 from reconcile.runs.circles import repeat_circle, rounds_in_words
 from reconcile.runs.guards import (
@@ -126,7 +126,7 @@ def nightly(*, using: str = "default") -> tuple[Run, list[RuleRepair]]:
     Raises UsageError if the rules can't be used, and EvaluationError if no run can begin. An error of one rule is in its
     outcome, and the other rules are still checked.
     """
-    rules = select(valid_rules(), using=using)
+    rules = select(project_rules(), using=using)
     with evaluation_errors(using), dialect_of(using).examine():
         may_repair = {
             name for name, rule in rules.items() if rule.unattended and not unattended_refusal(rule, using)

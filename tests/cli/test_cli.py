@@ -50,10 +50,11 @@ def lacking(db):
 
 @pytest.fixture
 def rules(tmp_path, monkeypatch, settings):
-    def write(text):
+    def write(text, **others):
         (tmp_path / "own_rules").mkdir()
         (tmp_path / "own_rules" / "__init__.py").touch()
-        (tmp_path / "own_rules" / "own.py").write_text(HEAD + text)
+        for name, content in {"own": text, **others}.items():
+            (tmp_path / "own_rules" / f"{name}.py").write_text(HEAD + content)
         monkeypatch.syspath_prepend(tmp_path)
         settings.RECONCILE = {"RULES": ["own_rules"]}
 
@@ -172,15 +173,104 @@ def test_bad_usage_exits_with_2_and_names_the_way_out(arguments, said):
     assert said in " ".join(err.replace("│", " ").split()), err
 
 
-def test_invalid_rules_exit_with_2_and_are_all_shown(rules):
-    rules("a = Rule(every=Order, must=HaveValues(totl=1))\nb = Rule(every=3, must=4)")
-    code, out, err = run("check")
+FAULTY = "a = Rule(every=Order, must=HaveValues(totl=1), owner='sales')\nb = Rule(every=3, must=4)\n"
+GOOD = "fine = Rule(every=Order, must=HaveValues(item_count=0))\n"
+LACKS = "HaveValues: shop.Order has no column 'totl'. Did you mean 'total'?"
+
+
+def test_rules_that_cannot_be_used_are_errors_beside_those_that_were_checked(db, rules):
+    rules(FAULTY + GOOD)
+    Order.objects.create()
+    code, report = run_json("check")
+    found = {each["rule"]: each for each in report["rules"]}
+    assert (code, report["status"]) == (3, "error")
+    assert (found["own.fine"]["status"], found["own.fine"]["checked"]) == ("pass", 1)
+    assert found["own.a"]["status"] == found["own.b"]["status"] == "error"
+    assert LACKS in found["own.a"]["error"]
+    assert "every= is 3." in found["own.b"]["error"]
+    code, out, _ = run("check")
+    assert code == 3
+    assert "3 rules" in out
+    assert "2 can't be evaluated" in out or "could not be evaluated" in out
+
+
+def test_a_rule_that_cannot_be_used_and_is_named_is_an_error(db, rules):
+    rules(FAULTY + GOOD)
+    assert run("check", "own.fine")[0] == 0
+    assert run("check", "own.a")[0] == 3
+    assert run("check", "--select", "owner:sales")[0] == 3
+    code, _, err = run("explain", "own.a")
+    assert code == 3
+    assert LACKS in " ".join(err.split())
+
+
+def test_a_repair_goes_on_with_the_rules_that_can_be_used(db, rules):
+    rules(FAULTY + "wrong = Rule(every=Order, must=HaveValues(item_count=7))\n")
+    Order.objects.create()
+    code, report = run_json("repair", "--apply")
+    done = {each["rule"]: each for each in report["rules"]}
+    assert code == 3
+    assert done["own.wrong"]["written"]["update"] == 1
+    assert LACKS in done["own.a"]["error"]
+    assert Order.objects.get().item_count == 7
+
+
+def test_the_night_goes_on_with_the_rules_that_can_be_used(db, rules):
+    from reconcile.tasks import nightly
+
+    rules(FAULTY + "wrong = Rule(every=Order, must=HaveValues(item_count=7), unattended=True)\n")
+    Order.objects.create()
+    assert nightly()["written"] == 1
+    assert {outcome.rule: bool(outcome.error) for outcome in Outcome.objects.all()} == {
+        "own.a": True, "own.b": True, "own.wrong": False,
+    }  # fmt: skip
+
+
+def test_rules_check_says_whether_all_rules_can_be_used(db, rules):
+    rules(FAULTY + GOOD)
+    code, out, err = run("rules", "--check")
     assert (code, out) == (2, "")
-    assert (
-        "reconcile.E013  Rule 'own.a': HaveValues: shop.Order has no column 'totl'. Did you mean 'total'?"
-        in err
-    )
+    assert f"reconcile.E013  Rule 'own.a': {LACKS}" in err
     assert "Rule 'own.b': every= is 3." in err
+    code, out, _ = run("rules")
+    assert code == 0
+    assert "It can't be used" in " ".join(out.split())
+    code, _, err = run("rules", "--format", "markdown")
+    assert (code, "own.a" in err) == (2, True)
+
+
+def test_rules_check_of_good_rules_passes(db, rules):
+    rules(GOOD)
+    code, out, err = run("rules", "--check")
+    assert (code, out) == (0, "")
+    assert "1 rule can be used." in err
+
+
+def test_rules_check_finds_what_shows_only_when_a_rule_is_compiled(db, rules):
+    rules(
+        "class Odd(HaveValues):\n    def finders(self, source):\n        raise LookupError('no such thing')\n"
+        "odd = Rule(every=Order, must=Odd(item_count=0))\n" + GOOD
+    )
+    code, _, err = run("rules", "--check")
+    assert code == 2
+    assert "Rule 'own.odd': it can't be compiled: LookupError: no such thing" in " ".join(err.split())
+    assert run("check")[0] == 3
+
+
+def test_a_file_that_raises_stops_its_own_rules_alone(db, rules):
+    rules(
+        GOOD,
+        other=GOOD + "1 / 0\nlater = Rule(every=Order, must=HaveValues(item_count=0))\n",
+        third="r = Rule(every=\n",
+    )
+    code, report = run_json("check")
+    found = {each["rule"]: each for each in report["rules"]}
+    assert code == 3
+    assert {name: each["status"] for name, each in found.items()} == {
+        "own.fine": "pass", "other": "error", "other.fine": "error", "other.later": "error", "third": "error",
+    }  # fmt: skip
+    assert "can't be imported: ZeroDivisionError" in found["other.fine"]["error"]
+    assert "SyntaxError" in found["third"]["error"]
 
 
 def test_no_rules_exit_with_2(settings):
@@ -312,7 +402,7 @@ class Stop(HaveValues):
                 raise KeyboardInterrupt
             return source.records(scope)
 
-        return tuple(replace(finder, find=find) for finder in super().finders(source))
+        return tuple(replace(finder, query=find) for finder in super().finders(source))
 
 r = Rule(every=Basket, must=Stop(label='x'))
 """

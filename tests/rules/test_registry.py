@@ -5,7 +5,7 @@ import pytest
 from django.core import checks
 
 from reconcile.errors import InvalidRulesError, UnknownNameError, UsageError
-from reconcile.rules.registry import load, select, valid_rules
+from reconcile.rules.registry import load, project_rules, select, valid_rules
 
 pytestmark = pytest.mark.once
 
@@ -142,6 +142,8 @@ def test_the_system_check_shows_every_fault(rule_files):
     found = [each for each in checks.run_checks(tags=["reconcile"]) if each.id.startswith("reconcile.")]
     assert sorted(each.id for each in found) == ["reconcile.E010", "reconcile.E013"]
     assert {each.hint for each in found} == {"Did you mean 'owner'?", "Did you mean 'total'?"}
+    # A warning, so that `migrate` and the development server go on.
+    assert {each.level for each in found} == {checks.WARNING}
 
 
 def test_the_system_check_has_no_error_for_good_rules():
@@ -180,3 +182,68 @@ def test_a_selector_of_another_kind_is_refused(selector):
 def test_selecting_nothing_is_an_error():
     with pytest.raises(UsageError, match="No rule matches"):
         select(valid_rules(), ["orders.invoice"], ["model:shop.Item"])
+
+
+def test_check_deploy_fails_for_a_rule_that_cannot_be_used(rule_files):
+    rule_files(orders=GOOD + "\nbad = Rule(every=Order, must=HaveValues(totl=1))", broken="1 / 0")
+    found = checks.run_checks(tags=["reconcile"], include_deployment_checks=True)
+    (error,) = [each for each in found if each.level >= checks.ERROR]
+    assert (error.id, error.msg) == (
+        "reconcile.E004",
+        "Rules that can't be used, and so are never checked: broken, orders.bad.",
+    )
+
+
+def test_check_deploy_names_the_first_of_many_rules(rule_files):
+    bad = "\n".join(f"bad{number} = Rule(every=Order, must=HaveValues(totl=1))" for number in range(7))
+    rule_files(orders=bad)
+    found = checks.run_checks(tags=["reconcile"], include_deployment_checks=True)
+    (error,) = [each for each in found if each.id == "reconcile.E004"]
+    assert error.msg.endswith("orders.bad4 and 2 more.")
+
+
+def test_check_deploy_passes_for_good_rules(rule_files):
+    rule_files(orders=GOOD)
+    found = checks.run_checks(tags=["reconcile"], include_deployment_checks=True)
+    assert [each.id for each in found] == []
+
+
+def test_settings_that_cannot_be_used_stay_an_error(settings):
+    settings.RECONCILE = {"RULE": []}
+    (found,) = [each for each in checks.run_checks(tags=["reconcile"]) if each.id == "reconcile.E001"]
+    assert found.level == checks.ERROR
+
+
+def test_the_rules_are_examined_once_for_each_process(rule_files):
+    rule_files(orders=GOOD)
+    assert load() is load()
+
+
+def test_rules_with_faults_are_examined_each_time(rule_files):
+    rule_files(orders=GOOD + "\nbad = Rule(every=3, must=4)")
+    assert load() is not load()
+
+
+def test_other_settings_other_modules_and_new_files_are_seen(rule_files, tmp_path, settings):
+    rule_files(orders=GOOD)
+    first = load()
+    assert list(first.rules) == ["orders.paid"]
+    (tmp_path / "some_rules" / "more.py").write_text(HEAD + GOOD)
+    assert list(load().rules) == ["more.paid", "orders.paid"]
+    del sys.modules["some_rules.orders"]
+    (tmp_path / "some_rules" / "orders.py").write_text(HEAD + GOOD.replace("paid", "settled"))
+    assert list(load().rules) == ["more.paid", "orders.settled"]
+    settings.RECONCILE = {"RULES": ["some_rules"], "CHUNK": 7}
+    assert load() is not first
+
+
+def test_two_rules_of_one_name_are_errors_beside_the_others(rule_files):
+    rule_files(
+        orders=GOOD + "\nfine = Rule(every=Order, must=HaveValues(item_count=0))",
+        other=GOOD.replace("Rule(", "Rule(name='orders.paid', "),
+    )
+    registry = load()
+    assert (list(registry.rules), list(registry.invalid)) == (["orders.fine"], ["orders.paid"])
+    invalid = project_rules()["orders.paid"]
+    assert (invalid.owner, [*invalid.tags], invalid.model_label) == ("sales", ["a"], "")
+    assert "There are two rules named 'orders.paid'." in invalid.sentence
