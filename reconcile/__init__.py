@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from reconcile.remedies import Call, Delete, Enqueue, Insert, Merge, Report, Resend, Split, Update
     from reconcile.rules.rule import Rule
     from reconcile.rules.settle import Settle
+    from reconcile.runs.looking import look
 
 __all__ = [
     "EXTRA",
@@ -68,6 +69,7 @@ __all__ = [
     "Split",
     "Update",
     "Within",
+    "look",
     "receipts",
 ]
 
@@ -106,6 +108,7 @@ _HOMES = {
     ),
     "reconcile.rules.rule": ("Rule",),
     "reconcile.rules.settle": ("Settle",),
+    "reconcile.runs.looking": ("look",),
 }
 
 

@@ -47,13 +47,35 @@ def transition(
     return rows.filter(state__in=before.intersection(only) if only else before).update(state=to, **columns)
 
 
+class KeysField(models.TextField):  # type: ignore[type-arg]
+    """A list of keys, as JSON that the database takes for text: reading it as a document costs as much as the chunk's cursor.
+
+    Integers stay integers; any other key is kept as text.
+    """
+
+    def get_prep_value(self, value: Any) -> str | None:
+        """The list as text."""
+        return None if value is None else json.dumps(value, default=str, separators=(",", ":"))
+
+    def from_db_value(self, value: str | None, *_: Any) -> list[Any] | None:
+        """The text as a list."""
+        keys: list[Any] | None = None if value is None else json.loads(value)
+        return keys
+
+    def deconstruct(self) -> Any:
+        """As every field, with the path that migrations may import it from for good."""
+        name, _, args, keywords = super().deconstruct()
+        return name, "reconcile.models.KeysField", args, keywords
+
+
 class Run(models.Model):
-    """A persisted execution: the nightly job, a repair that somebody started, or one that takes a run's writes back."""
+    """A persisted execution: the nightly job, a repair that somebody started, one of some records, or one that takes a run's writes back."""
 
     class Kind(models.TextChoices):
         REPAIR = "repair"
         NIGHTLY = "nightly"
         UNDO = "undo"
+        LOOK = "look"
 
     State = RunState
 
@@ -101,6 +123,9 @@ class Outcome(models.Model):
     may_repair = models.BooleanField(default=False)
     max_repairs = models.CharField(max_length=20, default="", blank=True)
     max_deletes = models.CharField(max_length=20, default="", blank=True)
+    only: models.Field[Sequence[Any] | None, list[Any] | None] = KeysField(
+        null=True, help_text="Keys of the records that it is about; null for all."
+    )
     kept_plan = models.JSONField(
         default=dict, help_text="What the plan that was given says of the rule; empty without a plan."
     )
@@ -182,27 +207,6 @@ class WrittenRows(models.Model):
 
     def __str__(self) -> str:
         return f"{self.verb} {self.rows} of {self.work_item_id}"
-
-
-class KeysField(models.TextField):  # type: ignore[type-arg]
-    """A list of keys, as JSON that the database takes for text: reading it as a document costs as much as the chunk's cursor.
-
-    Integers stay integers; any other key is kept as text.
-    """
-
-    def get_prep_value(self, value: Any) -> str:
-        """The list as text."""
-        return json.dumps(value, default=str, separators=(",", ":"))
-
-    def from_db_value(self, value: str, *_: Any) -> list[Any]:
-        """The text as a list."""
-        keys: list[Any] = json.loads(value)
-        return keys
-
-    def deconstruct(self) -> Any:
-        """As every field, with the path that migrations may import it from for good."""
-        name, _, args, keywords = super().deconstruct()
-        return name, "reconcile.models.KeysField", args, keywords
 
 
 class Chunk(models.Model):

@@ -4,9 +4,9 @@ import uuid
 import pytest
 from django.db import connection, transaction
 from django.db.models import F
-from django.utils import timezone
 
 from reconcile import receipts
+from reconcile.db.clock import database_now
 from reconcile.errors import UsageError
 from reconcile.models import Receipt
 from tests.helpers import Session, statements
@@ -117,7 +117,7 @@ def test_names_and_keys_are_told_apart_exactly():
 def test_what_was_on_its_way_becomes_done(state):
     basket, _ = baskets(2)
     Receipt.objects.create(name="mail", model="zoo.Basket", key=str(basket.pk), state=state)
-    old = timezone.now()
+    old = database_now("default")
     assert receipts.record("mail", Basket.objects.all()) == 2
     assert noted() == done(*Basket.objects.all())
     assert Receipt.objects.filter(recorded_at__gte=old).count() == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +23,11 @@ from reconcile.cli.options import (
     Samples,
     check_all,
     choice_words,
+    chosen_keys,
     chosen_rules,
     database_option,
     fail_on_option,
+    keys_option,
     known_database,
     require_package,
     rule_arguments,
@@ -242,6 +245,7 @@ def load_fixtures(fixtures: Fixtures, using: str) -> Iterator[Origins]:
     help="How many keys to show for each drift.",
 )
 @fail_on_option("severity")
+@keys_option
 @fixture_options
 @check_output_options
 @click.pass_context
@@ -252,6 +256,7 @@ def check_command(
     using: str,
     samples: int,
     fail_on: Literal["warn", "error"],
+    key_texts: tuple[str, ...],
     fixtures: tuple[Path, ...],
     forms: tuple[ReportRequest, ...],
     output: Path | None,
@@ -265,17 +270,20 @@ def check_command(
     rules = chosen_rules(names, selectors, using)
     run = str(uuid.uuid4())
     with load_fixtures(loaded, using) as find_origins_of:
+        only = chosen_keys(key_texts, rules, using)
         started, now = time.monotonic(), database_now(using)
         with structlog.contextvars.bound_contextvars(run=run):
-            checks = check_all(rules, using=using, now=now, samples=samples)
+            checks = check_all(rules, using=using, now=now, samples=samples, only=only)
         seconds = time.monotonic() - started
-        has_trend = any(each.form == "html" for each in asked) and not fixtures
+        has_trend = any(each.form == "html" for each in asked) and not fixtures and not only
         report = CheckReport(
             run=run,
             database=using,
             checks=checks,
             seconds=seconds,
-            hint="" if fixtures else " ".join(["reconcile repair", *choice_words(names, selectors, using)]),
+            hint=""
+            if fixtures
+            else shlex.join(["reconcile", "repair", *choice_words(names, selectors, using, key_texts)]),
             at=now,
             fail_on=fail_on,
             past=_past_runs(checks, using) if has_trend else {},

@@ -18,8 +18,11 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from reconcile.cli.group import standard_output
-from reconcile.detect.checking import RuleCheck, check
+from reconcile.core.scopes import Keys
+from reconcile.detect.checking import RuleCheck, check, evaluation_errors
+from reconcile.detect.inspecting import locate_keys
 from reconcile.errors import ReconcileError, UnknownNameError, UsageError
+from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.registry import project_rules, select
 from reconcile.rules.rule import Rule
 from reconcile.rules.thresholds import is_limit
@@ -177,9 +180,41 @@ def chosen_rules(
     return select(project_rules(), names, selectors, using=known_database(using) if using else None)
 
 
-def choice_words(names: Sequence[str], selectors: Sequence[str], using: str) -> list[str]:
-    """The words of a command that choose these rules on this database. The default database is left out."""
+def keys_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the command the option `--keys`."""
+    return click.option(
+        "--keys",
+        "key_texts",
+        multiple=True,
+        metavar="KEY,KEY…",
+        help="With one RULE: of its records these alone, by primary key. Repeat it for keys with a comma in them.",
+    )(command)
+
+
+def chosen_keys(texts: Sequence[str], rules: Mapping[str, Rule], using: str) -> Mapping[str, Sequence[Any]]:
+    """For the one rule, the keys of its records that `--keys` names; empty without any.
+
+    Raises UsageError unless one rule is chosen, and for keys that no record has.
+    """
+    if not texts:
+        return {}
+    if len(rules) != 1:
+        raise UsageError(f"--keys names records of one rule, and {len(rules)} are chosen. Name the RULE.")
+    (rule,) = rules.values()
+    if isinstance(rule, InvalidRule):
+        return {}
+    listed = texts if len(texts) > 1 else texts[0].split(",")
+    with evaluation_errors(using):
+        return {rule.name: locate_keys(rule.model, [each.strip() for each in listed], using=using)}
+
+
+def choice_words(
+    names: Sequence[str], selectors: Sequence[str], using: str, keys: Sequence[str] = ()
+) -> list[str]:
+    """The words of a command that choose these rules, and records, on this database. The default database is left out."""
     words = [*names]
+    for each in keys:
+        words += ["--keys", each]
     for selector in selectors:
         words += ["--select", selector]
     if using != "default":
@@ -306,8 +341,17 @@ def progress_bar(what: str, *, total: int | None) -> Iterator[Advance]:
         yield lambda rule, steps: progress.update(task, advance=steps, rule=rule)
 
 
-def check_all(rules: Mapping[str, Rule], *, using: str, now: datetime, samples: int) -> list[RuleCheck]:
+def check_all(
+    rules: Mapping[str, Rule],
+    *,
+    using: str,
+    now: datetime,
+    samples: int,
+    only: Mapping[str, Sequence[Any]] | None = None,
+) -> list[RuleCheck]:
     """Check one rule after the other, at the moment `now`. Keep at most `samples` keys of each kind of drift.
+
+    only: for some of the rules the keys of the records that are looked at.
 
     An error of one rule is in its result, and the others are checked all the same.
     """
@@ -315,6 +359,7 @@ def check_all(rules: Mapping[str, Rule], *, using: str, now: datetime, samples: 
     with progress_bar("checking", total=len(rules)) as advance:
         for name, rule in rules.items():
             advance(name, 0)
-            checks.append(check(rule, using=using, now=now, samples=samples))
+            keys = None if only is None or name not in only else Keys(only[name])
+            checks.append(check(rule, using=using, now=now, samples=samples, only=keys))
             advance(name, 1)
     return checks

@@ -11,8 +11,10 @@ import rich_click as click
 from reconcile.cli.group import exit_code, reconcile
 from reconcile.cli.options import (
     Limit,
+    chosen_keys,
     chosen_rules,
     database_option,
+    keys_option,
     known_database,
     output_options,
     progress_bar,
@@ -49,6 +51,7 @@ from reconcile.rules.rule import Rule
     metavar="FILE",
     help="Write only what this plan has: the JSON report of an earlier repair without --apply.",
 )
+@keys_option
 @output_options
 @click.pass_context
 def repair_command(
@@ -59,6 +62,7 @@ def repair_command(
     max_repairs: int | str | None,
     max_deletes: int | str | None,
     plan_file: Path | None,
+    key_texts: tuple[str, ...],
     form: str,
     output: Path | None,
     *,
@@ -70,6 +74,9 @@ def repair_command(
 
     started = time.monotonic()
     rules = chosen_rules(names, selectors, using)
+    if key_texts and plan_file:
+        raise UsageError("--plan has been made for all records of its rules. Leave --keys out.")
+    only = chosen_keys(key_texts, rules, using)
     kept = read_plan(plan_file) if plan_file else None
     if kept is not None:
         rules = _rules_of_plan(rules, kept, names, using)
@@ -78,9 +85,13 @@ def repair_command(
     if applied:
         _tell_of_clock(using)
         with progress_bar("repairing", total=None) as advance:
-            run, repairs = runs.repair(rules, using=using, caps=caps, kept_plan=kept, progress=advance)
+            run, repairs = runs.repair(
+                rules, using=using, caps=caps, kept_plan=kept, progress=advance, only=only
+            )
     else:
-        repairs = runs.preview(rules, using=using, now=database_now(using), caps=caps, kept_plan=kept)
+        repairs = runs.preview(
+            rules, using=using, now=database_now(using), caps=caps, kept_plan=kept, only=only
+        )
     report = RepairReport(
         asked=applied,
         run=str(run.pk) if run else None,

@@ -17,7 +17,7 @@ from django.db.models import BooleanField, Count, ExpressionWrapper, Model, Q
 from reconcile.core.drift import STALE, Drift, Tally
 from reconcile.core.fixes import Fix, Levels, Overwriting, Rows
 from reconcile.core.row_locks import Lock
-from reconcile.core.scopes import EVERYTHING, Keys, Scope, Window
+from reconcile.core.scopes import EVERYTHING, Keys, Scope, Window, blocks
 from reconcile.db.comparisons import Overflow
 from reconcile.db.expressions import joins_to_many, prepare_queryset
 from reconcile.errors import Refusal
@@ -109,8 +109,9 @@ class Finder:
 
     model: the model of the rows whose keys are found. in_windows: the scope reaches the linked side too; if it does not, each
     window would read the whole linked table, so one statement without a window is faster. window: keys in a window, if another
-    number than the usual is faster. lock: what a chunk locks beside these rows. fix: what a remedy needs; None if it needs no
-    more than the keys.
+    number than the usual is faster. near: the rows of `model` that belong to the records of these keys, which may drift or not; None if
+    they are the records themselves, or don't tell. lock: what a chunk locks beside these rows. fix: what a remedy needs; None if it
+    needs no more than the keys.
     """
 
     drift: Drift
@@ -118,6 +119,7 @@ class Finder:
     using: str
     in_windows: bool = False
     window: int | None = None
+    near: Callable[[Keys], Rows] | None = None
     lock: Lock = field(default_factory=Lock)
     fix: Fix | None = None
 
@@ -161,6 +163,16 @@ class Finder:
     def unwritable(self, keys: Sequence[Any]) -> Mapping[Any, str]:  # noqa: ARG002
         """Those of the drifted keys whose values don't fit their columns, each with the reason. One statement; none if they always fit."""
         return {}
+
+    def scopes_of(self, records: Sequence[Any]) -> Iterator[Keys]:
+        """The scopes that have the rows of the records of these keys. One statement for each block of them, if the rows aren't the records."""
+        for block in blocks(records):
+            if self.near is None:
+                yield Keys(block)
+            else:
+                yield from map(
+                    Keys, blocks(self.near(Keys(block)).order_by("pk").values_list("pk", flat=True))
+                )
 
     @property
     def model_written(self) -> type[Model]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from reconcile.db.columns import INTEGERS, stored_field
 from reconcile.db.comparisons import Among
 from reconcile.db.expressions import path_of
 
-__all__ = ["EVERYTHING", "SORTED", "Keys", "Scope", "Window", "blocks", "carries_range", "walk"]
+__all__ = ["EVERYTHING", "SORTED", "Coverage", "Keys", "Scope", "Window", "blocks", "carries_range", "walk"]
 
 T = TypeVar("T")
 
@@ -40,12 +41,28 @@ _SPARSE = 4
 """Integer keys are stepped through arithmetically where at least one in this many is known to be used."""
 
 
+class Coverage(StrEnum):
+    """How much of a rule was looked at. Only what was looked at as a whole says anything of what was not found."""
+
+    FULL = "full"
+    """All records."""
+    RANGE = "range"
+    """A range of keys."""
+    KEYS = "keys"
+    """Some records, by their keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Key range `(after, upto]` that a check reads; None is an open end."""
 
     after: Any = None
     upto: Any = None
+
+    @property
+    def coverage(self) -> Coverage:
+        """All, if it has no end on either side."""
+        return Coverage.FULL if self.after is None and self.upto is None else Coverage.RANGE
 
     def on(self, path: str) -> Q:
         """The range as a condition on the column that `path` names."""
@@ -62,6 +79,11 @@ class Keys:
     """An explicit set of keys: what one chunk repairs, or for a statement that is filled in later a name for them."""
 
     values: Sequence[Any]
+
+    @property
+    def coverage(self) -> Coverage:
+        """These alone."""
+        return Coverage.KEYS
 
     def on(self, path: str) -> Q:
         """Membership as a condition on the column that `path` names."""

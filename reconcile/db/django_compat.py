@@ -107,6 +107,7 @@ __all__ = [
     "is_distinct",
     "is_mariadb",
     "is_migrated",
+    "is_nested_in_transaction",
     "is_never_missing",
     "is_parent_join",
     "is_swapped",
@@ -532,6 +533,11 @@ def settings_of(connection: BaseDatabaseWrapper) -> Mapping[str, Any]:
 def in_transaction(using: str) -> bool:
     """`in_atomic_block`: whether an atomic() of the caller's is open, which only the caller can try again."""
     return connections[using].in_atomic_block
+
+
+def is_nested_in_transaction(using: str) -> bool:
+    """`atomic_blocks`: whether an atomic() is open that is not a test case's, so that a durable one can't be begun."""
+    return any(not getattr(block, "_from_testcase", False) for block in connections[using].atomic_blocks)
 
 
 def hooks_on_commit(using: str) -> list[Any]:

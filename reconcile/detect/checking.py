@@ -19,7 +19,7 @@ from django.db.models import Count, Q
 from reconcile.conf import lock_wait
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Sample, Status, Tally
 from reconcile.core.finder import Finder, Look, Source, Unwritable
-from reconcile.core.scopes import EVERYTHING, Window, walk
+from reconcile.core.scopes import EVERYTHING, Coverage, Keys, Scope, Window, blocks, walk
 from reconcile.core.verbs import Written
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import driver_connection, has_pending_migrations, settings_of
@@ -52,8 +52,8 @@ class RuleCheck:
     """What a check found for one rule. If the rule could not be evaluated, `error` is set and nothing is counted.
 
     planned: rows that the rule's remedies would write. guarantee: None if the rule could not be evaluated. remarks: sentences
-    about the database that a person should know, such as a constraint that it lacks. refused: what a repair may not do, by
-    verb, with the reason. notes: those of the remarks that are about the drifted records. unrepairable: drifted records whose values can't be stored, among those that were counted.
+    about the database that a person should know, such as a constraint that it lacks. coverage: how much of the rule was looked at: what
+    a partial look has not found may drift all the same. refused: what a repair may not do, by verb, with the reason. notes: those of the remarks that are about the drifted records. unrepairable: drifted records whose values can't be stored, among those that were counted.
     """
 
     rule: Rule
@@ -68,6 +68,7 @@ class RuleCheck:
     refused: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     unrepairable: int = 0
+    coverage: Coverage = Coverage.FULL
     error: str | None = None
 
 
@@ -79,9 +80,12 @@ def check(
     samples: int = 5,
     keep: int = 0,
     known: Tally | None = None,
+    only: Keys | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> RuleCheck:
     """Count the drift of a rule on the database `using`, and collect up to `samples` keys of each kind of drift.
+
+    only: the records of these keys alone, and what belongs to them; None for all.
 
     keep: drifted keys of each kind to keep for a repair. known: an earlier tally, so that the records are not counted
     again. beat: called before each window.
@@ -109,12 +113,23 @@ def check(
                 )
                 for finder in examined.compiled.finders
             ]
-            tally = _count_drift(examined.compiled.source, counts, known, beat, whole=not keep)
+            source = examined.compiled.source
+            if only is None:
+                tally = _count_drift(source, counts, known, beat, whole=not keep)
+            else:
+                tally = _look_at(source, counts, only, beat)
             found = _found(examined, counts, tally, keep=bool(keep))
+            if only is not None:
+                found = replace(
+                    found,
+                    coverage=only.coverage,
+                    remarks=(*found.remarks, *_partly(source, counts, only, tally)),
+                )
     except EvaluationError as error:
         seconds = time.monotonic() - started
         log.error("rule_failed", rule=rule.name, database=using, error=str(error), exc_info=error.__cause__)
-        return RuleCheck(rule=rule, status=Status.ERROR, seconds=seconds, error=str(error))
+        coverage = Coverage.FULL if only is None else only.coverage
+        return RuleCheck(rule=rule, status=Status.ERROR, seconds=seconds, coverage=coverage, error=str(error))
     result = replace(found, seconds=time.monotonic() - started)
     tally = result.tally
     log.info(
@@ -226,22 +241,22 @@ class _DriftCount:
     def finder(self) -> Finder:
         return self.unevaluable.finder
 
-    def look_around(self, window: Window, read: Callable[[Callable[[], None]], None]) -> None:
-        """Count the drift in the window by `read`. A record that can't be evaluated counts as drifted: nobody knows that it is right."""
+    def look_around(self, window: Scope, read: Callable[[Callable[[], None]], None]) -> None:
+        """Count the drift in the window, or of the keys, by `read`. A record that can't be evaluated counts as drifted: nobody knows that it is right."""
         known = {*self.unevaluable.reasons}
         self.unevaluable.read_around(window, lambda part: read(partial(self.look, part)))
         new = {key: why for key, why in self.unevaluable.reasons.items() if key not in known}
         self.failed |= new
         self._add(Look(len(new), [*new][: self._room_for_samples]))
 
-    def look(self, window: Window) -> None:
-        """Count the drift in the window, and keep its keys while all of them fit. Nothing is counted if a statement fails."""
+    def look(self, window: Scope) -> None:
+        """Count the drift in the window, or of the keys, and keep its keys while all of them fit. Nothing is counted if a statement fails."""
         room = self.keep - len(self.kept) if self.keep and not self.full else None
         look = self.finder.look(window, samples=self._room_for_samples, keep=room)
         self.full = self.full or (room is not None and look.keys is None)
         if look.keys is not None:
             self.kept += look.keys
-            self.upto = window.upto
+            self.upto = window.upto if isinstance(window, Window) else None
         self._add(look)
 
     @property
@@ -301,6 +316,35 @@ def _count_drift(
     return counted
 
 
+def _look_at(source: Source, counts: list[_DriftCount], only: Keys, beat: Callable[[], None]) -> Tally:
+    """Count the records of these keys and the drift of what belongs to them."""
+    for each in counts:
+        if _tells_records(each.finder, source):
+            for scope in each.finder.scopes_of(only.values):
+                beat()
+                each.look_around(scope, lambda read: read())
+    tallies = [_count_records(source, Keys(block)) for block in blocks(only.values)]
+    return Tally(sum(each.checked for each in tallies), sum(each.settling for each in tallies))
+
+
+def _tells_records(finder: Finder, source: Source) -> bool:
+    """Whether the rows that the finder finds are records, or tell to which records they belong."""
+    return finder.near is not None or finder.model is source.model
+
+
+def _partly(source: Source, counts: Sequence[_DriftCount], only: Keys, tally: Tally) -> Iterator[str]:
+    """What is to be said of a look at some records alone."""
+    number, judged = len(only.values), tally.checked + tally.settling
+    records = "1 record was" if number == 1 else f"{number:,} records were"
+    yield f"Only {records} looked at, by keys; nothing is known of the others."
+    if judged < number:
+        yield f"{number - judged:,} of these records {'is' if number - judged == 1 else 'are'} none that every= names, or gone."
+    for each in counts:
+        if not _tells_records(each.finder, source):
+            label = each.finder.model._meta.label
+            yield f"{each.finder.drift.capitalize()} rows of {label} were not looked at: they don't tell to which record they belong."
+
+
 def _tally(count: _DriftCount) -> Tally | None:
     """The records and their drift by one statement; None if there is none, or the values of single records make it fail."""
     using = count.finder.using
@@ -329,9 +373,9 @@ def _walk(source: Source, counts: list[_DriftCount], counted: Tally, beat: Calla
                 each.look_around(_open_ended(each.finder, window, last=last), guarded)
 
 
-def _count_records(source: Source) -> Tally:
+def _count_records(source: Source, scope: Scope = EVERYTHING) -> Tally:
     """Count the records that are old enough to be checked, and those that are not. One statement."""
-    every = source.records_of_any_age(EVERYTHING)
+    every = source.records_of_any_age(scope)
     if not source.settled:
         return Tally(checked=every.count())
     counted = every.aggregate(_all=Count("pk"), _due=Count("pk", filter=Q(source.settled)))

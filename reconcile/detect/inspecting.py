@@ -19,7 +19,7 @@ from django.db.models.lookups import GreaterThan, LessThan
 from reconcile.core.drift import EXTRA, Drift, Guarantee
 from reconcile.core.finder import Finder, Source
 from reconcile.core.fixes import Correction, Insertion, Rewriting
-from reconcile.core.scopes import Keys
+from reconcile.core.scopes import Keys, blocks
 from reconcile.core.verbs import Written
 from reconcile.core.wording import queryset_in_words
 from reconcile.db.columns import INTEGERS, concrete_model, is_in_range, stored_field
@@ -45,6 +45,7 @@ __all__ = [
     "inspect_record",
     "linked_rows",
     "locate_key",
+    "locate_keys",
     "new_rows",
     "row",
     "wanted_values",
@@ -162,6 +163,32 @@ def locate_key(models: Iterable[type[Model]], text: str, *, using: str) -> Mappi
         labels = " and no ".join(model._meta.label for model in possible)
         raise UsageError(f"There is no {labels} with the key {text!r}.{_near(possible, using)}")
     return found
+
+
+def locate_keys(model: type[Model], texts: Sequence[str], *, using: str) -> Sequence[Any]:
+    """The keys of the model's rows that the texts name, each once. One statement for each 5,000.
+
+    Raises UsageError for a text that can't be a key, and for keys that no row has.
+    """
+    keys: dict[Any, str] = {}
+    for text in texts:
+        try:
+            keys.setdefault(_key(model, text, using), text)
+        except ValueError:
+            raise UsageError(
+                f"{text!r} can't be a key of {model._meta.label}, which is {_kind(model)}."
+            ) from None
+    rows = model._base_manager.using(using)
+    there = {
+        key
+        for block in blocks(keys)
+        for key in rows.filter(Keys(block).on("pk")).values_list("pk", flat=True)
+    }
+    if missing := [text for key, text in keys.items() if key not in there]:
+        named = ", ".join(map(repr, missing[:SHOWN]))
+        more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
+        raise UsageError(f"There is no {model._meta.label} with the key {named}{more}.")
+    return list(keys)
 
 
 def _key(model: type[Model], text: str, using: str) -> Any:

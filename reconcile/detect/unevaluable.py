@@ -6,7 +6,7 @@ counted and named, and the others are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from django.db.models import Model
 
 from reconcile.core.drift import EXTRA
 from reconcile.core.finder import Finder
-from reconcile.core.scopes import Keys, Window
+from reconcile.core.scopes import Keys, Scope, Window
 from reconcile.db.dialects import Failure, dialect_of
 from reconcile.errors import EvaluationError, UnevaluableRecordError, first_line
 
@@ -51,8 +51,8 @@ class Unevaluable:
     reasons: dict[Any, str] = field(default_factory=dict)
     alone: Finder | None = None
 
-    def read_around(self, window: Window, read: Callable[[Window], T]) -> list[T]:
-        """Read the window. If the values of single records make that fail, read the windows between them, and keep the reasons.
+    def read_around(self, window: Scope, read: Callable[[Any], T]) -> list[T]:
+        """Read the window, or the keys. If the values of single records make that fail, read the windows between them, and keep the reasons.
 
         One statement; if it fails, three for each halving. Raises the database's error if it is not about values, if more than MOST
         records fail, or if all of several do: then what is read beside them may be wrong.
@@ -61,7 +61,7 @@ class Unevaluable:
         try:
             return [self._read(window, read)]
         except (Error, UnevaluableRecordError) as error:
-            if not self._is_of_values(error):
+            if not self._is_of_values(error, window):
                 raise
             answers = self._read_halves(window, read, error)
             if not answers and len(self.reasons) - before > 1:
@@ -76,8 +76,10 @@ class Unevaluable:
             return True
         return False
 
-    def _beside(self, window: Window, key: Any, error: Error | UnevaluableRecordError) -> list[Window]:
+    def _beside(self, window: Scope, key: Any, error: Error | UnevaluableRecordError) -> list[Window]:
         """The parts of the window without the key, where rows may lie that no record owes. Raises the error if they can't be told."""
+        if isinstance(window, Keys):
+            return []
         if self.finder.drift is not EXTRA or self.finder.own_key_range:
             return []
         if not isinstance(key, int):
@@ -93,40 +95,51 @@ class Unevaluable:
             raise EvaluationError(said) from error
         self.reasons[key] = describe_failure(error, self.finder.using)
 
-    def _read(self, window: Window, read: Callable[[Window], T]) -> T:
+    def _read(self, window: Scope, read: Callable[[Any], T]) -> T:
         with dialect_of(self.finder.using).protect_transaction():
             return read(window)
 
-    def _is_of_values(self, error: Error | UnevaluableRecordError) -> bool:
+    def _is_of_values(self, error: Error | UnevaluableRecordError, scope: Scope) -> bool:
         if not concerns_values(error, self.finder.using):
             return False
         finder = self.finder
+        if isinstance(scope, Keys):
+            return not finder.in_groups
         if finder.own_key_range or finder.drift is not EXTRA:
             return not finder.in_groups
         # Of rows that no record may owe, a record's key doesn't tell which one fails; of those that a function gives it does.
         return isinstance(error, UnevaluableRecordError)
 
+    def _halves(self, scope: Scope) -> Sequence[Scope] | Any:
+        """The two halves of a scope that has failed, or the key of the one record in it; empty if there is none."""
+        if isinstance(scope, Keys):
+            middle = len(scope.values) // 2
+            return (Keys(scope.values[:middle]), Keys(scope.values[middle:])) if middle else scope.values[0]
+        model = self.finder.model if self.finder.own_key_range else self.model
+        keys = model._base_manager.using(self.finder.using).filter(scope.on("pk")).order_by("pk")
+        number = keys.count()
+        half = number // 2
+        if not half:
+            return keys.values_list("pk", flat=True).get() if number else ()
+        middle = keys.values_list("pk", flat=True)[half - 1 : half].get()
+        return Window(scope.after, middle), Window(middle, scope.upto)
+
     def _read_halves(
-        self, window: Window, read: Callable[[Window], T], error: Error | UnevaluableRecordError
+        self, window: Scope, read: Callable[[Any], T], error: Error | UnevaluableRecordError
     ) -> list[T]:
         """What is read of the two halves of a window that has failed; nothing for a record that stands alone."""
-        model = self.finder.model if self.finder.own_key_range else self.model
-        keys = model._base_manager.using(self.finder.using).filter(window.on("pk")).order_by("pk")
-        keys = keys.values_list("pk", flat=True)
-        number = keys.count()
-        if not number:
+        halves = self._halves(window)
+        if halves == ():
             raise error
-        if number == 1:
-            key = keys.get()
-            self._keep_reason(key, error)
-            return [self._read(part, read) for part in self._beside(window, key, error)]
-        middle = keys[number // 2 - 1 : number // 2].get()
+        if not isinstance(halves, tuple):
+            self._keep_reason(halves, error)
+            return [self._read(part, read) for part in self._beside(window, halves, error)]
         answers = []
-        for half in (Window(window.after, middle), Window(middle, window.upto)):
+        for half in halves:
             try:
                 answers.append(self._read(half, read))
             except (Error, UnevaluableRecordError) as failed:
-                if not self._is_of_values(failed):
+                if not self._is_of_values(failed, half):
                     raise
                 answers += self._read_halves(half, read, failed)
         return answers

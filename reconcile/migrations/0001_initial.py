@@ -57,7 +57,7 @@ class Migration(migrations.Migration):
             name='Run',
             fields=[
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('repair', 'Repair'), ('nightly', 'Nightly'), ('undo', 'Undo')], max_length=10)),
+                ('kind', models.CharField(choices=[('repair', 'Repair'), ('nightly', 'Nightly'), ('undo', 'Undo'), ('look', 'Look')], max_length=10)),
                 ('state', models.CharField(choices=[('running', 'Running'), ('finished', 'Finished'), ('stopped', 'Stopped'), ('pausing', 'Pausing'), ('paused', 'Paused'), ('cancelling', 'Cancelling'), ('cancelled', 'Cancelled')], default='running', max_length=10)),
                 ('now', models.DateTimeField(help_text='The clock that every rule of the run sees.')),
                 ('started_at', models.DateTimeField(default=django.utils.timezone.now)),
@@ -82,6 +82,7 @@ class Migration(migrations.Migration):
                 ('may_repair', models.BooleanField(default=False)),
                 ('max_repairs', models.CharField(blank=True, default='', max_length=20)),
                 ('max_deletes', models.CharField(blank=True, default='', max_length=20)),
+                ('only', reconcile.models.KeysField(help_text='Keys of the records that it is about; null for all.', null=True)),
                 ('kept_plan', models.JSONField(default=dict, help_text='What the plan that was given says of the rule; empty without a plan.')),
                 ('fingerprint', models.CharField(blank=True, default='', help_text="The rule's, as it was repaired.", max_length=64)),
                 ('status', models.CharField(blank=True, default='', max_length=10)),

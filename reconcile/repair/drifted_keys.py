@@ -10,7 +10,7 @@ from django.db import Error
 
 from reconcile.core.drift import EXTRA
 from reconcile.core.finder import Finder, Source
-from reconcile.core.scopes import Window
+from reconcile.core.scopes import Keys, Scope, Window
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import KeptKeys, finder_windows
 from reconcile.detect.unevaluable import Unevaluable, concerns_values
@@ -26,7 +26,7 @@ class DriftedKeys:
     """The drifted keys of one finder.
 
     beat: called before each read. aside: called with the keys of records that can't be evaluated, each with its message. alone: what
-    tells that one fails by itself.
+    tells that one fails by itself. only: the records of these keys alone; None for all.
     """
 
     beat: Callable[[], None]
@@ -35,6 +35,7 @@ class DriftedKeys:
     finder: Finder
     aside: Callable[[Mapping[Any, str]], None] = lambda _: None
     alone: Finder | None = None
+    only: Keys | None = None
 
     def kept_and_beyond(self, kept: KeptKeys) -> Iterator[Any]:
         """All drifted keys in order: those that a check has kept, then those beyond."""
@@ -44,6 +45,9 @@ class DriftedKeys:
 
     def beyond(self, cursor: Any) -> Iterator[Any]:
         """The drifted keys beyond the cursor, which is a key of the finder's rows."""
+        if self.only is not None:
+            # They are few, and what is repaired already doesn't drift any more.
+            return self.within(None)
         if not self.finder.in_windows:
             return self._in_blocks(cursor)
         # Windows are ranges of the records' keys, so all linked rows are looked at again.
@@ -51,6 +55,11 @@ class DriftedKeys:
 
     def within(self, after: Any) -> Iterator[Any]:
         """The drifted keys beyond the record `after`."""
+        if self.only is not None:
+            for scope in self.finder.scopes_of(self.only.values):
+                self.beat()
+                yield from self._around_unevaluable(scope)
+            return
         if not self.finder.in_windows:
             yield from self._in_blocks(after)
             return
@@ -74,7 +83,7 @@ class DriftedKeys:
                 return
             after = keys[-1]
 
-    def _around_unevaluable(self, window: Window) -> Iterator[Any]:
+    def _around_unevaluable(self, window: Scope) -> Iterator[Any]:
         unevaluable = Unevaluable(finder=self.finder, model=self.source.model, alone=self.alone)
         for keys in unevaluable.read_around(window, self.finder.keys):
             yield from keys

@@ -40,6 +40,8 @@ class PlannedRule:
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> PlannedRule:
         """From what `as_dict` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        if kept.get("records") is not None:
+            raise ValueError("it was made for some records alone, by --keys")
         numbers = dict(kept["planned"])
         if not all(isinstance(number, int) and number >= 0 for number in numbers.values()):
             raise ValueError("counts of rows are whole numbers")

@@ -36,6 +36,9 @@ log = structlog.get_logger()
 MEMORY = timedelta(days=7)
 """How long a repaired record is remembered. A record that drifts again later is drift like any other."""
 
+_OWN_WAY = (Run.Kind.UNDO, Run.Kind.LOOK)
+"""Kinds of runs whose repairs are not remembered. A look comes after each write past the handlers, so a record may need many."""
+
 SHOWN = 5
 """Keys that a message names."""
 
@@ -115,7 +118,7 @@ def _chunks(rule: Rule, using: str, now: datetime) -> QuerySet[Chunk]:
     undone = undos.exclude(pk__in=undos.values("undoes")).values("undoes")
     # What a run that isn't over has repaired may be its work of this moment, by the clock of another host.
     chunks = chunks.exclude(work_item__outcome__run__state__in=Run.ACTIVE)
-    return chunks.exclude(work_item__outcome__run__kind=Run.Kind.UNDO).exclude(
+    return chunks.exclude(work_item__outcome__run__kind__in=_OWN_WAY).exclude(
         work_item__outcome__run__in=undone
     )
 

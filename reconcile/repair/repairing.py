@@ -145,14 +145,16 @@ def repair_work_item(
     records: int,
     kept: KeptKeys,
     progress: Progress,
+    only: Keys | None = None,
 ) -> None:
     """Repair a work item from its cursor to its end, then the records that were locked, a few times with a pause.
 
     kept: keys that a check has just found; a work item with a cursor finds its keys itself. records: the number of checked
-    records. Records that are computed from each other are repaired level by level.
+    records. only: the records of these keys alone; None for all. Records that are computed from each other are repaired level by level.
     """
     executor.quarantine.set_aside(kept.unevaluable)
-    found = DriftedKeys(executor.beat, source, records, finder, aside=executor.quarantine.set_aside)
+    aside = executor.quarantine.set_aside
+    found = DriftedKeys(executor.beat, source, records, finder, aside=aside, only=only)
     cursor = executor.item.cursor
     after = None if cursor is None else finder.model._meta.pk.to_python(cursor)
     if finder.levels is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconcile.baseline import Comparison, Rows
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift
+from reconcile.core.scopes import Coverage
 from reconcile.core.verbs import UNDOABLE, VERBS
 from reconcile.detect.checking import RuleCheck
 from reconcile.detect.explaining import Explanation, Part
@@ -70,6 +71,7 @@ def _check(check: RuleCheck, origins: Mapping[tuple[str, str], str]) -> dict[str
             for sample in check.samples
         ],
         "error": check.error,
+        **({} if check.coverage is Coverage.FULL else {"coverage": str(check.coverage)}),
     }
 
 
@@ -106,6 +108,7 @@ def _rule_repair(repair: RuleRepair) -> dict[str, Any]:
         "fingerprint": repair.fingerprint or None,
         "seconds": round(repair.seconds, 3),
         "error": repair.error,
+        **({} if repair.records is None else {"records": repair.records}),
     }
 
 

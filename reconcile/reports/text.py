@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Status
+from reconcile.core.scopes import Coverage
 from reconcile.core.verbs import VERBS
 from reconcile.detect.checking import RuleCheck
 from reconcile.reports.facts import nightly_in_words, plural
@@ -132,6 +133,11 @@ def _check_sum(report: CheckReport) -> Text:
     failed = [check for check in report.checks if check.error]
     drifted = [check for check in report.checks if check.tally.total]
     rules = plural(len(report.checks), "rule")
+    if not drifted and not failed and any(check.coverage is not Coverage.FULL for check in report.checks):
+        records = plural(sum(check.tally.checked for check in report.checks), "record")
+        return Text(
+            f"No drift in the {records} looked at, of {rules}, {report.seconds:.1f} s.", style="green"
+        )
     if not drifted and not failed:
         remarked = sum(bool(check.remarks) for check in report.checks)
         more = f" Read the remarks about {plural(remarked, 'rule')} above." if remarked else ""
@@ -190,6 +196,8 @@ def remark_lines(remarks: Iterable[tuple[str, str | Text]]) -> Iterator[Renderab
 
 
 def _remarks_on(repair: RuleRepair) -> Iterator[str | Text]:
+    if repair.records is not None:
+        yield f"for {plural(repair.records, 'record')} alone, by keys; nothing is known of the others"
     if repair.error:
         yield repair.error
     if repair.why_stopped:
@@ -216,7 +224,7 @@ def _plan_sum(report: RepairReport) -> Text:
     if report.asked:
         return Text("Nothing was written.", style="red")
     if not planned and not stopped:
-        return Text("Nothing to repair.")
+        return Text(f"Nothing to repair{_of_records(report)}.")
     text = Text(style="red")
     if stopped:
         their = "its" if len(stopped) == 1 else "their"
@@ -235,8 +243,14 @@ def _written_sum(report: RepairReport) -> Text:
     elif left := {str(drift) for repair in report.repairs for drift in repair.reported}:
         text.append(f"  Verified; {' and '.join(sorted(left))} rows are left to people.", style="yellow")
     elif report.status != "error":
-        text.append("  Verified.", style="green")
+        text.append(f"  Verified{_of_records(report)}.", style="green")
     return text
+
+
+def _of_records(report: RepairReport) -> str:
+    """` for the 2 records alone`, if the repair was about some records; else empty."""
+    records = [repair.records for repair in report.repairs if repair.records is not None]
+    return f" for {plural(sum(records), 'record')} alone" if records else ""
 
 
 def rules_report(rules: Sequence[Rule], *, using: str) -> RenderableType:

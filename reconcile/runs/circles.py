@@ -15,7 +15,7 @@ from reconcile.detect.checking import RuleCheck, check
 from reconcile.models import Outcome, Run, WorkItem, transition
 from reconcile.rules.order import makes_own_records
 from reconcile.rules.rule import Rule
-from reconcile.runs.results import add_warnings, written_rows
+from reconcile.runs.results import add_warnings, only_keys, written_rows
 from reconcile.runs.steering import RunControl
 
 __all__ = ["ROUNDS", "repeat_circle", "rounds_in_words"]
@@ -133,7 +133,8 @@ def _outcomes(circle: Sequence[str], run: Run, using: str) -> Sequence[Outcome]:
 
 
 def _check_rule(outcome: Outcome, rules: Mapping[str, Rule], run: Run, using: str) -> _RuleState:
-    found = check(rules[outcome.rule], using=using, now=run.now, samples=0)
+    rule = rules[outcome.rule]
+    found = check(rule, using=using, now=run.now, samples=0, only=only_keys(outcome, rule))
     return _RuleState(outcome=outcome, found=found, open=_is_open(outcome, using))
 
 

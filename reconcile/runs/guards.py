@@ -12,7 +12,7 @@ from uuid import UUID
 
 from reconcile.core.drift import GUARANTEE_MEANINGS, Drift, Guarantee
 from reconcile.core.finder import Finder
-from reconcile.core.scopes import blocks
+from reconcile.core.scopes import Coverage, blocks
 from reconcile.core.verbs import VERBS, Written
 from reconcile.db.clock import database_now
 from reconcile.errors import Refusal
@@ -158,9 +158,12 @@ def _parse_limit(text: str) -> int | str | None:
 def record_deletions(rule_plan: RulePlan, run: Run, *, using: str) -> None:
     """Record the rows that the rule's remedies would delete, so that the next run can confirm them.
 
-    No statement if they delete nothing.
+    A look at some records alone records nothing: it can't say what is no longer found, and two looks at a moment are no two
+    opinions. No statement if they delete nothing.
     """
     rule, found = rule_plan.rule, rule_plan.check
+    if found.coverage is not Coverage.FULL:
+        return
     compiled = rule.compile(using=using, now=run.now)
     for finder in compiled.finders:
         if rule.remedy(finder.drift).deletes:
@@ -210,6 +213,10 @@ def unconfirmed_in_words(rule_plan: RulePlan, *, using: str) -> str:
     )
     if known >= sum(map(len, kept.values())):
         return ""
+    if rule_plan.check.coverage is not Coverage.FULL:
+        return (
+            "Deletes need a run of the whole rule that has found the same rows before, and the others stay."
+        )
     knew, noted = (f"{known:,}", "the others") if known else ("none", "them")
     return (
         f"Deletes need two runs that agree, and the last run knew {knew} of these rows: the first --apply notes {noted}, "
@@ -239,10 +246,19 @@ def refusal(
         return off_plan
     if rule_plan.why_stopped:
         return Refusal(rule_plan.why_stopped)
-    if run.kind == Run.Kind.NIGHTLY:
-        hidden = next(iter(rule_plan.check.refused.values()), "")
-        return Refusal(hidden) if hidden else _regression_refusal(rule_plan.rule, run, again, using)
-    return None
+    return None if run.kind == Run.Kind.REPAIR else _unattended_run_refusal(rule_plan, run, again, using)
+
+
+def _unattended_run_refusal(
+    rule_plan: RulePlan, run: Run, again: Sequence[str], using: str
+) -> Refusal | None:
+    """Why a run that no person has started does not repair the rule."""
+    if hidden := next(iter(rule_plan.check.refused.values()), ""):
+        return Refusal(hidden)
+    if run.kind == Run.Kind.LOOK:
+        # Who writes past the handlers and then looks is no broken handler, so nothing is suspended for it.
+        return suspension(rule_plan.rule.name, using=using)
+    return _regression_refusal(rule_plan.rule, run, again, using)
 
 
 def _attended_refusal(rule: Rule, using: str) -> Refusal:

@@ -28,6 +28,7 @@ from reconcile.repair.pacing import Pace
 from reconcile.repair.quarantine import Quarantine
 from reconcile.repair.repairing import KEEP, RepairWork, repair_work_item
 from reconcile.rules.fingerprints import fingerprint
+from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import CompiledRule, Rule
 from reconcile.runs.guards import (
     caps_of,
@@ -44,6 +45,7 @@ from reconcile.runs.results import (
     RuleRepair,
     add_warnings,
     moved_in_words,
+    only_keys,
     reported_rows,
     result_of,
     written_rows,
@@ -115,7 +117,8 @@ def repair_work_items(
                 budget = _budget(outcome, rule_plan, finder, run, using=using)
                 work = _work(rule_plan.rule, compiled, finder, run)
                 executor = _executor(rule_plan.rule, work, work_items[drift], run, budget)
-                _repair_and_close(executor, work, compiled.source, rule_plan, repaired, progress)
+                only = only_keys(outcome, rule)
+                _repair_and_close(executor, work, compiled.source, rule_plan, repaired, progress, only)
     except (GivenUpError, EvaluationError) as error:
         repaired.why_stopped, repaired.unfinished = str(error), True
     check_lease(work_items.values(), using=using)
@@ -130,6 +133,7 @@ def _repair_and_close(
     rule_plan: RulePlan,
     repaired: RepairedItems,
     progress: Progress,
+    only: Keys | None,
 ) -> None:
     """Repair one work item, and add what became of it to `repaired`, also if an error ends it."""
     drift, failures = work.finder.drift, executor.quarantine.failures
@@ -137,7 +141,7 @@ def _repair_and_close(
         with evaluation_errors(executor.using):
             repair_work_item(
                 executor, work.finder, source, records=rule_plan.check.tally.checked, kept=rule_plan.check.kept[drift],
-                progress=lambda keys: progress(rule_plan.rule.name, keys),
+                progress=lambda keys: progress(rule_plan.rule.name, keys), only=only,
             )  # fmt: skip
     finally:
         repaired.failures |= {(drift, key): why for key, why in failures.items()}
@@ -224,7 +228,8 @@ def run_rule(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Pr
     control = RunControl(run, using=using)
     control()
     keep = KEEP if outcome.may_repair or _may_delete(rule) else 0
-    found = check(rule, using=using, now=run.now, keep=keep, beat=control.beat)
+    only = None if isinstance(rule, InvalidRule) else only_keys(outcome, rule)
+    found = check(rule, using=using, now=run.now, keep=keep, only=only, beat=control.beat)
     half_done = outcome.state == Outcome.State.REPAIRING
     failed = found.status is Status.ERROR
     anew = edited_warning(outcome, rule, using=using) if half_done and not failed else ""
@@ -245,7 +250,7 @@ def run_rule(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Pr
     if not failed and not repaired.why_stopped and (rule_plan.planned.total or begun):
         repaired = repair_work_items(outcome, rule_plan, run, anew=bool(anew), using=using, progress=progress)
         _refresh_statistics(outcome, rule, repaired, using)
-        found = _verify(rule_plan, repaired, run, control, begun=begun, using=using)
+        found = _verify(rule_plan, repaired, run, control, begun=begun, only=only, using=using)
         log.info("rule_verified", rule=rule.name, run=str(run.pk), left=found.tally.total)
     if found.status is Status.ERROR and (half_done or repaired.mended):
         # A half repaired rule stays open: the error may be gone when the run is resumed.
@@ -293,7 +298,14 @@ def _refresh_statistics(outcome: Outcome, rule: Rule, repaired: RepairedItems, u
 
 
 def _verify(
-    rule_plan: RulePlan, repaired: RepairedItems, run: Run, control: RunControl, *, begun: bool, using: str
+    rule_plan: RulePlan,
+    repaired: RepairedItems,
+    run: Run,
+    control: RunControl,
+    *,
+    begun: bool,
+    only: Keys | None,
+    using: str,
 ) -> RuleCheck:
     """Check the rule again after the repair, unless the chunks have verified everything already.
 
@@ -305,7 +317,7 @@ def _verify(
     if whole and len(tally.drifted) == 1:
         mended = replace(tally, drifted=dict.fromkeys(tally.drifted, 0))
         return replace(found, tally=mended, status=rule_plan.rule.status(mended), samples=())
-    return check(rule_plan.rule, using=using, now=run.now, known=tally, beat=control.beat)
+    return check(rule_plan.rule, using=using, now=run.now, known=tally, only=only, beat=control.beat)
 
 
 def _may_delete(rule: Rule) -> bool:
@@ -351,12 +363,19 @@ def _why_left(outcome: Outcome, repaired: RepairedItems) -> str:
             return f"1 record could not be repaired, {key}: {why}"
         return f"{len(failures)} records could not be repaired; the first, {key}: {why}"
     if repaired.unconfirmed:
-        return (
-            f"{repaired.unconfirmed:,} rows would be deleted, and this run is the first to find them. Deletes need two runs "
-            f"that agree: look at them, then run it again: reconcile repair {outcome.rule} --apply"
-        )
+        return _why_unconfirmed(outcome, repaired.unconfirmed)
     if outcome.left and repaired.deferred and written_rows(outcome).enqueued:
         return "The records are mended when the tasks that were enqueued have run. Check again later."
     if outcome.left and outcome.may_repair and not outcome.error:
         return "Drift is left: other sessions hold these records, or write them meanwhile. Repair again."
     return ""
+
+
+def _why_unconfirmed(outcome: Outcome, rows: int) -> str:
+    again = f"reconcile repair {outcome.rule} --apply"
+    if outcome.only is not None:
+        return f"{rows:,} rows would be deleted, and no run of the whole rule has found them. Deletes need one that has: {again}"
+    return (
+        f"{rows:,} rows would be deleted, and this run is the first to find them. Deletes need two runs that agree: look at them, "
+        f"then run it again: {again}"
+    )

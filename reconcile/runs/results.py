@@ -10,6 +10,7 @@ from django.db import connections
 from django.db.models import Sum
 
 from reconcile.core.drift import Drift, Sample, Status, Tally
+from reconcile.core.scopes import Keys
 from reconcile.core.verbs import Written
 from reconcile.db.django_compat import table_names
 from reconcile.models import Outcome, WrittenRows
@@ -23,6 +24,7 @@ __all__ = [
     "RuleRepair",
     "add_warnings",
     "moved_in_words",
+    "only_keys",
     "past_runs",
     "preview_result",
     "reported_rows",
@@ -43,7 +45,7 @@ class PastRun:
 def past_runs(rules: Collection[str], *, using: str, runs: int = 30) -> Mapping[str, Sequence[PastRun]]:
     """The last `runs` runs of each rule, oldest first; rules without any are left out.
 
-    Undos and rules that could not be evaluated don't count. One statement that lists the tables, and one for each rule;
+    Undos, looks at some records alone, and rules that could not be evaluated don't count. One statement that lists the tables, and one for each rule;
     only the first if the tables of the package were never made.
     """
     if Outcome._meta.db_table not in table_names(connections[using]):
@@ -55,7 +57,7 @@ def past_runs(rules: Collection[str], *, using: str, runs: int = 30) -> Mapping[
 def _past_runs_of(rule: str, using: str, runs: int) -> Sequence[PastRun]:
     outcomes = (
         Outcome.objects.using(using)
-        .filter(rule=rule, state=Outcome.State.DONE, run__kind__in=("repair", "nightly"))
+        .filter(rule=rule, state=Outcome.State.DONE, run__kind__in=("repair", "nightly"), only__isnull=True)
         .exclude(status__in=("", "error"))
         .order_by("-run__started_at", "-pk")
         .values_list("run__started_at", "missing", "stale", "extra", "checked")[:runs]
@@ -78,7 +80,7 @@ class RuleRepair:
     on the rule. incomplete: the repair was asked for and did not do all of it.
     reported: drifted rows, by kind, that the rule leaves to people. again: drifted records that an earlier run had repaired.
     refused: the first records in quarantine, each with its key and the reason. warning: what a person should look at.
-    fingerprint: that of the rule, in a preview.
+    fingerprint: that of the rule, in a preview. records: the number of records that it was about; None for all.
     """
 
     rule: str
@@ -99,10 +101,17 @@ class RuleRepair:
     refused: Sequence[Mapping[str, str]] = ()
     warning: str = ""
     fingerprint: str = ""
+    records: int | None = None
 
 
 def preview_result(
-    rule_plan: RulePlan, *, using: str, why_stopped: str = "", again: int = 0, warning: str = ""
+    rule_plan: RulePlan,
+    *,
+    using: str,
+    why_stopped: str = "",
+    again: int = 0,
+    warning: str = "",
+    records: int | None = None,
 ) -> RuleRepair:
     """Return the result of a preview: nothing is written, and `why_stopped` says which guard would stop the repair."""
     why = why_stopped or rule_plan.why_stopped
@@ -122,7 +131,8 @@ def preview_result(
         seconds=rule_plan.check.seconds,
         again=again,
         warning=warning,
-        fingerprint=fingerprint(rule_plan.rule, using),
+        fingerprint="" if rule_plan.check.error else fingerprint(rule_plan.rule, using),
+        records=records,
     )
 
 
@@ -146,6 +156,13 @@ def reported_rows(rule: Rule, tally: Tally) -> dict[Drift, int]:
     return {
         drift: number for drift, number in tally.drifted.items() if number and not rule.remedy(drift).repairs
     }
+
+
+def only_keys(outcome: Outcome, rule: Rule) -> Keys | None:
+    """The keys of the records that the outcome is about; None for all."""
+    if outcome.only is None:
+        return None
+    return Keys([rule.model._meta.pk.to_python(key) for key in outcome.only])
 
 
 def written_rows(outcome: Outcome) -> Written:
@@ -174,4 +191,5 @@ def result_of(outcome: Outcome, *, lease_held: bool = False) -> RuleRepair:
         again=outcome.again,
         refused=outcome.refused,
         warning=outcome.warning,
+        records=None if outcome.only is None else len(outcome.only),
     )

@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from reconcile.core.drift import Drift, Status
+from reconcile.core.scopes import Keys
 from reconcile.db.clock import clock_skew, database_now
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import check, evaluation_errors
@@ -38,11 +39,13 @@ from reconcile.runs.steering import end_run
 from reconcile.runs.undo_run import advance_undo
 from reconcile.states import states_before
 
-__all__ = ["find_run", "nightly", "preview", "repair", "resume"]
+__all__ = ["Only", "find_run", "nightly", "preview", "repair", "repair_unattended", "resume"]
 
 log = structlog.get_logger()
 
 Rules = Mapping[str, Rule]
+Only = Mapping[str, Sequence[Any]]
+"""For the name of a rule, the keys of the records that it is about."""
 
 
 def preview(
@@ -53,6 +56,7 @@ def preview(
     caps: Caps | None = None,
     kept_plan: PlanFile | None = None,
     samples: int = 5,
+    only: Only | None = None,
 ) -> list[RuleRepair]:
     """Return what `repair` would do, with every guard. Writes nothing, not even a run."""
     with evaluation_errors(using), dialect_of(using).examine():
@@ -61,7 +65,7 @@ def preview(
             _preview_rule(
                 rule,
                 next((each for each in order.circles if rule.name in each), ()),
-                using=using, now=now, caps=caps, kept_plan=kept_plan, samples=samples,
+                using=using, now=now, caps=caps, kept_plan=kept_plan, samples=samples, only=(only or {}).get(rule.name),
             )
             for rule in order.rules
         ]  # fmt: skip
@@ -76,10 +80,12 @@ def _preview_rule(
     caps: Caps | None,
     kept_plan: PlanFile | None,
     samples: int,
+    only: Sequence[Any] | None,
 ) -> RuleRepair:
     deleting = any(rule.remedy(drift).deletes for drift in Drift)
     keep = KEEP if deleting or was_repaired_lately(rule, using=using, now=now) else 0
-    rule_plan = plan(check(rule, using=using, now=now, samples=samples, keep=keep), caps)
+    scope = None if only is None else Keys(only)
+    rule_plan = plan(check(rule, using=using, now=now, samples=samples, keep=keep, only=scope), caps)
     if rule_plan.check.status is Status.ERROR:
         return preview_result(rule_plan, using=using)
     again = regressions_of(rule_plan, run=None, now=now, using=using)
@@ -91,8 +97,9 @@ def _preview_rule(
         why = kept_plan.rules[rule.name].refusal(
             rule.name, fingerprint(rule, using), rule_plan.planned, kept_plan.file
         )
+    records = None if only is None else len(only)
     return preview_result(
-        rule_plan, using=using, why_stopped=str(why or ""), again=len(again), warning=warning
+        rule_plan, using=using, why_stopped=str(why or ""), again=len(again), warning=warning, records=records
     )
 
 
@@ -103,8 +110,11 @@ def repair(
     caps: Caps | None = None,
     kept_plan: PlanFile | None = None,
     progress: Progress | None = None,
+    only: Only | None = None,
 ) -> tuple[Run | None, list[RuleRepair]]:
     """Check, repair and verify the rules as a new run. Raises EvaluationError if no run can begin.
+
+    only: for each of these rules the keys of the records that it is repaired for; a rule that is not in it for all.
 
     With a plan, the run writes only what is planned. If a rule was edited or drifts more than planned, nothing is written
     for any rule, and there is no run.
@@ -115,9 +125,25 @@ def repair(
             return None, planned
     with evaluation_errors(using):
         run = _begin(
-            Run.Kind.REPAIR, rules, using=using, may_repair=set(rules), caps=caps, kept_plan=kept_plan
+            Run.Kind.REPAIR,
+            rules,
+            using=using,
+            may_repair=set(rules),
+            caps=caps,
+            kept_plan=kept_plan,
+            only=only,
         )
     return run, _advance(run, rules, using=using, progress=progress)
+
+
+def repair_unattended(rules: Rules, *, using: str, only: Only) -> tuple[Run, list[RuleRepair]]:
+    """Check, repair and verify the rules for the records of these keys, as a new run that no person has started.
+
+    The rules must be ones that may be repaired unattended. Raises EvaluationError if no run can begin.
+    """
+    with evaluation_errors(using):
+        run = _begin(Run.Kind.LOOK, rules, using=using, may_repair=set(rules), only=only)
+    return run, _advance(run, rules, using=using)
 
 
 def nightly(*, using: str = "default") -> tuple[Run, list[RuleRepair]]:
@@ -193,6 +219,7 @@ def _begin(
     may_repair: set[str],
     caps: Caps | None = None,
     kept_plan: PlanFile | None = None,
+    only: Only | None = None,
 ) -> Run:
     now, given = _read_clock(using), caps or Caps()
     run = Run(kind=kind, now=now, started_at=now, heartbeat=now)
@@ -205,6 +232,7 @@ def _begin(
             max_repairs=_limit_text(given.max_repairs),
             max_deletes=_limit_text(given.max_deletes),
             kept_plan=_plan_of(kept_plan, rule.name),
+            only=(only or {}).get(rule.name),
         )
         for position, rule in enumerate(sort_rules(rules, using=using, now=now).rules)
     ]

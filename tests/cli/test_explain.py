@@ -303,7 +303,7 @@ def test_a_page_that_is_not_there_or_no_text_exits_with_1(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--check"], ["--check", "--format", "markdown"], ["--check", "--output", "x"],
+    [["--check", "--format", "markdown"], ["--check", "--output", "x"],
      ["--check", "--format", "json", "--output", "x"]],
 )  # fmt: skip
 def test_checking_what_is_no_page_exits_with_2(arguments):

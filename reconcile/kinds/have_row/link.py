@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +216,11 @@ class Linked:
         column = next(iter(self.varying), next(iter(self.link)))
         links = select_alias(self.with_link_terms(self.source.records(scope)), LINK.format(column.attname))
         return rows.filter(**{f"{column.attname}__in": links})
+
+    def rows_near_any(self, keys: Keys) -> Rows:
+        """The rows that may be linked with any of the records of these keys, whether `every` names these or not."""
+        every = self.source.model._base_manager.all()
+        return Linked(self.must, replace(self.source, every=every, settled=Q())).rows_near(keys)
 
     @property
     def varying(self) -> dict[Field[Any, Any], Any]:

@@ -7,7 +7,7 @@ are kept until their finders ask for them, or until another window is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -141,7 +141,7 @@ def row_set_finders(must: HaveRows, link: HaveRow, source: Source) -> tuple[Find
     rewriting = Rewriting(model=must.model, fields=fields, wanted=sides.rewrites, own=False)
     missing = _finder(MISSING, source.model, sides, sides.read_records, derivation)
     stale = _finder(STALE, source.model, sides, sides.read_records, rewriting)
-    extra = _finder(EXTRA, must.model, sides, sides.read_rows, None)
+    extra = replace(_finder(EXTRA, must.model, sides, sides.read_rows, None), near=sides.linked.rows_near_any)
     return (missing, *((stale,) if must.values else ()), extra)
 
 

@@ -1,0 +1,126 @@
+"""Leading from changed records to the records of a rule of another model, through the foreign keys that the rule reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Field, ForeignKey, Model
+
+from reconcile.core.scopes import blocks
+from reconcile.db.columns import concrete_model
+from reconcile.db.django_compat import referred_field
+from reconcile.db.expressions import Column, columns_read
+from reconcile.errors import Refusal
+from reconcile.rules.rule import Rule
+
+__all__ = ["Lead", "lead_of"]
+
+HOPS = 3
+"""Most foreign keys that one way leads through."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One foreign key that a rule reads, from the rows that refer to those that they refer to, or back."""
+
+    key: ForeignKey[Any, Any]
+    back: bool
+
+    @property
+    def start(self) -> type[Model]:
+        return self._referred if self.back else concrete_model(self.key.model)
+
+    @property
+    def end(self) -> type[Model]:
+        return concrete_model(self.key.model) if self.back else self._referred
+
+    @property
+    def _referred(self) -> type[Model]:
+        return concrete_model(referred_field(self.key).model)
+
+    def follow(self, keys: Sequence[Any], using: str) -> Iterator[Any]:
+        """The primary keys that these lead to. One statement for each 5,000."""
+        target = referred_field(self.key)
+        for block in blocks(keys):
+            if self.back:
+                values = self._rows(target.model, using).filter(pk__in=block).values(target.attname)
+                rows = self._rows(self.key.model, using).filter(**{f"{self.key.attname}__in": values})
+            else:
+                values = self._rows(self.key.model, using).filter(pk__in=block).values(self.key.attname)
+                rows = self._rows(target.model, using).filter(**{f"{target.attname}__in": values})
+            yield from rows.order_by("pk").values_list("pk", flat=True)
+
+    @staticmethod
+    def _rows(model: type[Model], using: str) -> Any:
+        return model._base_manager.using(using)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lead:
+    """How records of one model lead to those of a rule: the rule's own records, or through foreign keys, each way apart.
+
+    concerns: whether the rule reads the model at all. refusal: why there is no way although it does.
+    """
+
+    concerns: bool
+    ways: Sequence[Sequence[_Step]] = ()
+    refusal: Refusal | None = None
+
+    def keys(self, keys: Sequence[Any], using: str) -> Sequence[Any]:
+        """The keys of the rule's records that the records of `keys` lead to. One statement for each foreign key and 5,000 keys."""
+        found: dict[Any, None] = {}
+        for way in self.ways:
+            there = keys
+            for step in way:
+                there = list(dict.fromkeys(step.follow(there, using)))
+            found |= dict.fromkeys(there)
+        return list(found)
+
+
+def lead_of(rule: Rule, model: type[Model], *, using: str, now: datetime) -> Lead:
+    """How records of `model` lead to those of the rule. Costs no statement. Raises what compiling the rule raises."""
+    model = concrete_model(model)
+    target = concrete_model(rule.model)
+    if issubclass(model, target):
+        return Lead(concerns=True, ways=[[]])
+    read = frozenset[Column]().union(*map(columns_read, rule.compile(using=using, now=now).selects()))
+    if not any(concrete_model(each) is model for each, _ in read):
+        return Lead(concerns=False)
+    ways = list(_ways(model, target, list(_steps(read))))
+    if ways:
+        return Lead(concerns=True, ways=ways)
+    reason = (
+        f"Rule {rule.name!r} reads {model._meta.label}, and no foreign key that it reads leads from there to {target._meta.label}. "
+        "Look at its own records instead."
+    )
+    return Lead(concerns=True, refusal=Refusal(reason))
+
+
+def _steps(read: frozenset[Column]) -> Iterator[_Step]:
+    """Both directions of each foreign key among the columns."""
+    for model, attname in sorted(read, key=lambda column: (column[0]._meta.label, column[1])):
+        field = _field(model, attname)
+        if isinstance(field, ForeignKey) and isinstance(field.related_model, type):
+            yield _Step(field, back=False)
+            yield _Step(field, back=True)
+
+
+def _field(model: type[Model], attname: str) -> Field[Any, Any] | None:
+    return next((each for each in model._meta.concrete_fields if each.attname == attname), None)
+
+
+def _ways(start: type[Model], target: type[Model], steps: Sequence[_Step]) -> Iterator[Sequence[_Step]]:
+    """All ways from one model to the other that come to no model twice."""
+    ahead: list[tuple[type[Model], tuple[_Step, ...]]] = [(start, ())]
+    while ahead:
+        here, way = ahead.pop()
+        for step in steps:
+            if step.start is not here or step.end in {start, *(each.end for each in way)}:
+                continue
+            if step.end is target:
+                yield [*way, step]
+            elif len(way) + 1 < HOPS:
+                ahead.append((step.end, (*way, step)))
