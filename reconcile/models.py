@@ -13,6 +13,7 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
+from reconcile.db.dialects import forms_of
 from reconcile.db.django_compat import BaseDatabaseWrapper
 from reconcile.states import OutcomeState, RunState, WorkItemState, states_before
 
@@ -273,7 +274,8 @@ class ExactField(models.CharField):  # type: ignore[type-arg]
     def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
         """The column's type, with a collation where the database has another by default that folds."""
         parameters: Any = super().db_parameters(connection)
-        return {**parameters, "collation": "utf8mb4_bin"} if connection.vendor == "mysql" else parameters
+        collation = forms_of(connection).exact_collation
+        return {**parameters, "collation": collation} if collation else parameters
 
     def deconstruct(self) -> Any:
         """As every field, with the path that migrations may import it from for good."""

@@ -37,6 +37,7 @@ from reconcile.core.scopes import Keys, blocks
 from reconcile.db.clock import database_now
 from reconcile.db.columns import concrete_model, label_of
 from reconcile.db.comparisons import Same
+from reconcile.db.dialects import forms_of
 from reconcile.db.django_compat import raw_delete, shape_of
 from reconcile.db.expressions import joins_to_many
 from reconcile.db.retry import retry
@@ -265,7 +266,7 @@ def _record(name: str, rows: Rows) -> int:
     done = of_record(name, rows.model, rows.db).filter(state=receipt().State.DONE)
     news = select_receipts(name, rows.filter(~Exists(done)), state=receipt().State.DONE, recorded_at=now)
     written = retry(rows.db)(upsert_select, receipt(), columns(), news, unique=UNIQUE)
-    if connections[rows.db].vendor != "mysql":
+    if not forms_of(connections[rows.db]).counts_rows_left_alone:
         return written
     # Its count of affected rows takes those that were left alone, too; ours are known by their moment.
     return rows.filter(Exists(done.filter(recorded_at=now))).count()

@@ -7,12 +7,10 @@ from typing import Any
 from django.db.models.lookups import StartsWith
 
 from reconcile.db.columns import is_text, stored_field
-from reconcile.db.django_compat import SQL, BaseDatabaseWrapper, Col, SQLCompiler, is_utf8
+from reconcile.db.dialects import forms_of, spell
+from reconcile.db.django_compat import SQL, BaseDatabaseWrapper, Col, SQLCompiler
 
 __all__ = ["Begins"]
-
-_LAST = "repeat(chr(1114111), 8)"
-"""PostgreSQL: the last character that there is, which stands for none, more often than any text has it."""
 
 
 class Begins(StartsWith):
@@ -31,24 +29,14 @@ class Begins(StartsWith):
             and is_text(node.lhs.output_field)
         )
 
-    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        """LIKE takes a letter for its capital, so the range goes from the capitals, which come first, to the small ones."""
-        # No byte of a text is FF.
-        beyond = "LOWER({rhs}) || CAST(x'FF' AS TEXT)"
-        return self._within(compiler, connection, f"{{lhs}} >= UPPER({{rhs}}) AND {{lhs}} < {beyond}")
-
-    def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        """By bytes, as the index orders that Django makes for patterns beside each index on a text."""
-        if not is_utf8(connection):
-            return self.as_sql(compiler, connection)
-        beyond = f"(({{rhs}})::text || {_LAST})"
-        return self._within(compiler, connection, f"{{lhs}} ~>=~ ({{rhs}})::text AND {{lhs}} ~<=~ {beyond}")
-
-    def _within(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, template: str) -> SQL:
-        pattern, params = self.as_sql(compiler, connection)
-        if not isinstance(self.lhs, Col) or getattr(stored_field(self.lhs.target), "db_collation", None):
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        """The pattern, and beside it the range, where the database has a form for one and the column its usual collation."""
+        pattern, params = super().as_sql(compiler, connection)
+        within = forms_of(connection).prefix_range()
+        collated = not isinstance(self.lhs, Col) or getattr(
+            stored_field(self.lhs.target), "db_collation", None
+        )
+        if not within or collated:
             return pattern, tuple(params)
-        lhs, lhs_params = self.process_lhs(compiler, connection)
-        rhs, rhs_params = self.process_rhs(compiler, connection)
-        within = template.format(lhs=lhs, rhs=rhs)
-        return f"({within} AND {pattern})", (*lhs_params, *rhs_params, *lhs_params, *rhs_params, *params)
+        lhs, rhs = self.process_lhs(compiler, connection), self.process_rhs(compiler, connection)
+        return spell(f"({within} AND {{pattern}})", lhs=lhs, rhs=rhs, pattern=(pattern, params))

@@ -6,14 +6,13 @@ is not found on foreign keys.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
-from typing import Any, ClassVar
+from typing import Any
 
 from django.db import connections
 from django.db.models import (
@@ -52,6 +51,7 @@ from reconcile.db.columns import (
     number_range,
     stored_field,
 )
+from reconcile.db.dialects import Forms, forms_of, spell
 from reconcile.db.django_compat import (
     SQL,
     BaseDatabaseWrapper,
@@ -62,7 +62,7 @@ from reconcile.db.django_compat import (
     subtract_times,
 )
 from reconcile.db.expressions import nodes_in, path_of
-from reconcile.db.placeholders import PendingKeys, Placeholder
+from reconcile.db.placeholders import PendingKeys
 from reconcile.db.text_keys import AsText
 
 __all__ = [
@@ -86,8 +86,6 @@ __all__ = [
 
 
 NUMBERS = IntegerField, DecimalField, FloatField
-MOST_DIGITS = 65
-"""Of a decimal on MariaDB and MySQL."""
 
 
 @dataclass(frozen=True)
@@ -106,19 +104,18 @@ class Comparison(Lookup):
     """A comparison of two expressions, as a lookup: MySQL compares anything else with TRUE, past its indexes."""
 
     prepare_rhs = False
-    operator: ClassVar[str]
 
     def __init__(self, lhs: Any, rhs: Any, *, field: Field[Any, Any]) -> None:
         super().__init__(lhs, rhs)
         self.text = is_exact_text(field)
 
-    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        return self._format(compiler, connection, f"%s {self.operator} %s")
+    def template(self, forms: Forms) -> str:
+        """The SQL, with lhs and rhs in it."""
+        raise NotImplementedError
 
-    def _format(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, template: str) -> SQL:
-        lhs, lhs_params = self.process_lhs(compiler, connection)
-        rhs, rhs_params = self.process_rhs(compiler, connection)
-        return template % (lhs, rhs), (*lhs_params, *rhs_params)
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
+        lhs, rhs = self.process_lhs(compiler, connection), self.process_rhs(compiler, connection)
+        return spell(self.template(forms_of(connection)), lhs=lhs, rhs=rhs)
 
 
 class Beyond(Comparison):
@@ -133,45 +130,27 @@ class Beyond(Comparison):
         lhs = self.process_lhs(compiler, connection)
         rhs = self.process_rhs(compiler, connection)
         apart, params = self._difference(connection, lhs, rhs)
-        limits = (self._limit(connection, limit) for limit in (-self.tolerance, self.tolerance))
+        limits = [self._limit(connection, limit) for limit in (-self.tolerance, self.tolerance)]
         # The difference is NULL where a side is; then they differ unless both are.
         one_is_null = f"({lhs[0]} IS NULL) <> ({rhs[0]} IS NULL)"
         return f"COALESCE({apart} NOT BETWEEN %s AND %s, {one_is_null})", (*params, *limits, *lhs[1], *rhs[1])
 
     def _difference(self, connection: BaseDatabaseWrapper, lhs: SQL, rhs: SQL) -> SQL:
-        kind, params = self.stored.get_internal_type(), (*lhs[1], *rhs[1])
         if isinstance(self.tolerance, timedelta):
-            return subtract_times(connection, kind, lhs, rhs)
-        if connection.vendor == "mysql" and kind in INTEGERS:
-            # A difference of unsigned integers below 0 is an error there.
-            return f"(CAST({lhs[0]} AS DECIMAL(65, 0)) - {rhs[0]})", params
-        if connection.vendor == "sqlite" and isinstance(self.stored, DecimalField):
-            # See Note [Decimals on SQLite].
-            return f"ROUND({lhs[0]} - {rhs[0]}, {self.stored.decimal_places})", params
-        return f"({lhs[0]} - {rhs[0]})", params
+            return subtract_times(connection, self.stored.get_internal_type(), lhs, rhs)
+        return spell(forms_of(connection).difference(self.stored), lhs=lhs, rhs=rhs)
 
     def _limit(self, connection: BaseDatabaseWrapper, limit: Any) -> Any:
         if isinstance(limit, timedelta):
             return DurationField().get_db_prep_value(limit, connection)
-        return float(limit) if connection.vendor == "sqlite" else limit
+        return forms_of(connection).number(limit)
 
 
 class PrefixOf(Comparison):
     """True if a text column is the beginning of a value, to the character. No wildcard means anything."""
 
-    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        return self._begins(compiler, connection, "SUBSTR({rhs}, 1, LENGTH({lhs})) = {lhs}")
-
-    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        return self._begins(compiler, connection, "SUBSTR({rhs}, 1, LENGTH({lhs})) = {lhs} COLLATE BINARY")
-
-    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        return self._begins(compiler, connection, "LEFT(BINARY {rhs}, LENGTH({lhs})) = BINARY {lhs}")
-
-    def _begins(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, template: str) -> SQL:
-        lhs, lhs_params = self.process_lhs(compiler, connection)
-        rhs, rhs_params = self.process_rhs(compiler, connection)
-        return template.format(lhs=lhs, rhs=rhs), (*rhs_params, *lhs_params, *lhs_params)
+    def template(self, forms: Forms) -> str:
+        return forms.prefix_of
 
 
 class AsStored(Func):
@@ -189,21 +168,22 @@ class AsStored(Func):
     def as_sql(  # type: ignore[override]
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
     ) -> SQL:
-        return compile_expression(compiler, self._convert(connection))
+        return compile_expression(compiler, self._convert(forms_of(connection)))
 
-    def _convert(self, connection: BaseDatabaseWrapper) -> Any:
+    def _convert(self, forms: Forms) -> Any:
         source: Any = self.get_source_expressions()[0]
         field = self.output_field
+        kind = field.get_internal_type()
         if isinstance(source, Value) and _is_of(source, field) and not _needs_rounding(source, field):
-            return _cast_to_type(source, field) if _is_taken_for_text(field, connection) else source
-        if not isinstance(source, Value) and _same_storage(source, field, connection):
+            return _cast_to_type(source, field) if forms.untyped_constant_is_text(kind) else source
+        if not isinstance(source, Value) and _same_storage(source, field, forms):
             return source
-        if field.get_internal_type() in TEXTS:
+        if kind in TEXTS:
             return AsText(source, field=source.output_field)
-        return _widest_cast(source, field, connection)
+        return _widest_cast(source, field, forms)
 
 
-def _widest_cast(source: Any, field: Field[Any, Any], connection: BaseDatabaseWrapper) -> Any:
+def _widest_cast(source: Any, field: Field[Any, Any], forms: Forms) -> Any:
     """The value in the column's type; a number in the largest of its kind, and a boolean as the number 0 or 1."""
     if isinstance(field, BooleanField) and isinstance(stored_field(source.output_field), NUMBERS):
         return _IsNotZero(source)
@@ -211,15 +191,15 @@ def _widest_cast(source: Any, field: Field[Any, Any], connection: BaseDatabaseWr
         # PostgreSQL knows this cast to an integer of 32 bits alone.
         source = Cast(source, IntegerField())
     if isinstance(field, DecimalField):
-        return _round_to_places(source, field, connection)
+        return _round_to_places(source, field, forms)
     if field.get_internal_type() in INTEGERS:
-        return _round_to_integer(source, connection)
-    if connection.vendor == "sqlite" and isinstance(field, DateField | TimeField):
-        return _time_on_sqlite(source, field)
+        return _round_to_integer(source, forms)
+    if forms.keeps_times_as_texts and isinstance(field, DateField | TimeField):
+        return _time_as_text(source, field)
     return Cast(source, field)
 
 
-def _time_on_sqlite(source: Any, field: Field[Any, Any]) -> Any:
+def _time_as_text(source: Any, field: Field[Any, Any]) -> Any:
     """As Django spells it: SQLite's cast cuts the microseconds to milliseconds, and keeps a date for a time of day."""
     kind = stored_field(source.output_field)
     if isinstance(field, DateTimeField):
@@ -234,38 +214,31 @@ def _is_date(field: Field[Any, Any]) -> bool:
 
 
 class _Midnight(Func):
-    """On SQLite, a date as the time at which it begins."""
+    """Where times are texts, a date as the time at which it begins."""
 
     template = "(%(expressions)s || ' 00:00:00')"
     output_field = DateTimeField()
 
 
 class _TimeOfDay(Func):
-    """On SQLite, what stands behind the date of a time."""
+    """Where times are texts, what stands behind the date of a time."""
 
     template = "SUBSTR(%(expressions)s, 12)"
     output_field = TimeField()
 
 
-def _round_to_places(source: Any, field: DecimalField[Any, Any], connection: BaseDatabaseWrapper) -> Any:
+def _round_to_places(source: Any, field: DecimalField[Any, Any], forms: Forms) -> Any:
     """The number with the column's places, however many digits it has before the point."""
-    if connection.vendor == "mysql":
-        return Cast(source, DecimalField(max_digits=MOST_DIGITS, decimal_places=field.decimal_places))
+    if forms.most_digits is not None:
+        return Cast(source, DecimalField(max_digits=forms.most_digits, decimal_places=field.decimal_places))
     # Note [Decimals on SQLite]: they are kept as floats there, so a cast rounds nothing.
-    number = source if connection.vendor == "sqlite" else _Numeric(source)
+    number = source if forms.keeps_decimals_as_floats else _Numeric(source)
     return number if field.decimal_places is None else Round(number, field.decimal_places, output_field=field)
 
 
 def _is_of(value: Value, field: Field[Any, Any]) -> bool:
     kind = stored_field(value.output_field).get_internal_type() if value.value is not None else None
     return kind is None or kind == field.get_internal_type() or {kind, field.get_internal_type()} <= TEXTS
-
-
-def _is_taken_for_text(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
-    """Where an untyped constant is text: for PostgreSQL any, for MySQL a date or time, when it is read back."""
-    if connection.vendor == "mysql":
-        return field.get_internal_type() in {"DateField", "DateTimeField", "TimeField"}
-    return connection.vendor == "postgresql"
 
 
 def _needs_rounding(value: Value, field: Field[Any, Any]) -> bool:
@@ -280,15 +253,15 @@ def _cast_to_type(value: Value, field: Field[Any, Any]) -> Cast:
     return Cast(value, TextField() if field.get_internal_type() in TEXTS else field)
 
 
-def _same_storage(expression: Expression, target: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
+def _same_storage(expression: Expression, target: Field[Any, Any], forms: Forms) -> bool:
     source = stored_field(expression.output_field)
     kinds = {source.get_internal_type(), target.get_internal_type()}
-    if kinds <= INTEGERS and connection.vendor == "mysql" and _may_be_a_fraction(expression):
+    if kinds <= INTEGERS and forms.divides_integers_to_fractions and _may_be_a_fraction(expression):
         return False
     if kinds <= INTEGERS or kinds <= TEXTS:
         return True
     if kinds == {"DecimalField"}:
-        exact = connection.vendor != "sqlite" or isinstance(expression, Col)
+        exact = not forms.keeps_decimals_as_floats or isinstance(expression, Col)
         return exact and source.decimal_places == target.decimal_places  # type: ignore[attr-defined]
     return len(kinds) == 1
 
@@ -302,15 +275,15 @@ def _may_be_a_fraction(expression: Expression) -> bool:
     )
 
 
-def _round_to_integer(source: Any, connection: BaseDatabaseWrapper) -> Any:
+def _round_to_integer(source: Any, forms: Forms) -> Any:
     """The number without its fraction. A fraction may be larger than the largest integer, which a cast would refuse or clip."""
     is_fraction = isinstance(stored_field(source.output_field), DecimalField | FloatField)
     if not is_fraction:
         return Cast(source, BigIntegerField())
-    if connection.vendor == "sqlite":
-        return _IntegerOnSQLite(source)
-    if connection.vendor == "mysql":
-        return Cast(source, DecimalField(max_digits=MOST_DIGITS, decimal_places=0))
+    if template := forms.whole_number():
+        return _WholeNumber(source, template)
+    if forms.most_digits is not None:
+        return Cast(source, DecimalField(max_digits=forms.most_digits, decimal_places=0))
     return Round(_Numeric(source), output_field=DecimalField())
 
 
@@ -321,10 +294,14 @@ class _IsNotZero(Func):
     output_field = BooleanField()
 
 
-class _IntegerOnSQLite(Func):
-    """The integer, but for a number beyond 64 bits, which stays the fraction that it is: a cast would give the largest integer."""
+class _WholeNumber(Func):
+    """A number without its fraction, as the template of a form has it."""
 
     output_field = BigIntegerField()
+
+    def __init__(self, number: Any, template: str) -> None:
+        super().__init__(number)
+        self.form = template
 
     def as_sql(  # type: ignore[override]
         self,
@@ -332,9 +309,7 @@ class _IntegerOnSQLite(Func):
         connection: BaseDatabaseWrapper,  # noqa: ARG002
         **_: Any,
     ) -> SQL:
-        sql, params = compile_expression(compiler, self.get_source_expressions()[0])
-        inside = f"{sql} > -9.2e18 AND {sql} < 9.2e18"
-        return f"CASE WHEN {inside} THEN CAST({sql} AS INTEGER) ELSE {sql} END", (*params,) * 4
+        return spell(self.form, number=compile_expression(compiler, self.get_source_expressions()[0]))
 
 
 class _Numeric(Func):
@@ -376,16 +351,8 @@ class Overflows(Func):
 class Differs(Comparison):
     """True if the left side (a column) is not what the right side says; NULL equals NULL. Text compares exactly."""
 
-    operator = "IS DISTINCT FROM"
-
-    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        return self._format(
-            compiler, connection, "%s COLLATE BINARY IS NOT %s" if self.text else "%s IS NOT %s"
-        )
-
-    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        template = "NOT (BINARY %s <=> BINARY %s)" if self.text else "NOT (%s <=> %s)"
-        return self._format(compiler, connection, template)
+    def template(self, forms: Forms) -> str:
+        return forms.differs_as_text if self.text else forms.differs
 
 
 def overflows(
@@ -405,7 +372,7 @@ def overflows(
 
 def _keeps_any_date(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> bool:
     """Whether the database keeps dates in the column that Django can't read: PostgreSQL's go on for 290,000 years."""
-    return connection.vendor == "postgresql" and isinstance(stored_field(field), DateField)
+    return forms_of(connection).keeps_any_date and isinstance(stored_field(field), DateField)
 
 
 def _always_fits(model: type[Model], value: Any, field: Field[Any, Any], using: str) -> bool:
@@ -443,15 +410,8 @@ class Same(Comparison):
     NULL equals nothing: a row without a link belongs to no record.
     """
 
-    operator = "="
-
-    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        folded, params = self.as_sql(compiler, connection)
-        if not self.text:
-            return folded, params
-        exact, again = self._format(compiler, connection, "BINARY %s = BINARY %s")
-        # The folded comparison can use the index; the exact one has the last word.
-        return f"({folded} AND {exact})", (*params, *again)
+    def template(self, forms: Forms) -> str:
+        return forms.links_as_text if self.text else "{lhs} = {rhs}"
 
 
 class Among(In):
@@ -464,43 +424,24 @@ class Among(In):
     def get_prep_lookup(self) -> Any:
         return self.rhs if isinstance(self.rhs, PendingKeys) else list(self.rhs)
 
-    def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        lhs, params = self.process_lhs(compiler, connection)
-        if self._integers:
-            # As text it is one parameter to adapt, and not one for each key.
-            return f"{lhs} = ANY(%s::bigint[])", (*params, self._parameter(_array))
-        return f"{lhs} = ANY(%s)", (
-            *params,
-            self._parameter(lambda keys: self._prepare_keys(keys, connection)),
-        )
-
-    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        lhs, params = self.process_lhs(compiler, connection)
-        keys = self._parameter(lambda keys: json.dumps(self._prepare_keys(keys, connection), default=str))
-        return f"{lhs} IN (SELECT value FROM json_each(%s))", (*params, keys)
-
     def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
         lhs, params = self.process_lhs(compiler, connection)
+        prepare = partial(self._prepare_keys, connection=connection)
+        among = forms_of(connection).among(self.rhs, integers=self._integers, prepare=prepare)
+        if among is not None:
+            return f"{lhs} {among[0]}", (*params, *among[1])
         placeholders = ", ".join(["%s"] * len(self.rhs))
-        return f"{lhs} IN ({placeholders})", (*params, *self._prepare_keys(self.rhs, connection))
+        return f"{lhs} IN ({placeholders})", (*params, *prepare(self.rhs))
 
     @property
     def _integers(self) -> bool:
         return stored_field(self.lhs.output_field).get_internal_type() in INTEGERS
-
-    def _parameter(self, adapt: Callable[[Any], Any]) -> Any:
-        """The one parameter that has all keys, or its placeholder."""
-        return Placeholder(self.rhs.name, adapt) if isinstance(self.rhs, PendingKeys) else adapt(self.rhs)
 
     def _prepare_keys(self, keys: Iterable[Any], connection: BaseDatabaseWrapper) -> list[Any]:
         if self._integers:
             return list(keys)
         field = stored_field(self.lhs.output_field)
         return [field.get_db_prep_value(key, connection) for key in keys]
-
-
-def _array(keys: Iterable[int]) -> str:
-    return f"{{{','.join(map(str, keys))}}}"
 
 
 class Bytewise(Func):
@@ -511,21 +452,17 @@ class Bytewise(Func):
     def as_sql(  # type: ignore[override]
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
     ) -> SQL:
-        sql, params = compile_expression(compiler, self.get_source_expressions()[0])
-        return self._exact(connection.vendor).replace("%s", sql, 1), params
+        text = compile_expression(compiler, self.get_source_expressions()[0])
+        return spell(self._template(forms_of(connection)), text=text)
 
-    def _exact(self, vendor: str) -> str:
+    def _template(self, forms: Forms) -> str:
         source = self.get_source_expressions()[0]
         # A column under a foreign key has the output of the one that it refers to.
         if not is_exact_text(source.target if isinstance(source, Col) else self.output_field):
-            return "%s"
-        field = stored_field(self.output_field)
-        if vendor == "mysql":
-            return "CAST(%s AS BINARY)"
-        # Elsewhere only a collation that the column asks for folds; without one the column's index can be used.
-        if not getattr(field, "db_collation", None):
-            return "%s"
-        return '%s COLLATE "C"' if vendor == "postgresql" else "%s COLLATE BINARY"
+            return "{text}"
+        collated = getattr(stored_field(self.output_field), "db_collation", None)
+        # Without a collation of its own the column's index can be used, but where the usual one folds.
+        return forms.exact_collated_text if collated else forms.exact_text
 
 
 class _Row(Func):

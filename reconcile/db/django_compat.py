@@ -95,6 +95,7 @@ __all__ = [
     "copy_query",
     "default_of",
     "driver_connection",
+    "explicit_alias",
     "filter_exactly",
     "generic_relation_columns",
     "has_default",
@@ -533,6 +534,12 @@ def settings_of(connection: BaseDatabaseWrapper) -> Mapping[str, Any]:
 def in_transaction(using: str) -> bool:
     """`in_atomic_block`: whether an atomic() of the caller's is open, which only the caller can try again."""
     return connections[using].in_atomic_block
+
+
+def explicit_alias(queryset: QuerySet[Any]) -> str | None:
+    """`_db`: the database that somebody has chosen for the queryset by `using()`; None if a router chooses."""
+    alias: str | None = queryset._db  # type: ignore[attr-defined]
+    return alias
 
 
 def is_nested_in_transaction(using: str) -> bool:

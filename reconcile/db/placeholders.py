@@ -14,7 +14,7 @@ from django.db.models import Field, Value
 
 from reconcile.db.django_compat import BaseDatabaseWrapper, SQLCompiler
 
-__all__ = ["PendingKeys", "Placeholder", "PlaceholderValue", "fill_placeholders"]
+__all__ = ["PendingKeys", "Placeholder", "PlaceholderValue", "fill_placeholders", "one_parameter"]
 
 
 class PendingKeys(Sequence[Any]):
@@ -39,6 +39,11 @@ class Placeholder:
 
     name: str
     adapt: Callable[[Any], Any] = lambda value: value
+
+
+def one_parameter(keys: Any, adapt: Callable[[Any], Any]) -> Any:
+    """The one parameter that has all keys, or its placeholder, if they come later."""
+    return Placeholder(keys.name, adapt) if isinstance(keys, PendingKeys) else adapt(keys)
 
 
 class PlaceholderValue(Value):

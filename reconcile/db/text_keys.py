@@ -13,19 +13,13 @@ from django.db.models.functions import Cast
 from django.db.models.lookups import Lookup
 
 from reconcile.db.columns import INTEGERS, is_text, stored_field
-from reconcile.db.dialects import dialect_of
-from reconcile.db.django_compat import SQL, BaseDatabaseWrapper, SQLCompiler, compile_expression, is_mariadb
+from reconcile.db.dialects import dialect_of, forms_of, spell
+from reconcile.db.django_compat import SQL, BaseDatabaseWrapper, SQLCompiler, compile_expression
 
 __all__ = ["AsText", "EachItself", "KeyOf", "SameText", "has_key_of", "is_key", "key_from_text"]
 
 _DASHED = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
 """Where the groups of a UUID's digits begin, and how long they are."""
-
-_COMMA, _PIPES = ", '-', ", " || '-' || "
-
-_INTEGER = "^-?[0-9]{1,19}$"
-_LEAST, _MOST = -(2**63), 2**63 - 1
-_UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 
 
 def _kind(field: Field[Any, Any]) -> str:
@@ -58,10 +52,8 @@ class AsText(Func):
     def _add_dashes(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, source: Any) -> SQL:
         sql, params = compile_expression(compiler, source)
         groups = [f"SUBSTR({sql}, {start}, {length})" for start, length in _DASHED]
-        # CONCAT_WS would make an empty text of NULL.
-        mysql = connection.vendor == "mysql"
-        dashed = f"CONCAT({_COMMA.join(groups)})" if mysql else _PIPES.join(groups)
-        return f"({dashed})", params * len(groups)
+        dashed = [each for group in groups for each in ("'-'", group)][1:]
+        return forms_of(connection).concatenated(dashed), params * len(groups)
 
 
 class KeyOf(Func):
@@ -76,23 +68,9 @@ class KeyOf(Func):
     def as_sql(  # type: ignore[override]
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
     ) -> SQL:
-        sql, params = compile_expression(compiler, self.get_source_expressions()[0])
+        text, forms = compile_expression(compiler, self.get_source_expressions()[0]), forms_of(connection)
         integer = _kind(self.output_field) == "integer"
-        if connection.vendor == "sqlite":
-            return (f"CAST({sql} AS INTEGER)" if integer else f"REPLACE({sql}, '-', '')"), params
-        postgresql = connection.vendor == "postgresql"
-        matches = "~" if postgresql else "REGEXP"
-        if not integer:
-            key = (
-                f"CAST({sql} AS UUID)"
-                if connection.features.has_native_uuid_field
-                else f"REPLACE({sql}, '-', '')"
-            )
-            return f"CASE WHEN {sql} {matches} '{_UUID}' THEN {key} END", params * 2
-        # What is no number, or beyond the largest, would be an error: the cases keep it from being cast.
-        wide, narrow = ("numeric", "bigint") if postgresql else ("DECIMAL(20)", "SIGNED")
-        key = f"CASE WHEN CAST({sql} AS {wide}) BETWEEN {_LEAST} AND {_MOST} THEN CAST({sql} AS {narrow}) END"
-        return f"CASE WHEN {sql} {matches} '{_INTEGER}' THEN {key} END", params * 3
+        return spell(forms.key_of_integer() if integer else forms.key_of_uuid(), text=text)
 
 
 class EachItself(Func):
@@ -113,11 +91,8 @@ class SameText(Lookup):
     prepare_rhs = False
 
     def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> SQL:
-        lhs, lhs_params = self.process_lhs(compiler, connection)
-        rhs, rhs_params = self.process_rhs(compiler, connection)
-        # As bytes they may come from different collations, which can't be compared otherwise.
-        template = {"mysql": "BINARY {} = BINARY {}", "sqlite": "{} COLLATE BINARY = {}"}
-        return template.get(connection.vendor, "{} = {}").format(lhs, rhs), (*lhs_params, *rhs_params)
+        lhs, rhs = self.process_lhs(compiler, connection), self.process_rhs(compiler, connection)
+        return spell(forms_of(connection).same_text, lhs=lhs, rhs=rhs)
 
 
 _DATED = frozenset({"DateField", "DateTimeField", "TimeField"})
@@ -143,22 +118,25 @@ def is_key(model: type[Model], text: Any, *, using: str) -> Q:
 class _TextKey(Func):
     """A text in whatever collation it is compared with."""
 
-    template = "%(expressions)s"
-
     def __init__(self, text: Any) -> None:
         super().__init__(text, output_field=TextField())
 
-    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any) -> Any:
-        """MariaDB compares no columns of two collations; what JSON is unquoted takes the other's, and its index."""
-        template = "JSON_UNQUOTE(JSON_QUOTE(%(expressions)s))" if is_mariadb(connection) else self.template
-        return super().as_sql(compiler, connection, template=template)
+    def as_sql(  # type: ignore[override]
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
+    ) -> SQL:
+        text = compile_expression(compiler, self.get_source_expressions()[0])
+        return spell(forms_of(connection).text_of_any_collation(), text=text)
 
 
-class _Key(Cast):
+class _Key(Func):
     """A text as a key of another type."""
 
-    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any) -> Any:
-        """Days and moments are texts there, of which a cast would take the year."""
-        if self.output_field.get_internal_type() in _DATED:
-            return compile_expression(compiler, self.get_source_expressions()[0])
-        return super().as_sqlite(compiler, connection, **context)
+    def __init__(self, text: Any, key: Field[Any, Any]) -> None:
+        super().__init__(text, output_field=key)
+
+    def as_sql(  # type: ignore[override]
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
+    ) -> SQL:
+        text, key = self.get_source_expressions()[0], self.output_field
+        plain = forms_of(connection).keeps_times_as_texts and key.get_internal_type() in _DATED
+        return compile_expression(compiler, text if plain else Cast(text, key))

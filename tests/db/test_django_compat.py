@@ -691,6 +691,18 @@ def test_hooks_on_commit_are_in_order_with_function_and_robust():
     assert compat.hooks_on_commit("default") == []
 
 
+def test_explicit_alias_is_none_unless_somebody_has_chosen():
+    assert compat.explicit_alias(Contact.objects.all()) is None
+    assert compat.explicit_alias(Contact.objects.using("archive")) == "archive"
+
+
+@pytest.mark.django_db
+def test_is_nested_in_transaction_of_its_own_and_not_in_that_of_a_test_case():
+    assert not compat.is_nested_in_transaction("default")
+    with transaction.atomic():
+        assert compat.is_nested_in_transaction("default")
+
+
 @pytest.mark.django_db(transaction=True)
 def test_begin_mode_is_set_and_set_back():
     if connection.vendor != "sqlite":

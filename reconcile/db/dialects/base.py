@@ -13,6 +13,7 @@ from django.db import Error, InterfaceError, NotSupportedError, ProgrammingError
 from django.db.models import Field, Index, Model, QuerySet
 
 from reconcile.db.columns import concrete_model
+from reconcile.db.dialects.forms import Forms
 from reconcile.db.django_compat import (
     BaseDatabaseWrapper,
     driver_connection,
@@ -66,6 +67,9 @@ class Failure(StrEnum):
 
 class Dialect:
     """How one database begins a chunk, locks, and words what the ORM can't."""
+
+    forms: ClassVar[type[Forms]]
+    """What it spells in words of its own."""
 
     on_conflict: ClassVar[str] = "ON CONFLICT DO NOTHING"
     """Clause after an `INSERT … SELECT` that passes over rows another session has inserted meanwhile, where the table

@@ -12,6 +12,7 @@ from django.db import Error, InterfaceError
 from django.db.models import Field, Index, Model, QuerySet
 
 from reconcile.db.dialects.base import LOCKED, NO_RIGHT, Dialect, Failure
+from reconcile.db.dialects.mysql_forms import MySQLForms
 from reconcile.db.django_compat import (
     BaseDatabaseWrapper,
     compiler_of,
@@ -131,6 +132,8 @@ _PREFIX = 255
 
 class MySQL(Dialect):
     """InnoDB: row locks on the records, in READ COMMITTED."""
+
+    forms = MySQLForms
 
     on_conflict = ""
     """None: `INSERT IGNORE` hides foreign-key violations and cuts texts, and under Django's FOUND_ROWS flag

@@ -22,6 +22,7 @@ from reconcile.db.dialects.base import (
     Failure,
     Guarded,
 )
+from reconcile.db.dialects.postgresql_forms import PostgreSQLForms
 from reconcile.db.django_compat import (
     driver_connection,
     in_transaction,
@@ -185,6 +186,8 @@ _USUAL_VERSION = 150000
 
 class PostgreSQL(Dialect):
     """`FOR NO KEY UPDATE` leaves live handlers that insert children alone; `FOR UPDATE` deadlocked with them."""
+
+    forms = PostgreSQLForms
 
     with_own_keys = " OVERRIDING SYSTEM VALUE"
     aggregates_by_join = True

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from django.db import Error
 
 from reconcile.db.dialects.base import Dialect, Failure
+from reconcile.db.dialects.sqlite_forms import SQLiteForms
 from reconcile.db.django_compat import begin_mode
 from reconcile.db.schema import ForeignKeyInto, Table, UniqueIndex
 
@@ -67,6 +68,7 @@ _TAKEN = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_
 class SQLite(Dialect):
     """One writer at a time: the transaction itself is the lock, if it says at once that it will write."""
 
+    forms = SQLiteForms
     refuses_large_numbers = False
 
     lock_retry_seconds = 0.11

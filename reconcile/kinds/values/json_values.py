@@ -10,6 +10,7 @@ from typing import Any
 from django.db.models import JSONField
 
 from reconcile.db.columns import JSON_NULL
+from reconcile.db.dialects import Forms
 
 __all__ = ["InTheWayError", "as_json", "has_value_at", "same_json", "set_value_at", "with_keys"]
 
@@ -35,13 +36,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
-def as_json(value: Any, field: JSONField, *, vendor: str) -> Any:
+def as_json(value: Any, field: JSONField, *, forms: Forms) -> Any:
     """The value as reading the column would yield it. Raises TypeError or ValueError if JSON has no such value."""
     read = json.loads(json.dumps(value, cls=field.encoder, allow_nan=False), cls=field.decoder)
     for text in _texts(read):
         text.encode()
-        if vendor == "postgresql" and "\0" in text:
-            raise ValueError("PostgreSQL keeps no NUL character")
+        if not forms.keeps_nul and "\0" in text:
+            raise ValueError(f"{forms.title} keeps no NUL character")
     return read
 
 

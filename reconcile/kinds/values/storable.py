@@ -33,7 +33,7 @@ from django.utils import timezone
 from reconcile.core.finder import Rows
 from reconcile.db.columns import is_in_range, is_text, round_decimal, stored_field
 from reconcile.db.comparisons import Overflow
-from reconcile.db.dialects import dialect_of
+from reconcile.db.dialects import dialect_of, forms_of
 from reconcile.db.django_compat import Col, integer_range, referred_field
 from reconcile.kinds.values.json_values import as_json, same_json
 
@@ -140,7 +140,7 @@ def _decimal(field: Any, value: Any, using: str) -> Decimal:
         raise UnstorableError("it is no finite number")
     rounded = round_decimal(field, number)
     places = field.decimal_places
-    if places is None or connections[using].vendor != "sqlite":
+    if places is None or not forms_of(connections[using]).keeps_decimals_as_floats:
         return rounded
     # Note [Decimals on SQLite]: they are kept as floats, and read with 15 digits.
     read = Context(prec=_SQLITE_DIGITS).create_decimal_from_float(float(rounded))
@@ -150,7 +150,7 @@ def _decimal(field: Any, value: Any, using: str) -> Decimal:
 def _float(field: Field[Any, Any], value: Any, using: str) -> float:
     number = float(field.to_python(value))
     # MariaDB has no such numbers; SQLite's JSON, in which the journal is kept, neither.
-    if not math.isfinite(number) and connections[using].vendor != "postgresql":
+    if not math.isfinite(number) and not forms_of(connections[using]).keeps_infinity:
         raise UnstorableError("it is no finite number")
     return number
 
@@ -173,7 +173,7 @@ def _bytes(field: Field[Any, Any], value: Any, using: str) -> bytes:  # noqa: AR
 
 
 def _json(field: Field[Any, Any], value: Any, using: str) -> Any:
-    return as_json(value, field, vendor=connections[using].vendor)  # type: ignore[arg-type]
+    return as_json(value, field, forms=forms_of(connections[using]))  # type: ignore[arg-type]
 
 
 def _other(field: Field[Any, Any], value: Any, using: str) -> Any:  # noqa: ARG001
@@ -186,8 +186,9 @@ def _text(field: Field[Any, Any], value: Any, using: str) -> str:
     if field.max_length is not None and not isinstance(field, TextField) and len(text) > field.max_length:
         raise UnstorableError(f"it has more than {field.max_length} characters")
     text.encode()
-    if "\0" in text and connections[using].vendor == "postgresql":
-        raise UnstorableError("PostgreSQL keeps no NUL character")
+    forms = forms_of(connections[using])
+    if "\0" in text and not forms.keeps_nul:
+        raise UnstorableError(f"{forms.title} keeps no NUL character")
     return text
 
 
