@@ -288,6 +288,7 @@ def check_command(
             fail_on=fail_on,
             past=_past_runs(checks, using) if has_trend else {},
             origins=find_origins_of(checks),
+            keys=key_texts,
         )
         write_check(ctx, asked, report)
     ctx.exit(exit_code(error=report.status == "error", drift=any(map(report.fails, checks))))

@@ -24,6 +24,7 @@ from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import InvalidRulesError, UsageError, with_type
 from reconcile.reports import json, markdown, text
 from reconcile.reports.facts import plural
+from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.registry import valid_rules
 from reconcile.rules.rule import Rule
 
@@ -79,6 +80,7 @@ def rules_command(
         json=lambda: json.rules_report(rules, using=using),
         markdown=lambda: page,
     )
+    ctx.exit(exit_code(error=any(isinstance(rule, InvalidRule) for rule in rules)))
 
 
 def _try_to_compile(rules: Sequence[Rule], using: str) -> None:

@@ -177,6 +177,11 @@ def _run_text(run: Run, outcomes: Sequence[Outcome], using: str) -> RenderableTy
             outcome.status or outcome.state, outcome.rule, *(f"{number:,}" for number in counts), left
         )
     remarks = [
+        f"{outcome.rule}  for {len(outcome.only):,} of its records alone, by keys"
+        for outcome in outcomes
+        if outcome.only is not None
+    ]
+    remarks += [
         f"{outcome.rule}  {remark}"
         for outcome in outcomes
         for remark in (outcome.error or outcome.why_stopped, outcome.warning)

@@ -110,7 +110,8 @@ class Finder:
     model: the model of the rows whose keys are found. in_windows: the scope reaches the linked side too; if it does not, each
     window would read the whole linked table, so one statement without a window is faster. window: keys in a window, if another
     number than the usual is faster. near: the rows of `model` that belong to the records of these keys, which may drift or not; None if
-    they are the records themselves, or don't tell. lock: what a chunk locks beside these rows. fix: what a remedy needs; None if it
+    they are the records themselves, or don't tell. near_is_all: whether `near` has all that these records may once have owed, and not only
+    what they owe now. lock: what a chunk locks beside these rows. fix: what a remedy needs; None if it
     needs no more than the keys.
     """
 
@@ -120,6 +121,7 @@ class Finder:
     in_windows: bool = False
     window: int | None = None
     near: Callable[[Keys], Rows] | None = None
+    near_is_all: bool = True
     lock: Lock = field(default_factory=Lock)
     fix: Fix | None = None
 

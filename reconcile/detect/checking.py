@@ -340,8 +340,10 @@ def _partly(source: Source, counts: Sequence[_DriftCount], only: Keys, tally: Ta
     if judged < number:
         yield f"{number - judged:,} of these records {'is' if number - judged == 1 else 'are'} none that every= names, or gone."
     for each in counts:
+        label = each.finder.model._meta.label
+        if not each.finder.near_is_all:
+            yield f"Rows of {label} that one of them owed before and owes no more were not looked for: no column of theirs holds its key."
         if not _tells_records(each.finder, source):
-            label = each.finder.model._meta.label
             yield f"{each.finder.drift.capitalize()} rows of {label} were not looked at: they don't tell to which record they belong."
 
 

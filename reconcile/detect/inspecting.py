@@ -23,7 +23,7 @@ from reconcile.core.scopes import Keys, blocks
 from reconcile.core.verbs import Written
 from reconcile.core.wording import queryset_in_words
 from reconcile.db.columns import INTEGERS, concrete_model, is_in_range, stored_field
-from reconcile.db.dialects import dialect_of
+from reconcile.db.dialects import dialect_of, forms_of
 from reconcile.db.django_compat import AND, filter_exactly, tables_read, where_of
 from reconcile.db.expressions import Column, columns_read, prepare_queryset
 from reconcile.db.statements import KEY, WANTED
@@ -202,7 +202,7 @@ def _key(model: type[Model], text: str, using: str) -> Any:
         if not is_in_range(kind, int(text), using):
             raise ValueError(text)
     text.encode()
-    if "\0" in text and connections[using].vendor == "postgresql":
+    if "\0" in text and not forms_of(connections[using]).keeps_nul:
         raise ValueError(text)
     try:
         key = field.to_python(text)

@@ -11,7 +11,7 @@ from django.db.models import Field, ForeignKey, Model
 
 from reconcile.core.scopes import blocks
 from reconcile.db.columns import concrete_model
-from reconcile.db.django_compat import referred_field
+from reconcile.db.django_compat import parents_of, referred_field
 from reconcile.db.expressions import Column, columns_read
 from reconcile.errors import Refusal
 from reconcile.rules.rule import Rule
@@ -82,15 +82,20 @@ class Lead:
 
 def lead_of(rule: Rule, model: type[Model], *, using: str, now: datetime) -> Lead:
     """How records of `model` lead to those of the rule. Costs no statement. Raises what compiling the rule raises."""
-    model = concrete_model(model)
-    target = concrete_model(rule.model)
+    # Before anything is asked of the rule's model, which a rule that can't be used doesn't have.
+    selects = rule.compile(using=using, now=now).selects()
+    read = frozenset[Column]().union(*map(columns_read, selects)) - rule.must.values_of_others()
+    model, target = concrete_model(model), concrete_model(rule.model)
+    steps = list(_steps(read))
     if issubclass(model, target):
-        return Lead(concerns=True, ways=[[]])
-    read = frozenset[Column]().union(*map(columns_read, rule.compile(using=using, now=now).selects()))
-    if not any(concrete_model(each) is model for each, _ in read):
+        return Lead(concerns=True, ways=[[], *_ways(target, target, steps)])
+    # A row of an inherited model is a row of its parents, too, with the same key.
+    starts = [
+        each for each in (model, *_parents(model)) if any(concrete_model(one) is each for one, _ in read)
+    ]
+    if not starts:
         return Lead(concerns=False)
-    ways = list(_ways(model, target, list(_steps(read))))
-    if ways:
+    if ways := [way for start in starts for way in _ways(start, target, steps)]:
         return Lead(concerns=True, ways=ways)
     reason = (
         f"Rule {rule.name!r} reads {model._meta.label}, and no foreign key that it reads leads from there to {target._meta.label}. "
@@ -113,14 +118,23 @@ def _field(model: type[Model], attname: str) -> Field[Any, Any] | None:
 
 
 def _ways(start: type[Model], target: type[Model], steps: Sequence[_Step]) -> Iterator[Sequence[_Step]]:
-    """All ways from one model to the other that come to no model twice."""
+    """All ways from one model to the other that come to no model twice; from a model to itself, those of one step."""
     ahead: list[tuple[type[Model], tuple[_Step, ...]]] = [(start, ())]
     while ahead:
         here, way = ahead.pop()
         for step in steps:
-            if step.start is not here or step.end in {start, *(each.end for each in way)}:
+            if step.start is not here:
                 continue
             if step.end is target:
                 yield [*way, step]
-            elif len(way) + 1 < HOPS:
+            elif (
+                step.end not in {start, *(each.end for each in way)}
+                and start is not target
+                and len(way) + 1 < HOPS
+            ):
                 ahead.append((step.end, (*way, step)))
+
+
+def _parents(model: type[Model]) -> Iterator[type[Model]]:
+    """The models that it inherits from by a table of its own."""
+    return map(concrete_model, parents_of(model))

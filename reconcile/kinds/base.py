@@ -71,6 +71,10 @@ class Effect:
             columns = columns.union(*map(columns_read_of_others, finder.selects()))
         return columns
 
+    def values_of_others(self) -> frozenset[Column]:
+        """The columns of other rows that are compared and written, and by which no row is linked with its record."""
+        return frozenset()
+
     def constants(self) -> Mapping[Column, Any]:
         """Columns that have one value in all rows that the effect looks at and writes; rows of another value are none of its rows."""
         return {}

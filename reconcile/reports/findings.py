@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from reconcile.baseline import Comparison
 from reconcile.core.drift import Drift, Status
+from reconcile.core.scopes import Coverage
 from reconcile.detect.checking import RuleCheck
 from reconcile.reports.facts import plural
 from reconcile.rules.rule import Rule
@@ -64,7 +65,7 @@ class CheckReport:
 
     at: the moment at which the check began. fail_on: the least severity that fails the check. past: for each rule, what
     earlier runs found, oldest first. origins: for the name of a rule and the key of a sample, the file and the object that
-    the record was loaded from, if known.
+    the record was loaded from, if known. keys: the texts that name the records, if only some were looked at.
     """
 
     run: str
@@ -77,6 +78,7 @@ class CheckReport:
     fail_on: Literal["warn", "error"] = "error"
     past: Mapping[str, Sequence[PastRun]] = field(default_factory=dict)
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    keys: Sequence[str] = ()
 
     def fails(self, check: RuleCheck) -> bool:
         """Whether the rule's drift reaches the severity that fails the check."""
@@ -86,6 +88,20 @@ class CheckReport:
     def status(self) -> Overall:
         """The worst status of the rules."""
         return overall([check.status for check in self.checks])
+
+    @property
+    def extent(self) -> str:
+        """` for 3 records alone` if only some were looked at; else empty."""
+        if all(check.coverage is Coverage.FULL for check in self.checks):
+            return ""
+        return f" for {plural(sum(check.tally.checked for check in self.checks), 'record')} alone"
+
+    @property
+    def young(self) -> str:
+        """`3 records are too young to be judged.`; empty if there are none."""
+        number = sum(check.tally.settling for check in self.checks)
+        are = "is" if number == 1 else "are"
+        return f"{plural(number, 'record')} {are} too young to be judged." if number else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,9 +270,12 @@ def next_step(report: CheckReport, check: RuleCheck) -> tuple[str, str] | None:
     if check.error or not check.tally.total or not report.hint:
         return None
     database = ["--database", report.database] if report.database != "default" else []
+    some = [word for key in report.keys for word in ("--keys", key)]
     mended = sum(check.tally[drift] for drift in Drift if check.rule.remedy(drift).repairs)
     if mended > check.unrepairable:
-        return "See what a repair would do", shlex.join(["reconcile", "repair", check.rule.name, *database])
+        return "See what a repair would do", shlex.join(
+            ["reconcile", "repair", check.rule.name, *some, *database]
+        )
     key = ["--key", check.samples[0].key] if check.samples else []
     return "A person decides. See how one stands", shlex.join(
         ["reconcile", "explain", check.rule.name, *key, *database]

@@ -98,7 +98,7 @@ def check_report(report: CheckReport) -> str:
     passed = [_summary(report, check) for check in ordered if not has_part(report, check)]
     context = {
         "status": report.status,
-        "outcome": _OVERALL[report.status],
+        "outcome": f"{_OVERALL[report.status]}{report.extent}",
         "at": local_time(report.at).strftime("%d %B %Y, %H:%M %Z").lstrip("0").rstrip() if report.at else "",
         "database": plain(report.database),
         "run": report.run,

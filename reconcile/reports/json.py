@@ -18,6 +18,7 @@ from reconcile.detect.explaining import Explanation, Part
 from reconcile.detect.inspecting import NOT_STATED, Cell, Inspection, MadeInPython, Row, Subject
 from reconcile.kinds import ConstraintAdvice
 from reconcile.reports.findings import BaselineReport, CheckReport, RepairReport, UndoReport
+from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _rule_repair(repair: RuleRepair) -> dict[str, Any]:
         "fingerprint": repair.fingerprint or None,
         "seconds": round(repair.seconds, 3),
         "error": repair.error,
-        **({} if repair.records is None else {"records": repair.records}),
+        **({} if repair.records is None else {"records": repair.records, "judged": repair.judged}),
     }
 
 
@@ -191,6 +192,7 @@ def rules_report(rules: Sequence[Rule], *, using: str) -> str:
                     "reason": rule.reason,
                     "unattended": rule.unattended,
                     "guarantee": rule.guarantee(using),
+                    "error": rule.error if isinstance(rule, InvalidRule) else None,
                 }
                 for rule in rules
             ],

@@ -10,7 +10,7 @@ from django.db import connections
 
 from reconcile.core.drift import GUARANTEE_MEANINGS, Drift, Status
 from reconcile.core.finder import Finder
-from reconcile.db.dialects import dialect_of
+from reconcile.db.dialects import dialect_of, forms_of
 from reconcile.detect.checking import RuleCheck
 from reconcile.reports.facts import age_in_words, nightly_in_words, plural
 from reconcile.reports.findings import (
@@ -30,8 +30,6 @@ from reconcile.rules.rule import Rule
 
 __all__ = ["catalogue", "check_report", "escape", "fence", "stale_in"]
 
-_DATABASES = {"postgresql": "PostgreSQL", "mysql": "MariaDB", "sqlite": "SQLite"}
-
 
 def catalogue(rules: Sequence[Rule], *, using: str) -> str:
     """The page about the rules. It changes only with the rules or with the kind of database. Costs no statement."""
@@ -40,10 +38,9 @@ def catalogue(rules: Sequence[Rule], *, using: str) -> str:
 
 
 def _page(rules: Sequence[Rule], using: str) -> str:
-    vendor = connections[using].vendor
     anchors = _anchors([rule.name for rule in rules])
     head = (
-        f"The SQL is that of {_DATABASES.get(vendor, vendor)}. `:now` is the moment at which a run begins, "
+        f"The SQL is that of {forms_of(connections[using]).title}. `:now` is the moment at which a run begins, "
         "`(:after, :upto]` the range of keys that one statement reads. Made by `reconcile rules --format markdown`."
     )
     parts = [
@@ -170,7 +167,10 @@ def check_report(report: CheckReport) -> str:
     """The summary: the outcome as its heading, a table of the rules that don't pass, a folded part for each, and the rest."""
     looked_at = [check for check in report.checks if has_part(report, check)]
     passed = [check for check in report.checks if not has_part(report, check)]
-    parts = [f"## {_OVERALL[report.status]}: {plural(len(report.checks), 'rule')} checked", *_lead(report)]
+    parts = [
+        f"## {_OVERALL[report.status]}: {plural(len(report.checks), 'rule')} checked{report.extent}",
+        *_lead(report),
+    ]
     if looked_at:
         parts.append(_table(looked_at))
         parts += [_check_details(report, check) for check in looked_at]

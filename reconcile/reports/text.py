@@ -17,6 +17,7 @@ from reconcile.core.verbs import VERBS
 from reconcile.detect.checking import RuleCheck
 from reconcile.reports.facts import nightly_in_words, plural
 from reconcile.reports.findings import CheckReport, RepairReport, next_step
+from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -132,21 +133,20 @@ def _sample_line(check: RuleCheck, drift: Drift, origins: Mapping[tuple[str, str
 def _check_sum(report: CheckReport) -> Text:
     failed = [check for check in report.checks if check.error]
     drifted = [check for check in report.checks if check.tally.total]
-    rules = plural(len(report.checks), "rule")
+    rules, young = plural(len(report.checks), "rule"), f" {report.young}" if report.young else ""
     if not drifted and not failed and any(check.coverage is not Coverage.FULL for check in report.checks):
         records = plural(sum(check.tally.checked for check in report.checks), "record")
-        return Text(
-            f"No drift in the {records} looked at, of {rules}, {report.seconds:.1f} s.", style="green"
-        )
+        said = f"No drift in the {records} looked at, of {rules}, {report.seconds:.1f} s.{young}"
+        return Text(said, style="green")
     if not drifted and not failed:
         remarked = sum(bool(check.remarks) for check in report.checks)
         more = f" Read the remarks about {plural(remarked, 'rule')} above." if remarked else ""
-        return Text(f"All clean: {rules} checked in {report.seconds:.1f} s.{more}", style="green")
+        return Text(f"All clean: {rules} checked in {report.seconds:.1f} s.{young}{more}", style="green")
     tolerated = all(check.status is Status.PASS for check in drifted)
     rows = plural(sum(check.tally.total for check in drifted), "drifted row")
     within = ", within what the rules tolerate" if tolerated and drifted else ""
     text = Text(
-        f"{rows} in {len(drifted)} of {rules}{within}, {report.seconds:.1f} s.",
+        f"{rows} in {len(drifted)} of {rules}{within}{report.extent}, {report.seconds:.1f} s.{young}",
         style="green" if tolerated else "red",
     )
     if failed:
@@ -198,6 +198,8 @@ def remark_lines(remarks: Iterable[tuple[str, str | Text]]) -> Iterator[Renderab
 def _remarks_on(repair: RuleRepair) -> Iterator[str | Text]:
     if repair.records is not None:
         yield f"for {plural(repair.records, 'record')} alone, by keys; nothing is known of the others"
+        if repair.judged < repair.records:
+            yield f"{repair.records - repair.judged:,} of them not judged: too young, or none that every= names"
     if repair.error:
         yield repair.error
     if repair.why_stopped:
@@ -241,7 +243,10 @@ def _written_sum(report: RepairReport) -> Text:
     if incomplete := [repair.rule for repair in report.repairs if repair.incomplete]:
         text.append(f"  Incomplete: {', '.join(incomplete)}.", style="red")
     elif left := {str(drift) for repair in report.repairs for drift in repair.reported}:
-        text.append(f"  Verified; {' and '.join(sorted(left))} rows are left to people.", style="yellow")
+        text.append(
+            f"  Verified{_of_records(report)}; {' and '.join(sorted(left))} rows are left to people.",
+            style="yellow",
+        )
     elif report.status != "error":
         text.append(f"  Verified{_of_records(report)}.", style="green")
     return text
@@ -249,20 +254,31 @@ def _written_sum(report: RepairReport) -> Text:
 
 def _of_records(report: RepairReport) -> str:
     """` for the 2 records alone`, if the repair was about some records; else empty."""
-    records = [repair.records for repair in report.repairs if repair.records is not None]
-    return f" for {plural(sum(records), 'record')} alone" if records else ""
+    about = [repair for repair in report.repairs if repair.records is not None]
+    records, judged = sum(each.records or 0 for each in about), sum(each.judged for each in about)
+    if not about:
+        return ""
+    return (
+        f" for {plural(records, 'record')} alone"
+        if judged == records
+        else f" for {judged:,} of {plural(records, 'record')}"
+    )
 
 
 def rules_report(rules: Sequence[Rule], *, using: str) -> RenderableType:
     """The list of rules: each with its sentence, its reason and its facts."""
+    invalid = sum(isinstance(rule, InvalidRule) for rule in rules)
+    unusable = f" {invalid:,} of them can't be used." if invalid else ""
     return Group(
-        "", *(part for rule in rules for part in _rule(rule, using)), f"{plural(len(rules), 'rule')}."
+        "",
+        *(part for rule in rules for part in _rule(rule, using)),
+        f"{plural(len(rules), 'rule')}.{unusable}",
     )
 
 
 def _rule(rule: Rule, using: str) -> Iterator[RenderableType]:
     yield Text(rule.name, style="bold")
-    yield _indent(Text(rule.sentence))
+    yield _indent(Text(rule.error, style="red") if isinstance(rule, InvalidRule) else Text(rule.sentence))
     if rule.reason:
         yield _indent(Text(rule.reason, style="italic"))
     facts = [f"guarantee {rule.guarantee(using)}", f"nightly {nightly_in_words(rule, using)}"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from threading import RLock
 from types import ModuleType
 from typing import Any
 
@@ -19,9 +20,17 @@ from reconcile.conf import rule_packages, setting_faults
 from reconcile.errors import Fault, InvalidRulesError, UnknownNameError, UsageError
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
-from reconcile.rules.rule_files import RuleFile, module_names, rule_files, rules_of
+from reconcile.rules.rule_files import (
+    FileState,
+    RuleFile,
+    file_state,
+    is_missing,
+    module_names,
+    rule_files,
+    rules_of,
+)
 
-__all__ = ["Registry", "load", "project_rules", "select", "valid_rules"]
+__all__ = ["Registry", "load", "project_rules", "select", "unknown_rule", "valid_rules"]
 
 _SELECTORS = ("tag", "owner", "model")
 
@@ -31,7 +40,8 @@ class Registry:
     """The rules by name, in the order of their modules.
 
     invalid: those that can't be used, under the names that they have, or else their file has. faults: everything that is wrong.
-    settings: faults of the settings, with which no rule can be used. modules: those that were imported.
+    settings: faults of the settings, with which no rule can be used. modules: those that were imported. broken: the files that were
+    not, as they were then.
     """
 
     rules: Mapping[str, Rule]
@@ -39,19 +49,24 @@ class Registry:
     faults: Sequence[Fault] = ()
     settings: Sequence[Fault] = ()
     modules: Mapping[str, ModuleType] = field(default_factory=dict)
+    broken: Mapping[str, FileState] = field(default_factory=dict)
 
     def is_current(self) -> bool:
         """Whether the same modules are imported, and no other has come to be in the packages."""
         if any(sys.modules.get(name) is not module for name, module in self.modules.items()):
             return False
+        if any(state is None or file_state(name) != state for name, state in self.broken.items()):
+            return False
         packages = [self.modules[name] for name in rule_packages() if name in self.modules]
-        return {*self.modules} == {
+        return {*self.modules, *self.broken} == {
             *rule_packages(), *(name for package in packages for name in module_names(package)),
         }  # fmt: skip
 
 
 _last: list[Registry] = []
-"""The last registry, if it had no faults."""
+"""The last registry."""
+_LOADING = RLock()
+"""A file that can't be imported is run statement by statement, and another thread must not take half of it for the whole."""
 
 
 @receiver(setting_changed)
@@ -60,26 +75,34 @@ def _forget(**_: Any) -> None:
 
 
 def load() -> Registry:
-    """Import all rule modules and validate every rule, once for each process, unless there are faults. Touches no database."""
-    if _last and _last[0].is_current():
+    """Import all rule modules and validate every rule, once for each process, and again if a faulty file has changed. Touches no database."""
+    with _LOADING:
+        if not (_last and _last[0].is_current()):
+            _last[:] = [_load()]
         return _last[0]
-    registry = _load()
-    _last[:] = [] if registry.faults else [registry]
-    return registry
 
 
 def _load() -> Registry:
     wrong = [*setting_faults()]
     rules: dict[str, Rule] = {}
     invalid: dict[str, list[Fault]] = {}
-    faults = [*wrong]
+    unmade: dict[str, InvalidRule] = {}
+    stopped: set[str] = set()
+    faults: list[Fault] = []
     modules: dict[str, ModuleType] = {}
+    broken: dict[str, FileState] = {}
     for package in rule_packages():
+        if is_missing(package):
+            wrong.append(_no_package(package))
+            broken[package] = None
+            continue
         files = list(rule_files(package))
-        modules |= {file.name: file.module for file in files if file.module is not None}
-        for name, found in _faults_of_files(files):
-            invalid.setdefault(name, []).extend(found)
-            faults.extend(found)
+        modules |= {file.name: file.module for file in files if file.module is not None and not file.faults}
+        broken |= {file.name: file_state(file.name) for file in files if file.faults}
+        for each in _rules_not_made(files):
+            unmade[each.name] = each
+            invalid.setdefault(each.name, []).extend(each.faults_found)
+        faults.extend(fault for file in files for fault in file.faults)
         for file, rule in rules_of(files):
             if rule.name in rules:
                 twice = Fault(
@@ -90,6 +113,7 @@ def _load() -> Registry:
                 invalid.setdefault(rule.name, []).append(twice)
                 faults.append(twice)
             elif file.faults:
+                stopped.add(rule.name)
                 invalid.setdefault(rule.name, []).extend(file.faults)
             rules[rule.name] = rule
     for rule in rules.values():
@@ -98,25 +122,51 @@ def _load() -> Registry:
             faults.extend(found)
     return Registry(
         {name: rule for name, rule in rules.items() if name not in invalid},
-        {name: _invalid(name, rules.get(name), found) for name, found in invalid.items()},
-        list(dict.fromkeys(faults)),
+        {
+            name: _invalid(rules.get(name) or unmade[name], found, stopped=name in stopped)
+            for name, found in invalid.items()
+        },
+        list(dict.fromkeys([*wrong, *faults])),
         wrong,
         modules,
+        broken,
     )
 
 
-def _faults_of_files(files: Sequence[RuleFile]) -> Iterator[tuple[str, Sequence[Fault]]]:
-    """The faults of files that can't be imported, by the names of the rules that they are the faults of, else by the file's."""
+def _no_package(name: str) -> Fault:
+    return Fault(
+        "reconcile.E001",
+        f"settings.RECONCILE['RULES'] names {name!r}, and there is no such package.",
+        "Correct the name, or make the package: a folder with an empty __init__.py.",
+    )
+
+
+def _rules_not_made(files: Sequence[RuleFile]) -> Iterator[InvalidRule]:
+    """What stands for the rules that a failed statement would have made: each by its name, others by that of the file."""
     for file in files:
         for variable, fault in file.lost.items():
-            yield file.rule_name(variable), [fault]
-        if nameless := [fault for fault in file.faults if fault not in file.lost.values()]:
-            yield file.rule_name(), nameless
+            yield _not_made(file, variable, [fault])
+        if file.has_unknown_rules:
+            named = file.lost.values()
+            nameless = [fault for fault in file.faults if fault not in named]
+            yield _not_made(file, "", nameless or file.faults, subject="The file")
 
 
-def _invalid(name: str, rule: Rule | None, faults: Sequence[Fault]) -> InvalidRule:
+def _not_made(file: RuleFile, variable: str, faults: Sequence[Fault], subject: str = "It") -> InvalidRule:
+    return InvalidRule(
+        name=file.rule_name(variable),
+        declared_at=file.place(variable),
+        faults_found=tuple(faults),
+        subject=subject,
+        is_declared=False,
+    )
+
+
+def _invalid(rule: Rule, faults: Sequence[Fault], *, stopped: bool) -> InvalidRule:
     found = tuple(dict.fromkeys(faults))
-    return InvalidRule(name=name, faults_found=found) if rule is None else InvalidRule.of(rule, found)
+    if isinstance(rule, InvalidRule):
+        return replace(rule, faults_found=found)
+    return InvalidRule.of(rule, found, subject="Its file" if stopped else "It")
 
 
 def valid_rules() -> Mapping[str, Rule]:
@@ -168,11 +218,11 @@ def select(
     """
     for name in names:
         if name not in rules:
-            raise UnknownNameError("rule", name, rules, instead=" `reconcile rules` lists them.")
+            raise unknown_rule(name, rules)
     chosen = {name: rule for name, rule in rules.items() if not names or name in names}
     for selector in selectors:
         kind, value = _parse_selector(selector, rules)
-        chosen = {name: rule for name, rule in chosen.items() if value in _traits(rule, kind)}
+        chosen = {name: rule for name, rule in chosen.items() if _may_have(rule, kind, value)}
     if using is not None:
         elsewhere = [name for name in names if name in chosen and not chosen[name].is_on(using)]
         if elsewhere:
@@ -192,11 +242,26 @@ def select(
     return chosen
 
 
+def unknown_rule(name: str, rules: Mapping[str, Rule]) -> UnknownNameError:
+    """The error that there is no such rule, with the files in which it may be, if their rules can't be known."""
+    files = [each for each in rules.values() if isinstance(each, InvalidRule) and each.is_file]
+    if not files:
+        return UnknownNameError("rule", name, rules, instead=" `reconcile rules` lists them.")
+    named = "; ".join(f"{each.name}: {each.error}" for each in files)
+    return UnknownNameError("rule", name, (), instead=f" It may be in a file that can't be used. {named}")
+
+
+def _may_have(rule: Rule, kind: str, value: str) -> bool:
+    """Whether the rule has what is selected; of a rule that can't be used, whether it may have."""
+    unknown = isinstance(rule, InvalidRule) and (not rule.is_declared or (kind == "model" and not rule.label))
+    return unknown or value in _traits(rule, kind)
+
+
 def _parse_selector(selector: str, rules: Mapping[str, Rule]) -> tuple[str, str]:
     kind, colon, value = selector.partition(":")
     if not colon or kind not in _SELECTORS:
         raise UsageError(f"--select {selector!r} is none of tag:NAME, owner:NAME and model:APP.MODEL.")
-    known = {trait for rule in rules.values() for trait in _traits(rule, kind)}
+    known = {trait for rule in rules.values() for trait in _traits(rule, kind) if trait}
     if kind == "model":
         by_lower = {label.lower(): label for label in known}
         value = by_lower.get(value.lower(), value)

@@ -32,9 +32,12 @@ from reconcile.errors import Fault, nearest
 from reconcile.rules.rule import Rule
 from reconcile.rules.settle import Settle
 
-__all__ = ["RuleFile", "module_names", "rule_files", "rules_of"]
+__all__ = ["FileState", "RuleFile", "file_state", "is_missing", "module_names", "rule_files", "rules_of"]
 
-_LIBRARIES = tuple(Path(str(each.__file__)).resolve().parent for each in (effects, django, importlib))
+_LIBRARIES = (
+    Path(__file__).resolve().parents[1],
+    *(Path(str(each.__file__)).resolve().parent for each in (django, importlib)),
+)
 """A fault lies in the project's own files, and not in those that they call."""
 _LANGUAGE: Mapping[str, type[Any]] = {
     each.__name__: each
@@ -58,8 +61,8 @@ class RuleFile:
     """A module of rules, in the package of this name.
 
     module: None if it isn't there or isn't Python; if it has faults, what the statements have made that can be run. lines: the line on
-    which each of its names is assigned, in the module's own code. faults: what keeps it from being imported. lost: the faults of
-    the names that a failed statement would have bound.
+    which each of its names is assigned, in the module's own code. faults: what keeps it from being imported. lost: the names that
+    a failed statement would have bound to a rule, and its fault. hides: whether a failed statement may have made rules without such a name.
     """
 
     name: str
@@ -68,6 +71,13 @@ class RuleFile:
     lines: Mapping[str, int] = field(default_factory=dict)
     faults: Sequence[Fault] = ()
     lost: Mapping[str, Fault] = field(default_factory=dict)
+    hides: bool = False
+
+    @property
+    def has_unknown_rules(self) -> bool:
+        """Whether there may be rules in it of which not even the names are known."""
+        known = self.lost or any(isinstance(vars(self.module).get(name), Rule) for name in self.lines)
+        return bool(self.faults) and (self.hides or not known)
 
     def place(self, variable: str) -> Place:
         """Where the rule of this name stands; line 1 where no statement of the file assigns the name."""
@@ -90,10 +100,33 @@ def rule_files(package: str) -> Iterator[RuleFile]:
         yield _rule_file(name, package)
 
 
+def is_missing(package: str) -> bool:
+    """Whether there is no package or module of this name."""
+    try:
+        return importlib.util.find_spec(package) is None
+    except ModuleNotFoundError:
+        return True
+    except Exception:  # noqa: BLE001 - its parent is there, and raises; the import tells how
+        return False
+
+
 def module_names(package: ModuleType) -> Sequence[str]:
     """The names of all modules below the package, sorted."""
     path, prefix = getattr(package, "__path__", ()), f"{package.__name__}."
     return [info.name for info in pkgutil.walk_packages(path, prefix, onerror=lambda _: None)]
+
+
+FileState = tuple[int, int] | None
+
+
+def file_state(name: str) -> FileState:
+    """When the module's file was written last, in nanoseconds, and its size in bytes; None if there is no file."""
+    try:
+        spec = importlib.util.find_spec(name)
+        state = Path(str(spec and spec.origin)).stat()
+    except (ImportError, OSError, ValueError, AttributeError):
+        return None
+    return state.st_mtime_ns, state.st_size
 
 
 def _rule_file(name: str, package: str) -> RuleFile:
@@ -103,9 +136,10 @@ def _rule_file(name: str, package: str) -> RuleFile:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a rule file may raise anything; it is reported with its name
         run, failures = _run_statements(name)
-        faults = tuple(dict.fromkeys(fault for fault, _ in failures)) or (_fault(name, error),)
-        lost = {each: fault for fault, names in failures for each in names}
-        return RuleFile(name, package, run, _lines(run) if run else {}, faults, lost)
+        faults = tuple(dict.fromkeys(each.fault for each in failures)) or (_fault(name, error),)
+        lost = {rule: each.fault for each in failures for rule in each.rules}
+        hides = not failures or any(each.hides for each in failures)
+        return RuleFile(name, package, run, _lines(run) if run else {}, faults, lost, hides)
     return RuleFile(name, package, module, _lines(module))
 
 
@@ -159,11 +193,30 @@ def _names_bound_by(statement: ast.stmt) -> Iterator[str]:
             yield node.name
 
 
-Failures = Sequence[tuple[Fault, Sequence[str]]]
+@dataclass(frozen=True)
+class _Failure:
+    """A statement that failed: its fault, the names that it would have bound to rules, and whether it may have made others."""
+
+    fault: Fault
+    rules: Sequence[str] = ()
+    hides: bool = False
+
+    @classmethod
+    def of(cls, statement: ast.stmt, fault: Fault) -> _Failure:
+        """`paid = Rule(…)` names its rule; a loop, or a call of anything else, may have made some; an import or a definition has not."""
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and _is_rule(statement.value):
+            return cls(fault, list(_names_bound_by(statement)))
+        calls = any(isinstance(each, ast.Call) for each in ast.walk(statement))
+        return cls(fault, hides=calls and not isinstance(statement, _NOT_RULES))
 
 
-def _run_statements(name: str) -> tuple[ModuleType | None, Failures]:
-    """The module, made by those of its statements that can be run, and the others' faults with the names that they would have bound.
+def _is_rule(value: ast.expr | None) -> bool:
+    called = value.func if isinstance(value, ast.Call) else None
+    return getattr(called, "attr", getattr(called, "id", None)) == Rule.__name__
+
+
+def _run_statements(name: str) -> tuple[ModuleType | None, Sequence[_Failure]]:
+    """The module, made by those of its statements that can be run, and the failures of the others.
 
     None if it isn't there or isn't Python.
     """
@@ -188,10 +241,10 @@ def _registered_module(module: ModuleType) -> Iterator[None]:
         sys.modules.pop(module.__name__, None)
 
 
-def _failures(tree: ast.Module, module: ModuleType) -> Iterator[tuple[Fault, Sequence[str]]]:
-    """Run the statements one by one; a fault for each that fails by itself, and the names that it would have bound by `=`."""
+def _failures(tree: ast.Module, module: ModuleType) -> Iterator[_Failure]:
+    """Run the statements one by one. What fails for want of a name that a failed one would have bound has that one's fault."""
     future = [each for each in tree.body if isinstance(each, ast.ImportFrom) and each.module == "__future__"]
-    lost: set[str] = set()
+    lost: dict[str, Fault] = {}
     for statement in tree.body:
         alone = ast.Module([*future, statement], [])
         try:
@@ -200,10 +253,14 @@ def _failures(tree: ast.Module, module: ModuleType) -> Iterator[tuple[Fault, Seq
         except ImproperlyConfigured:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
-            if not (isinstance(error, NameError) and lost & {error.name, "*"}):
-                names = [] if isinstance(statement, _NOT_RULES) else list(_names_bound_by(statement))
-                yield _fault(module.__name__, error), names
-            lost |= {*_names_bound_by(statement)}
+            fault = _cause(error, lost) or _fault(module.__name__, error)
+            yield _Failure.of(statement, fault)
+            lost |= dict.fromkeys(_names_bound_by(statement), fault)
+
+
+def _cause(error: BaseException, lost: Mapping[str, Fault]) -> Fault | None:
+    """The fault of the statement that would have bound the name which is missing."""
+    return lost.get(str(error.name), lost.get("*")) if isinstance(error, NameError) else None
 
 
 def _fault(name: str, error: BaseException) -> Fault:

@@ -14,17 +14,17 @@ from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, router
 from django.db.models import Model, QuerySet
 
-from reconcile.core.drift import Status
-from reconcile.core.scopes import Keys
+from reconcile.core.scopes import Keys, blocks
 from reconcile.db.clock import database_now
 from reconcile.db.columns import concrete_model
-from reconcile.db.django_compat import is_nested_in_transaction
+from reconcile.db.django_compat import explicit_alias, is_nested_in_transaction
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
 from reconcile.detect.leading import lead_of
-from reconcile.errors import EvaluationError, UnknownNameError, UsageError
+from reconcile.errors import EvaluationError, UsageError
 from reconcile.models import Change, Run
+from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.order import sort_rules
-from reconcile.rules.registry import project_rules
+from reconcile.rules.registry import project_rules, unknown_rule
 from reconcile.rules.rule import Rule
 from reconcile.runs.guards import unattended_refusal
 from reconcile.runs.results import RuleRepair
@@ -45,21 +45,25 @@ Records = Model | Iterable[Model] | QuerySet[Any]
 class LookResult:
     """What a look at some records has found, and what was repaired.
 
-    checks: of each rule that concerns the records, before anything was repaired. repairs: what became of those that were repaired.
-    refused: by the name of a rule, why it was not looked at, or not repaired although it drifts. runs: the runs that have repaired.
+    checks: of each rule that concerns the records, what was found in the end, after all repairs. repairs: what became of those that were
+    repaired, in the order of the runs. refused: by the name of a rule, why it was not looked at, or why it drifts still. young: by the
+    name of a rule, the number of records that it leaves alone because they are too young. runs: the runs that have repaired.
     """
 
     checks: Sequence[RuleCheck] = ()
     repairs: Sequence[RuleRepair] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    young: Mapping[str, int] = field(default_factory=dict)
     runs: Sequence[Run] = ()
 
     @property
     def clean(self) -> bool:
-        """Whether no drift is left in these records, as far as all rules that concern them could be looked at."""
-        mended = {each.rule: not (each.left or each.error or each.incomplete) for each in self.repairs}
-        fine = (mended.get(each.rule.name, not (each.error or each.tally.total)) for each in self.checks)
-        return not self.refused and all(fine)
+        """Whether no drift is left in these records, and all rules that concern them could be looked at, and have judged them."""
+        return (
+            not self.refused
+            and not self.young
+            and not any(each.error or each.tally.total for each in self.checks)
+        )
 
 
 def look(
@@ -81,7 +85,8 @@ def look(
     number of statements doesn't depend on the number of records, up to 5,000. Raises UsageError if it is to repair inside a transaction
     of the caller's (a chunk has a transaction of its own: use `transaction.on_commit`), and EvaluationError if the database doesn't answer.
     """
-    given = _Given.of(records, using)
+    with evaluation_errors(using or DEFAULT_DB_ALIAS):
+        given = _Given.of(records, using)
     if repair is not False and is_nested_in_transaction(given.using):
         raise UsageError(
             "look() repairs in transactions of its own, and was called inside another. Call it after that: "
@@ -95,18 +100,19 @@ def look(
 class _Given:
     """The records by model, as keys, on one database."""
 
-    keys: Mapping[type[Model], Sequence[Any]]
+    keys: Changed
     using: str
 
     @classmethod
     def of(cls, records: Records, using: str | None) -> _Given:
         """Raises UsageError for anything that is no saved record."""
         if isinstance(records, QuerySet):
-            rows = records if using is None else records.using(using)
-            # Ordered and sliced querysets stay what they are.
-            return cls({concrete_model(rows.model): list(rows.values_list("pk", flat=True))}, rows.db)
-        listed = [records] if isinstance(records, Model) else list(records)
-        keys: dict[type[Model], list[Any]] = {}
+            # Not where a router reads: what is written there is lost.
+            alias = using or explicit_alias(records) or router.db_for_write(records.model)
+            keys = list(dict.fromkeys(records.using(alias).values_list("pk", flat=True)))
+            return cls({concrete_model(records.model): keys}, alias)
+        listed = [records] if isinstance(records, Model) else _listed(records)
+        keys_by_model: dict[type[Model], list[Any]] = {}
         for each in listed:
             if not isinstance(each, Model):
                 raise UsageError(f"look() takes records or a queryset, and not {each!r}.")
@@ -114,15 +120,20 @@ class _Given:
                 raise UsageError(
                     f"{each._meta.label} {each.pk} is not saved, so there is nothing in the database to look at."
                 )
-            keys.setdefault(concrete_model(type(each)), []).append(each.pk)
-        return cls(
-            {model: list(dict.fromkeys(its)) for model, its in keys.items()}, using or _alias_of(listed)
-        )
+            keys_by_model.setdefault(concrete_model(type(each)), []).append(each.pk)
+        unique = {model: list(dict.fromkeys(its)) for model, its in keys_by_model.items()}
+        return cls(unique, using or _alias_of(listed))
+
+
+def _listed(records: Any) -> Sequence[Any]:
+    if isinstance(records, type) or not isinstance(records, Iterable):
+        raise UsageError(f"look() takes records or a queryset, and not {records!r}.")
+    return list(records)
 
 
 def _alias_of(records: Sequence[Model]) -> str:
-    """The database that the records are on. Raises UsageError for records of several."""
-    aliases = {each._state.db or router.db_for_write(type(each)) for each in records}
+    """The database that the records are written to. Raises UsageError for records of several."""
+    aliases = {router.db_for_write(type(each), instance=each) for each in records}
     if len(aliases) > 1:
         named = ", ".join(sorted(aliases))
         raise UsageError(f"The records are on several databases: {named}. Look at those of each by itself.")
@@ -135,147 +146,183 @@ class _Looking:
     def __init__(self, given: _Given, rules: Sequence[Rule | str] | None, *, repair: bool | None) -> None:
         self.given, self.repair, self.named = given, repair, rules is not None
         self.using, self.now = given.using, database_now(given.using)
-        self.rules = _rules_of(rules, self.using)
-        self.refused: dict[str, str] = {}
+        self.rules, self.refused = _rules_of(rules, self.using)
         self.checks: dict[str, RuleCheck] = {}
-        self.repairs: dict[str, RuleRepair] = {}
+        self.repairs: list[RuleRepair] = []
         self.runs: list[Run] = []
-        self.seen: dict[str, set[Any]] = {name: set() for name in self.rules}
+        self.keys: dict[str, dict[Any, None]] = {}
         self.concerned: set[str] = set()
 
     def through(self) -> LookResult:
-        """Look, repair, and look at what the repairs have written, and at what that leads to."""
-        changed: Changed = self.given.keys
+        """Look, repair, and look again at all that the rows which were written lead to, until nothing is written."""
+        ahead = {name: self._led(name, rule, self.given.keys) for name, rule in self.rules.items()}
+        self._refuse_gone()
         for _ in range(ROUNDS):
-            ahead = self._new_keys(changed)
+            ahead = {name: keys for name, keys in ahead.items() if keys}
+            for name, keys in ahead.items():
+                self.keys.setdefault(name, {}).update(dict.fromkeys(keys))
             if not ahead or not self._look(ahead):
                 break
-            changed = self._written()
+            ahead = self._led_from_written()
         else:
-            self._refuse_the_rest(self._new_keys(changed))
-        if self.named:
-            self._refuse_unconcerned()
-        return LookResult(
-            checks=[*self.checks.values()],
-            repairs=[*self.repairs.values()],
-            refused=self.refused,
-            runs=self.runs,
-        )
+            self._refuse_the_rest(ahead)
+        return self._result()
 
-    def _new_keys(self, changed: Changed) -> dict[str, Sequence[Any]]:
-        """For each rule the keys of its records that the changed ones lead to, and that were not looked at yet."""
-        found: dict[str, Sequence[Any]] = {}
-        for name, rule in self.rules.items():
-            keys = [key for key in self._led(name, rule, changed) if key not in self.seen[name]]
-            self.seen[name].update(keys)
-            if keys:
-                found[name] = keys
-        return found
-
-    def _led(self, name: str, rule: Rule, changed: Changed) -> list[Any]:
+    def _led(self, name: str, rule: Rule, changed: Changed, *, own: Changed | None = None) -> list[Any]:
+        """The keys of the rule's records that the changed ones lead to. own: changed ones that the rule has written itself, for its records."""
         keys: dict[Any, None] = {}
         for model, its in changed.items():
             try:
                 lead = lead_of(rule, model, using=self.using, now=self.now)
             except EvaluationError as error:
                 self.refused[name] = str(error)
-                continue
+                return []
             if lead.concerns:
                 self.concerned.add(name)
-            if lead.refusal is not None:
+            if lead.refusal is not None and {*its} - {*(own or {}).get(model, ())}:
                 self.refused[name] = lead.refusal.reason
             keys |= dict.fromkeys(lead.keys(its, self.using))
         return list(keys)
 
-    def _written(self) -> Changed:
-        """The rows that the last run has written, by model. One statement."""
-        changes = Change._base_manager.using(self.using).filter(work_item__outcome__run=self.runs[-1])
-        texts: dict[type[Model], list[str]] = {}
-        for label, key in changes.values_list("model", "key"):
-            texts.setdefault(concrete_model(apps.get_model(label)), []).append(key)
+    def _led_from_written(self) -> dict[str, list[Any]]:
+        """For each rule the keys that the rows lead to which the last run has written."""
+        written = self._written()
+        every: dict[type[Model], dict[Any, None]] = {}
+        for its in written.values():
+            for model, keys in its.items():
+                every.setdefault(model, {}).update(dict.fromkeys(keys))
+        changed = {model: list(keys) for model, keys in every.items()}
         return {
-            model: [model._meta.pk.to_python(text) for text in dict.fromkeys(its)]
-            for model, its in texts.items()
+            name: self._led(name, rule, changed, own=written.get(name)) for name, rule in self.rules.items()
         }
 
-    def _refuse_the_rest(self, ahead: Mapping[str, Sequence[Any]]) -> None:
-        for name, keys in ahead.items():
-            self.refused[name] = (
-                f"{len(keys):,} more records were reached after {ROUNDS} rounds. Look at them: reconcile check {name}"
-            )
-
-    def _refuse_unconcerned(self) -> None:
-        labels = ", ".join(model._meta.label for model in self.given.keys)
-        for name in self.rules.keys() - self.concerned - self.refused.keys() if labels else ():
-            self.refused[name] = f"Rule {name!r} doesn't read {labels}."
+    def _written(self) -> Mapping[str, Changed]:
+        """The rows that the last run has written, by rule and model. One statement."""
+        changes = Change._base_manager.using(self.using).filter(work_item__outcome__run=self.runs[-1])
+        found: dict[str, dict[type[Model], list[Any]]] = {}
+        for rule, label, text in changes.values_list("work_item__outcome__rule", "model", "key"):
+            model = concrete_model(apps.get_model(label))
+            found.setdefault(rule, {}).setdefault(model, []).append(model._meta.pk.to_python(text))
+        return found
 
     def _look(self, ahead: Mapping[str, Sequence[Any]]) -> bool:
         """Check the rules for these keys, and repair those that drift and may be repaired. Returns whether anything was written."""
         order = sort_rules({name: self.rules[name] for name in ahead}, using=self.using, now=self.now)
-        drifting = False
-        for rule in order.rules:
-            found = check(rule, using=self.using, now=self.now, only=Keys(ahead[rule.name]))
-            self.checks.setdefault(rule.name, found)
-            drifting = drifting or bool(found.planned.total)
-            self._refuse_unless_repairable(rule, found)
+        found = {rule.name: self._check(rule, ahead[rule.name]) for rule in order.rules}
+        self.checks |= found
         chosen = {rule.name: rule for rule in order.rules if self._may_repair(rule)}
-        if not drifting or not chosen:
+        if not any(found[name].planned.total for name in chosen):
             return False
         only = {name: ahead[name] for name in chosen}
-        return self._repair(chosen, only)
-
-    def _repair(self, rules: Mapping[str, Rule], only: Mapping[str, Sequence[Any]]) -> bool:
         if self.repair:
-            run, results = repair_rules(rules, using=self.using, only=only)
+            run, results = repair_rules(chosen, using=self.using, only=only)
         else:
-            run, results = repair_unattended(rules, using=self.using, only=only)
-        if run is not None:
-            self.runs.append(run)
-        self.repairs |= {each.rule: each for each in results}
+            run, results = repair_unattended(chosen, using=self.using, only=only)
+        self.repairs += [
+            each for each in results if each.written.total or each.left or each.error or each.why_stopped
+        ]
+        if run is None:
+            return False
+        self.runs.append(run)
         return any(each.written.total for each in results)
+
+    def _check(self, rule: Rule, keys: Iterable[Any]) -> RuleCheck:
+        return check(rule, using=self.using, now=self.now, only=Keys(list(keys)))
 
     def _may_repair(self, rule: Rule) -> bool:
         if self.repair is None:
             return rule.unattended and unattended_refusal(rule, self.using) is None
         return self.repair
 
-    def _refuse_unless_repairable(self, rule: Rule, found: RuleCheck) -> None:
-        if (
-            found.status is Status.ERROR
-            or not found.planned.total
-            or self.repair is False
-            or self._may_repair(rule)
-        ):
-            return
-        reason = unattended_refusal(rule, self.using) if rule.unattended else None
-        self.refused[rule.name] = str(
-            reason or "It drifts, and it is not unattended: look(…, repair=True) repairs it."
+    def _result(self) -> LookResult:
+        """What there is in the end: if anything was written, all that was looked at is checked once more."""
+        if self.runs:
+            self.checks = {name: self._check(self.rules[name], keys) for name, keys in self.keys.items()}
+        if self.named:
+            self._refuse_unconcerned()
+        for name, found in self.checks.items():
+            if found.tally.total and self.repair is not False:
+                self.refused.setdefault(name, self._why_left(self.rules[name], found))
+        young = {name: each.tally.settling for name, each in self.checks.items() if each.tally.settling}
+        return LookResult(
+            checks=[*self.checks.values()],
+            repairs=self.repairs,
+            refused=self.refused,
+            young=young,
+            runs=self.runs,
         )
 
+    def _why_left(self, rule: Rule, found: RuleCheck) -> str:
+        """Why the rule drifts still although a repair was wanted."""
+        said = [each.why_stopped for each in self.repairs if each.rule == rule.name and each.why_stopped]
+        if said:
+            return said[-1]
+        if not found.planned.total:
+            return "It drifts, and leaves that to people."
+        if not self._may_repair(rule):
+            reason = unattended_refusal(rule, self.using) if rule.unattended else None
+            return str(reason or "It drifts, and it is not unattended: look(…, repair=True) repairs it.")
+        return "It drifts still, or again: others write these records meanwhile. Look again."
 
-def _rules_of(given: Sequence[Rule | str] | None, using: str) -> Mapping[str, Rule]:
-    """The rules by name. Raises UnknownNameError for a name that no rule has."""
+    def _refuse_gone(self) -> None:
+        """Say of rules of other models that records which are gone lead nowhere."""
+        for model, keys in self.given.keys.items():
+            rows = model._base_manager.using(self.using)
+            there = sum(rows.filter(Keys(block).on("pk")).count() for block in blocks(keys))
+            gone = len(keys) - there
+            for name in self.concerned if gone else ():
+                rule = self.rules[name]
+                if not issubclass(model, concrete_model(rule.model)):
+                    self.refused[name] = (
+                        f"{gone:,} records of {model._meta.label} are gone, so nothing leads from them to {rule.model_label}. Look at its "
+                        "own records instead."
+                    )
+
+    def _refuse_the_rest(self, ahead: Mapping[str, Sequence[Any]]) -> None:
+        for name, keys in ahead.items():
+            if keys:
+                self.refused[name] = (
+                    f"{len(keys):,} records were written again after {ROUNDS} rounds. See: reconcile check {name}"
+                )
+
+    def _refuse_unconcerned(self) -> None:
+        labels = ", ".join(model._meta.label for model in self.given.keys)
+        for name in self.rules.keys() - self.concerned - self.refused.keys() if labels else ():
+            self.refused[name] = f"Rule {name!r} doesn't read {labels}."
+
+
+def _rules_of(given: Sequence[Rule | str] | None, using: str) -> tuple[Mapping[str, Rule], dict[str, str]]:
+    """The rules by name, and why others can't be looked at. Raises UnknownNameError for a name that no rule has."""
     if given is None:
-        return {name: rule for name, rule in project_rules().items() if rule.is_on(using)}
-    if isinstance(given, str | Rule):
-        given = [given]
-    found: dict[str, Rule] = {}
-    for each in given:
-        if isinstance(each, Rule):
-            found[each.name] = _named(each)
-        elif each in (known := project_rules()):
-            found[each] = known[each]
-        else:
-            raise UnknownNameError("rule", each, known, instead=" `reconcile rules` lists them.")
-    return found
+        found = {name: rule for name, rule in project_rules().items() if rule.is_on(using)}
+    else:
+        listed = [given] if isinstance(given, str | Rule) else given
+        found = {rule.name: rule for rule in map(_rule, listed)}
+    refused = {name: rule.error for name, rule in found.items() if isinstance(rule, InvalidRule)}
+    refused |= {
+        name: f"Rule {name!r} is not about database {using!r}."
+        for name, rule in found.items()
+        if not rule.is_on(using)
+    }
+    return {name: rule for name, rule in found.items() if name not in refused}, refused
 
 
-def _named(rule: Rule) -> Rule:
-    """The rule. Raises UsageError if it has no name, under which its runs could be kept, or faults."""
-    if not rule.name:
-        raise UsageError(
-            "A rule that is given to look() needs a name: give its name as a text, or name= to the rule."
-        )
+def _rule(given: Rule | str) -> Rule:
+    """The rule. Raises UnknownNameError for a name that none has, and UsageError for a rule without one, or with faults."""
+    if isinstance(given, str):
+        known = project_rules()
+        if given not in known:
+            raise unknown_rule(given, known)
+        return known[given]
+    rule = given if given.name else _of_project(given)
+    if rule is None:
+        raise UsageError("A rule that is none of the project's needs a name=, under which its runs are kept.")
     if faults := list(rule.faults()):
         raise UsageError(f"The rule can't be used: {' '.join(map(str, faults))}")
     return rule
+
+
+def _of_project(rule: Rule) -> Rule | None:
+    """The project's rule of this declaration, which has its name."""
+    same = (each for each in project_rules().values() if each.must is rule.must and each.every is rule.every)
+    return next(same, None)

@@ -367,7 +367,12 @@ def _why_left(outcome: Outcome, repaired: RepairedItems) -> str:
     if outcome.left and repaired.deferred and written_rows(outcome).enqueued:
         return "The records are mended when the tasks that were enqueued have run. Check again later."
     if outcome.left and outcome.may_repair and not outcome.error:
-        return "Drift is left: other sessions hold these records, or write them meanwhile. Repair again."
+        others = (
+            ", or they are computed from others that drift, which are not among them"
+            if outcome.only is not None
+            else ""
+        )
+        return f"Drift is left: other sessions hold these records, or write them meanwhile{others}. Repair again."
     return ""
 
 

@@ -80,7 +80,8 @@ class RuleRepair:
     on the rule. incomplete: the repair was asked for and did not do all of it.
     reported: drifted rows, by kind, that the rule leaves to people. again: drifted records that an earlier run had repaired.
     refused: the first records in quarantine, each with its key and the reason. warning: what a person should look at.
-    fingerprint: that of the rule, in a preview. records: the number of records that it was about; None for all.
+    fingerprint: that of the rule, in a preview. records: the number of records that it was about; None for all. judged: how many of these `every`
+    names, and are old enough.
     """
 
     rule: str
@@ -102,6 +103,7 @@ class RuleRepair:
     warning: str = ""
     fingerprint: str = ""
     records: int | None = None
+    judged: int = 0
 
 
 def preview_result(
@@ -133,6 +135,7 @@ def preview_result(
         warning=warning,
         fingerprint="" if rule_plan.check.error else fingerprint(rule_plan.rule, using),
         records=records,
+        judged=rule_plan.check.tally.checked,
     )
 
 
@@ -192,4 +195,5 @@ def result_of(outcome: Outcome, *, lease_held: bool = False) -> RuleRepair:
         refused=outcome.refused,
         warning=outcome.warning,
         records=None if outcome.only is None else len(outcome.only),
+        judged=outcome.checked,
     )

@@ -24,7 +24,7 @@ from reconcile.repair.regressions import was_repaired_lately
 from reconcile.repair.repairing import KEEP
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.order import sort_rules
-from reconcile.rules.registry import project_rules, select
+from reconcile.rules.registry import project_rules, select, unknown_rule
 from reconcile.rules.rule import Rule
 from reconcile.runs.circles import repeat_circle, rounds_in_words
 from reconcile.runs.guards import (
@@ -187,7 +187,7 @@ def resume(run: Run, rules: Rules, *, using: str, progress: Progress | None = No
     for outcome in _outcomes(run, using).exclude(state=Outcome.State.DONE):
         # An undo needs the journal alone, and no rule.
         if outcome.rule not in rules and not undoes:
-            raise UnknownNameError("rule", outcome.rule, rules)
+            raise unknown_rule(outcome.rule, rules)
     run = _take_over(run, using)
     log.info("run_resumed", run=str(run.pk), database=using)
     if undoes:

@@ -29,7 +29,8 @@ from reconcile.detect.inspecting import Inspection, inspect_record
 from reconcile.errors import EvaluationError, InvalidRulesError, ReconcileError, UsageError
 from reconcile.reports.facts import plural
 from reconcile.reports.text_explain import subjects
-from reconcile.rules.registry import select, valid_rules
+from reconcile.rules.invalid import InvalidRule
+from reconcile.rules.registry import project_rules, select
 from reconcile.rules.rule import Rule
 
 __all__ = [
@@ -57,7 +58,7 @@ def choose_rules(
     """The given rules, each a name or a Rule. If none are given, all rules of the project about `using` and about `model`.
 
     With `settled`, the rules judge young records, too. Raises UsageError if no rule is left, if a name is unknown, or if a
-    rule is about another model; InvalidRulesError if a given Rule has faults.
+    rule is about another model; InvalidRulesError if one of them can't be used.
     """
     if isinstance(rules, str | Rule):
         rules = [rules]
@@ -69,13 +70,16 @@ def choose_rules(
             raise UsageError(
                 f"Rule {rule.name!r} is about {rule.model._meta.label}, and the records are {model._meta.label}."
             )
+    if invalid := [rule for rule in chosen if isinstance(rule, InvalidRule)]:
+        listed = "\n".join(f"  {rule.name}: {rule.error}" for rule in invalid)
+        raise InvalidRulesError(f"The rules can't be used:\n{listed}")
     if settled:
         return [replace(rule, settle=None) for rule in chosen]
     return chosen
 
 
 def _project_rules(using: str, model: type[Model] | None) -> Sequence[Rule]:
-    rules = [rule for rule in valid_rules().values() if rule.is_on(using)]
+    rules = [rule for rule in project_rules().values() if rule.is_on(using)]
     if model is None:
         return rules
     chosen = [rule for rule in rules if _is_about(rule, model)]
@@ -86,7 +90,7 @@ def _project_rules(using: str, model: type[Model] | None) -> Sequence[Rule]:
 
 def _find_rule(rule: str | Rule, using: str) -> Rule:
     if isinstance(rule, str):
-        return select(valid_rules(), (rule,), using=using)[rule]
+        return select(project_rules(), (rule,), using=using)[rule]
     if not isinstance(rule, Rule):
         raise UsageError(f"rules= has {rule!r}. Give the name of a rule, or a Rule.")
     rule = rule if rule.name else replace(rule, name="the rule")
@@ -97,6 +101,9 @@ def _find_rule(rule: str | Rule, using: str) -> Rule:
 
 
 def _is_about(rule: Rule, model: type[Model]) -> bool:
+    """Whether it is about the model; of a rule that can't be used, whether it may be."""
+    if isinstance(rule, InvalidRule):
+        return rule.label in {"", model._meta.label}
     return concrete_model(rule.model) is concrete_model(model)
 
 

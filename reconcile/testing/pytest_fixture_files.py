@@ -83,12 +83,12 @@ class FixtureFile(pytest.Module):
         return types.ModuleType(self.path.stem, "The tests of a fixture file.")
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One test for each rule that is about the database. Raises CollectError if the project's rules can't be used."""
+        """One test for each rule that is about the database. Raises CollectError if the project has none."""
         from reconcile.errors import ReconcileError
-        from reconcile.rules.registry import valid_rules
+        from reconcile.rules.registry import project_rules
 
         try:
-            rules = valid_rules()
+            rules = project_rules()
         except ReconcileError as error:
             raise self.CollectError(str(error)) from error
         for name, rule in rules.items():

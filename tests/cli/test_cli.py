@@ -233,8 +233,12 @@ def test_rules_check_says_whether_all_rules_can_be_used(db, rules):
     assert f"reconcile.E013  Rule 'own.a': {LACKS}" in err
     assert "Rule 'own.b': every= is 3." in err
     code, out, _ = run("rules")
-    assert code == 0
-    assert "It can't be used" in " ".join(out.split())
+    assert code == 3
+    assert "It can't be used: Rule 'own.b': every= is 3." in " ".join(out.split())
+    assert out.splitlines()[-1] == "3 rules. 2 of them can't be used."
+    code, report = run_json("rules")
+    assert code == 3
+    assert [bool(each["error"]) for each in report["rules"]] == [False, True, True]
     code, _, err = run("rules", "--format", "markdown")
     assert (code, "own.a" in err) == (2, True)
 
@@ -267,9 +271,11 @@ def test_a_file_that_raises_stops_its_own_rules_alone(db, rules):
     found = {each["rule"]: each for each in report["rules"]}
     assert code == 3
     assert {name: each["status"] for name, each in found.items()} == {
-        "own.fine": "pass", "other": "error", "other.fine": "error", "other.later": "error", "third": "error",
+        "own.fine": "pass", "other.fine": "error", "other.later": "error", "third": "error",
     }  # fmt: skip
+    assert found["other.fine"]["error"].startswith("Its file can't be used: Rule module")
     assert "can't be imported: ZeroDivisionError" in found["other.fine"]["error"]
+    assert found["third"]["error"].startswith("The file can't be used: ")
     assert "SyntaxError" in found["third"]["error"]
 
 

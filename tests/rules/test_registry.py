@@ -93,7 +93,12 @@ def test_a_rule_that_breaks_its_own_examination_is_reported(rule_files):
 
 def test_a_package_that_is_not_there_is_a_fault(settings):
     settings.RECONCILE = {"RULES": ["no_such_rules"]}
-    assert "'no_such_rules' can't be imported" in messages()[0]
+    (message,) = messages()
+    assert message.startswith(
+        "settings.RECONCILE['RULES'] names 'no_such_rules', and there is no such package."
+    )
+    with pytest.raises(InvalidRulesError, match="there is no such package"):
+        project_rules()
 
 
 @pytest.mark.parametrize(
@@ -219,9 +224,13 @@ def test_the_rules_are_examined_once_for_each_process(rule_files):
     assert load() is load()
 
 
-def test_rules_with_faults_are_examined_each_time(rule_files):
-    rule_files(orders=GOOD + "\nbad = Rule(every=3, must=4)")
-    assert load() is not load()
+def test_a_file_with_faults_is_examined_again_when_it_is_written(rule_files, tmp_path):
+    rule_files(orders=GOOD, broken="bad = Rule(")
+    first = load()
+    assert load() is first
+    assert list(first.invalid) == ["broken"]
+    (tmp_path / "some_rules" / "broken.py").write_text(HEAD + GOOD)
+    assert list(load().rules) == ["broken.paid", "orders.paid"]
 
 
 def test_other_settings_other_modules_and_new_files_are_seen(rule_files, tmp_path, settings):
@@ -245,5 +254,30 @@ def test_two_rules_of_one_name_are_errors_beside_the_others(rule_files):
     registry = load()
     assert (list(registry.rules), list(registry.invalid)) == (["orders.fine"], ["orders.paid"])
     invalid = project_rules()["orders.paid"]
-    assert (invalid.owner, [*invalid.tags], invalid.model_label) == ("sales", ["a"], "")
-    assert "There are two rules named 'orders.paid'." in invalid.sentence
+    assert (invalid.owner, [*invalid.tags], invalid.model_label) == ("sales", ["a"], "shop.Order")
+    assert "There are two rules named 'orders.paid'." in invalid.error
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        (GOOD + "\nLIMIT = {}['x']", {"orders.paid": "Its file"}),
+        (GOOD + "\nLIMIT = int('x')", {"orders": "The file", "orders.paid": "Its file"}),
+        (GOOD + "\nfor each in [1]:\n    Rule(evry=each)", {"orders": "The file", "orders.paid": "Its file"}),
+        ("a = Rule(evry=Order)\nb = Rule(every=a.every)", {"orders.a": "It", "orders.b": "It"}),
+        ("OPTIONS = {}['x']\na = Rule(every=Order, **OPTIONS)", {"orders.a": "It"}),
+        ("import no_such\na = Rule(every=no_such.Order)", {"orders.a": "It"}),
+        ("import no_such", {"orders": "The file"}),
+        ("def make():\n    return Rule(evry=1)\na = make()", {"orders": "The file"}),
+    ],
+)  # fmt: skip
+def test_what_a_file_with_faults_hides_is_named_as_far_as_it_can_be(rule_files, text, known):
+    rule_files(orders=text)
+    assert {name: rule.subject for name, rule in load().invalid.items()} == known
+    assert load().faults
+
+
+def test_a_rule_that_was_not_made_has_its_place(rule_files):
+    rule_files(orders="a = Rule(evry=Order)")
+    place = load().invalid["orders.a"].declared_at
+    assert (place.file.endswith("some_rules/orders.py"), place.line) == (True, 5)

@@ -1,10 +1,13 @@
 """`look`: some records, under the rules that concern them, through the guards, the chunks and the journal of a repair."""
 
+import sys
 import uuid
+from collections import Counter
 
 import pytest
 from django.db import transaction
 from django.db.models import Count, F, Q, Sum
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 import reconcile
@@ -14,29 +17,29 @@ from reconcile import (
     Delete,
     HaveReceipt,
     HaveRow,
-    HaveSource,
     HaveValues,
     Latest,
     Rule,
     Satisfy,
+    Settle,
     look,
     runs,
 )
 from reconcile.core.scopes import Coverage
 from reconcile.detect.leading import lead_of
-from reconcile.errors import GivenUpError, UnknownNameError, UsageError
+from reconcile.errors import EvaluationError, GivenUpError, UnknownNameError, UsageError
 from reconcile.models import Change, Finding, Outcome, Run, Suspension
 from reconcile.repair.fault_injection import Step, listen
 from reconcile.runs.results import past_runs
-from sample_project.shop.models import Invoice, Item, Order
+from sample_project.shop.models import Customer, Invoice, Item, Order
 from tests.helpers import Session, an_hour_ago, found_by_the_night, repaired, statements
 from tests.zoo.models import (
     Basket,
     Bill,
     Contact,
     Device,
+    Ghost,
     Letter,
-    Memo,
     Node,
     Player,
     Reply,
@@ -166,10 +169,10 @@ class TestRulesOfOtherModels:
         Order.objects.update(total=0)
         Invoice.objects.all().delete()
         result = look(Item.objects.filter(order=order), [INVOICE, TOTAL])
-        assert (result.clean, {each.rule: each.written.total for each in result.repairs}) == (
-            True,
-            {"total": 1, "invoice": 1},
-        )
+        written = Counter()
+        for each in result.repairs:
+            written[each.rule] += each.written.total
+        assert (result.clean, written) == (True, {"total": 1, "invoice": 1})
         assert list(Invoice.objects.values_list("order", "amount")) == [(order.pk, 6)]
         assert Order.objects.get(pk=other.pk).total == 0
 
@@ -344,13 +347,124 @@ class TestBadInput:
         Team.objects.all().delete()
         assert look(team, [COUNT]).clean
 
-    def test_an_invalid_rule_is_in_the_result(self):
-        result = look(Memo.objects.create(), [Rule(name="r", every=Memo, must=HaveSource("target"))])
-        assert result.clean
+    @pytest.mark.parametrize("wrong", [Team, None, 3])
+    def test_what_is_no_collection_is_refused(self, wrong):
+        with pytest.raises(UsageError, match="takes records or a queryset"):
+            look(wrong, [COUNT])
+
+    def test_a_queryset_that_the_database_refuses_says_why(self):
+        with pytest.raises(EvaluationError):
+            look(Ghost.objects.all(), [COUNT])
 
     def test_it_is_a_public_name(self):
         assert reconcile.look is look
         assert "look" in reconcile.__all__
+
+
+class TestTheTruth:
+    """`clean` is what a check of these records would say in the end."""
+
+    def test_drift_that_is_left_to_people_is_not_clean_beside_what_is_repaired(self):
+        rule = Rule(name="sat", every=Team, must=Satisfy(~Q(name="bad")), unattended=True)
+        (team,) = teams(1)
+        Team.objects.update(name="bad")
+        for repair in (None, True):
+            Team.objects.update(player_count=9)
+            result = look(team, [COUNT, rule], repair=repair)
+            assert not result.clean
+            assert result.refused == {"sat": "It drifts, and leaves that to people."}
+
+    def test_what_a_later_repair_makes_drift_is_repaired_again(self):
+        total = Rule(
+            name="total", every=Order, unattended=True,
+            must=HaveValues(total=Sum("items__price", default=0) + F("customer__order_count")),
+        )  # fmt: skip
+        count = Rule(
+            name="count", every=Customer, must=HaveValues(order_count=Count("orders")), unattended=True
+        )
+        customer = Customer.objects.create(email="a@b.c")
+        order = Order.objects.create(customer=customer)
+        item = Item.objects.create(order=order, price=5)
+        Customer.objects.update(order_count=0)
+        Order.objects.update(total=0)
+        assert look(item, [total, count]).clean
+        assert Order.objects.get().total == 6
+
+    def test_what_a_repair_makes_drift_for_a_rule_that_may_not_be_repaired_is_not_clean(self):
+        points = Rule(name="points", every=Team, must=HaveValues(points=F("player_count")))
+        result = look(teams(1), [COUNT, points])
+        assert not result.clean
+        assert [each.rule.name for each in result.checks if each.tally.total] == ["points"]
+
+    def test_rows_that_a_rule_has_written_itself_need_no_way_back(self):
+        rule = Rule(name="bill", every=Basket, must=HaveRow(Bill, link={"basket_number": F("pk")}))
+        result = look(Basket.objects.create(), [rule], repair=True)
+        assert (result.clean, result.refused) == (True, {})
+
+    def test_young_records_are_not_clean(self):
+        rule = Rule(
+            name="young",
+            every=Order,
+            must=INVOICE.must,
+            settle=Settle("created_at", minutes=15),
+            unattended=True,
+        )
+        result = look(Order.objects.create(total=3), [rule])
+        assert (result.clean, result.young, list(result.runs)) == (False, {"young": 1}, [])
+
+    def test_records_that_are_gone_lead_nowhere_and_that_is_said(self):
+        (team,) = teams(1)
+        player = Player.objects.get()
+        look(team, [COUNT])
+        Player.objects.all().delete()
+        result = look(player, [COUNT])
+        assert not result.clean
+        assert "1 records of zoo.Player are gone" in result.refused["count"]
+
+    def test_a_value_that_refers_is_no_way(self):
+        must = HaveRow(Letter, link={"number": F("visits")}, values={"contact": F("pk")})
+        rule = Rule(name="letter", every=Contact, must=must)
+        contact = Contact.objects.create(email="a", visits=1, code="x")
+        other = Contact.objects.create(email="b", visits=2, code="y")
+        letter = Letter.objects.create(number=1, contact=other)
+        result = look(letter, [rule], repair=False)
+        assert "no foreign key that it reads leads" in result.refused["letter"]
+        assert contact.pk
+
+    def test_a_rule_of_another_database_is_refused(self):
+        rule = Rule(name="count", every=Team, must=COUNT.must, databases=["archive"], unattended=True)
+        result = look(teams(1), [rule])
+        assert (result.clean, list(result.checks)) == (False, [])
+        assert result.refused == {"count": "Rule 'count' is not about database 'default'."}
+
+    def test_rules_that_cannot_be_used_are_refused_and_the_others_looked_at(
+        self, tmp_path, monkeypatch, settings
+    ):
+        package = tmp_path / "looked_rules"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "bad.py").write_text("r = (")
+        (package / "good.py").write_text(
+            "from django.db.models import Count\nfrom reconcile import HaveValues, Rule\nfrom tests.zoo.models import Team\n"
+            "count = Rule(every=Team, must=HaveValues(player_count=Count('players')), unattended=True)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        settings.RECONCILE = {**settings.RECONCILE, "RULES": ["looked_rules"]}
+        result = look(teams(1))
+        assert (result.clean, [*result.refused]) == (False, ["bad"])
+        assert Team.objects.get().player_count == 1
+        import looked_rules.good
+
+        assert look(Team.objects.all(), [looked_rules.good.count]).clean
+        for name in [name for name in sys.modules if name.startswith("looked_rules")]:
+            del sys.modules[name]
+
+    def test_records_that_a_router_reads_elsewhere_are_looked_at_where_they_are_written(self, settings):
+        (team,) = teams(1)
+        settings.DATABASE_ROUTERS = ["tests.routers.ReadElsewhere"]
+        assert look(Team.objects.filter(pk=team.pk), [COUNT], using="default").clean
+        team.refresh_from_db(using="default")
+        assert team.player_count == 1
 
 
 class TestBesideOthers:
@@ -400,14 +514,31 @@ class TestBesideOthers:
         repaired(COUNT)
         assert len(past_runs(["count"], using="default")["count"]) == 1
 
-    def test_a_tree_is_repaired_as_far_as_these_records_go(self):
+    def test_a_record_leads_to_those_that_are_computed_from_it(self):
+        rule = Rule(
+            name="depth",
+            every=Node,
+            must=HaveValues(depth=Coalesce(F("parent__depth") + 1, 0)),
+            unattended=True,
+        )
+        root, other = Node.objects.create(), Node.objects.create()
+        child = Node.objects.create(parent=root, depth=1)
+        grandchild = Node.objects.create(parent=child, depth=2)
+        Node.objects.filter(pk=root.pk).update(parent=other)
+        result = look(root, [rule])
+        assert result.clean
+        assert dict(Node.objects.values_list("pk", "depth")) == {
+            other.pk: 0,
+            root.pk: 1,
+            child.pk: 2,
+            grandchild.pk: 3,
+        }
+
+    def test_a_new_child_leads_to_its_parent_of_the_same_model(self):
         rule = Rule(name="size", every=Node, must=HaveValues(size=Count("children")), unattended=True)
         root = Node.objects.create()
-        child = Node.objects.create(parent=root)
-        Node.objects.create(parent=child)
-        look(root, [rule])
-        assert dict(Node.objects.values_list("pk", "size"))[root.pk] == 1
-        assert dict(Node.objects.values_list("pk", "size"))[child.pk] == 0
+        assert look(Node.objects.create(parent=root), [rule]).clean
+        assert Node.objects.get(pk=root.pk).size == 1
 
     def test_receipts_are_looked_for_by_record(self):
         rule = Rule(name="mail", every=Basket, must=HaveReceipt("mail"))

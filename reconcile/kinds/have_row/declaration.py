@@ -215,6 +215,12 @@ class HaveRow(Effect):
         source = Source(every=every, using=every.db, now=timezone.now())
         return columns_read(every) | columns_read(owed_rows(self, source))
 
+    def values_of_others(self) -> frozenset[Column]:
+        """The columns of `values` and `create_only` that are none of the link."""
+        linked = link_terms(self.model, self.link)
+        given = {**link_terms(self.model, self.values), **link_terms(self.model, self.create_only)}
+        return frozenset((concrete_model(self.model), each.attname) for each in given.keys() - linked.keys())
+
     def constants(self) -> Mapping[Column, Any]:
         """Those of `link` and of `where`."""
         concrete = concrete_model(self.model)

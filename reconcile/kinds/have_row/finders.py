@@ -235,7 +235,7 @@ class _Extra:
         earlier = None if self.unique or not self.most else Earlier(self.alike)
         return QueryFinder(
             drift=EXTRA, model=linked.must.model, using=linked.source.using, in_windows=linked.carrier is not None,
-            query=self.find, count_rows=self.count, near=linked.rows_near_any, lock=Lock(neighbours=earlier),
+            query=self.find, count_rows=self.count, near=linked.rows_near_any, near_is_all=linked.carrier is not None, lock=Lock(neighbours=earlier),
         )  # fmt: skip
 
     def find(self, scope: Scope) -> Rows:

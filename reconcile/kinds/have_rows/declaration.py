@@ -18,7 +18,7 @@ from reconcile.core.finder import Finder, Source
 from reconcile.core.function_source import version_faults
 from reconcile.core.options import Option, is_list, option_faults
 from reconcile.core.wording import in_words
-from reconcile.db.columns import stored_field
+from reconcile.db.columns import concrete_model, stored_field
 from reconcile.db.expressions import Column, columns_read
 from reconcile.errors import Fault
 from reconcile.kinds.base import Effect
@@ -141,6 +141,12 @@ class HaveRows(Effect):
         """The columns of the record, and of what it is joined with: they stand in other rows than the one that is written."""
         missing, *_ = self.finders(Source(every=every, using=every.db, now=timezone.now()))
         return columns_read(every).union(*map(columns_read, missing.selects()))
+
+    def values_of_others(self) -> frozenset[Column]:
+        """Those that the function gives."""
+        linked = link_terms(self.model, self.link)
+        given = fields_named(self.model, [*self.key, *self.values])
+        return frozenset((concrete_model(self.model), each.attname) for each in given if each not in linked)
 
     def constants(self) -> Mapping[Column, Any]:
         """Those of `link`."""
