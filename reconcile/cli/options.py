@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from reconcile.cli.group import standard_output
 from reconcile.core.scopes import Keys
+from reconcile.db.columns import is_text
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
 from reconcile.detect.inspecting import locate_keys
 from reconcile.errors import ReconcileError, UnknownNameError, UsageError
@@ -204,8 +205,10 @@ def chosen_keys(texts: Sequence[str], rules: Mapping[str, Rule], using: str) -> 
     if isinstance(rule, InvalidRule):
         return {}
     listed = texts if len(texts) > 1 else texts[0].split(",")
+    if not is_text(rule.model._meta.pk):
+        listed = [each.strip() for each in listed]
     with evaluation_errors(using):
-        return {rule.name: locate_keys(rule.model, [each.strip() for each in listed], using=using)}
+        return {rule.name: locate_keys(rule.model, listed, using=using)}
 
 
 def choice_words(

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CALLED", "DELETE", "ENQUEUED", "INSERT", "UNDOABLE", "UPDATE", "VERBS", "Verb", "Written"]
+__all__ = [
+    "CALLED",
+    "DELETE",
+    "ENQUEUED",
+    "INSERT",
+    "UNDOABLE",
+    "UPDATE",
+    "VERBS",
+    "Verb",
+    "Written",
+    "verbs_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verb:
     """One verb. Its name stands in the journal and in JSON, and heads a column of the text reports.
 
-    act: what a repair would do, before a number of rows. inverse: the verb that takes it back; empty if it leaves the database, so
-    that it can't be undone. always: whether it has its column even if nothing is written.
+    act: what a repair would do, before a number of rows. statement: which of `insert`, `update` and `delete` it is for the database,
+    which decides what images a change of it has; empty if it leaves the database. inverse: the verb that takes it back; empty if
+    nothing does. always: whether it has its column even if nothing is written.
     """
 
     act: str
+    statement: str = ""
     inverse: str = ""
     always: bool = False
 
@@ -24,9 +37,9 @@ class Verb:
 INSERT, UPDATE, DELETE, CALLED, ENQUEUED = "insert", "update", "delete", "called", "enqueued"
 
 VERBS: Mapping[str, Verb] = {
-    INSERT: Verb(act="insert", inverse=DELETE, always=True),
-    UPDATE: Verb(act="update", inverse=UPDATE, always=True),
-    DELETE: Verb(act="delete", inverse=INSERT),
+    INSERT: Verb(act="insert", statement=INSERT, inverse=DELETE, always=True),
+    UPDATE: Verb(act="update", statement=UPDATE, inverse=UPDATE, always=True),
+    DELETE: Verb(act="delete", statement=DELETE, inverse=INSERT),
     CALLED: Verb(act="call for"),
     ENQUEUED: Verb(act="enqueue"),
 }
@@ -34,6 +47,11 @@ VERBS: Mapping[str, Verb] = {
 
 UNDOABLE = tuple(name for name, verb in VERBS.items() if verb.inverse)
 """Verbs of changes that have an image."""
+
+
+def verbs_of(statement: str) -> Sequence[str]:
+    """The verbs that are this statement for the database."""
+    return [name for name, verb in VERBS.items() if verb.statement == statement]
 
 
 class Written:
@@ -66,6 +84,10 @@ class Written:
     def total(self) -> int:
         """Rows written by all verbs."""
         return sum(self._rows.values())
+
+    def by(self, statement: str) -> int:
+        """Rows written by all verbs that are this statement for the database."""
+        return sum(self._rows[verb] for verb in verbs_of(statement))
 
     def add(self, verb: str, rows: int) -> None:
         """Count `rows` more under `verb`."""

@@ -36,7 +36,7 @@ class Examination:
 
     @cached_property
     def refused(self) -> Mapping[str, str]:
-        """What a repair may not do, by verb, with the reason; empty for a rule that sees all rows.
+        """What a repair may not do, by statement, with the reason; empty for a rule that sees all rows.
 
         Costs a statement for each table that Django doesn't make, and for each table that is read where row level security
         may filter; one more for a rule that deletes on a server that hides foreign keys.
@@ -64,7 +64,7 @@ class Examination:
         return {**self._impossible(), **refused}
 
     def _impossible(self) -> dict[str, str]:
-        """What the database can't do to the rows that the rule writes, by verb, with the reason."""
+        """What the database can't do to the rows that the rule writes, by statement, with the reason."""
         found: dict[str, str] = {}
         written = {model for model, _ in self.compiled.rule.must.writes(self.compiled.rule.model)}
         for model in sorted(written, key=lambda each: each._meta.label):

@@ -38,6 +38,11 @@ class _Step:
         return concrete_model(self.key.model) if self.back else self._referred
 
     @property
+    def is_circle(self) -> bool:
+        """Whether it leads from a model to itself."""
+        return self.start is self.end
+
+    @property
     def _referred(self) -> type[Model]:
         return concrete_model(referred_field(self.key).model)
 
@@ -49,7 +54,14 @@ class _Step:
                 values = self._rows(target.model, using).filter(pk__in=block).values(target.attname)
                 rows = self._rows(self.key.model, using).filter(**{f"{self.key.attname}__in": values})
             else:
-                values = self._rows(self.key.model, using).filter(pk__in=block).values(self.key.attname)
+                referring = self._rows(self.key.model, using).filter(pk__in=block)
+                values = referring.exclude(**{self.key.attname: None}).values(self.key.attname)
+                if target.primary_key:
+                    # Also the key of a record that is gone: rows may be left that refer to it.
+                    yield from (
+                        values.order_by(self.key.attname).values_list(self.key.attname, flat=True).distinct()
+                    )
+                    continue
                 rows = self._rows(target.model, using).filter(**{f"{target.attname}__in": values})
             yield from rows.order_by("pk").values_list("pk", flat=True)
 
@@ -118,21 +130,26 @@ def _field(model: type[Model], attname: str) -> Field[Any, Any] | None:
 
 
 def _ways(start: type[Model], target: type[Model], steps: Sequence[_Step]) -> Iterator[Sequence[_Step]]:
-    """All ways from one model to the other that come to no model twice; from a model to itself, those of one step."""
+    """All ways from one model to the other that come to no model twice, but by a key from a model to itself.
+
+    From a model to itself they lead through no other, unless that refers to it by two keys.
+    """
     ahead: list[tuple[type[Model], tuple[_Step, ...]]] = [(start, ())]
     while ahead:
         here, way = ahead.pop()
         for step in steps:
-            if step.start is not here:
+            if step.start is not here or (way and way[-1].key is step.key and way[-1].back is not step.back):
                 continue
             if step.end is target:
                 yield [*way, step]
-            elif (
-                step.end not in {start, *(each.end for each in way)}
-                and start is not target
-                and len(way) + 1 < HOPS
-            ):
+            if len(way) + 1 < HOPS and (step.is_circle or _leads_on(start, target, way, step)):
                 ahead.append((step.end, (*way, step)))
+
+
+def _leads_on(start: type[Model], target: type[Model], way: Sequence[_Step], step: _Step) -> bool:
+    if start is target:
+        return not way and step.back
+    return step.end not in {start, target, *(each.end for each in way)}
 
 
 def _parents(model: type[Model]) -> Iterator[type[Model]]:

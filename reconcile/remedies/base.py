@@ -11,7 +11,7 @@ from django.db.models import Field, Model, QuerySet
 from reconcile.core.drift import Drift
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Keys
-from reconcile.core.verbs import CALLED, DELETE, ENQUEUED, INSERT, UPDATE, Written
+from reconcile.core.verbs import DELETE, INSERT, UPDATE, VERBS, Written
 from reconcile.db.expressions import Column
 from reconcile.errors import Fault
 
@@ -19,9 +19,12 @@ __all__ = ["Journal", "Message", "Remedy", "WriteResult"]
 
 
 class Journal(Protocol):
-    """The journal as a remedy sees it: it records the images of the rows that the remedy writes."""
+    """The journal as a remedy sees it: it records the images of the rows that the remedy writes.
 
-    def record_inserts(self, model: type[Model], rows: QuerySet[Any, Any]) -> int:
+    verb: under which the change is recorded; a verb of the table that is this statement for the database.
+    """
+
+    def record_inserts(self, model: type[Model], rows: QuerySet[Any, Any], *, verb: str = INSERT) -> int:
         """Record `rows` that this chunk has inserted. Returns their number. One statement."""
         ...
 
@@ -39,19 +42,23 @@ class Journal(Protocol):
         """
         ...
 
-    def record_reinserts(self, model: type[Model], changes: QuerySet[Any, Any]) -> int:
+    def record_reinserts(self, model: type[Model], changes: QuerySet[Any, Any], *, verb: str = INSERT) -> int:
         """Record the rows that `changes` had deleted and this chunk has inserted again. Returns their number. One statement."""
         ...
 
-    def record_before(self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys) -> int:
+    def record_before(
+        self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys, *, verb: str = UPDATE
+    ) -> int:
         """Record the locked rows of `keys` before an update. One statement."""
         ...
 
-    def record_after(self, model: type[Model], fields: Sequence[Field[Any, Any]]) -> int:
+    def record_after(
+        self, model: type[Model], fields: Sequence[Field[Any, Any]], *, verb: str = UPDATE
+    ) -> int:
         """Add the rows after the update to what `record_before` has recorded. Returns their number. One statement."""
         ...
 
-    def record_deletes(self, model: type[Model], rows: QuerySet[Any, Any]) -> int:
+    def record_deletes(self, model: type[Model], rows: QuerySet[Any, Any], *, verb: str = DELETE) -> int:
         """Record locked `rows` before their delete, with all columns. Returns their number. One statement."""
         ...
 
@@ -122,22 +129,25 @@ class Remedy:
     @property
     def inserts(self) -> bool:
         """Whether it inserts rows."""
-        return INSERT in self.verbs
+        return self._sends(INSERT)
 
     @property
     def updates(self) -> bool:
         """Whether it updates rows."""
-        return UPDATE in self.verbs
+        return self._sends(UPDATE)
 
     @property
     def deletes(self) -> bool:
         """Whether it deletes rows, so that a second run has to confirm them."""
-        return DELETE in self.verbs
+        return self._sends(DELETE)
 
     @property
     def calls(self) -> bool:
         """Whether it hands records to the project's code, which may do anything and take any time."""
-        return CALLED in self.verbs or ENQUEUED in self.verbs
+        return self._sends("")
+
+    def _sends(self, statement: str) -> bool:
+        return any(VERBS[verb].statement == statement for verb in self.verbs)
 
     @property
     def chunk(self) -> int | None:

@@ -65,13 +65,15 @@ class Delete(Remedy):
         return WriteResult.of(DELETE, deleted, waiting=busy, refused=refused, keys=extra)
 
 
-def delete_rows(model: type[Model], keys: Sequence[Any], journal: Journal, *, using: str) -> int:
+def delete_rows(
+    model: type[Model], keys: Sequence[Any], journal: Journal, *, using: str, verb: str = DELETE
+) -> int:
     """Journal and delete locked rows. Returns their number. Two or three statements."""
     if not keys:
         return 0
     _refuse_actions(model, Keys(keys), using=using)
     rows = model._base_manager.using(using).filter(Keys(keys).on("pk"))
-    recorded = journal.record_deletes(model, rows)
+    recorded = journal.record_deletes(model, rows, verb=verb)
     try:
         deleted = raw_delete(rows, using)
         dialect_of(using).check_references()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from reconcile.core.verbs import Written
+from reconcile.core.verbs import DELETE, Written
 from reconcile.detect.checking import RuleCheck
 from reconcile.errors import GivenUpError
 from reconcile.rules.rule import Rule
@@ -30,7 +30,7 @@ class Budget:
         """Raise GivenUpError, which rolls the chunk back, if a chunk exceeds the budget."""
         for left, rows, what in (
             (self.rows, written.total, "repairs"),
-            (self.deletes, written.delete, "deletes"),
+            (self.deletes, written.by(DELETE), "deletes"),
         ):
             if left is not None and rows > left:
                 raise GivenUpError(
@@ -46,7 +46,7 @@ class Budget:
     def spend(self, written: Written, *, records: int = 0) -> None:
         """Subtract what a committed chunk has written."""
         self.rows = None if self.rows is None else self.rows - written.total
-        self.deletes = None if self.deletes is None else self.deletes - written.delete
+        self.deletes = None if self.deletes is None else self.deletes - written.by(DELETE)
         self.planned = None if self.planned is None else self.planned - records
 
 
@@ -88,7 +88,7 @@ def plan(check: RuleCheck, caps: Caps | None = None, written: Written | None = N
     max_deletes = rule.max_deletes if caps.max_deletes is None else caps.max_deletes
     over = {
         **_exceeded_caps(check, planned.total, written.total, max_repairs, "repairs"),
-        **_exceeded_caps(check, planned.delete, written.delete, max_deletes, "deletes"),
+        **_exceeded_caps(check, planned.by(DELETE), written.by(DELETE), max_deletes, "deletes"),
     }
     return RulePlan(
         rule=rule,
@@ -103,7 +103,7 @@ def plan(check: RuleCheck, caps: Caps | None = None, written: Written | None = N
 
 def _refused_verb(check: RuleCheck) -> str:
     """Why the rule may not do what it would do; empty if it may."""
-    return next((why for verb, why in check.refused.items() if check.planned[verb]), "")
+    return next((why for statement, why in check.refused.items() if check.planned.by(statement)), "")
 
 
 def _cap_rows(limit: Limit, check: RuleCheck) -> float | None:

@@ -98,9 +98,9 @@ class ChunkJournal:
     moved: set[str] = field(default_factory=set)
     _beside: dict[type[Model], _Beside] = field(default_factory=dict)
 
-    def record_inserts(self, model: type[Model], rows: Rows) -> int:
+    def record_inserts(self, model: type[Model], rows: Rows, *, verb: str = INSERT) -> int:
         """Record `rows` that this chunk has inserted, with all columns. Returns their number. One statement."""
-        return self._record(model, rows, INSERT, after=_whole_image(model))
+        return self._record(model, rows, verb, after=_whole_image(model))
 
     def insert_and_record(
         self,
@@ -127,7 +127,7 @@ class ChunkJournal:
         reach(Step.JOURNAL)
         return statement.execute(keys=keys.values, chunk=self.chunk)
 
-    def record_reinserts(self, model: type[Model], changes: Rows) -> int:
+    def record_reinserts(self, model: type[Model], changes: Rows, *, verb: str = INSERT) -> int:
         """Record the rows that `changes` had deleted and this chunk has inserted again. Returns their number. One statement.
 
         The last change comes first, so that a row is recorded after the rows that it refers to.
@@ -136,9 +136,11 @@ class ChunkJournal:
         made = _whole_image(model)
         now = Subquery(there.annotate(_image=made).values("_image")[:1], output_field=JSONField())
         rows = changes.filter(Exists(there)).order_by("-pk")
-        return self._record(model, rows, INSERT, key=F("key"), after=now)
+        return self._record(model, rows, verb, key=F("key"), after=now)
 
-    def record_before(self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys) -> int:
+    def record_before(
+        self, model: type[Model], fields: Sequence[Field[Any, Any]], keys: Keys, *, verb: str = UPDATE
+    ) -> int:
         """Record `fields` of the locked rows before an update. Returns their number. One statement.
 
         One more where the database may change other columns as well, here and in `record_after`.
@@ -146,16 +148,18 @@ class ChunkJournal:
         rows = model._base_manager.using(self.using).filter(keys.on("pk"))
         if may_change_values(model, self.using):
             self._beside[model] = _Beside.of(rows, fields)
-        return self._record(model, rows, UPDATE, before=image(fields))
+        return self._record(model, rows, verb, before=image(fields))
 
-    def record_after(self, model: type[Model], fields: Sequence[Field[Any, Any]]) -> int:
+    def record_after(
+        self, model: type[Model], fields: Sequence[Field[Any, Any]], *, verb: str = UPDATE
+    ) -> int:
         """Add `fields` after the update to the journal rows of this chunk. Returns their number. One statement."""
         rows = self._rows_of_changes(model).annotate(_image=image(fields))
         column = Change._meta.get_field("after")
         recorded = Change._base_manager.using(self.using).filter(
             work_item=self.work_item,
             chunk=self.chunk,
-            verb=UPDATE,
+            verb=verb,
             model=label_of(model),
             after__isnull=True,
         )
@@ -165,9 +169,9 @@ class ChunkJournal:
         wanted = recorded.annotate(**{KEY: F("pk"), WANTED.format("after"): now})
         return update_from(Change, [column], wanted.values_list(KEY, WANTED.format("after")))
 
-    def record_deletes(self, model: type[Model], rows: Rows) -> int:
+    def record_deletes(self, model: type[Model], rows: Rows, *, verb: str = DELETE) -> int:
         """Record `rows` before their delete, with all columns. Returns their number. One statement."""
-        return self._record(model, rows, DELETE, before=_whole_image(model))
+        return self._record(model, rows, verb, before=_whole_image(model))
 
     def record_handover(self, verb: str, model: type[Model], keys: Keys) -> int:
         """Record that the records of `keys` were `called` or `enqueued`, without images. One statement."""

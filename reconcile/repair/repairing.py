@@ -12,6 +12,7 @@ from django.db.models import Model
 from reconcile.core.finder import Finder, Source
 from reconcile.core.fixes import Overwriting
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import INSERT
 from reconcile.db.columns import parent_columns
 from reconcile.db.dialects import dialect_of
 from reconcile.db.schema import may_change_values
@@ -128,7 +129,7 @@ class RepairWork:
 
     def _verify_values(self, stale: Finder, keys: Sequence[Any], wrote: WriteResult) -> None:
         """Raise NotRepairedError if a row that was inserted has other values than its rule gives it."""
-        if not wrote.written.insert:
+        if not wrote.written.by(INSERT):
             return
         if changed := {*stale.keys(Keys(keys))} - {*wrote.refused} - {*wrote.waiting}:
             raise NotRepairedError(

@@ -96,7 +96,8 @@ def _details(report: CheckReport) -> Iterator[RenderableType]:
     for check in report.checks:
         if check.status is Status.PASS and not check.tally.settling and not check.remarks:
             continue
-        yield Text.assemble((check.rule.name, "bold"), "  ", (check.rule.sentence, "dim"))
+        said = "" if isinstance(check.rule, InvalidRule) else check.rule.sentence
+        yield Text.assemble((check.rule.name, "bold"), "  ", (said, "dim"))
         if check.error:
             yield _indent(Text(check.error, style="red"))
         for drift in Drift:

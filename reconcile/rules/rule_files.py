@@ -24,7 +24,8 @@ from types import ModuleType
 from typing import Any
 
 import django
-from django.core.exceptions import FieldError, ImproperlyConfigured
+from django.conf import settings
+from django.core.exceptions import FieldError
 
 from reconcile import kinds as effects, remedies
 from reconcile.core.declaration import Place, resolution_fault
@@ -52,7 +53,6 @@ _MISFIT = re.compile(r"(\w+)\.__init__\(\) (.+)", re.DOTALL)
 """What Python says of a call whose arguments don't fit the class."""
 _UNKNOWN = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _LACKING = re.compile(r"missing \d+ required (?:positional|keyword-only) arguments?: (.+)")
-_NOT_RULES = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -92,12 +92,16 @@ class RuleFile:
 
 def rule_files(package: str) -> Iterator[RuleFile]:
     """The package and its modules, in the order of their names."""
-    whole = _rule_file(package, package)
-    yield whole
-    if whole.module is None or whole.faults:
+    yield from _files_from(package, package)
+
+
+def _files_from(name: str, package: str) -> Iterator[RuleFile]:
+    file = _rule_file(name, package)
+    yield file
+    if file.module is None or file.faults:
         return  # It can't be imported whole, and no module of it can without it.
-    for name in module_names(whole.module):
-        yield _rule_file(name, package)
+    for info in pkgutil.iter_modules(getattr(file.module, "__path__", ()), f"{name}."):
+        yield from _files_from(info.name, package)
 
 
 def is_missing(package: str) -> bool:
@@ -111,9 +115,13 @@ def is_missing(package: str) -> bool:
 
 
 def module_names(package: ModuleType) -> Sequence[str]:
-    """The names of all modules below the package, sorted."""
-    path, prefix = getattr(package, "__path__", ()), f"{package.__name__}."
-    return [info.name for info in pkgutil.walk_packages(path, prefix, onerror=lambda _: None)]
+    """The names of all modules below the package, and below those of its packages that are imported, sorted. Imports nothing."""
+    names = []
+    for info in pkgutil.iter_modules(getattr(package, "__path__", ()), f"{package.__name__}."):
+        names.append(info.name)
+        if info.ispkg and info.name in sys.modules:
+            names += module_names(sys.modules[info.name])
+    return names
 
 
 FileState = tuple[int, int] | None
@@ -132,13 +140,15 @@ def file_state(name: str) -> FileState:
 def _rule_file(name: str, package: str) -> RuleFile:
     try:
         module = importlib.import_module(name)
-    except ImproperlyConfigured:
+    except KeyboardInterrupt:
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a rule file may raise anything; it is reported with its name
+    except BaseException as error:
+        if not settings.configured:
+            raise
         run, failures = _run_statements(name)
         faults = tuple(dict.fromkeys(each.fault for each in failures)) or (_fault(name, error),)
         lost = {rule: each.fault for each in failures for rule in each.rules}
-        hides = not failures or any(each.hides for each in failures)
+        hides = not failures or hasattr(run, "__path__") or any(each.hides for each in failures)
         return RuleFile(name, package, run, _lines(run) if run else {}, faults, lost, hides)
     return RuleFile(name, package, module, _lines(module))
 
@@ -148,7 +158,13 @@ def rules_of(files: Sequence[RuleFile]) -> Iterator[tuple[RuleFile, Rule]]:
 
     A rule that several modules hold is that one's which assigns it; the others have imported it.
     """
-    held = [(file, name, rule) for file in files if file.module for name, rule in vars(file.module).items()]
+    held = [
+        (file, name, rule)
+        for file in files
+        if file.module
+        for name, rule in vars(file.module).items()
+        if isinstance(name, str)
+    ]
     rules = [(file, name, rule) for file, name, rule in held if isinstance(rule, Rule)]
     homes: dict[int, RuleFile] = {}
     for file, _, rule in sorted(rules, key=lambda each: each[1] not in each[0].lines):
@@ -203,11 +219,10 @@ class _Failure:
 
     @classmethod
     def of(cls, statement: ast.stmt, fault: Fault) -> _Failure:
-        """`paid = Rule(…)` names its rule; a loop, or a call of anything else, may have made some; an import or a definition has not."""
+        """`paid = Rule(…)` names its rule; anything else, an import too, may have brought some."""
         if isinstance(statement, ast.Assign | ast.AnnAssign) and _is_rule(statement.value):
             return cls(fault, list(_names_bound_by(statement)))
-        calls = any(isinstance(each, ast.Call) for each in ast.walk(statement))
-        return cls(fault, hides=calls and not isinstance(statement, _NOT_RULES))
+        return cls(fault, hides=True)
 
 
 def _is_rule(value: ast.expr | None) -> bool:
@@ -250,9 +265,9 @@ def _failures(tree: ast.Module, module: ModuleType) -> Iterator[_Failure]:
         try:
             code = compile(alone, str(module.__file__), "exec", dont_inherit=True)
             exec(code, vars(module))  # noqa: S102 - it is what importing the project's own file does
-        except ImproperlyConfigured:
+        except KeyboardInterrupt:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # noqa: BLE001 - as above
             fault = _cause(error, lost) or _fault(module.__name__, error)
             yield _Failure.of(statement, fault)
             lost |= dict.fromkeys(_names_bound_by(statement), fault)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 from django.db import transaction
 
+from reconcile.core.verbs import INSERT
 from reconcile.detect.checking import RuleCheck, check
 from reconcile.models import Outcome, Run, WorkItem, transition
 from reconcile.rules.order import makes_own_records
@@ -59,8 +60,8 @@ class _RuleState:
         """Whether the rule makes its own records, and would make more of them than there were records to begin with."""
         if not makes_own_records(self.found.rule) or self.outcome.max_repairs or self.found.rule.max_repairs:
             return False
-        made = written_rows(self.outcome).insert + self.found.planned.insert
-        return self.found.planned.insert > 0 and made > max(self.outcome.checked, FEW_ROWS)
+        made = written_rows(self.outcome).by(INSERT) + self.found.planned.by(INSERT)
+        return self.found.planned.by(INSERT) > 0 and made > max(self.outcome.checked, FEW_ROWS)
 
 
 def repeat_circle(
@@ -196,7 +197,7 @@ def _say_rounds(circle: Sequence[str], outcomes: Sequence[Outcome], rounds: int,
 
 def _stop_growing(growing: Sequence[_RuleState], using: str) -> None:
     for each in growing:
-        outcome, more = each.outcome, each.found.planned.insert
+        outcome, more = each.outcome, each.found.planned.by(INSERT)
         outcome.why_stopped = (
             f"It makes its own records: {written_rows(outcome).insert:,} rows are inserted, and for these it would insert "
             f"{more:,} more. There were {outcome.checked:,} records to begin with. Take the rows that it makes out of every=, or "

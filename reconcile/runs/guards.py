@@ -13,7 +13,7 @@ from uuid import UUID
 from reconcile.core.drift import GUARANTEE_MEANINGS, Drift, Guarantee
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Coverage, blocks
-from reconcile.core.verbs import VERBS, Written
+from reconcile.core.verbs import DELETE, VERBS, Written
 from reconcile.db.clock import database_now
 from reconcile.errors import Refusal
 from reconcile.models import Chunk, Outcome, Run
@@ -196,7 +196,7 @@ def unconfirmed_in_words(rule_plan: RulePlan, *, using: str) -> str:
 
     At most two statements for each 5,000 rows that would be deleted; reads the first 100,000 rows.
     """
-    if not rule_plan.planned.delete:
+    if not rule_plan.planned.by(DELETE):
         return ""
     rule = rule_plan.rule
     run = Run(started_at=database_now(using))

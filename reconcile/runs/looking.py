@@ -12,12 +12,13 @@ from typing import Any
 
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, router
-from django.db.models import Model, QuerySet
+from django.db.models import Field, ForeignKey, Model, QuerySet
 
 from reconcile.core.scopes import Keys, blocks
+from reconcile.core.verbs import DELETE, UPDATE, verbs_of
 from reconcile.db.clock import database_now
 from reconcile.db.columns import concrete_model
-from reconcile.db.django_compat import explicit_alias, is_nested_in_transaction
+from reconcile.db.django_compat import explicit_alias, is_nested_in_transaction, referred_field
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
 from reconcile.detect.leading import lead_of
 from reconcile.errors import EvaluationError, UsageError
@@ -81,9 +82,11 @@ def look(
     repair: None repairs what the nightly job may repair by itself; True all; False nothing.
     using: alias of the database; unless given, that of the records.
 
-    A rule with a settle time leaves young records alone, as ever. What is deleted needs a run of the whole rule that has found it before. The
-    number of statements doesn't depend on the number of records, up to 5,000. Raises UsageError if it is to repair inside a transaction
-    of the caller's (a chunk has a transaction of its own: use `transaction.on_commit`), and EvaluationError if the database doesn't answer.
+    A rule with a settle time leaves young records alone, as ever. What is deleted needs a run of the whole rule that has found it before.
+    While nothing drifts, the number of statements is the same for one record as for 5,000; a repair adds those of its chunks.
+
+    Raises UsageError if it is to repair inside a transaction of the caller's (a chunk has a transaction of its own: use
+    `transaction.on_commit`), and EvaluationError if the database doesn't answer.
     """
     with evaluation_errors(using or DEFAULT_DB_ALIAS):
         given = _Given.of(records, using)
@@ -187,23 +190,46 @@ class _Looking:
     def _led_from_written(self) -> dict[str, list[Any]]:
         """For each rule the keys that the rows lead to which the last run has written."""
         written = self._written()
-        every: dict[type[Model], dict[Any, None]] = {}
-        for its in written.values():
-            for model, keys in its.items():
-                every.setdefault(model, {}).update(dict.fromkeys(keys))
-        changed = {model: list(keys) for model, keys in every.items()}
-        return {
-            name: self._led(name, rule, changed, own=written.get(name)) for name, rule in self.rules.items()
-        }
+        changed, left = _merge(written.values()), self._left_behind()
+        ahead = {}
+        for name, rule in self.rules.items():
+            keys = dict.fromkeys(self._led(name, rule, changed, own=written.get(name)))
+            keys |= dict.fromkeys(self._led(name, rule, left, own=left))
+            ahead[name] = list(keys)
+        return ahead
+
+    def _changes(self) -> QuerySet[Change]:
+        """The changes of the last run."""
+        return Change._base_manager.using(self.using).filter(work_item__outcome__run=self.runs[-1])
 
     def _written(self) -> Mapping[str, Changed]:
         """The rows that the last run has written, by rule and model. One statement."""
-        changes = Change._base_manager.using(self.using).filter(work_item__outcome__run=self.runs[-1])
         found: dict[str, dict[type[Model], list[Any]]] = {}
-        for rule, label, text in changes.values_list("work_item__outcome__rule", "model", "key"):
+        for rule, label, text in self._changes().values_list("work_item__outcome__rule", "model", "key"):
             model = concrete_model(apps.get_model(label))
             found.setdefault(rule, {}).setdefault(model, []).append(model._meta.pk.to_python(text))
         return found
+
+    def _left_behind(self) -> Changed:
+        """The rows that deleted and changed rows referred to before. One statement, and one for each key to a column of its own."""
+        found: dict[Field[Any, Any], dict[Any, None]] = {}
+        with_images = self._changes().filter(verb__in=[*verbs_of(DELETE), *verbs_of(UPDATE)])
+        for label, before in with_images.values_list("model", "before").iterator():
+            for column in apps.get_model(label)._meta.concrete_fields:
+                value = (before or {}).get(column.attname)
+                if isinstance(column, ForeignKey) and value is not None:
+                    target = referred_field(column)
+                    found.setdefault(target, {})[target.to_python(value)] = None
+        return _merge(self._keys_of(target, list(values)) for target, values in found.items())
+
+    def _keys_of(self, target: Field[Any, Any], values: Sequence[Any]) -> Changed:
+        """The keys of the rows that have these values in the column."""
+        model = concrete_model(target.model)
+        if target.primary_key:
+            return {model: values}
+        rows = model._base_manager.using(self.using)
+        found = [rows.filter(**{f"{target.attname}__in": block}) for block in blocks(values)]
+        return {model: [key for each in found for key in each.values_list("pk", flat=True)]}
 
     def _look(self, ahead: Mapping[str, Sequence[Any]]) -> bool:
         """Check the rules for these keys, and repair those that drift and may be repaired. Returns whether anything was written."""
@@ -289,6 +315,14 @@ class _Looking:
         labels = ", ".join(model._meta.label for model in self.given.keys)
         for name in self.rules.keys() - self.concerned - self.refused.keys() if labels else ():
             self.refused[name] = f"Rule {name!r} doesn't read {labels}."
+
+
+def _merge(several: Iterable[Changed]) -> Changed:
+    merged: dict[type[Model], dict[Any, None]] = {}
+    for each in several:
+        for model, keys in each.items():
+            merged.setdefault(model, {}).update(dict.fromkeys(keys))
+    return {model: list(keys) for model, keys in merged.items()}
 
 
 def _rules_of(given: Sequence[Rule | str] | None, using: str) -> tuple[Mapping[str, Rule], dict[str, str]]:

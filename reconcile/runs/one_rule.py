@@ -15,6 +15,7 @@ from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Status
 from reconcile.core.finder import Finder, Source
 from reconcile.core.fixes import Insertion, Merging, Promise
 from reconcile.core.scopes import Keys
+from reconcile.core.verbs import DELETE
 from reconcile.db.dialects import dialect_of
 from reconcile.db.schema import may_change_values
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
@@ -154,7 +155,7 @@ def _budget(outcome: Outcome, rule_plan: RulePlan, finder: Finder, run: Run, *, 
     done = written_rows(outcome)
     return Budget(
         rows=None if rule_plan.rows is None else rule_plan.rows - done.total,
-        deletes=None if rule_plan.deletes is None else rule_plan.deletes - done.delete,
+        deletes=None if rule_plan.deletes is None else rule_plan.deletes - done.by(DELETE),
         planned=left_of_plan(outcome, rule_plan.rule, finder, run, using=using),
         file=str(outcome.kept_plan.get("file", "")),
     )

@@ -9,7 +9,7 @@ from typing import Any
 from django.apps import apps
 
 from reconcile.core.finder import Rows
-from reconcile.core.verbs import INSERT, UNDOABLE, VERBS, Written
+from reconcile.core.verbs import INSERT, UNDOABLE, VERBS, Written, verbs_of
 from reconcile.db.columns import label_of
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import evaluation_errors
@@ -145,7 +145,7 @@ class _DeletedRows:
 
     def __init__(self, changes: Rows) -> None:
         self.gone: dict[tuple[str, str], set[Any]] = {}
-        inserted = changes.filter(verb=INSERT).order_by().values_list("model", flat=True)
+        inserted = changes.filter(verb__in=verbs_of(INSERT)).order_by().values_list("model", flat=True)
         for label in inserted.distinct():
             try:
                 references = references_to(apps.get_model(label))

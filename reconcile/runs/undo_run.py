@@ -161,7 +161,10 @@ def count_changes(run: Run, using: str) -> dict[str, dict[str, int]]:
 
 def planned_writes(counts: Mapping[str, int]) -> Written:
     """Count the rows to write, by verb, that take back changes of these verbs."""
-    return Written(**{VERBS[verb].inverse: number for verb, number in counts.items() if verb in UNDOABLE})
+    planned = Written()
+    for verb in counts.keys() & {*UNDOABLE}:
+        planned.add(VERBS[verb].inverse, counts[verb])
+    return planned
 
 
 def outside_effects(counts: Mapping[str, int]) -> Written:

@@ -9,7 +9,7 @@ from enum import Enum
 from django.apps import apps
 
 from reconcile.core.finder import Rows
-from reconcile.core.verbs import DELETE, INSERT, UNDOABLE, UPDATE
+from reconcile.core.verbs import DELETE, INSERT, UNDOABLE, UPDATE, VERBS
 from reconcile.db.columns import label_of
 from reconcile.db.images import Columns
 from reconcile.errors import Refusal
@@ -31,14 +31,21 @@ class RowState(Enum):
             return None
         if self is RowState.GONE:
             return Refusal("The row is gone.")
-        changed = "A row of its key is there again." if verb == DELETE else "The row has been changed since."
+        changed = (
+            "A row of its key is there again."
+            if VERBS[verb].statement == DELETE
+            else "The row has been changed since."
+        )
         return Refusal(changed)
+
+
+_STATE_OF_NO_ROW = {INSERT: RowState.BEFORE, DELETE: RowState.AFTER}
 
 
 def row_state(verb: str, there: object, is_after: object, is_before: object) -> RowState:
     """The state of a row, from whether it is there and whether it equals the images of the change."""
     if not there:
-        return {INSERT: RowState.BEFORE, DELETE: RowState.AFTER}.get(verb, RowState.GONE)
+        return _STATE_OF_NO_ROW.get(VERBS[verb].statement, RowState.GONE)
     if is_before:
         return RowState.BEFORE
     return RowState.AFTER if is_after else RowState.OTHER
@@ -55,6 +62,11 @@ class ChangeHeader:
     columns: tuple[str, ...]
 
     @property
+    def statement(self) -> str:
+        """What the change was for the database: `insert`, `update` or `delete`."""
+        return VERBS[self.verb].statement
+
+    @property
     def row(self) -> tuple[str, str]:
         """The row that was written."""
         return self.label, self.key
@@ -66,7 +78,7 @@ class ChangeHeader:
 
     def concerns(self, other: ChangeHeader) -> bool:
         """Whether both have written a column in common."""
-        whole = self.verb != UPDATE or other.verb != UPDATE
+        whole = self.statement != UPDATE or other.statement != UPDATE
         return self.row == other.row and (whole or bool({*self.columns} & {*other.columns}))
 
 
@@ -81,7 +93,7 @@ def read_changes(changes: Rows) -> list[ChangeHeader]:
             verb,
             concrete.get(label, label),
             key,
-            tuple((before if verb == DELETE else after) or before or ()),
+            tuple((before if VERBS[verb].statement == DELETE else after) or before or ()),
         )
         for pk, verb, label, key, before, after in rows
     ]

@@ -18,7 +18,7 @@ from django.utils.timezone import is_naive, make_aware
 
 from reconcile.core.finder import Rows
 from reconcile.core.scopes import Keys
-from reconcile.core.verbs import DELETE
+from reconcile.core.verbs import DELETE, VERBS
 from reconcile.db.columns import concrete_model, stored_field
 from reconcile.db.django_compat import own_columns
 from reconcile.db.images import SameImage, image
@@ -49,6 +49,11 @@ class ChangeGroup:
         return self.changes[0].verb
 
     @property
+    def inverse(self) -> str:
+        """The verb that takes the changes back."""
+        return VERBS[self.verb].inverse
+
+    @property
     def model_is_there(self) -> bool:
         """Whether the project still has the model."""
         return self.model is not Change
@@ -64,7 +69,7 @@ class ChangeGroup:
             return {}
         rows = self.model._base_manager.using(self.using)
         rows = rows.filter(pk=key_from_text(self.model, OuterRef("key")))
-        if self.verb != DELETE:
+        if VERBS[self.verb].statement != DELETE:
             # For a deleted row, also a row whose key is equal only by the collation is in the way.
             rows = rows.filter(is_key(self.model, OuterRef("key"), using=self.using))
         now = Subquery(

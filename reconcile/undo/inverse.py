@@ -12,7 +12,7 @@ from django.db import connections
 from django.db.models import F
 
 from reconcile.core.scopes import Keys
-from reconcile.core.verbs import DELETE, INSERT, UPDATE
+from reconcile.core.verbs import DELETE, INSERT, UPDATE, VERBS
 from reconcile.db.images import is_writable, value_from_image
 from reconcile.db.statements import KEY, WANTED, execute_select_into, update_from
 from reconcile.db.text_keys import key_from_text
@@ -27,10 +27,11 @@ __all__ = ["INVERSES", "Inverse", "inverse_of"]
 
 
 class Inverse:
-    """The remedy for changes of one verb: it restores their rows, which are as the changes have left them."""
+    """The remedy for changes of one kind of statement: it restores their rows, which are as the changes have left them.
 
-    verb: ClassVar[str]
-    """What it does with the rows."""
+    What it writes is recorded under the inverse of the changes' own verb.
+    """
+
     restores_absent: ClassVar[bool] = False
     """The rows must not be there, so they can't be locked."""
     deletes: ClassVar[bool] = False
@@ -65,7 +66,6 @@ class Inverse:
 class Deletion(Inverse):
     """Deletes inserted rows."""
 
-    verb = DELETE
     deletes = True
 
     def refuse(
@@ -93,7 +93,7 @@ class Deletion(Inverse):
     def revert(self, group: ChangeGroup, changes: Sequence[ChangeHeader], journal: Journal) -> int:
         """Delete the rows. Two statements, and those of the references."""
         return sum(
-            delete_rows(group.model, layer, journal, using=group.using)
+            delete_rows(group.model, layer, journal, using=group.using, verb=group.inverse)
             for layer in self._layers(group, changes)
         )
 
@@ -131,25 +131,24 @@ class Deletion(Inverse):
 class Restoration(Inverse):
     """Updates rows to the values that they had."""
 
-    verb = UPDATE
-
     def revert(self, group: ChangeGroup, changes: Sequence[ChangeHeader], journal: Journal) -> int:
         """Update the rows. Three statements."""
         fields = [field for field in group.fields if is_writable(field)]
         wanted: dict[str, Any] = {KEY: key_from_text(group.model, F("key"))}
         wanted |= {WANTED.format(field.attname): value_from_image("before", field) for field in fields}
-        recorded = journal.record_before(group.model, fields, Keys([*group.keys(changes)]))
+        recorded = journal.record_before(
+            group.model, fields, Keys([*group.keys(changes)]), verb=group.inverse
+        )
         updated = update_from(
             group.model, fields, group.journal_rows(changes).annotate(**wanted).values_list(*wanted)
         )
-        completed = journal.record_after(group.model, fields)
+        completed = journal.record_after(group.model, fields, verb=group.inverse)
         return self._check(group, changes, updated, recorded, completed)
 
 
 class Reinsertion(Inverse):
     """Inserts deleted rows again."""
 
-    verb = INSERT
     restores_absent = True
 
     def revert(self, group: ChangeGroup, changes: Sequence[ChangeHeader], journal: Journal) -> int:
@@ -160,14 +159,14 @@ class Reinsertion(Inverse):
         }
         rows = group.journal_rows(changes).order_by("-pk").annotate(**values).values_list(*values)
         inserted = execute_select_into(group.model, fields, rows, own_keys=True)
-        recorded = journal.record_reinserts(group.model, group.journal_rows(changes))
+        recorded = journal.record_reinserts(group.model, group.journal_rows(changes), verb=group.inverse)
         return self._check(group, changes, inserted, recorded)
 
 
 INVERSES: Mapping[str, Inverse] = {INSERT: Deletion(), UPDATE: Restoration(), DELETE: Reinsertion()}
-"""What takes a change of each verb back."""
+"""What takes a change back, by what it was for the database."""
 
 
 def inverse_of(group: ChangeGroup) -> Inverse:
     """What takes the changes of the group back."""
-    return INVERSES[group.verb]
+    return INVERSES[VERBS[group.verb].statement]

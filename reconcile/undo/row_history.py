@@ -91,7 +91,7 @@ def _is_taken_back(row: _Image | None, steps: Sequence[Step]) -> bool:
 
 def _revert(row: _Image | None, step: Step) -> _Image | None:
     """The row as it was before the step, from how it was afterwards."""
-    if step.change.verb == UPDATE:
+    if step.change.statement == UPDATE:
         return {**(row or {}), **(step.before or {})}
     return step.before
 

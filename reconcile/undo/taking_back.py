@@ -162,7 +162,7 @@ class UndoWork:
             back, waiting = self._choose(group)
             if back:
                 inverse = inverse_of(group)
-                written.add(inverse.verb, inverse.revert(group, back, journal))
+                written.add(group.inverse, inverse.revert(group, back, journal))
             waiting_rows += waiting
         if written.total:
             # Checked now, so that a broken reference fails this write and not the COMMIT.

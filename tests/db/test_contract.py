@@ -1,10 +1,12 @@
 """What a database must answer, whichever it is: each form is run on the database of this run.
 
-A new dialect has passed when this file passes on it.
+Whoever adds a dialect begins with this file; the facts that it doesn't ask for are tested with what they are for.
 """
 
 import inspect
 import uuid
+from contextlib import nullcontext
+from datetime import date
 from decimal import Decimal
 
 import pytest
@@ -187,6 +189,7 @@ class TestValues:
             (Value(7, IntegerField()), CharField(max_length=9), {"7"}),
             (Value(True, BooleanField()), IntegerField(), {1}),
             (Value(3, IntegerField()), BooleanField(), {True}),
+            (Value(date(2026, 2, 28), DateField()), DateField(), {date(2026, 2, 28)}),
         ],
     )
     def test_a_value_is_what_the_column_would_keep(self, value, field, stored):
@@ -265,6 +268,31 @@ class TestImages:
         some = (fields * 5)[:45]
         made = Basket.objects.annotate(_image=image(some)).values_list("_image", flat=True).get()
         assert {*made} == {each.attname for each in fields}
+
+    def test_a_number_that_is_too_large_is_refused_or_the_dialect_says_that_it_is_kept(self):
+        contact = Contact.objects.create()
+        refuses = dialect_of("default").refuses_large_numbers
+        with pytest.raises(Error) if refuses else nullcontext(), transaction.atomic():
+            Contact.objects.filter(pk=contact.pk).update(spent=F("spent") + Decimal(123456789012))
+        kept = (
+            Contact.objects.annotate(_spent=Cast("spent", FloatField()))
+            .values_list("_spent", flat=True)
+            .get()
+        )
+        assert (kept < 1) is refuses
+
+
+class TestSessions:
+    def test_it_can_be_asked_whether_other_sessions_are_at_work(self):
+        dialect = dialect_of("default")
+        _, mark = dialect.look_for_sessions(0)
+        busy, again = dialect.look_for_sessions(mark)
+        assert (type(busy), type(again)) == (bool, int)
+
+    def test_a_transaction_of_its_own_can_be_begun(self):
+        with dialect_of("default").transaction():
+            Page.objects.create(code="a")
+        assert Page.objects.filter(code="a").exists()
 
 
 class TestFailures:

@@ -261,12 +261,16 @@ def test_two_rules_of_one_name_are_errors_beside_the_others(rule_files):
 @pytest.mark.parametrize(
     ("text", "known"),
     [
-        (GOOD + "\nLIMIT = {}['x']", {"orders.paid": "Its file"}),
+        (GOOD + "\nLIMIT = {}['x']", {"orders": "The file", "orders.paid": "Its file"}),
+        (GOOD + "\nbad = Rule(evry=1)", {"orders.bad": "It", "orders.paid": "Its file"}),
+        (GOOD + "\nfrom nowhere import *", {"orders": "The file", "orders.paid": "Its file"}),
+        (GOOD + "\nglobals()[1] = paid", {}),
+        (GOOD + "\nraise GeneratorExit", {"orders": "The file", "orders.paid": "Its file"}),
         (GOOD + "\nLIMIT = int('x')", {"orders": "The file", "orders.paid": "Its file"}),
         (GOOD + "\nfor each in [1]:\n    Rule(evry=each)", {"orders": "The file", "orders.paid": "Its file"}),
         ("a = Rule(evry=Order)\nb = Rule(every=a.every)", {"orders.a": "It", "orders.b": "It"}),
-        ("OPTIONS = {}['x']\na = Rule(every=Order, **OPTIONS)", {"orders.a": "It"}),
-        ("import no_such\na = Rule(every=no_such.Order)", {"orders.a": "It"}),
+        ("OPTIONS = {}['x']\na = Rule(every=Order, **OPTIONS)", {"orders": "The file", "orders.a": "It"}),
+        ("import no_such\na = Rule(every=no_such.Order)", {"orders": "The file", "orders.a": "It"}),
         ("import no_such", {"orders": "The file"}),
         ("def make():\n    return Rule(evry=1)\na = make()", {"orders": "The file"}),
     ],
@@ -274,7 +278,26 @@ def test_two_rules_of_one_name_are_errors_beside_the_others(rule_files):
 def test_what_a_file_with_faults_hides_is_named_as_far_as_it_can_be(rule_files, text, known):
     rule_files(orders=text)
     assert {name: rule.subject for name, rule in load().invalid.items()} == known
-    assert load().faults
+    assert bool(load().faults) is bool(known)
+
+
+@pytest.mark.parametrize(
+    "text", ["import sys\nsys.exit(0)", HEAD + GOOD + "\nfrom nowhere import x", "raise GeneratorExit"]
+)
+def test_a_package_inside_that_cannot_be_imported_is_an_error_and_stops_nothing_else(
+    rule_files, tmp_path, text
+):
+    rule_files(orders=GOOD)
+    inside = tmp_path / "some_rules" / "shop"
+    inside.mkdir()
+    (inside / "__init__.py").write_text(text)
+    (inside / "hidden.py").write_text(HEAD + GOOD)
+    registry = load()
+    assert list(registry.rules) == ["orders.paid"]
+    assert registry.invalid["shop"].is_file
+    (inside / "__init__.py").write_text("")
+    assert sorted(load().rules) == ["orders.paid", "shop.hidden.paid"]
+    assert load() is load()
 
 
 def test_a_rule_that_was_not_made_has_its_place(rule_files):

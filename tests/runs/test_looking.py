@@ -40,6 +40,7 @@ from tests.zoo.models import (
     Device,
     Ghost,
     Letter,
+    Memo,
     Node,
     Player,
     Reply,
@@ -544,3 +545,87 @@ class TestBesideOthers:
         rule = Rule(name="mail", every=Basket, must=HaveReceipt("mail"))
         one, _ = Basket.objects.create(), Basket.objects.create()
         assert look(one, [rule], repair=False).checks[0].tally.total == 1
+
+
+class TestWhatARepairLeavesBehind:
+    """A row that was deleted, or refers to another one now, had an owner."""
+
+    def contacts(self, number):
+        made = teams(number, players=0)
+        Team.objects.update(points=1)
+        return made, [Contact.objects.create(team=team, email="a") for team in made]
+
+    CONTACTS = Rule(name="contacts", every=Team, must=HaveValues(points=Count("contacts")), unattended=True)
+
+    def test_the_owner_of_a_deleted_row_is_looked_at(self):
+        made, contacts = self.contacts(3)
+        once = Rule(
+            name="once", every=Contact, must=BeUnique("email", keep=["pk"]), remedies={EXTRA: Delete()}
+        )
+        found_by_the_night(once)
+        result = look(contacts[1:], [once, self.CONTACTS], repair=True)
+        assert Contact.objects.count() == 1
+        assert result.clean
+        assert sorted(Team.objects.values_list("points", flat=True)) == [0, 0, 1]
+        assert made
+
+    def test_the_former_owner_of_a_moved_row_is_looked_at(self):
+        (one, two), (moved, parent) = self.contacts(2)
+        Contact.objects.filter(pk=moved.pk).update(parent=parent)
+        move = Rule(
+            name="move",
+            every=Contact.objects.filter(parent__isnull=False),
+            must=HaveValues(team=F("parent__team")),
+            unattended=True,
+        )
+        result = look(parent, [move, self.CONTACTS])
+        assert result.clean
+        assert dict(Team.objects.values_list("pk", "points")) == {one.pk: 0, two.pk: 2}
+
+
+class TestWaysThroughOneModelTwice:
+    def test_through_a_key_from_a_model_to_itself_and_on(self):
+        rule = Rule(
+            name="age",
+            every=Player,
+            must=HaveValues(age=Coalesce(F("team__alternate__points"), 20)),
+            unattended=True,
+        )
+        one, other = teams(2, players=1)
+        Team.objects.filter(pk=one.pk).update(alternate=other)
+        Team.objects.filter(pk=other.pk).update(points=7)
+        look(other, [rule])
+        assert dict(Player.objects.values_list("team", "age")) == {one.pk: 7, other.pk: 20}
+
+    def test_through_the_same_key_twice(self):
+        rule = Rule(
+            name="depth",
+            every=Node,
+            must=HaveValues(depth=Coalesce(F("parent__parent__size"), 0)),
+            unattended=True,
+        )
+        top = Node.objects.create(size=5)
+        low = Node.objects.create(parent=Node.objects.create(parent=top))
+        look(top, [rule])
+        assert Node.objects.get(pk=low.pk).depth == 5
+
+    def test_through_rows_that_refer_to_two_of_it(self):
+        rule = Rule(
+            name="friends",
+            every=Contact,
+            must=HaveValues(visits=Sum("friends__spent", default=0)),
+            unattended=True,
+        )
+        one, other = (Contact.objects.create(email=each) for each in "ab")
+        one.friends.add(other)
+        Contact.objects.filter(pk=one.pk).update(spent=4)
+        look(one, [rule])
+        assert Contact.objects.get(pk=other.pk).visits == 4
+
+
+def test_a_row_whose_record_is_gone_is_no_clean_row():
+    rule = Rule(name="memo", every=Basket, must=HaveRow(Memo, link={"basket": F("pk")}), unattended=True)
+    basket = Basket.objects.create()
+    memo = Memo.objects.create(basket=basket)
+    Basket.objects.filter(pk=basket.pk).delete()
+    assert not look(memo, [rule]).clean
