@@ -331,3 +331,11 @@ def test_so_it_is_in_the_other_kinds(must):
         "reconcile.E012",
         "reconcile.E015",
     }
+
+
+def test_groups_are_told_apart_to_the_character():
+    for number, kind in enumerate(["a", "A", "a ", "a"]):
+        Bill.objects.create(kind=kind, score=1, printed_at=NOW + timedelta(minutes=number))
+    assert_repairs(balance(over="kind"), update=4)
+    found = Bill.objects.order_by("printed_at").values_list("kind", "amount")
+    assert [(kind, int(amount)) for kind, amount in found] == [("a", 1), ("A", 1), ("a ", 1), ("a", 2)]

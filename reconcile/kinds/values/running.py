@@ -34,7 +34,7 @@ from reconcile.core.options import is_list
 from reconcile.core.scopes import Keys, Scope
 from reconcile.core.wording import expression_in_words
 from reconcile.db.columns import INTEGERS, stored_field
-from reconcile.db.comparisons import AsStored, Differs
+from reconcile.db.comparisons import AsStored, Bytewise, Differs
 from reconcile.db.derived_tables import left_join
 from reconcile.db.django_compat import annotations_of
 from reconcile.db.expressions import joins_to_many, prepare
@@ -119,7 +119,8 @@ class _AlongOrder(DerivedValue):
         rows, order = order_rows(self._rows_of_groups(source, scope), self.by)
         window = Window(
             expression,
-            partition_by=[F(path) for path in self._groups] or None,
+            # To the character, as texts are compared everywhere, also where the collation takes two for one.
+            partition_by=[Bytewise(F(path)) for path in self._groups] or None,
             order_by=order,
             frame=self._frame,
         )
