@@ -13,7 +13,6 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
-from reconcile.db.dialects import forms_of
 from reconcile.db.django_compat import BaseDatabaseWrapper
 from reconcile.states import OutcomeState, RunState, WorkItemState, states_before
 
@@ -273,6 +272,9 @@ class ExactField(models.CharField):  # type: ignore[type-arg]
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
         """The column's type, with a collation where the database has another by default that folds."""
+        # Django's setup imports the models, and shouldn't import what each dialect needs.
+        from reconcile.db.dialects import forms_of
+
         parameters: Any = super().db_parameters(connection)
         collation = forms_of(connection).exact_collation
         return {**parameters, "collation": collation} if collation else parameters

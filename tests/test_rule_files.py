@@ -217,7 +217,7 @@ def test_a_package_that_fails_is_told_once(written, tmp_path):
     assert messages(registry) == [
         "E010 Rule has no option 'ownr' (filed_rules/__init__.py:6). Did you mean 'owner'?"
     ]
-    assert (list(registry.rules), sorted(registry.invalid)) == ([], ["x", "y"])
+    assert (list(registry.rules), sorted(registry.invalid)) == ([], ["filed_rules", "x", "y"])
 
 
 def test_a_faulty_file_is_looked_at_again_the_next_time(written, tmp_path):

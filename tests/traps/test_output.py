@@ -70,6 +70,8 @@ def invocations(key, run, folder):
             1,
             "rules",
         ),
+        (["check", "invoice", *always, "--keys", key], 1, "rules"),
+        (["repair", "invoice", *always, "--keys", key], 0, "rules"),
         (["rules", *always, *chosen], 0, "rules"),
         (["rules", *kept], 0, "rules"),
         (["explain", "invoice", *always], 0, "rule"),
