@@ -355,9 +355,9 @@ class Interrupted(ChunkExecutor):
         outer, journal = self, super()._journal(tried)
 
         class Meanwhile(ChunkJournal):
-            def record_deletes(self, model, rows):
+            def record_deletes(self, model, rows, **verb):
                 outer.meanwhile()
-                return super().record_deletes(model, rows)
+                return super().record_deletes(model, rows, **verb)
 
         return Meanwhile(work_item=journal.work_item, chunk=journal.chunk, using=journal.using)
 
@@ -477,12 +477,12 @@ def test_a_row_that_refers_to_one_deleted_just_then_is_never_lost_without_a_word
     sessions = []
     delete = journal_module.ChunkJournal.record_deletes
 
-    def meanwhile(self, model, rows):
+    def meanwhile(self, model, rows, **verb):
         if model is Contact and not sessions:
             sessions.append(Session(lambda: Letter.objects.create(contact_id=second.pk)))
             sessions[0].start()
             threading.Thread.join(sessions[0], 1.0)
-        return delete(self, model, rows)
+        return delete(self, model, rows, **verb)
 
     monkeypatch.setattr(journal_module.ChunkJournal, "record_deletes", meanwhile)
     with cascading():
