@@ -23,6 +23,7 @@ from reconcile.db.columns import is_text
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
 from reconcile.detect.inspecting import locate_keys
 from reconcile.errors import ReconcileError, UnknownNameError, UsageError
+from reconcile.reports.facts import key_words
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.registry import project_rules, select
 from reconcile.rules.rule import Rule
@@ -215,9 +216,7 @@ def choice_words(
     names: Sequence[str], selectors: Sequence[str], using: str, keys: Sequence[str] = ()
 ) -> list[str]:
     """The words of a command that choose these rules, and records, on this database. The default database is left out."""
-    words = [*names]
-    for each in keys:
-        words += ["--keys", each]
+    words = [*names, *key_words(keys)]
     for selector in selectors:
         words += ["--select", selector]
     if using != "default":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from reconcile.rules.rule import Rule
 from reconcile.rules.settle import Settle
 
-__all__ = ["age_in_words", "nightly_in_words", "plural", "settle_in_words"]
+__all__ = ["age_in_words", "key_words", "nightly_in_words", "plural", "settle_in_words"]
 
 
 def nightly_in_words(rule: Rule, using: str) -> str:
@@ -33,3 +34,13 @@ def age_in_words(age: timedelta) -> str:
 def plural(number: int, noun: str) -> str:
     """A number with its noun, such as `1 rule` or `1,200 rules`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+_MOST_OF_KEYS = 500
+
+
+def key_words(keys: Sequence[str]) -> list[str]:
+    """The words of a command that name records by `--keys`; of very many, that there were some."""
+    if sum(map(len, keys)) > _MOST_OF_KEYS:
+        return ["--keys", "…"]
+    return [word for each in keys for word in ("--keys", each)]

@@ -18,7 +18,7 @@ from reconcile.baseline import Comparison
 from reconcile.core.drift import Drift, Status
 from reconcile.core.scopes import Coverage
 from reconcile.detect.checking import RuleCheck
-from reconcile.reports.facts import plural
+from reconcile.reports.facts import key_words, plural
 from reconcile.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def next_step(report: CheckReport, check: RuleCheck) -> tuple[str, str] | None:
     if check.error or not check.tally.total or not report.hint:
         return None
     database = ["--database", report.database] if report.database != "default" else []
-    some = [word for key in report.keys for word in ("--keys", key)]
+    some = key_words(report.keys)
     mended = sum(check.tally[drift] for drift in Drift if check.rule.remedy(drift).repairs)
     if mended > check.unrepairable:
         return "See what a repair would do", shlex.join(

@@ -137,6 +137,10 @@ def _check_sum(report: CheckReport) -> Text:
     rules, young = plural(len(report.checks), "rule"), f" {report.young}" if report.young else ""
     if not drifted and not failed and any(check.coverage is not Coverage.FULL for check in report.checks):
         records = plural(sum(check.tally.checked for check in report.checks), "record")
+        if not any(check.tally.checked for check in report.checks):
+            return Text(
+                f"None of the records was judged, by {rules}, {report.seconds:.1f} s.{young}", style="yellow"
+            )
         said = f"No drift in the {records} looked at, of {rules}, {report.seconds:.1f} s.{young}"
         return Text(said, style="green")
     if not drifted and not failed:
@@ -248,6 +252,8 @@ def _written_sum(report: RepairReport) -> Text:
             f"  Verified{_of_records(report)}; {' and '.join(sorted(left))} rows are left to people.",
             style="yellow",
         )
+    elif report.repairs and all(repair.records and not repair.judged for repair in report.repairs):
+        text.append("  Nothing is verified: none of the records was judged.", style="yellow")
     elif report.status != "error":
         text.append(f"  Verified{_of_records(report)}.", style="green")
     return text

@@ -3,7 +3,7 @@
 import pytest
 
 from reconcile.models import Outcome, Run
-from sample_project.shop.models import Invoice
+from sample_project.shop.models import Invoice, Order
 from tests.cli.test_cli import lacking, rules, run, run_json  # noqa: F401
 from tests.helpers import everything
 from tests.zoo.models import Device, Page
@@ -118,3 +118,32 @@ def test_keys_may_be_uuids_and_texts_with_commas(rules):  # noqa: F811
     assert run("check", "own.titled", "--keys", "a,b")[0] == 2
     code, report = run_json("check", "own.titled", "--keys", "a,b", "--keys", "c")
     assert (code, report["rules"][0]["checked"]) == (1, 2)
+
+
+def test_records_that_every_leaves_out_are_not_said_to_be_verified(lacking):  # noqa: F811
+    Order.objects.filter(pk=lacking[0]).update(status="draft")
+    code, out, _ = run("check", "orders.invoice", "--keys", lacking[0])
+    assert (code, "None of the records was judged, by 1 rule" in out, "No drift" in out) == (0, True, False)
+    code, out, _ = run("repair", "orders.invoice", "--keys", lacking[0], "--apply")
+    assert (code, "Nothing is verified: none of the records was judged." in out, "Verified" in out) == (
+        0,
+        True,
+        False,
+    )
+
+
+def test_a_hint_does_not_repeat_very_many_keys(lacking):  # noqa: F811
+    keys = ",".join([lacking[0]] * 400)
+    code, out, _ = run("check", "orders.invoice", "--keys", keys)
+    assert code == 1
+    assert out.rstrip().endswith("reconcile repair orders.invoice --keys '…'")
+    assert len(out) < 2_000
+
+
+def test_spaces_belong_to_keys_that_are_texts_and_not_to_numbers(lacking, rules):  # noqa: F811
+    assert run("check", "orders.invoice", "--keys", f" {lacking[0]} , {lacking[1]}")[0] == 1
+    rules(IMPORTS + "page = Rule(every=Page, must=HaveValues(visits=3), unattended=True)\n")
+    for code in ("a", " a"):
+        Page.objects.create(code=code)
+    assert run("repair", "own.page", "--keys", " a", "--apply")[0] == 0
+    assert {page.code: page.visits for page in Page.objects.all()} == {"a": 0, " a": 3}

@@ -186,7 +186,9 @@ def test_orders_bulk_created_while_worker_and_beat_run_get_their_invoices(worker
     said = worker_and_beat.said()
     finished = nightlies.filter(state=Run.State.FINISHED)
     assert inserted_invoices() == 500, said
-    assert finished.filter(outcomes__rule="orders.invoice", outcomes__work_items__counts__rows__gt=0).exists(), said
+    assert finished.filter(
+        outcomes__rule="orders.invoice", outcomes__work_items__counts__rows__gt=0
+    ).exists(), said
     for run in finished:
         assert set(run.outcomes.values_list("rule", flat=True)) == set(valid_rules()), said
         assert set(run.outcomes.values_list("state", "error")) == {(Outcome.State.DONE, "")}, said
