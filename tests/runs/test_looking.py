@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from django.db import transaction
-from django.db.models import Count, F, Q, Sum
+from django.db.models import Count, F, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -20,6 +20,7 @@ from reconcile import (
     HaveValues,
     Latest,
     Rule,
+    RunningSum,
     Satisfy,
     Settle,
     look,
@@ -581,6 +582,61 @@ class TestWhatARepairLeavesBehind:
         result = look(parent, [move, self.CONTACTS])
         assert result.clean
         assert dict(Team.objects.values_list("pk", "points")) == {one.pk: 0, two.pk: 2}
+
+
+class TestWaysAsTheRuleReads:
+    """Each place in which a rule reads a model is tied to its records, or it is said that one isn't."""
+
+    def test_a_record_leads_to_its_siblings_if_they_are_counted(self):
+        rule = Rule(
+            name="among", every=Contact, must=HaveValues(visits=Count("team__contacts")), unattended=True
+        )
+        (team,) = teams(1)
+        old, new = (Contact.objects.create(team=team, email=each) for each in "ab")
+        assert look(new, [rule]).clean
+        assert {*Contact.objects.values_list("visits", flat=True)} == {2}
+        assert old.pk
+
+    def test_and_not_to_those_that_only_share_a_parent(self):
+        rule = Rule(name="age", every=Player, must=HaveValues(age=F("team__points")), unattended=True)
+        (team,) = teams(1, players=3)
+        result = look(team.players.first(), [rule])
+        assert result.checks[0].tally.checked == 1
+
+    def test_rows_that_are_read_once_for_all_records_lead_as_others_do(self):
+        rule = Rule(
+            name="sum",
+            every=Bill,
+            must=HaveValues(amount=RunningSum("score", over="kind", by=["pk"])),
+            unattended=True,
+        )
+        bill = Bill.objects.create(score=3)
+        result = look(bill, [rule])
+        assert (result.clean, Bill.objects.get().amount) == (True, 3)
+        last = Rule(
+            name="last",
+            every=Thread,
+            must=HaveValues(last_text=Latest("replies", value="text", by=["at"])),
+            unattended=True,
+        )
+        thread = Thread.objects.create()
+        reply = Reply.objects.create(thread=thread, at=timezone.now(), text="x")
+        assert look(reply, [last]).clean
+        assert Thread.objects.get().last_text == "x"
+
+    def test_a_second_link_without_a_foreign_key_is_refused_by_name_beside_the_first(self):
+        older = Subquery(Player.objects.filter(age=OuterRef("player_count")).order_by().values("age")[:1])
+        rule = Rule(
+            name="both",
+            every=Team,
+            must=HaveValues(points=Count("players") + Coalesce(older, 0)),
+            unattended=True,
+        )
+        one, _ = teams(2)
+        result = look(one.players.all(), [rule])
+        assert "no foreign key that it reads leads from all of it to zoo.Team" in result.refused["both"]
+        assert not result.clean
+        assert [check.tally.checked for check in result.checks] == [1]
 
 
 class TestWaysThroughOneModelTwice:
