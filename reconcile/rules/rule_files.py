@@ -102,6 +102,19 @@ def _files_from(name: str, package: str) -> Iterator[RuleFile]:
         return  # It can't be imported whole, and no module of it can without it.
     for info in pkgutil.iter_modules(getattr(file.module, "__path__", ()), f"{name}."):
         yield from _files_from(info.name, package)
+    for folder in _folders_of_rules(file.module):
+        message = f"{folder} has rules and no __init__.py, so they are not found."
+        fault = Fault("reconcile.E002", message, "Add an empty __init__.py.")
+        yield RuleFile(f"{name}.{folder.name}", package, None, faults=(fault,), hides=True)
+
+
+def _folders_of_rules(module: ModuleType) -> Iterator[Path]:
+    """The folders of a package that are none themselves, and have a module that makes a rule."""
+    for path in filter(Path.is_dir, map(Path, getattr(module, "__path__", ()))):
+        for folder in sorted(filter(Path.is_dir, path.iterdir())):
+            modules = () if (folder / "__init__.py").exists() else folder.glob("*.py")
+            if any(b"Rule(" in each.read_bytes() for each in modules):
+                yield folder
 
 
 def is_missing(package: str) -> bool:

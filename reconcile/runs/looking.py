@@ -312,9 +312,14 @@ class _Looking:
                 )
 
     def _refuse_unconcerned(self) -> None:
+        """Say of rules that they read neither these records nor what the others of the rules may write."""
         labels = ", ".join(model._meta.label for model in self.given.keys)
+        rules = [self.rules[name] for name in self.concerned]
+        written = {concrete_model(model) for rule in rules for model, _ in rule.must.writes(rule.model)}
         for name in self.rules.keys() - self.concerned - self.refused.keys() if labels else ():
-            self.refused[name] = f"Rule {name!r} doesn't read {labels}."
+            leads = (lead_of(self.rules[name], model, using=self.using, now=self.now) for model in written)
+            if not any(lead.concerns for lead in leads):
+                self.refused[name] = f"Rule {name!r} doesn't read {labels}."
 
 
 def _merge(several: Iterable[Changed]) -> Changed:

@@ -304,3 +304,15 @@ def test_a_rule_that_was_not_made_has_its_place(rule_files):
     rule_files(orders="a = Rule(evry=Order)")
     place = load().invalid["orders.a"].declared_at
     assert (place.file.endswith("some_rules/orders.py"), place.line) == (True, 5)
+
+
+def test_a_folder_of_rules_that_is_no_package_is_an_error_and_one_without_rules_is_not(rule_files, tmp_path):
+    rule_files(orders=GOOD)
+    for name, text in (("shop", HEAD + GOOD), ("scripts", "print()")):
+        (tmp_path / "some_rules" / name).mkdir()
+        (tmp_path / "some_rules" / name / "own.py").write_text(text)
+    registry = load()
+    assert (list(registry.rules), list(registry.invalid)) == (["orders.paid"], ["shop"])
+    assert "some_rules/shop has rules and no __init__.py" in registry.invalid["shop"].error
+    (tmp_path / "some_rules" / "shop" / "__init__.py").touch()
+    assert sorted(load().rules) == ["orders.paid", "shop.own.paid"]

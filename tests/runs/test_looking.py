@@ -548,6 +548,14 @@ class TestBesideOthers:
         assert look(one, [rule], repair=False).checks[0].tally.total == 1
 
 
+def test_a_rule_that_reads_only_what_another_writes_is_not_refused_where_nothing_is_written():
+    (order,) = orders(1)
+    item = Item.objects.create(order=order, price=2, quantity=3)
+    for _ in range(2):
+        result = look(item, [INVOICE, TOTAL])
+        assert (result.clean, dict(result.refused)) == (True, {})
+
+
 class TestWhatARepairLeavesBehind:
     """A row that was deleted, or refers to another one now, had an owner."""
 
