@@ -16,6 +16,7 @@ from django.db import connection, connections
 
 from reconcile.cli import reconcile
 from tests.helpers import ROOT, environment, reconcile_command
+from tests.reports.readers import READERS
 
 FIXTURES = ROOT / "sample_project" / "fixtures"
 BROKEN, MENDED = str(FIXTURES / "broken.json"), str(FIXTURES / "mended.json")
@@ -142,7 +143,7 @@ def test_what_cannot_be_done_as_asked_exits_with_2(arguments, said):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("form", ["text", "concise", "json", "junit", "github", "sarif", "markdown", "html"])
+@pytest.mark.parametrize("form", READERS)
 def test_a_fixture_that_cannot_be_loaded_exits_with_3_and_names_the_object_whatever_the_format(
     tmp_path, form
 ):
