@@ -7,6 +7,7 @@ names. They are imported and examined when somebody asks, and kept as long as th
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import RLock
@@ -83,54 +84,81 @@ def load() -> Registry:
 
 
 def _load() -> Registry:
-    wrong = [*setting_faults()]
-    rules: dict[str, Rule] = {}
-    invalid: dict[str, list[Fault]] = {}
-    unmade: dict[str, InvalidRule] = {}
-    stopped: set[str] = set()
-    faults: list[Fault] = []
-    modules: dict[str, ModuleType] = {}
-    broken: dict[str, FileState] = {}
+    loading = _Loading(settings=[*setting_faults()])
     for package in rule_packages():
+        loading.read(package)
+    loading.examine()
+    return loading.registry()
+
+
+@dataclass
+class _Loading:
+    """The rules and their faults, as the packages are read one after the other; the names are as in `Registry`.
+
+    unmade: what stands for rules that a failed statement would have made. stopped: the rules that only their file's faults stop.
+    """
+
+    settings: list[Fault]
+    rules: dict[str, Rule] = field(default_factory=dict)
+    unmade: dict[str, InvalidRule] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
+    invalid: defaultdict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
+    faults: list[Fault] = field(default_factory=list)
+    modules: dict[str, ModuleType] = field(default_factory=dict)
+    broken: dict[str, FileState] = field(default_factory=dict)
+
+    def read(self, package: str) -> None:
+        """Import the package, and take its rules."""
         if is_missing(package):
-            wrong.append(_no_package(package))
-            broken[package] = None
-            continue
+            self.settings.append(_no_package(package))
+            self.broken[package] = None
+            return
         files = list(rule_files(package))
-        modules |= {file.name: file.module for file in files if file.module is not None and not file.faults}
-        broken |= {file.name: file_state(file.name) for file in files if file.faults}
+        for file in files:
+            self.faults += file.faults
+            if file.faults:
+                self.broken[file.name] = file_state(file.name)
+            elif file.module is not None:
+                self.modules[file.name] = file.module
         for each in _rules_not_made(files):
-            unmade[each.name] = each
-            invalid.setdefault(each.name, []).extend(each.faults_found)
-        faults.extend(fault for file in files for fault in file.faults)
+            self.unmade[each.name] = each
+            self.invalid[each.name] += each.faults_found
         for file, rule in rules_of(files):
-            if rule.name in rules:
-                twice = Fault(
-                    "reconcile.E003",
-                    f"There are two rules named {rule.name!r}.",
-                    "Rename one, or give it name=.",
-                )
-                invalid.setdefault(rule.name, []).append(twice)
-                faults.append(twice)
-            elif file.faults:
-                stopped.add(rule.name)
-                invalid.setdefault(rule.name, []).extend(file.faults)
-            rules[rule.name] = rule
-    for rule in rules.values():
-        if found := list(_faults_of(rule)):
-            invalid.setdefault(rule.name, []).extend(found)
-            faults.extend(found)
-    return Registry(
-        {name: rule for name, rule in rules.items() if name not in invalid},
-        {
-            name: _invalid(rules.get(name) or unmade[name], found, stopped=name in stopped)
-            for name, found in invalid.items()
-        },
-        list(dict.fromkeys([*wrong, *faults])),
-        wrong,
-        modules,
-        broken,
-    )
+            self._take(rule, file)
+
+    def _take(self, rule: Rule, file: RuleFile) -> None:
+        if rule.name in self.rules:
+            twice = Fault(
+                "reconcile.E003", f"There are two rules named {rule.name!r}.", "Rename one, or give it name=."
+            )
+            self.invalid[rule.name].append(twice)
+            self.faults.append(twice)
+        elif file.faults:
+            self.stopped.add(rule.name)
+            self.invalid[rule.name] += file.faults
+        self.rules[rule.name] = rule
+
+    def examine(self) -> None:
+        """Ask each rule for its faults."""
+        for rule in self.rules.values():
+            if found := list(_faults_of(rule)):
+                self.invalid[rule.name] += found
+                self.faults += found
+
+    def registry(self) -> Registry:
+        """What was read."""
+        invalid = {
+            name: _invalid(self.rules.get(name) or self.unmade[name], found, stopped=name in self.stopped)
+            for name, found in self.invalid.items()
+        }
+        return Registry(
+            {name: rule for name, rule in self.rules.items() if name not in invalid},
+            invalid,
+            list(dict.fromkeys([*self.settings, *self.faults])),
+            self.settings,
+            self.modules,
+            self.broken,
+        )
 
 
 def _no_package(name: str) -> Fault:
