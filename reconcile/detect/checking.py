@@ -53,7 +53,9 @@ class RuleCheck:
 
     planned: rows that the rule's remedies would write. guarantee: None if the rule could not be evaluated. remarks: sentences
     about the database that a person should know, such as a constraint that it lacks. coverage: how much of the rule was looked at: what
-    a partial look has not found may drift all the same. refused: what a repair may not do, by statement (`insert`, `update`, `delete`), with the reason. notes: those of the remarks that are about the drifted records. unrepairable: drifted records whose values can't be stored, among those that were counted.
+    a partial look has not found may drift all the same. refused: what a repair may not do, by statement (`insert`, `update`,
+    `delete`), with the reason. notes: those of the remarks that are about the drifted records. unrepairable: drifted records whose
+    values can't be stored, among those that were counted.
     """
 
     rule: Rule
