@@ -20,7 +20,7 @@ from reconcile.db.clock import database_now
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import explicit_alias, is_nested_in_transaction, referred_field
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
-from reconcile.detect.leading import lead_of
+from reconcile.detect.leading import Lead, lead_of
 from reconcile.errors import EvaluationError, UsageError
 from reconcile.models import Change, Run
 from reconcile.rules.invalid import InvalidRule
@@ -155,10 +155,11 @@ class _Looking:
         self.runs: list[Run] = []
         self.keys: dict[str, dict[Any, None]] = {}
         self.concerned: set[str] = set()
+        self._leads: dict[tuple[str, type[Model]], Lead] = {}
 
     def through(self) -> LookResult:
         """Look, repair, and look again at all that the rows which were written lead to, until nothing is written."""
-        ahead = {name: self._led(name, rule, self.given.keys) for name, rule in self.rules.items()}
+        ahead = {name: self._led(name, self.given.keys) for name in self.rules}
         self._refuse_gone()
         for _ in range(ROUNDS):
             ahead = {name: keys for name, keys in ahead.items() if keys}
@@ -171,12 +172,19 @@ class _Looking:
             self._refuse_the_rest(ahead)
         return self._result()
 
-    def _led(self, name: str, rule: Rule, changed: Changed, *, own: Changed | None = None) -> list[Any]:
+    def _lead(self, name: str, model: type[Model]) -> Lead:
+        """How records of the model lead to those of the rule, for which the rule is compiled once in a look."""
+        if (name, model) not in self._leads:
+            lead = lead_of(self.rules[name], model, using=self.using, now=self.now)
+            self._leads[name, model] = lead
+        return self._leads[name, model]
+
+    def _led(self, name: str, changed: Changed, *, own: Changed | None = None) -> list[Any]:
         """The keys of the rule's records that the changed ones lead to. own: changed ones that the rule has written itself, for its records."""
         keys: dict[Any, None] = {}
         for model, its in changed.items():
             try:
-                lead = lead_of(rule, model, using=self.using, now=self.now)
+                lead = self._lead(name, model)
             except EvaluationError as error:
                 self.refused[name] = str(error)
                 return []
@@ -192,9 +200,9 @@ class _Looking:
         written = self._written()
         changed, left = _merge(written.values()), self._left_behind()
         ahead = {}
-        for name, rule in self.rules.items():
-            keys = dict.fromkeys(self._led(name, rule, changed, own=written.get(name)))
-            keys |= dict.fromkeys(self._led(name, rule, left, own=left))
+        for name in self.rules:
+            keys = dict.fromkeys(self._led(name, changed, own=written.get(name)))
+            keys |= dict.fromkeys(self._led(name, left, own=left))
             ahead[name] = list(keys)
         return ahead
 
@@ -317,8 +325,7 @@ class _Looking:
         rules = [self.rules[name] for name in self.concerned]
         written = {concrete_model(model) for rule in rules for model, _ in rule.must.writes(rule.model)}
         for name in self.rules.keys() - self.concerned - self.refused.keys() if labels else ():
-            leads = (lead_of(self.rules[name], model, using=self.using, now=self.now) for model in written)
-            if not any(lead.concerns for lead in leads):
+            if not any(self._lead(name, model).concerns for model in written):
                 self.refused[name] = f"Rule {name!r} doesn't read {labels}."
 
 

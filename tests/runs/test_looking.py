@@ -693,3 +693,21 @@ def test_a_row_whose_record_is_gone_is_no_clean_row():
     memo = Memo.objects.create(basket=basket)
     Basket.objects.filter(pk=basket.pk).delete()
     assert not look(memo, [rule]).clean
+
+
+def test_how_a_model_leads_to_a_rule_is_found_out_once_in_a_look(monkeypatch):
+    asked = Counter()
+
+    def lead(rule, model, **given):
+        asked[rule.name, model] += 1
+        return lead_of(rule, model, **given)
+
+    monkeypatch.setattr("reconcile.runs.looking.lead_of", lead)
+    rule = Rule(
+        name="depth", every=Node, must=HaveValues(depth=Coalesce(F("parent__depth") + 1, 0)), unattended=True
+    )
+    root = Node.objects.create()
+    child = Node.objects.create(parent=root)
+    Node.objects.create(parent=Node.objects.create(parent=child))
+    assert len(look(child, [rule]).runs) > 1
+    assert dict(asked) == {("depth", Node): 1}
