@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 
 from reconcile.core.scopes import blocks
 from reconcile.db.columns import concrete_model
@@ -15,7 +15,7 @@ from reconcile.db.django_compat import parents_of, referred_field
 from reconcile.db.expressions import Column, columns_read
 from reconcile.db.ties import KeyStep, TableRead, ties_of
 from reconcile.errors import Refusal
-from reconcile.rules.rule import CompiledRule, Rule
+from reconcile.rules.rule import Rule
 
 __all__ = ["Lead", "lead_of"]
 
@@ -67,8 +67,8 @@ class Lead:
 def lead_of(rule: Rule, model: type[Model], *, using: str, now: datetime) -> Lead:
     """How records of `model` lead to those of the rule. Costs no statement. Raises what compiling the rule raises."""
     # Before anything is asked of the rule's model, which a rule that can't be used doesn't have.
-    compiled = rule.compile(using=using, now=now)
-    read = frozenset[Column]().union(*map(columns_read, compiled.selects())) - rule.must.values_of_others()
+    selects = list(rule.compile(using=using, now=now).selects())
+    read = frozenset[Column]().union(*map(columns_read, selects)) - rule.must.values_of_others()
     model, target = concrete_model(model), concrete_model(rule.model)
     own = issubclass(model, target)
     # A row of an inherited model is a row of its parents, too, with the same key.
@@ -79,7 +79,7 @@ def lead_of(rule: Rule, model: type[Model], *, using: str, now: datetime) -> Lea
     }
     if not models and not own:
         return Lead(concerns=False)
-    ways = [list(table.ways_to(goals)) for table, goals in _tables(compiled, models, target)]
+    ways = [list(table.ways_to(goals)) for table, goals in _tables(selects, models, target)]
     found = dict.fromkeys(tuple(way) for those in ways for way in those)
     if own:
         return Lead(concerns=True, ways=[*dict.fromkeys([(), *found])])
@@ -93,10 +93,10 @@ def lead_of(rule: Rule, model: type[Model], *, using: str, now: datetime) -> Lea
 
 
 def _tables(
-    compiled: CompiledRule, models: set[type[Model]], target: type[Model]
+    selects: Sequence[QuerySet[Any]], models: set[type[Model]], target: type[Model]
 ) -> Iterator[tuple[TableRead, Sequence[TableRead]]]:
     """Each place in which the rule reads one of the models, and where its SELECT reads the rule's own records."""
-    for select in compiled.selects():
+    for select in selects:
         tables = ties_of(select).tables
         base = tables[0]
         goals = [base] if base.model is target else [each for each in tables if each.model is target]
