@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Status
-from reconcile.core.scopes import Coverage
 from reconcile.core.verbs import VERBS
 from reconcile.detect.checking import RuleCheck
 from reconcile.reports.facts import nightly_in_words, plural
@@ -135,7 +134,7 @@ def _check_sum(report: CheckReport) -> Text:
     failed = [check for check in report.checks if check.error]
     drifted = [check for check in report.checks if check.tally.total]
     rules, young = plural(len(report.checks), "rule"), f" {report.young}" if report.young else ""
-    if not drifted and not failed and any(check.coverage is not Coverage.FULL for check in report.checks):
+    if not drifted and not failed and report.extent:
         records = plural(sum(check.tally.checked for check in report.checks), "record")
         if not any(check.tally.checked for check in report.checks):
             return Text(
