@@ -95,9 +95,10 @@ def runs_command(ctx: click.Context, run: str | None, using: str, form: str, out
 
 
 def _results(outcomes: Sequence[Outcome]) -> list[RuleRepair]:
-    from reconcile.runs import result_of
+    from reconcile.runs import result_of, written_by_outcome
 
-    return [result_of(outcome) for outcome in outcomes if outcome.status]
+    written = written_by_outcome(outcomes)
+    return [result_of(outcome, written=written[outcome.pk]) for outcome in outcomes if outcome.status]
 
 
 def _add_sums(runs: Any) -> QuerySet[Run]:
@@ -160,17 +161,18 @@ def _advice(run: Run, using: str) -> str:
 
 
 def _run_text(run: Run, outcomes: Sequence[Outcome], using: str) -> RenderableType:
-    from reconcile.runs import written_rows
+    from reconcile.runs import written_by_outcome
 
     numbers = ("Checked", "Missing", "Stale", "Extra", "Written", "Left")
     rows = text.table("", "Rule", *numbers, numbers=numbers)
+    written = written_by_outcome(outcomes)
     for outcome in outcomes:
         counts = (
             outcome.checked,
             outcome.missing,
             outcome.stale,
             outcome.extra,
-            written_rows(outcome).total,
+            written[outcome.pk].total,
         )
         left = f"{outcome.left:,}" if outcome.state == outcome.State.DONE else "?"
         rows.add_row(

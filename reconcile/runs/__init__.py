@@ -6,7 +6,7 @@ in the database, so that a run that was killed anywhere goes on where it was.
 
 from reconcile.runs.guards import unattended_refusal
 from reconcile.runs.leases import LEASE
-from reconcile.runs.results import Progress, RuleRepair, result_of, written_rows
+from reconcile.runs.results import Progress, RuleRepair, result_of, written_by_outcome, written_rows
 from reconcile.runs.running import find_run, nightly, preview, repair, resume
 from reconcile.runs.steering import cancel, has_live_worker, last_heartbeat, pause
 from reconcile.runs.undo_preview import preview_undo
@@ -33,5 +33,6 @@ __all__ = [
     "unattended_refusal",
     "undo",
     "undo_results",
+    "written_by_outcome",
     "written_rows",
 ]  # fmt: skip

@@ -29,6 +29,7 @@ __all__ = [
     "preview_result",
     "reported_rows",
     "result_of",
+    "written_by_outcome",
     "written_rows",
 ]
 
@@ -170,18 +171,34 @@ def only_keys(outcome: Outcome, rule: Rule) -> Keys | None:
 
 def written_rows(outcome: Outcome) -> Written:
     """Return what the run has written for the rule so far. One statement."""
-    counts = WrittenRows._base_manager.using(outcome._state.db).filter(work_item__outcome=outcome)
-    return Written(**dict(counts.order_by().values_list("verb").annotate(Sum("rows"))))
+    return written_by_outcome([outcome])[outcome.pk]
 
 
-def result_of(outcome: Outcome, *, lease_held: bool = False) -> RuleRepair:
-    """Return the result of a rule from its outcome."""
+def written_by_outcome(outcomes: Sequence[Outcome]) -> Mapping[int, Written]:
+    """Return what one run has written for each of its rules so far, by the outcome's key. One statement."""
+    found = {outcome.pk: Written() for outcome in outcomes}
+    if not outcomes:
+        return found
+    counts = WrittenRows._base_manager.using(outcomes[0]._state.db).order_by()
+    of_run = (
+        counts.filter(work_item__outcome=outcomes[0])
+        if len(outcomes) == 1
+        else counts.filter(work_item__outcome__run=outcomes[0].run_id)
+    )
+    for outcome, verb, rows in of_run.values_list("work_item__outcome", "verb").annotate(Sum("rows")):
+        if outcome in found:
+            found[outcome].add(verb, rows)
+    return found
+
+
+def result_of(outcome: Outcome, *, lease_held: bool = False, written: Written | None = None) -> RuleRepair:
+    """Return the result of a rule from its outcome. One statement, unless it is given what was `written`."""
     return RuleRepair(
         rule=outcome.rule,
         status=Status(outcome.status),
         found={Drift.MISSING: outcome.missing, Drift.STALE: outcome.stale, Drift.EXTRA: outcome.extra},
         planned=Written(**outcome.planned),
-        written=written_rows(outcome),
+        written=written_rows(outcome) if written is None else written,
         samples=tuple(Sample(Drift(each["drift"]), each["key"]) for each in outcome.samples),
         left=outcome.left,
         skipped=outcome.skipped,
