@@ -51,7 +51,7 @@ def test_each_fact_is_on_the_page():
         )
     )
     for line in (
-        "## own.r", "Every order must have exactly 1 Invoice with order = pk.", "Because.", "| Owner | billing |",
+        "## own.r", "Every order must have exactly 1 Invoice with order = pk, made with amount = 1.", "Because.", "| Owner | billing |",
         "| Tags | a, b |", "| Nightly job | repairs |", "| Remedies | missing: Insert, extra: Report |",
         "| Judged | 1 day 2 hours 1 minute after created_at |", "| Records | shop.Order |",
         "<summary>missing, in windows</summary>", "- [own.r](#ownr)",

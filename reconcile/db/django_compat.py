@@ -26,7 +26,7 @@ from django.db.backends.base.base import (
 from django.db.backends.utils import (
     names_digest,  # The digest in a long name of a constraint, short and the same in each process.
 )
-from django.db.models import Field, Index, Model, QuerySet
+from django.db.models import Field, Index, Model, OrderBy, QuerySet
 from django.db.models.constants import (
     LOOKUP_SEP,  # What stands between the parts of a path, `__`.
 )
@@ -34,6 +34,8 @@ from django.db.models.expressions import (
     Col,  # What a resolved expression has for a column.
     CombinedExpression,  # Arithmetic, which is put into words and looked through.
     NegatedExpression,  # A `~` before an expression, which is put into words and looked through.
+    ResolvedOuterRef,  # What an OuterRef is while the query around is not yet known.
+    Sliced,  # `F("name")[:3]`, which is put into words.
 )
 from django.db.models.fields import (
     NOT_PROVIDED,  # What db_default holds where a field has none.
@@ -56,6 +58,7 @@ from django.db.models.sql.query import (
 )
 from django.db.models.sql.where import (
     AND,  # The connector of conditions that must all hold.
+    ExtraWhere,  # What extra() has put into a filter.
     NothingNode,  # The filter of none().
     WhereNode,  # A resolved filter, which is compared, looked through and built.
 )
@@ -78,11 +81,14 @@ __all__ = [
     "Query",
     "QueryShape",
     "SQLCompiler",
+    "Selection",
+    "Sliced",
     "WhereNode",
     "annotations_of",
     "base_alias",
     "begin_mode",
     "cast_type",
+    "column_of_outer_query",
     "columns_joined",
     "columns_selected",
     "combined_queries",
@@ -96,7 +102,10 @@ __all__ = [
     "default_of",
     "driver_connection",
     "explicit_alias",
+    "extra_sql",
     "filter_exactly",
+    "filtered_relation_of",
+    "flat_choices",
     "generic_relation_columns",
     "has_default",
     "has_pending_migrations",
@@ -124,6 +133,7 @@ __all__ = [
     "name_index",
     "names_digest",
     "ordering_of",
+    "output_field_of",
     "own_columns",
     "own_many_to_many",
     "parent_links",
@@ -137,11 +147,14 @@ __all__ = [
     "receivers_of",
     "referred_field",
     "relation_joined",
+    "reverse_name",
     "reverse_relations",
     "rewrite_query",
     "selected_annotations",
+    "selection_of",
     "settings_of",
     "shape_of",
+    "slice_of",
     "split_lookup",
     "stand_in_for_server",
     "stored_tables",
@@ -222,6 +235,11 @@ def join_condition(table: Any) -> Any:
     return getattr(getattr(table, "filtered_relation", None), "resolved_condition", None)
 
 
+def filtered_relation_of(table: Any) -> Any:
+    """`Join.filtered_relation`: the FilteredRelation that one of `tables_of` is joined by; None for others."""
+    return getattr(table, "filtered_relation", None)
+
+
 def model_of(query: Query) -> type[Model] | None:
     """`Query.model`: the model of a subquery, which has no queryset any more."""
     return query.model
@@ -294,6 +312,61 @@ def shape_of(queryset: QuerySet[Any, Any]) -> QueryShape:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What a subquery does beside filtering rows: which of them it gives, of each what, and in which order.
+
+    low, high: rows are given from `low`, counted from 0, to before `high`. order: terms as `order_by` takes them; Meta.ordering
+    where it decides which rows these are. joined_by, parts: `union` and the queries that it joins. extra: SQL that extra() has added, by name.
+    """
+
+    low: int
+    high: int | None
+    distinct: bool
+    distinct_on: tuple[str, ...]
+    columns: tuple[Any, ...]
+    groups: tuple[Any, ...]
+    order: tuple[Any, ...]
+    joined_by: str
+    parts: tuple[Query, ...]
+    extra: Mapping[str, Any]
+
+
+def selection_of(query: Query) -> Selection:
+    """`low_mark`, `select`, `group_by`, `combinator`, `default_ordering` and their like."""
+    return Selection(
+        low=query.low_mark, high=query.high_mark, distinct=query.distinct, distinct_on=tuple(query.distinct_fields),
+        columns=(*query.select, *query.annotation_select.values()),
+        groups=tuple(query.group_by) if isinstance(query.group_by, tuple) else (),
+        order=tuple(_order_of(query)), joined_by=query.combinator or "", parts=tuple(query.combined_queries), extra=query.extra,
+    )  # fmt: skip
+
+
+def _order_of(query: Query) -> Iterator[Any]:
+    terms: Any = query.extra_order_by or query.order_by
+    if not terms and query.default_ordering and query.is_sliced and query.model is not None:
+        terms = query.model._meta.ordering
+    for term in terms:
+        named = query.annotations.get(term.removeprefix("-")) if isinstance(term, str) else None
+        expression = OrderBy(named, descending=term.startswith("-")) if named is not None else term
+        yield expression if query.standard_ordering else _reversed(expression)
+
+
+def slice_of(reference: Sliced) -> tuple[Any, int, int | None]:
+    """`Sliced.obj`, `start`, `length`: what is sliced, from which character on, counted from 0, and to before which."""
+    piece: Any = reference
+    start = piece.start - 1
+    return piece.obj, start, None if piece.length is None else start + piece.length
+
+
+def _reversed(term: Any) -> Any:
+    if isinstance(term, str):
+        return term.removeprefix("-") if term.startswith("-") else f"-{term}"
+    term = copy.copy(term) if isinstance(term, OrderBy) else OrderBy(term)
+    term.reverse_ordering()
+    return term
+
+
 def ungroup(queryset: QuerySet[Any, Any]) -> None:
     """`Query.group_by`: take GROUP BY away, so that an aggregate of no rows is one row."""
     queryset.query.group_by = None
@@ -358,6 +431,22 @@ def compile_expression(compiler: SQLCompiler, node: Any) -> SQL:
 def copy_expression(node: Any) -> Any:
     """`copy()`: a copy that set_source_expressions() may be called on; a Func's shares no list with the original."""
     return node.copy() if hasattr(node, "copy") else copy.copy(node)
+
+
+def column_of_outer_query(reference: Any) -> bool:
+    """`ResolvedOuterRef`: whether a path is one of the row around the subquery in which it stands."""
+    return isinstance(reference, ResolvedOuterRef)
+
+
+def output_field_of(value: Any) -> Field[Any, Any] | None:
+    """`_output_field_or_none`: the type of an expression; None where it has none yet, for which `output_field` raises."""
+    found: Field[Any, Any] | None = getattr(value, "_output_field_or_none", None)
+    return found
+
+
+def extra_sql(node: Any) -> tuple[Sequence[str], Sequence[Any]] | None:
+    """`ExtraWhere`: the SQL that extra() has put into a filter, and its parameters; None for anything else."""
+    return (node.sqls, node.params or ()) if isinstance(node, ExtraWhere) else None
 
 
 def constructor_arguments(value: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
@@ -428,6 +517,16 @@ def many_to_many_owner(model: type[Model]) -> type[Model] | None:
 def many_to_many_columns(field: Any) -> tuple[str, str]:
     """`m2m_field_name()`, `m2m_reverse_field_name()`: the foreign keys to the field's own model and to the other."""
     return field.m2m_field_name(), field.m2m_reverse_field_name()
+
+
+def reverse_name(field: Any) -> str:
+    """`related_query_name()`: what a path from the other side calls a relation."""
+    return str(field.related_query_name())
+
+
+def flat_choices(field: Any) -> Sequence[tuple[Any, Any]]:
+    """`flatchoices`: values and labels of a column's choices, out of their groups; none for a column without."""
+    return getattr(field, "flatchoices", None) or ()
 
 
 def generic_relation_columns(relation: Any) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from reconcile.core.finder import Finder, Source
 from reconcile.core.fixes import Correction, Insertion, Rewriting
 from reconcile.core.scopes import Keys, blocks
 from reconcile.core.verbs import Written
-from reconcile.core.wording import queryset_in_words
+from reconcile.core.wording.terms import queryset_in_words
 from reconcile.db.columns import INTEGERS, concrete_model, is_in_range, stored_field
 from reconcile.db.dialects import dialect_of, forms_of
 from reconcile.db.django_compat import AND, filter_exactly, tables_read, where_of

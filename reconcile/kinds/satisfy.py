@@ -24,7 +24,7 @@ from reconcile.core.finder import Finder, QueryFinder, Rows, Source, tally_in_on
 from reconcile.core.fixes import Correction
 from reconcile.core.options import Option, is_mapping, option_faults
 from reconcile.core.scopes import EVERYTHING, Scope
-from reconcile.core.wording import condition_in_words, in_words
+from reconcile.core.wording.terms import condition_in_words, in_words
 from reconcile.db.columns import concrete_model
 from reconcile.db.comparisons import AsStored, overflows
 from reconcile.db.conditions import Fails
@@ -73,10 +73,10 @@ class Satisfy(Effect):
                 yield Fault("reconcile.E012", message, "A key is never repaired.")
             yield from expression_faults(model, value, column, f"Satisfy(values={{{name!r}: …}})")
 
-    def sentence(self, model: type[Model]) -> str:  # noqa: ARG002
+    def sentence(self, model: type[Model]) -> str:
         """`satisfy total ≥ 0`."""
-        condition = f"satisfy {condition_in_words(self._condition)}"
-        return f"{condition}, restored by {in_words(self.values)}" if self.values else condition
+        condition = f"satisfy {condition_in_words(self._condition, model)}"
+        return f"{condition}, restored by {in_words(self.values, model)}" if self.values else condition
 
     def guarantee(self, model: type[Model], using: str) -> Guarantee:  # noqa: ARG002
         """CONSTRAINT: the record's own row is locked while the condition is looked at and its columns are written."""

@@ -10,14 +10,15 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import CompositePrimaryKey, Model, Q, QuerySet
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from reconcile.core.declaration import Place
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Status, Tally
 from reconcile.core.finder import Finder, Source
 from reconcile.core.options import Option, is_list, is_list_of, is_mapping, is_one_of, option_faults, or_none
 from reconcile.core.scopes import EVERYTHING
-from reconcile.core.wording import queryset_in_words
+from reconcile.core.wording.names import model_in_words
+from reconcile.core.wording.terms import queryset_in_words
 from reconcile.db.columns import concrete_model
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import is_migrated, is_swapped, shape_of
@@ -165,10 +166,11 @@ class Rule:
 
     @property
     def sentence(self) -> str:
-        """`Every order (not (status = 'draft')) must have exactly 1 Invoice with order = pk`."""
-        which = queryset_in_words(self.queryset)
-        subject = f"{self.model._meta.verbose_name}{f' with {which}' if which else ''}"
-        return f"Every {subject} must {self.must.sentence(self.model)}."
+        """`Every order with not (status = 'draft') must have exactly 1 Invoice with order = pk`, in whichever language is in use."""
+        with translation.override(None):
+            which = queryset_in_words(self.queryset)
+            subject = f"{model_in_words(self.model)}{f' with {which}' if which else ''}"
+            return f"Every {subject} must {self.must.sentence(self.model)}."
 
     def remedy(self, drift: Drift) -> Remedy:
         """What a repair does about this kind of drift."""

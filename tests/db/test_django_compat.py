@@ -173,6 +173,73 @@ def test_negatedexpression_is_a_negated_exists():
     assert (~there).get_source_expressions() == [there]
 
 
+def test_sliced_is_a_slice_of_a_reference():
+    assert isinstance(F("name")[1:3], compat.Sliced)
+
+
+@pytest.mark.parametrize(
+    ("reference", "found"), [(F("name")[1:3], (1, 3)), (F("name")[2:], (2, None)), (F("name")[0], (0, 1))]
+)
+def test_slice_of_counts_from_0(reference, found):
+    whole, *place = compat.slice_of(reference)
+    assert (whole, tuple(place)) == (F("name"), found)
+
+
+def test_column_of_outer_query_is_known_before_that_query_is():
+    (lookup,) = compat.where_of(Team.objects.filter(pk=OuterRef("team")).query).children
+    assert compat.column_of_outer_query(lookup.rhs)
+    assert not compat.column_of_outer_query(F("team"))
+
+
+def test_output_field_of_an_expression_without_one_is_none():
+    assert compat.output_field_of(Value([])) is None
+    assert isinstance(compat.output_field_of(Value(1)), models.IntegerField)
+
+
+def test_extra_sql_is_told_with_its_parameters():
+    (node,) = compat.where_of(Team.objects.extra(where=["points > %s"], params=[3]).query).children
+    assert compat.extra_sql(node) == (["points > %s"], [3])
+    assert compat.extra_sql(Q(pk=1)) is None
+
+
+def test_reverse_name_is_what_a_path_from_the_other_side_has():
+    assert compat.reverse_name(Player._meta.get_field("team")) == "players"
+
+
+def test_flat_choices_are_out_of_their_groups():
+    grouped = models.CharField(choices=[("Some", [("a", "A")]), ("b", "B")])
+    assert list(compat.flat_choices(grouped)) == [("a", "A"), ("b", "B")]
+    assert not compat.flat_choices(NAME)
+    assert not compat.flat_choices(None)
+
+
+def test_filtered_relation_of_a_plain_join_is_none():
+    assert compat.filtered_relation_of(filtered_players()).relation_name == "players"
+    assert compat.filtered_relation_of(joined_team()) is None
+    assert compat.filtered_relation_of(own_table()) is None
+
+
+def test_selection_of_a_plain_query_is_empty():
+    assert compat.selection_of(Team.objects.all().query) == compat.Selection(
+        low=0, high=None, distinct=False, distinct_on=(), columns=(), groups=(), order=(), joined_by="", parts=(), extra={}
+    )  # fmt: skip
+
+
+def test_selection_of_tells_each_thing():
+    told = compat.selection_of(Team.objects.order_by("-name").distinct().values("name")[1:3].query)
+    assert (told.low, told.high, told.distinct, told.order) == (1, 3, True, ("-name",))
+    assert [each.target.name for each in told.columns] == ["name"]
+    grouped = compat.selection_of(Team.objects.values("name").annotate(n=Count("pk")).order_by("n").query)
+    assert ([each.target.name for each in grouped.groups], type(grouped.order[0].expression)) == (
+        ["name"],
+        Count,
+    )
+    both = compat.selection_of(Team.objects.all().union(Team.objects.filter(pk=1)).query)
+    assert (both.joined_by, len(both.parts)) == ("union", 2)
+    turned = compat.selection_of(Team.objects.order_by("-name", F("points").desc()).reverse().query)
+    assert (turned.order[0], turned.order[1].descending) == ("name", False)
+
+
 def test_concatpair_is_inside_of_a_concat():
     (pair,) = Concat("name", Value("a"), "name").get_source_expressions()
     assert isinstance(pair, compat.ConcatPair)
@@ -816,11 +883,12 @@ def test_each_name_has_a_test():
 ATTRIBUTES = frozenset(
     """
     alias_map alias_refcount annotation_select combinator combined_queries distinct_fields extra_order_by
+    low_mark high_mark standard_ordering default_ordering sqls _output_field_or_none
     is_sliced get_compiler get_initial_alias solve_lookup_type join_field join_fields filtered_relation resolved_condition
     get_extra_restriction _filtered_relations group_by _raw_delete _constructor_args quote_name_unless_alias
 
     private_fields related_objects local_fields local_concrete_fields local_many_to_many get_parent_list swapped
-    object_name target_field has_default get_default cast_db_type m2m_field_name m2m_reverse_field_name
+    object_name related_query_name flatchoices target_field has_default get_default cast_db_type m2m_field_name m2m_reverse_field_name
     content_type_field_name object_id_field_name set_name_with_model create_sql
 
     ops introspection settings_dict in_atomic_block needs_rollback run_on_commit ensure_connection transaction_mode

@@ -326,12 +326,15 @@ def test_a_count_is_one_grouped_statement():
 @pytest.mark.parametrize(
     ("must", "sentence"),
     [
-        (NEWEST, "be unique by team: the first by -updated_at, pk stays, the others get is_default = False."),
+        (
+            NEWEST,
+            "be unique by team: the first by updated_at descending, pk stays, the others get is_default = False.",
+        ),
         (BeUnique(Lower("email"), "team"), "be unique by Lower(email) and team: the first by pk stays."),
         (
             BeUnique("email", keep=[F("visits").desc()], merge={"visits": "sum", "phone": "coalesce"}),
             (
-                "be unique by email: the first by -visits, pk stays, the others are merged into it "
+                "be unique by email: the first by visits descending (NULL where the database puts it), pk stays, the others are merged into it "
                 "(sum of visits, coalesce of phone)."
             ),
         ),

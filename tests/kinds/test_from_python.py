@@ -347,7 +347,10 @@ def test_a_rule_that_writes_what_the_function_reads_runs_first():
 
 
 def test_the_sentence_names_function_and_columns():
-    assert rule(slug=SLUG).sentence == "Every note must have slug = slug_of(text)."
+    assert (
+        rule(slug=SLUG).sentence
+        == "Every zoo note must have slug = tests.kinds.test_from_python.slug_of(text)."
+    )
 
 
 def test_the_guarantee_is_constraint():

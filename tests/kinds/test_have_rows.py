@@ -326,7 +326,7 @@ def test_a_rule_that_writes_what_the_function_reads_runs_first():
 
 def test_the_sentence_names_rows_link_and_function():
     assert rule().sentence == (
-        "Every note must have exactly the mentions with note = pk that mentions_of(text) gives."
+        "Every zoo note must have exactly the mentions with note = pk that tests.kinds.test_have_rows.mentions_of(text) gives by user_name."
     )
 
 
@@ -460,7 +460,7 @@ def test_a_record_with_null_in_its_link_owes_no_rows():
     assert_repairs(placed, insert=1)
     assert_clean(placed)
     assert list(Mention.objects.values_list("note", "position")) == [(with_one.pk, 3)]
-    assert placed.sentence.endswith("gives, if rank is not NULL.")
+    assert placed.sentence.endswith("gives by user_name, if rank is not NULL.")
 
 
 @pytest.mark.parametrize(

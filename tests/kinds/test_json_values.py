@@ -314,9 +314,11 @@ def test_a_value_that_json_does_not_have_is_told():
 
 def test_the_sentence_names_keys_and_path():
     said = rule(details__theme="dark").sentence
-    assert said == "Every note must have details.theme = 'dark'."
+    assert said == "Every zoo note must have details.theme = 'dark'."
     said = rule(details=HaveKeys({"theme": "light"})).sentence
-    assert said == "Every note must have details = an object with the key 'theme'."
+    assert (
+        said == "Every zoo note must have details = an object with the key 'theme' (where missing: 'light')."
+    )
 
 
 @pytest.mark.parametrize(

@@ -363,15 +363,15 @@ def test_a_rule_that_writes_what_is_looked_up_runs_first():
     [
         (
             {"region": BY_PREFIX},
-            "region = name of the first Tariff where prefix is a prefix of zip by Length(prefix) descending",
+            "region = name of the first Tariff where prefix is a prefix of the record's zip by Length(prefix) descending",
         ),
         (
             {"postage": BY_WEIGHT},
-            "postage = price of the first Tariff where more_than < weight and upto ≥ weight by more_than",
+            "postage = price of the first Tariff where more_than < the record's weight and upto ≥ the record's weight by more_than",
         ),
         (
             {"reply_count": remarks("thread", Sum("score"))},
-            "reply_count = Sum(score) over each Remark where object_id = Cast(pk) and content_type.model = 'thread'",
+            "reply_count = Sum(score) over each Remark where object_id = Cast(the record's pk, output_field=TextField()) and content_type.model = 'thread'",
         ),
     ],
     ids=str,

@@ -133,7 +133,7 @@ def test_in_the_values_of_a_row():
     assert not list(billed.faults())
     assert (
         billed.sentence
-        == "Every basket must have exactly 1 Bill with basket_number = pk and amount = price within 0.01."
+        == "Every basket must have exactly 1 Bill with basket_number = pk, whose amount = price within 0.01."
     )
     assert_finds(billed, missing=[bare], stale=[far])
     assert repaired(billed).left == 0

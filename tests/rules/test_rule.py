@@ -159,7 +159,7 @@ def test_settle_adds_up_its_units():
     [
         (
             Rule(every=Order.objects.exclude(status="draft"), must=OWED),
-            "Every order with not (status = 'draft') must have exactly 1 Invoice with order = pk and amount = total.",
+            "Every order with not (status = 'draft') must have exactly 1 Invoice with order = pk, whose amount = total.",
         ),
         (
             Rule(every=Team, must=HaveValues(points=Count("players", filter=Q(players__active=True)) + 1)),

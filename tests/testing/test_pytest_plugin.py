@@ -279,7 +279,7 @@ def test_what_the_marker_says_names_rule_keys_values_and_remedy(project):
     _, said = run(project)
     for line in (
         "What the test wrote drifts: 2 new drifted rows in 1 of 2 rules.",
-        "orders.invoice  Every order must have exactly 1 Invoice with order = pk and amount = total.",
+        "orders.invoice  Every order must have exactly 1 Invoice with order = pk, whose amount = total.",
         "missing 2",
         "stale   1",
         "amount    6      5",

@@ -54,6 +54,9 @@ class Category(models.Model):
     name = models.CharField(max_length=40, default="")
     slug = models.CharField(max_length=40, default="")
 
+    class Meta:
+        verbose_name = "zoo category"
+
 
 class Product(models.Model):
     structure = models.CharField(max_length=10, default="standalone")

@@ -345,6 +345,10 @@ class Note(models.Model):
     details = models.JSONField(null=True)
     loose = models.JSONField(null=True, encoder=DjangoJSONEncoder)
 
+    class Meta:
+        # The shop has notes, too, and a sentence calls models of one name by their labels.
+        verbose_name = "zoo note"
+
 
 class Mention(models.Model):
     """Unique by link and key."""

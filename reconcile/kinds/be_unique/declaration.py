@@ -41,7 +41,7 @@ from reconcile.core.fixes import Correction, Fix, Merging
 from reconcile.core.options import Option, is_mapping, is_one_of, option_faults, or_none
 from reconcile.core.row_locks import Lock, Survivors
 from reconcile.core.scopes import Keys, Scope
-from reconcile.core.wording import expression_in_words, in_words
+from reconcile.core.wording.terms import expression_in_words, in_words, order_in_words
 from reconcile.db.columns import concrete_model, is_text, stored_field
 from reconcile.db.comparisons import AsStored, overflows
 from reconcile.db.django_compat import annotations_of
@@ -282,12 +282,12 @@ class BeUnique(Effect):
                 "reconcile.E012", f"BeUnique(others=…): {names} leaves the duplicates what they are.", hint
             )
 
-    def sentence(self, model: type[Model]) -> str:  # noqa: ARG002
-        """`be unique by customer: the first by -updated_at, pk stays, the others get is_default = False`."""
-        columns = " and ".join(expression_in_words(each) for each in self._expressions)
-        order = ", ".join(expression_in_words(each) for each in self._order())
+    def sentence(self, model: type[Model]) -> str:
+        """`be unique by customer: the first by updated_at descending, pk stays, the others get is_default = False`."""
+        columns = " and ".join(expression_in_words(each, model) for each in self._expressions)
+        order = order_in_words(self._order(), model, nulls_last=True)
         if self.others is not None:
-            fate = f", the others get {in_words(self.others)}"
+            fate = f", the others get {in_words(self.others, model)}"
         elif self.merge is not None:
             taken = ", ".join(f"{how} of {name}" for name, how in self.merge.items())
             fate = f", the others are merged into it{f' ({taken})' if taken else ''}"

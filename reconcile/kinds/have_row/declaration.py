@@ -23,7 +23,8 @@ from reconcile.core.declaration import (
 from reconcile.core.drift import Guarantee
 from reconcile.core.finder import Finder, Source
 from reconcile.core.options import Option, is_mapping, is_one_of, option_faults
-from reconcile.core.wording import condition_in_words, in_words
+from reconcile.core.wording.names import row_in_words
+from reconcile.core.wording.terms import condition_in_words, in_words
 from reconcile.db.columns import concrete_model
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import parent_links, referred_field
@@ -172,10 +173,14 @@ class HaveRow(Effect):
             )
 
     def sentence(self, model: type[Model]) -> str:
-        """`have exactly 1 Invoice with order = pk and amount = total`."""
-        where = f", counting those with {condition_in_words(self.where)}" if self.where else ""
-        terms = in_words({**self.link, **self.values})
-        return f"have {self.bounds} {self.model.__name__} with {terms}{where}{null_in_words(self, model)}"
+        """`have exactly 1 Invoice with order = pk, whose amount = total, made with token = shop.make_token`."""
+        named = {"with": self.link, ", whose": self.values, ", made with": self.create_only}
+        terms = "".join(
+            f"{word} {in_words(terms, self.model, over=model)}" for word, terms in named.items() if terms
+        )
+        where = condition_in_words(self.where, self.model, subject="row") if self.where else ""
+        counting = f", counting those with {where}" if where else ""
+        return f"have {self.bounds} {row_in_words(self.model)} {terms}{counting}{null_in_words(self, model)}"
 
     def guarantee(self, model: type[Model], using: str) -> Guarantee:
         """CONSTRAINT where a unique one covers the link, LOCK where a lock on the record keeps rows out, else NONE."""

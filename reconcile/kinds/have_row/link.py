@@ -13,7 +13,7 @@ from django.db.models.functions import RowNumber
 from reconcile.core.declaration import as_expression, field_named, fields_named
 from reconcile.core.finder import Rows, Source
 from reconcile.core.scopes import Keys, Scope, carries_range
-from reconcile.core.wording import expression_in_words
+from reconcile.core.wording.terms import expression_in_words
 from reconcile.db.columns import is_exact_text, is_text
 from reconcile.db.comparisons import AmongRows, AsStored, Bytewise, Same
 from reconcile.db.dialects import dialect_of
@@ -98,7 +98,7 @@ def terms_with_null(must: HaveRow, model: type[Model]) -> dict[Field[Any, Any], 
 
 def null_in_words(must: HaveRow, model: type[Model]) -> str:
     """`, if coupon is not NULL`: which records owe no row; empty if all do."""
-    terms = " and ".join(expression_in_words(value) for value in terms_with_null(must, model).values())
+    terms = " and ".join(expression_in_words(value, model) for value in terms_with_null(must, model).values())
     return f", if {terms} {'are' if ' and ' in terms else 'is'} not NULL" if terms else ""
 
 

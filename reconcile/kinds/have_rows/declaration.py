@@ -17,7 +17,8 @@ from reconcile.core.drift import Guarantee
 from reconcile.core.finder import Finder, Source
 from reconcile.core.function_source import version_faults
 from reconcile.core.options import Option, is_list, option_faults
-from reconcile.core.wording import in_words
+from reconcile.core.wording.names import models_in_words
+from reconcile.core.wording.terms import in_words
 from reconcile.db.columns import concrete_model, stored_field
 from reconcile.db.expressions import Column, columns_read
 from reconcile.errors import Fault
@@ -26,7 +27,7 @@ from reconcile.kinds.have_row.declaration import HaveRow
 from reconcile.kinds.have_row.link import is_linked, link_terms, null_in_words, range_column
 from reconcile.kinds.have_rows.finders import row_set_finders
 from reconcile.kinds.uniqueness import ConstraintAdvice, advise_constraint
-from reconcile.kinds.values.from_python import function_name, reading_faults
+from reconcile.kinds.values.from_python import called_in_words, reading_faults
 
 __all__ = ["HaveRows"]
 
@@ -108,9 +109,11 @@ class HaveRows(Effect):
         return HaveRow(self.model, link=self.link)
 
     def sentence(self, model: type[Model]) -> str:
-        """`have exactly the mentions with note = pk that mentions_of(text) gives`."""
-        rows = f"{self.model._meta.verbose_name_plural} with {in_words(self.link)}"
-        return f"have exactly the {rows} that {function_name(self.rows)}({', '.join(self.reads)}) gives{null_in_words(self._linked, model)}"
+        """`have exactly the mentions with note = pk that mentions_of(text) gives by user_name`."""
+        rows = f"{models_in_words(self.model)} with {in_words(self.link, self.model, over=model)}"
+        given = f"{called_in_words(self.rows, self.reads)} gives by {' and '.join(self.key)}"
+        values = f", with {' and '.join(self.values)}" if self.values else ""
+        return f"have exactly the {rows} that {given}{values}{null_in_words(self._linked, model)}"
 
     def guarantee(self, model: type[Model], using: str) -> Guarantee:
         """CONSTRAINT where a unique one covers link and key, LOCK where a lock on the record keeps rows out, else NONE."""

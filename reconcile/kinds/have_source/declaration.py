@@ -25,7 +25,8 @@ from reconcile.core.drift import EXTRA, Guarantee
 from reconcile.core.finder import Finder, OwnRangeFinder, Rows, Source
 from reconcile.core.options import Option, is_mapping, is_one_of, option_faults
 from reconcile.core.scopes import Scope
-from reconcile.core.wording import condition_in_words, in_words
+from reconcile.core.wording.names import row_in_words
+from reconcile.core.wording.terms import condition_in_words, in_words
 from reconcile.db.columns import is_text
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import is_swapped, private_fields, referred_field
@@ -213,12 +214,15 @@ class HaveSource(Effect):
 
     def sentence(self, model: type[Model]) -> str:
         """`have the target that it refers to`, or `have the Page that it refers to, with code = page_code`."""
-        where = f", counting those with {condition_in_words(self.where)}" if self.where else ""
-        if self.column and self.model is None:
-            return f"have the {self.column} that it refers to{where}"
+        if self.column and self.model is None and not self.where:
+            return f"have the {self.column} that it refers to"
         owner = self._owner(model)
-        link = in_words({column.name: value for column, value in owner.link.items()})
-        return f"have the {owner.model.__name__} that it refers to, with {link}{where}"
+        where = condition_in_words(self.where, owner.model, subject="row") if self.where else ""
+        counting = f", counting those with {where}" if where else ""
+        if self.column and self.model is None:
+            return f"have the {self.column} that it refers to{counting}"
+        link = in_words({column.name: value for column, value in owner.link.items()}, owner.model, over=model)
+        return f"have the {row_in_words(owner.model)} that it refers to, with {link}{counting}"
 
     def guarantee(self, model: type[Model], using: str) -> Guarantee:  # noqa: ARG002
         """NONE, since there is no owner whose row could be locked; LOCK where a chunk keeps every other writer out."""

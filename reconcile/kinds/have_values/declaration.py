@@ -19,7 +19,7 @@ from reconcile.core.finder import Finder, QueryFinder, Rows, Source, tally_in_on
 from reconcile.core.fixes import Correction
 from reconcile.core.options import is_list
 from reconcile.core.scopes import EVERYTHING, Scope
-from reconcile.core.wording import in_words
+from reconcile.core.wording.terms import in_words
 from reconcile.db.columns import concrete_model
 from reconcile.db.comparisons import AsStored, any_differs, overflows
 from reconcile.db.django_compat import LOOKUP_SEP, Query, shape_of
@@ -171,9 +171,9 @@ class HaveValues(Effect):
         elif not isinstance(value, Within):
             yield from expression_faults(model, value, field, where, aggregates=True)
 
-    def sentence(self, model: type[Model]) -> str:  # noqa: ARG002
+    def sentence(self, model: type[Model]) -> str:
         """`have item_count = Count(items)`."""
-        return f"have {in_words(self.columns)}"
+        return f"have {in_words(self.columns, model)}"
 
     def guarantee(self, model: type[Model], using: str) -> Guarantee:  # noqa: ARG002
         """CONSTRAINT: the record's own row is locked while its columns are compared and written."""

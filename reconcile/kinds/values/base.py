@@ -26,8 +26,8 @@ class DerivedValue(RuleValue):
         """The model of the rows that it reads, and the names of the columns that it reads of them."""
         raise NotImplementedError
 
-    def in_words(self) -> str:
-        """What it is: the words after `have column =`."""
+    def in_words(self, model: type[Model] | None) -> str:
+        """What it is for records of `model`: the words after `have column =`."""
         raise NotImplementedError
 
     def in_windows(self, source: Source, column: Field[Any, Any]) -> bool:

@@ -14,6 +14,8 @@ from django.db.models import F, Field, JSONField, Model, Value
 from reconcile.core.declaration import RuleValue, column_faults, field_named, fields_named, resolution_fault
 from reconcile.core.function_source import version_faults
 from reconcile.core.options import Option, is_one_of, option_faults
+from reconcile.core.wording.constants import constant_in_words
+from reconcile.core.wording.names import function_in_words
 from reconcile.db.django_compat import LOOKUP_SEP, annotations_of
 from reconcile.db.expressions import aggregates_in, joins_to_many
 from reconcile.errors import EvaluationError, Fault
@@ -22,6 +24,7 @@ __all__ = [
     "FromPython",
     "HaveKeys",
     "call_function",
+    "called_in_words",
     "function_name",
     "is_json",
     "needs_python",
@@ -52,8 +55,9 @@ class FromPython(RuleValue):
         yield from reading_faults(model, self.function, self.reads, where, option="function")
         yield from version_faults(self.function, self.version, where)
 
-    def __str__(self) -> str:
-        return f"{function_name(self.function)}({', '.join(self.reads)})"
+    def in_words(self, model: type[Model] | None) -> str:  # noqa: ARG002
+        """`shop.text.slug_of(title)`."""
+        return called_in_words(self.function, self.reads)
 
 
 _OPTIONS_OF_KEYS = (Option("exact", is_one_of(bool), "Give True or False."),)
@@ -80,12 +84,15 @@ class HaveKeys(RuleValue):
             yield Fault("reconcile.E012", f"{where}: {self.keys!r} can't be stored in {field.name!r}.", hint)
         yield from option_faults(self, _OPTIONS_OF_KEYS, where)
 
-    def __str__(self) -> str:
+    def in_words(self, model: type[Model] | None) -> str:  # noqa: ARG002
+        """`an object with the keys 'theme' (where missing: 'light'), 'beta' (where missing: False)`."""
         if not self.keys:
-            return "an object"
-        exactly = "exactly " if self.exact else ""
+            return "an object with no keys" if self.exact else "an object"
+        keys = ", ".join(
+            f"{key!r} (where missing: {constant_in_words(value)})" for key, value in self.keys.items()
+        )
         noun = "keys" if len(self.keys) > 1 else "key"
-        return f"an object with {exactly}the {noun} {', '.join(map(repr, self.keys))}"
+        return f"an object with {'exactly ' if self.exact else ''}the {noun} {keys}"
 
 
 def is_json(value: Any, field: JSONField) -> bool:
@@ -100,6 +107,11 @@ def is_json(value: Any, field: JSONField) -> bool:
 def function_name(function: Any) -> str:
     """The name by which people know it."""
     return str(getattr(function, "__name__", None) or type(function).__name__)
+
+
+def called_in_words(function: Any, reads: Sequence[str]) -> str:
+    """`shop.text.slug_of(title, section.name)`: a function with the columns that it is given."""
+    return f"{function_in_words(function)}({', '.join(path.replace(LOOKUP_SEP, '.') for path in reads)})"
 
 
 def call_function(

@@ -11,7 +11,7 @@ from django.db.models import F, Field, ForeignKey, Model, Q
 
 from reconcile.core.finder import Rows, Source
 from reconcile.core.scopes import SORTED, Scope
-from reconcile.core.wording import condition_in_words, expression_in_words
+from reconcile.core.wording.terms import condition_in_words, expression_in_words, order_in_words
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import ManyToOneRel, referred_field, reverse_relations
 from reconcile.db.expressions import prepare
@@ -24,7 +24,6 @@ from reconcile.kinds.values.related_rows import (
     columns_named,
     condition_faults,
     order_faults,
-    order_in_words,
     row_expression,
     value_faults,
 )
@@ -72,11 +71,17 @@ class Latest(DerivedValue):
         values = () if self.value is None else (self.value,)
         return relation.related_model if relation else None, columns_named(*values, *self.by, self.filter)
 
-    def in_words(self) -> str:
+    def in_words(self, model: type[Model] | None) -> str:
         """`the first of posts by created_at descending, pk descending`."""
-        what = "" if self.value is None else f"{expression_in_words(row_expression(self.value))} of "
-        which = f" with {condition_in_words(self.filter)}" if self.filter else ""
-        return f"{what}the first of {self.relation}{which} by {order_in_words(self.by)}"
+        relation = _relation(model, self.relation) if model else None
+        rows = relation.related_model if relation else None
+        what = (
+            ""
+            if self.value is None
+            else f"{expression_in_words(row_expression(self.value), rows, subject='row')} of "
+        )
+        which = f" with {condition_in_words(self.filter, rows, subject='row')}" if self.filter else ""
+        return f"{what}the first of {self.relation}{which} by {order_in_words(self.by, rows)}"
 
     def in_windows(self, source: Source, column: Field[Any, Any]) -> bool:
         """Always, but for a foreign key that holds something else than the records' primary key."""

@@ -13,10 +13,11 @@ from reconcile.core.declaration import expression_faults, resolution_fault
 from reconcile.core.finder import Rows, Source
 from reconcile.core.options import Option, is_mapping, option_faults
 from reconcile.core.scopes import SORTED, Scope
-from reconcile.core.wording import condition_in_words, expression_in_words
+from reconcile.core.wording.names import row_in_words
+from reconcile.core.wording.terms import condition_in_words, expression_in_words, order_in_words
 from reconcile.db.columns import is_text
 from reconcile.db.django_compat import LOOKUP_SEP, split_lookup
-from reconcile.db.expressions import aggregates_in, joins_to_many, map_expression, names_in, prepare
+from reconcile.db.expressions import aggregates_in, joins_to_many, map_expression, names_in, path_of, prepare
 from reconcile.errors import Fault
 from reconcile.kinds.values.base import DerivedValue
 from reconcile.kinds.values.related_rows import (
@@ -27,7 +28,6 @@ from reconcile.kinds.values.related_rows import (
     columns_named,
     condition_faults,
     order_faults,
-    order_in_words,
     row_expression,
     value_faults,
 )
@@ -119,13 +119,17 @@ class LookedUp(DerivedValue):
         """The rows looked at, and what value, order, link and condition read of them."""
         return self.model, columns_named(self.value, *self.by, *self.link, self.where)
 
-    def in_words(self) -> str:
-        """`name of the first Region where prefix is a prefix of zip by length descending`."""
-        which = condition_in_words(Q(*self.link.items()) & self.where)
-        what, name = expression_in_words(row_expression(self.value)), self.model.__name__
+    def in_words(self, model: type[Model] | None) -> str:  # noqa: ARG002
+        """`name of the first Region where prefix is a prefix of the record's zip by length descending`."""
+        link = Q(*((path, _of_record(value)) for path, value in self.link.items()))
+        which = condition_in_words(link, self.model)
+        if self.where:
+            which += f", counting those with {condition_in_words(self.where, self.model, subject='row')}"
+        what = expression_in_words(row_expression(self.value), self.model, subject="row")
+        name = row_in_words(self.model)
         if self._aggregates:
             return f"{what} over each {name} where {which}"
-        return f"{what} of the first {name} where {which} by {order_in_words(self.by)}"
+        return f"{what} of the first {name} where {which} by {order_in_words(self.by, self.model)}"
 
     def in_windows(self, source: Source, column: Field[Any, Any]) -> bool:
         """Not where a derived table would be read whole by each window."""
@@ -157,6 +161,11 @@ def _link(model: type[Model], path: str, value: Any) -> Link:
     columns = LOOKUP_SEP.join(parts)
     column = F(columns).resolve_expression(query).output_field
     return Link(path=columns, lookup=LOOKUP_SEP.join(lookups) or EQUAL, column=column, value=value)
+
+
+def _of_record(value: Any) -> Any:
+    """The expression with the record's paths as those of a row around the one that is looked at."""
+    return map_expression(value, lambda node: OuterRef(path_of(node)) if type(node) is F else node)
 
 
 def _names_columns(value: Any) -> bool:

@@ -18,7 +18,6 @@ from django.db.models.lookups import StartsWith
 from reconcile.core.declaration import as_expression, expression_faults, misplaced_faults, resolution_fault
 from reconcile.core.finder import Rows, Source
 from reconcile.core.scopes import Keys, Scope, carries_range
-from reconcile.core.wording import expression_in_words
 from reconcile.db.begins import Begins
 from reconcile.db.columns import is_text
 from reconcile.db.comparisons import AsStored, PrefixOf, Same
@@ -45,7 +44,6 @@ __all__ = [
     "columns_named",
     "condition_faults",
     "order_faults",
-    "order_in_words",
     "order_rows",
     "row_expression",
     "value_faults",
@@ -83,14 +81,6 @@ def order_faults(model: type[Model], by: Any, where: str) -> Iterator[Fault]:
         return
     if joins_to_many(rows.query):
         yield Fault("reconcile.E013", f"{where}: by= has a path to many rows.", "Give paths to one row.")
-
-
-def order_in_words(by: Sequence[Any]) -> str:
-    """`created_at descending, pk descending`."""
-    return ", ".join(
-        f"{expression_in_words(term.expression)}{' descending' if term.descending else ''}"
-        for term in map(_term, by)
-    )
 
 
 def _total_order(model: type[Model], by: Sequence[Any]) -> list[OrderBy]:

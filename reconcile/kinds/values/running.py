@@ -32,18 +32,17 @@ from reconcile.core.declaration import as_expression, expression_faults, resolut
 from reconcile.core.finder import Rows, Source
 from reconcile.core.options import is_list
 from reconcile.core.scopes import Keys, Scope
-from reconcile.core.wording import expression_in_words
+from reconcile.core.wording.terms import expression_in_words, order_in_words
 from reconcile.db.columns import INTEGERS, stored_field
 from reconcile.db.comparisons import AsStored, Bytewise, Differs
 from reconcile.db.derived_tables import left_join
-from reconcile.db.django_compat import annotations_of
+from reconcile.db.django_compat import LOOKUP_SEP, annotations_of
 from reconcile.db.expressions import joins_to_many, prepare
 from reconcile.errors import Fault
 from reconcile.kinds.values.base import DerivedValue
 from reconcile.kinds.values.related_rows import (
     columns_named,
     order_faults,
-    order_in_words,
     order_rows,
     row_expression,
     value_faults,
@@ -147,7 +146,11 @@ class _AlongOrder(DerivedValue):
         return rows
 
     def _where_in_words(self) -> str:
-        over = f" over {', '.join(self._groups)}" if self._groups else ""
+        over = (
+            f" over {', '.join(path.replace(LOOKUP_SEP, '.') for path in self._groups)}"
+            if self._groups
+            else ""
+        )
         return f"{over} by {order_in_words(self.by)}"
 
 
@@ -171,9 +174,9 @@ class RunningSum(_AlongOrder):
             message = f"{where}: RunningSum: value= is of type {kind.get_internal_type()}."
             yield Fault("reconcile.E012", message, "Only numbers have a sum.")
 
-    def in_words(self) -> str:
+    def in_words(self, model: type[Model] | None) -> str:
         """`the running sum of amount over account by at, pk`."""
-        return f"the running sum of {expression_in_words(row_expression(self.value))}{self._where_in_words()}"
+        return f"the running sum of {expression_in_words(row_expression(self.value), model)}{self._where_in_words()}"
 
     def starts(self, records: Rows, source: Source, scope: Scope, column: Field[Any, Any]) -> tuple[Rows, Q]:
         """`records`, and the condition that the record's value is not that of the one before and its own."""
@@ -223,10 +226,10 @@ class Previous(_AlongOrder):
             message = f"{where}: Previous is NULL for the first record, and {column.name!r} can't be NULL."
             yield Fault("reconcile.E012", message, "Give default= for it, such as default=0.")
 
-    def in_words(self) -> str:
+    def in_words(self, model: type[Model] | None) -> str:
         """`closing of the one before over account by at, pk, or 0`."""
-        otherwise = "" if self.default is None else f", or {expression_in_words(self.default)}"
-        value = expression_in_words(row_expression(self.value))
+        otherwise = "" if self.default is None else f", or {expression_in_words(self.default, model)}"
+        value = expression_in_words(row_expression(self.value), model)
         return f"{value} of the one before{self._where_in_words()}{otherwise}"
 
     def add_to(

@@ -9,10 +9,10 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
-from django.db.models import DateField, DecimalField, Field, FloatField
+from django.db.models import DateField, DecimalField, Field, FloatField, Model
 
 from reconcile.core.declaration import RuleValue
-from reconcile.core.wording import expression_in_words
+from reconcile.core.wording.terms import expression_in_words
 from reconcile.db.columns import INTEGERS, stored_field
 from reconcile.errors import Fault
 
@@ -48,9 +48,9 @@ class Within(RuleValue):
         if not right:
             yield Fault("reconcile.E012", f"{where}: the tolerance is {self.tolerance!r}.", hint)
 
-    def in_words(self) -> str:
+    def in_words(self, model: type[Model] | None) -> str:
         """`Sum(items.price) within 0.01`."""
-        return f"{expression_in_words(self.expression)} within {self.tolerance}"
+        return f"{expression_in_words(self.expression, model)} within {self.tolerance}"
 
 
 def without_tolerance(value: Any) -> Any:
