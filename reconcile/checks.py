@@ -68,12 +68,16 @@ def check_guarantees(**_: Any) -> list[checks.CheckMessage]:
 
 def _advise_lift(rule: Rule) -> Iterator[checks.CheckMessage]:
     """At most one warning, about the first database on which the constraint would help."""
+    from reconcile.kinds.uniqueness import FOREIGN
+
     for using in connections:
         lift, guarantee = _lift(rule, using)
         if lift is not None and lift.helps:
             message = f"Rule {rule.name!r}: its guarantee is {guarantee}, for want of a unique constraint on {lift.model}."
             needs = f" (needs {lift.needs})" if lift.needs else ""
             hint = f"Mend the duplicates, then declare in Meta.constraints: {lift.django}{needs}"
+            if lift.foreign:
+                hint += f". {lift.model} is another package's: {FOREIGN}"
             yield checks.Warning(message, hint=hint, id="reconcile.W001")
             return
 

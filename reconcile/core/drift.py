@@ -40,12 +40,14 @@ class Guarantee(StrEnum):
     """What keeps a repair and live writers apart, from the safest to none; `GUARANTEE_MEANINGS` has the sentences."""
 
     CONSTRAINT = "constraint"
+    REPEATABLE = "repeatable"
     LOCK = "lock"
     NONE = "none"
 
 
 GUARANTEE_MEANINGS: Mapping[Guarantee, str] = {
     Guarantee.CONSTRAINT: "A unique constraint, or the record's own row lock, keeps a repair and live writers apart.",
+    Guarantee.REPEATABLE: "The project's function may be called again for what another session has done meanwhile.",
     Guarantee.LOCK: "The repair's lock keeps handlers in flight out, but not late ones, which insert after it.",
     Guarantee.NONE: "No constraint and no lock keeps a repair and live writers apart.",
 }

@@ -112,7 +112,7 @@ class Finder:
     number than the usual is faster. near: the rows of `model` that belong to the records of these keys, which may drift or not; None if
     they are the records themselves, or don't tell. near_is_all: whether `near` has all that these records may once have owed, and not only
     what they owe now. lock: what a chunk locks beside these rows. fix: what a remedy needs; None if it
-    needs no more than the keys.
+    needs no more than the keys. advice: what somebody may do who takes these rows for no drift.
     """
 
     drift: Drift
@@ -124,6 +124,7 @@ class Finder:
     near_is_all: bool = True
     lock: Lock = field(default_factory=Lock)
     fix: Fix | None = None
+    advice: str = ""
 
     own_key_range: ClassVar[bool] = False
     """A window is a range of the found rows' own keys, and not of the records'."""

@@ -165,6 +165,7 @@ __all__ = [
     "tables_read",
     "ungroup",
     "where_of",
+    "write_in_values",
 ]
 
 
@@ -605,6 +606,12 @@ def subtract_times(connection: BaseDatabaseWrapper, kind: str, lhs: Any, rhs: An
 def integer_range(connection: BaseDatabaseWrapper, kind: str) -> tuple[int | None, int | None]:
     """`ops.integer_field_range()`: the least and the largest that an integer column holds; None if nothing limits it."""
     return connection.ops.integer_field_range(kind)
+
+
+def write_in_values(connection: BaseDatabaseWrapper, sql: str, params: Sequence[Any]) -> str:
+    """`ops.compose_sql()` of PostgreSQL: the statement with its values written in."""
+    written: str = connection.ops.compose_sql(sql, tuple(params))  # type: ignore[attr-defined]
+    return written
 
 
 def driver_connection(connection: BaseDatabaseWrapper) -> Any:

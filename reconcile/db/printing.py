@@ -1,4 +1,4 @@
-"""Statements as people read them: values written in, lines broken. For reading, never for a database."""
+"""Statements as people read them: values written in, lines broken; for reading, or to be pasted into the shell of a database."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import sqlparse
 from django.db.models import Expression, QuerySet
 from sqlparse.exceptions import SQLParseError
 
+from reconcile.db.dialects import dialect_of
 from reconcile.db.statements import select_sql
 
-__all__ = ["Symbol", "statement_text"]
+__all__ = ["Symbol", "executable_text", "statement_text"]
 
 
 class Symbol(Expression):
@@ -42,12 +43,23 @@ def statement_text(
     if symbols:
         sql = _alike(sql, symbols)
     replacements = words or {}
-    literal = sql % tuple(replacements.get(str(param)) or _literal(param) for param in params)
+    return _break_lines(sql % tuple(replacements.get(str(param)) or _literal(param) for param in params))
+
+
+def _break_lines(sql: str) -> str:
     try:
-        return sqlparse.format(literal, reindent=True)
+        return sqlparse.format(sql, reindent=True)
     except SQLParseError:
         # It gives up on very long lists of values.
-        return literal
+        return sql
+
+
+def executable_text(queryset: QuerySet[Any, Any]) -> str | None:
+    """The queryset's SELECT as its database takes it without parameters; None if Django knows that it has no rows."""
+    selected = select_sql(queryset)
+    if selected is None:
+        return None
+    return _break_lines(dialect_of(queryset.db).write_out(*selected))
 
 
 def _alike(sql: str, symbols: tuple[Symbol, ...]) -> str:

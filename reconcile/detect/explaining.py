@@ -16,9 +16,11 @@ from reconcile.db.indexes import Indexes, MissingIndex, links_of
 from reconcile.db.printing import Symbol, statement_text
 from reconcile.detect.checking import evaluation_errors
 from reconcile.detect.examining import examine
+from reconcile.detect.listing import keys_read
 from reconcile.kinds import ConstraintAdvice
 from reconcile.rules.rule import Rule
 from reconcile.rules.settle import Settle
+from reconcile.rules.unattended import unattended_refusal
 
 __all__ = ["SYMBOLIC", "SYMBOLS", "Explanation", "Part", "explain"]
 
@@ -33,7 +35,7 @@ class Part:
 
     windows: whether it is read in windows, of which `sql` is the first, or the whole table in one statement.
     sql: None if no row can ever drift, or where Python reads the records and the finder shows no statement.
-    keys_from_python: only Python can tell which of the rows that `sql` reads drift.
+    keys_from_python: only Python can tell which of the rows that `sql` reads drift. advice: what to do where these rows are no drift.
     """
 
     drift: Drift
@@ -43,13 +45,15 @@ class Part:
     sql: str | None
     plan: str
     unindexed: tuple[MissingIndex, ...]
+    advice: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
     """What a rule means on one database.
 
-    lift: the unique constraint that would lift it; None if none is needed, or its effect can't tell.
+    lift: the unique constraint that would lift it; None if none is needed, or its effect can't tell. in_vain: why the nightly job
+    doesn't repair the rule although it is `unattended`; empty if it does, or if it isn't.
     """
 
     rule: str
@@ -61,6 +65,7 @@ class Explanation:
     settle: Settle | None
     parts: tuple[Part, ...]
     remarks: tuple[str, ...]
+    in_vain: str = ""
 
 
 def explain(rule: Rule, *, using: str, now: datetime) -> Explanation:
@@ -82,12 +87,18 @@ def explain(rule: Rule, *, using: str, now: datetime) -> Explanation:
             settle=rule.settle,
             parts=tuple(_part(rule, finder, window, indexes) for finder in examined.compiled.finders),
             remarks=examined.remarks,
+            in_vain=_in_vain(rule, using),
         )
+
+
+def _in_vain(rule: Rule, using: str) -> str:
+    refusal = unattended_refusal(rule, using) if rule.unattended else None
+    return refusal.reason if refusal else ""
 
 
 def _part(rule: Rule, finder: Finder, window: Window, indexes: Indexes) -> Part:
     rows = finder.reads(window if finder.in_windows else EVERYTHING)
-    rows = None if rows is None else rows.values("pk")
+    rows = None if rows is None else keys_read(rows)
     sql = None if rows is None else statement_text(rows)
     return Part(
         drift=finder.drift,
@@ -97,12 +108,13 @@ def _part(rule: Rule, finder: Finder, window: Window, indexes: Indexes) -> Part:
         sql=sql,
         plan=rows.explain() if rows is not None and sql else "",
         unindexed=tuple(_find_missing_indexes(finder, indexes)) if sql else (),
+        advice=finder.advice,
     )
 
 
 def _find_missing_indexes(finder: Finder, indexes: Indexes) -> Iterator[MissingIndex]:
     rows = finder.reads(SYMBOLIC if finder.in_windows else EVERYTHING)
-    for link in links_of(rows.values("pk")) if rows is not None else ():
+    for link in links_of(keys_read(rows)) if rows is not None else ():
         missing = indexes.missing(link)
         if missing is not None:
             yield missing

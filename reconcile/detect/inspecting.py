@@ -488,7 +488,12 @@ def _young_until(rule: Rule, source: Source, key: Any) -> date | None:
     scope = Keys([key])
     if rule.settle is None or key in source.records(scope).values_list("pk", flat=True):
         return None
-    made: date | None = source.records_of_any_age(scope).values_list(rule.settle.column, flat=True).first()
+    made: date | None = (
+        source.records_of_any_age(scope)
+        .order_by(F(rule.settle.column).desc(nulls_last=True))
+        .values_list(rule.settle.column, flat=True)
+        .first()
+    )
     return made + rule.settle.age if made is not None else None
 
 

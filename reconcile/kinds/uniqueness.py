@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from django.apps import apps
 from django.core.exceptions import FieldError
 from django.db import connections
-from django.db.models import F, Field, Model, Q, QuerySet
+from django.db.models import F, Field, Model, Q, QuerySet, UniqueConstraint
 from django.db.models.functions import Now
 from django.db.models.lookups import Lookup
 
@@ -32,6 +34,7 @@ from reconcile.db.uniques import Unique, is_in_database, is_made_by_django, uniq
 from reconcile.errors import Refusal
 
 __all__ = [
+    "FOREIGN",
     "ConstraintAdvice",
     "advise_constraint",
     "filter_of",
@@ -81,6 +84,9 @@ def _covering_constraints(
     every: QuerySet[Any], columns: Sequence[Any], *, nulls_distinct: bool, using: str
 ) -> Iterator[Unique]:
     named = {*own_fields(every.model, columns)}
+    if nulls_distinct:
+        # Rows with NULL among them are no duplicates, so a constraint may leave them out.
+        every = every.filter(**{f"{each.name}__isnull": False for each in named if each.null})
     return (
         unique
         for unique in _uniques_of_row(every.model, using)
@@ -122,8 +128,8 @@ class ConstraintAdvice:
     """The unique constraint that would raise a rule's guarantee to `constraint`.
 
     model, fields, django: the constraint, and how it is declared in `Meta.constraints` of the model; empty if
-    there is none. refusal: why it would not help on this database, or why there is none; None if it helps.
-    needs: the server that knows it, where another of its kind doesn't.
+    there is none. refusal: why it would not help on this database, or why there is none; None if it helps. needs: the server that
+    knows it, where another of its kind doesn't. foreign: the model is of another package, whose migrations are not the project's.
     """
 
     model: str = ""
@@ -131,11 +137,16 @@ class ConstraintAdvice:
     django: str = ""
     refusal: Refusal | None = None
     needs: str = ""
+    foreign: bool = False
 
     @property
     def helps(self) -> bool:
         """Whether the constraint would lift the rule on this database."""
         return bool(self.django) and self.refusal is None
+
+
+FOREIGN = 'its Meta is not yours to edit. Add the constraint by a migration of your own, or leave it: silence=["reconcile.W001"].'
+"""What is to be said of a constraint on another package's model."""
 
 
 def advise_constraint(
@@ -155,6 +166,13 @@ def advise_constraint(
     home: type[Model] = next(iter(homes))
     nullable = not plain or any(field.null for field in fields)
     strict = not nulls_distinct and nullable
+    if declared := _declared(home, fields if plain else (), condition, strict=strict):
+        return ConstraintAdvice(
+            refusal=Refusal(
+                f"{home._meta.label} declares one already, {declared!r}. It doesn't count here: this database has no such "
+                "constraint, or holds it back until COMMIT, or lets NULL past it."
+            )
+        )
     names = (
         tuple(field.name for field in fields)
         if plain
@@ -174,7 +192,27 @@ def advise_constraint(
             home, fields, partial=bool(condition), expressions=not plain, strict=strict, using=using
         ),
         needs="PostgreSQL 15" if strict else "",
+        foreign=is_foreign(home),
     )
+
+
+def is_foreign(model: type[Model]) -> bool:
+    """Whether the model is of an installed package, and not of the project."""
+    home = Path(apps.get_app_config(model._meta.app_label).path)
+    return any(part in {"site-packages", "dist-packages"} for part in home.parts)
+
+
+def _declared(model: type[Model], fields: Sequence[Field[Any, Any]], condition: Q, *, strict: bool) -> str:
+    """The name of a constraint of the model on just these columns under just this condition; empty if there is none."""
+    names = {field.name for field in fields}
+    for each in model._meta.constraints:
+        if isinstance(each, UniqueConstraint) and names and {*each.fields} == names:
+            same = _where(model._base_manager.all(), each.condition or Q()) == _where(
+                model._base_manager.all(), condition
+            )
+            if same and (each.nulls_distinct is False) is strict:
+                return each.name
+    return ""
 
 
 def _refuse_one_table(

@@ -146,6 +146,11 @@ class Remedy:
         """Whether it hands records to the project's code, which may do anything and take any time."""
         return self._sends("")
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may act on a record twice, so that nothing need keep it and live writers apart."""
+        return False
+
     def _sends(self, statement: str) -> bool:
         return any(VERBS[verb].statement == statement for verb in self.verbs)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from reconcile.core.drift import Drift
 from reconcile.core.finder import Finder
 from reconcile.core.function_source import version_faults
-from reconcile.core.options import Option, option_faults
+from reconcile.core.options import Option, is_one_of, option_faults
 from reconcile.core.scopes import Keys
 from reconcile.core.verbs import CALLED
 from reconcile.errors import Fault
@@ -25,7 +25,11 @@ from reconcile.remedies.project_code import (
 
 __all__ = ["Call"]
 
-_OPTIONS = (Option("function", callable, "Give a function that takes a list of records."), BATCH)
+_OPTIONS = (
+    Option("function", callable, "Give a function that takes a list of records."),
+    BATCH,
+    Option("idempotent", is_one_of(bool), "Give True if the function may be called twice for a record."),
+)
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,23 @@ class Call(Remedy):
     the chunk back, which is halved until the failing record is set aside. Three statements, and the function's own.
 
     batch: most records in one call, and so in one transaction.
+    idempotent: a second call for the same record does nothing that the first hasn't done, as with `get_or_create` over a unique
+        constraint, or a key that a service knows. So no constraint is needed to keep a repair and live writers apart.
     version: stands for what the function does, where its source text doesn't; change it with each edit.
     """
 
     function: Any
     _: KW_ONLY
     batch: int = 500
+    idempotent: bool = False
     version: str | int | None = None
 
     verbs: ClassVar[Sequence[str]] = (CALLED,)
+
+    @property
+    def repeatable(self) -> bool:
+        """As the project says."""
+        return self.idempotent
 
     @property
     def chunk(self) -> int:

@@ -7,14 +7,13 @@ from datetime import timedelta
 
 from reconcile.rules.rule import Rule
 from reconcile.rules.settle import Settle
+from reconcile.rules.unattended import unattended_refusal
 
 __all__ = ["age_in_words", "key_words", "nightly_in_words", "plural", "settle_in_words"]
 
 
 def nightly_in_words(rule: Rule, using: str) -> str:
     """What the nightly job does with the rule: it `repairs`, or it only `reports`."""
-    from reconcile.runs import unattended_refusal
-
     return "repairs" if rule.unattended and not unattended_refusal(rule, using) else "reports"
 
 

@@ -16,6 +16,7 @@ from reconcile.core.verbs import UNDOABLE, VERBS
 from reconcile.detect.checking import RuleCheck
 from reconcile.detect.explaining import Explanation, Part
 from reconcile.detect.inspecting import NOT_STATED, Cell, Inspection, MadeInPython, Row, Subject
+from reconcile.detect.listing import Listing
 from reconcile.kinds import ConstraintAdvice
 from reconcile.reports.findings import BaselineReport, CheckReport, RepairReport, UndoReport
 from reconcile.rules.invalid import InvalidRule
@@ -238,11 +239,21 @@ def explanation(explained: Explanation) -> str:
             "reason": explained.reason,
             "guarantee": explained.guarantee,
             "remarks": list(explained.remarks),
+            "in_vain": explained.in_vain or None,
             "lift": _lift(explained.lift) if explained.lift else None,
             "settle": {"column": settle.column, "seconds": settle.age.total_seconds()} if settle else None,
             "drifts": [_part(part) for part in explained.parts],
         }
     )
+
+
+def listing(rule: Rule, listed: Sequence[Listing], *, using: str) -> str:
+    """The object that the documentation gives for `explain --sql --format json`."""
+    statements = [
+        {"drift": str(each.drift), "model": each.model, "sql": each.sql, "remarks": list(each.remarks)}
+        for each in listed
+    ]
+    return _dump({"rule": rule.name, "database": using, "sentence": rule.sentence, "statements": statements})
 
 
 def _lift(lift: ConstraintAdvice) -> dict[str, Any]:
@@ -251,6 +262,7 @@ def _lift(lift: ConstraintAdvice) -> dict[str, Any]:
         "fields": list(lift.fields),
         "django": lift.django or None,
         "why_not": lift.refusal and lift.refusal.reason,
+        "foreign": lift.foreign,
     }
 
 
@@ -263,6 +275,7 @@ def _part(part: Part) -> dict[str, Any]:
         "sql": part.sql,
         "plan": part.plan or None,
         "unindexed": [asdict(missing) for missing in part.unindexed],
+        "advice": part.advice or None,
     }
 
 

@@ -22,6 +22,7 @@ from reconcile.core.scopes import EVERYTHING
 from reconcile.db.expressions import map_expression, nodes_in
 from reconcile.db.printing import statement_text
 from reconcile.detect.explaining import SYMBOLIC, SYMBOLS
+from reconcile.detect.listing import keys_read
 from reconcile.reports.facts import age_in_words
 from reconcile.rules.rule import Rule
 
@@ -50,7 +51,7 @@ def sql_of(rule: Rule, finder: Finder, using: str) -> str | None:
     rows = finder.reads(SYMBOLIC if finder.in_windows else EVERYTHING)
     if rows is None:
         return None
-    return statement_text(_sort_lists(rows.values("pk")), symbols=SYMBOLS, words=_words(rule, using))
+    return statement_text(_sort_lists(keys_read(rows)), symbols=SYMBOLS, words=_words(rule, using))
 
 
 def _now() -> datetime:

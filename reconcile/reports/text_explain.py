@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -18,11 +18,14 @@ from reconcile.core.verbs import VERBS, Written
 from reconcile.db.indexes import MissingIndex
 from reconcile.detect.explaining import Explanation, Part
 from reconcile.detect.inspecting import NOT_STATED, Inspection, MadeInPython, Row, State, Subject, Verdict
+from reconcile.detect.listing import Listing
 from reconcile.kinds import ConstraintAdvice
+from reconcile.kinds.uniqueness import FOREIGN
 from reconcile.reports.facts import plural, settle_in_words
 from reconcile.reports.findings import local_time
+from reconcile.rules.rule import Rule
 
-__all__ = ["explanation", "inspection", "subjects"]
+__all__ = ["explanation", "inspection", "listing", "subjects"]
 
 _MARGIN = "  "
 
@@ -42,6 +45,8 @@ def _explanation_lines(explained: Explanation) -> Iterator[RenderableType]:
     )
     for remark in explained.remarks:
         yield Text(remark, style="yellow")
+    if explained.in_vain:
+        yield Text(f"unattended=True is in vain: {explained.in_vain}", style="yellow")
     if explained.lift:
         yield from _lift(explained.lift)
     if explained.settle:
@@ -64,11 +69,30 @@ def _lift(lift: ConstraintAdvice) -> Iterator[RenderableType]:
         result = f"would not lift the guarantee here. {lift.refusal}"
     yield Text(f"In Meta.constraints of {lift.model} this {result}")
     yield _unwrapped(Text(lift.django, style="bold"))
+    if lift.foreign:
+        yield Text(f"{lift.model} is another package's: {FOREIGN}")
+
+
+def listing(rule: Rule, listed: Sequence[Listing]) -> RenderableType:
+    """SQL to be pasted into the shell of the database: what is no SELECT is a comment, and nothing is wrapped."""
+    return Group(*(_unwrapped(Text(line), 0) for line in _listing_lines(rule, listed)))
+
+
+def _listing_lines(rule: Rule, listed: Sequence[Listing]) -> Iterator[str]:
+    yield f"-- {rule.name}: {' '.join(rule.sentence.split())}"
+    for each in listed:
+        yield f"\n-- {each.drift}, of {each.model}"
+        for remark in each.remarks:
+            yield f"-- {remark}"
+        if each.sql is not None:
+            yield f"{each.sql};"
 
 
 def _part(part: Part) -> Iterator[RenderableType]:
     reach = "in windows, this is the first" if part.windows else "the whole table in one statement"
     yield Text.assemble(f"\n{part.drift}", (f"  remedy {part.remedy}; found {reach}", "dim"), style="bold")
+    if part.advice:
+        yield Text(part.advice, style="dim")
     if part.needs_python:
         rows = "these rows" if part.sql else "the records"
         yield _unwrapped(Text(f"-- {rows} are read, and Python tells which of them drift", style="dim"))

@@ -181,11 +181,24 @@ class Rule:
 
         Costs no statement, but where a constraint says how NULL counts: Django asks PostgreSQL for its version then.
         """
-        return Guarantee.LOCK if self._tables_to_lock(using) else self._without_table_lock(using)
+        if self._tables_to_lock(using):
+            return Guarantee.LOCK
+        guarantee = self._without_table_lock(using)
+        return (
+            Guarantee.REPEATABLE if guarantee is not Guarantee.CONSTRAINT and self._may_repeat else guarantee
+        )
+
+    @property
+    def _may_repeat(self) -> bool:
+        """Whether all that it does about drift may be done twice."""
+        if not any(isinstance(each, Remedy) and each.repeatable for each in self.remedies.values()):
+            return False
+        repairing = [remedy for drift in self._finders_to_examine if (remedy := self.remedy(drift)).repairs]
+        return all(each.repeatable for each in repairing)
 
     def lift(self, using: str) -> ConstraintAdvice | None:
         """The unique constraint that would lift the rule; None if none is needed, or its effect can't tell."""
-        if self.guarantee(using) is Guarantee.CONSTRAINT:
+        if self.guarantee(using) in {Guarantee.CONSTRAINT, Guarantee.REPEATABLE}:
             return None
         return self.must.constraint_advice(self.queryset, using)
 

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 
 from django.core.exceptions import FieldError
-from django.db.models import DateField, Model, Q
+from django.db.models import DateField, Exists, F, Model, OuterRef, Q
 from django.utils import timezone
 
 from reconcile.core.declaration import field_named, resolution_fault
@@ -21,7 +21,8 @@ __all__ = ["Settle"]
 class Settle:
     """Leave records alone until `column` is this long past: their effects may still be in flight.
 
-    `column` is a path to a date and time; a record where it is NULL counts as settled.
+    `column` is a path to a date and time; a record where it is NULL counts as settled. A path to many rows, such as
+    `"history__at"`, is as young as the newest of them, and a record without any counts as settled.
     """
 
     column: str
@@ -37,11 +38,17 @@ class Settle:
 
     def condition(self, model: type[Model], now: datetime) -> Q:
         """True of the records of `model` that are old enough."""
+        if self._leads_to_many(model):
+            young = model._base_manager.filter(pk=OuterRef("pk"), **{f"{self.column}__gt": now - self.age})
+            return ~Q(Exists(young))
         old_enough = Q(**{f"{self.column}__lte": now - self.age})
         field = field_named(model, self.column)
         if field is not None and not field.null:
             return old_enough
         return old_enough | Q(**{f"{self.column}__isnull": True})
+
+    def _leads_to_many(self, model: type[Model]) -> bool:
+        return joins_to_many(model._base_manager.annotate(_moment=F(self.column)).query)
 
     def faults(self, model: type[Model]) -> Iterator[Fault]:
         """A column that isn't there or is no date, and an age that is none."""
@@ -53,10 +60,6 @@ class Settle:
             hint = 'Give one: Settle("created_at", minutes=15).'
             yield Fault("reconcile.E012", "settle= gives no time.", hint)
         try:
-            aged = model._base_manager.filter(self.condition(model, timezone.now()))
-            if joins_to_many(aged.query):
-                yield Fault(
-                    "reconcile.E013", "settle: the path leads to many rows.", "Give a path to one row."
-                )
+            model._base_manager.filter(self.condition(model, timezone.now()))
         except FieldError as error:
             yield resolution_fault(error, "settle")

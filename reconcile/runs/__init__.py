@@ -4,7 +4,6 @@ A run takes its rules in order; for each it checks, plans, repairs in work items
 in the database, so that a run that was killed anywhere goes on where it was.
 """
 
-from reconcile.runs.guards import unattended_refusal
 from reconcile.runs.leases import LEASE
 from reconcile.runs.results import Progress, RuleRepair, result_of, written_by_outcome, written_rows
 from reconcile.runs.running import find_run, nightly, preview, repair, resume
@@ -30,7 +29,6 @@ __all__ = [
     "repair",
     "result_of",
     "resume",
-    "unattended_refusal",
     "undo",
     "undo_results",
     "written_by_outcome",

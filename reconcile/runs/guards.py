@@ -6,11 +6,10 @@ writes the rows that refer to it, and a record may lack more than one row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from reconcile.core.drift import GUARANTEE_MEANINGS, Drift, Guarantee
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Coverage, blocks
 from reconcile.core.verbs import DELETE, VERBS, Written
@@ -24,6 +23,7 @@ from reconcile.repair.regressions import find_regressions, name_some, suspend, s
 from reconcile.repair.repairing import drifted_keys
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.rule import Rule
+from reconcile.rules.unattended import unattended_refusal
 from reconcile.runs.results import add_warnings, written_rows
 from reconcile.runs.steering import RunControl
 
@@ -36,7 +36,6 @@ __all__ = [
     "refusal",
     "regressions_in_words",
     "regressions_of",
-    "unattended_refusal",
     "unconfirmed_in_words",
     "warn_of_regressions",
 ]
@@ -112,36 +111,6 @@ def _repaired_records(outcome: Outcome, rule: Rule, finders: Sequence[Finder], u
             )
             done.add(verb, sum(map(len, chunks.values_list("keys", flat=True).iterator(chunk_size=10))))
     return done
-
-
-def unattended_refusal(rule: Rule, using: str) -> Refusal | None:
-    """Why only a person may start the repair of the rule, and the way out; None if the nightly job may.
-
-    The nightly job may at `constraint`, and at `lock` where the rule has a settle time.
-    """
-    if any(rule.remedy(drift).deletes for drift in Drift):
-        return Refusal(
-            f"Its remedy deletes rows, which is for a person to start: reconcile repair {rule.name} --apply"
-        )
-    guarantee = rule.guarantee(using)
-    if guarantee is Guarantee.CONSTRAINT or (guarantee is Guarantee.LOCK and rule.settle):
-        return None
-    without = " and it has no settle time" if guarantee is Guarantee.LOCK else ""
-    message = f"Its guarantee is {guarantee}{without}, so the nightly job only reports."
-    return Refusal(" ".join([message, GUARANTEE_MEANINGS[guarantee], *_ways_out(rule, guarantee, using)]))
-
-
-def _ways_out(rule: Rule, guarantee: Guarantee, using: str) -> Iterator[str]:
-    """Each sentence says what the rule needs before the nightly job may repair it."""
-    if guarantee is Guarantee.LOCK:
-        column = f"the column of {rule.model._meta.label} that says when a record was made"
-        yield f'Add settle=Settle("created_at", minutes=15), with {column}.'
-    lift = rule.lift(using)
-    if lift is not None and lift.helps:
-        yield (
-            f"A unique constraint on {lift.model} would lift it to {Guarantee.CONSTRAINT}: "
-            f"reconcile explain {rule.name}"
-        )
 
 
 def caps_of(outcome: Outcome) -> Caps:

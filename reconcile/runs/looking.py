@@ -27,7 +27,7 @@ from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.order import sort_rules
 from reconcile.rules.registry import project_rules, unknown_rule
 from reconcile.rules.rule import Rule
-from reconcile.runs.guards import unattended_refusal
+from reconcile.rules.unattended import unattended_refusal
 from reconcile.runs.results import RuleRepair
 from reconcile.runs.running import repair as repair_rules, repair_unattended
 

@@ -26,11 +26,11 @@ from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.order import sort_rules
 from reconcile.rules.registry import project_rules, select, unknown_rule
 from reconcile.rules.rule import Rule
+from reconcile.rules.unattended import unattended_refusal
 from reconcile.runs.circles import repeat_circle, rounds_in_words
 from reconcile.runs.guards import (
     regressions_in_words,
     regressions_of,
-    unattended_refusal,
     unconfirmed_in_words,
 )
 from reconcile.runs.one_rule import run_rule

@@ -39,11 +39,12 @@ def test_the_json_of_an_explanation_is_exactly_the_documented_object(db, rules):
     code, report = run_json("explain", "own.r")
     assert code == 0
     assert list(report) == [
-        "version", "rule", "database", "sentence", "reason", "guarantee", "remarks", "lift", "settle", "drifts",
+        "version", "rule", "database", "sentence", "reason", "guarantee", "remarks", "in_vain", "lift", "settle", "drifts",
     ]  # fmt: skip
     missing, extra = report["drifts"]
     assert (missing["drift"], extra["drift"]) == ("missing", "extra")
-    assert list(missing) == ["drift", "remedy", "windows", "python", "sql", "plan", "unindexed"]
+    assert list(missing) == ["drift", "remedy", "windows", "python", "sql", "plan", "unindexed", "advice"]
+    assert (missing["advice"], "where=" in extra["advice"]) == (None, True)
     (unindexed,) = missing["unindexed"]
     assert list(unindexed) == ["table", "columns", "create", "django"]
     assert (unindexed["table"], unindexed["columns"]) == ("zoo_bill", ["basket_number"])
@@ -57,7 +58,7 @@ def test_the_constraint_that_would_lift_a_rule_is_named(db, rules):
         f"In Meta.constraints of zoo.Bill this would lift the guarantee to constraint:\n  {declared}" in out
     )
     assert run_json("explain", "own.r")[1]["lift"] == {
-        "model": "zoo.Bill", "fields": ["basket_number"], "django": declared, "why_not": None,
+        "model": "zoo.Bill", "fields": ["basket_number"], "django": declared, "why_not": None, "foreign": False,
     }  # fmt: skip
 
 

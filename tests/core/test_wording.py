@@ -235,6 +235,7 @@ musts = st.one_of(
 )
 
 
+@pytest.mark.once
 class Sentences(TestCase):
     meant: dict[str, list] = {}
 

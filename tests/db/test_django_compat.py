@@ -202,6 +202,11 @@ def test_extra_sql_is_told_with_its_parameters():
     assert compat.extra_sql(Q(pk=1)) is None
 
 
+@pytest.mark.postgresql
+def test_write_in_values_gives_a_statement_without_parameters():
+    assert compat.write_in_values(connection, "SELECT %s, '100%%'", ["it's"]) == "SELECT 'it''s', '100%'"
+
+
 def test_reverse_name_is_what_a_path_from_the_other_side_has():
     assert compat.reverse_name(Player._meta.get_field("team")) == "players"
 

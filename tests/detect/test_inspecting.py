@@ -12,7 +12,7 @@ from reconcile.detect.inspecting import MadeInPython, inspect_record
 from reconcile.errors import UsageError
 from sample_project.shop.models import Invoice, Item, Order, PendingCharge
 from tests.detect.test_explaining import Silent
-from tests.helpers import everything, statements
+from tests.helpers import checked, everything, statements
 from tests.zoo.models import Badge, Basket, Bill, Device, Page, Player, Shy, Team, Visit
 
 pytestmark = pytest.mark.django_db
@@ -139,6 +139,21 @@ def test_an_old_record_is_not(order):
     Order.objects.update(created_at=timezone.now() - timedelta(hours=1))
     subject = record(order.pk, settle=Settle("created_at", minutes=15), **INVOICE)
     assert (subject.young_until, states(subject)[MISSING]) == (None, "drifted")
+
+
+def test_a_record_is_as_young_as_the_newest_of_many_rows_and_old_without_any(order):
+    settle = Settle("items__on_sale_since", minutes=15)
+    assert states(record(order.pk, settle=settle, **INVOICE))[MISSING] == "drifted"
+    now = timezone.now()
+    old, new = now - timedelta(hours=2), now - timedelta(minutes=1)
+    for moment in (old, new, old):
+        Item.objects.create(order=order, price=1, quantity=1, on_sale_since=moment)
+    subject = record(order.pk, settle=settle, **INVOICE)
+    assert (states(subject)[MISSING], subject.young_until) == ("young", new + timedelta(minutes=15))
+    rule = Rule(name="r", settle=settle, **INVOICE)
+    assert (checked(rule).tally.checked, checked(rule).tally.settling) == (0, 1)
+    Item.objects.update(on_sale_since=old)
+    assert checked(rule).tally[MISSING] == 1
 
 
 def test_a_record_s_own_values_stand_beside_what_they_should_be():

@@ -12,7 +12,7 @@ from reconcile.core.drift import Guarantee
 from reconcile.core.scopes import EVERYTHING, Keys, Window
 from reconcile.models import Change, WorkItem
 from reconcile.rules.order import sort_rules
-from reconcile.runs import unattended_refusal
+from reconcile.rules.unattended import unattended_refusal
 from tests.helpers import (
     Session,
     assert_clean,

@@ -8,11 +8,13 @@ from django.db.models.functions import Lower, Now
 from django.test.utils import isolate_apps
 
 from reconcile import (
+    EXTRA,
     MISSING,
     AtLeast,
     AtMost,
     BeUnique,
     Call,
+    Delete,
     Enqueue,
     HaveReceipt,
     HaveRow,
@@ -23,6 +25,7 @@ from reconcile import (
     Rule,
 )
 from reconcile.core.drift import Guarantee
+from reconcile.rules.unattended import unattended_refusal
 from sample_project.shop.models import Invoice, Order
 from tests.cli.test_cli import rules
 from tests.helpers import statements
@@ -32,10 +35,12 @@ from tests.zoo.models import (
     Bill,
     Contact,
     Loose,
+    Memo,
     Mention,
     NamedTeam,
     Node,
     Note,
+    Page,
     Player,
     Team,
     Vehicle,
@@ -589,3 +594,108 @@ def test_where_words_are_derived_a_key_that_may_be_null_needs_more_than_a_plain_
     must = HaveRows(Word, link={"page_code": F("label")}, rows=list, reads=["label"], key=["number"])
     assert "nulls_distinct=False" in must.constraint_advice(Basket.objects.all(), "archive").django
     assert "past unique constraints" in must.constraint_advice(Basket.objects.all(), "archive").refusal.reason
+
+
+# What may be repeated, what a constraint leaves out, what another package owns.
+
+
+def test_a_call_that_may_be_repeated_needs_no_constraint():
+    def function(records): ...
+
+    for must, drift in (
+        (HaveRow(Bill, link=LINK), MISSING),
+        (HaveSource("page_code", model=Page, to="code"), EXTRA),
+    ):
+        every = Basket if drift is MISSING else Memo
+        once = Rule(name="r", every=every, must=must, unattended=True, remedies={drift: Call(function)})
+        twice = Rule(
+            name="r",
+            every=every,
+            must=must,
+            unattended=True,
+            remedies={drift: Call(function, idempotent=True)},
+        )
+        assert once.guarantee("default") is not Guarantee.REPEATABLE
+        assert (twice.guarantee("default"), twice.lift("default")) == (Guarantee.REPEATABLE, None)
+        assert unattended_refusal(twice, "default") is None
+
+
+def test_a_call_that_may_be_repeated_does_not_speak_for_the_other_remedies():
+    remedies = {MISSING: Call(careless, idempotent=True), EXTRA: Delete()}
+    assert bill(remedies=remedies).guarantee("default") is not Guarantee.REPEATABLE
+
+
+def test_a_covered_call_stays_at_constraint():
+    rule = Rule(
+        name="r",
+        every=Order,
+        must=HaveRow(Invoice, link={"order": F("pk")}, create_only={"amount": 1}),
+        remedies={MISSING: Call(careless, idempotent=True)},
+    )
+    assert rule.guarantee("default") is Guarantee.CONSTRAINT
+
+
+def test_whether_a_call_may_be_repeated_is_a_bool():
+    (fault,) = bill(remedies={MISSING: Call(len, idempotent="yes")}).faults()
+    assert (fault.id, "idempotent=" in fault.message) == ("reconcile.E012", True)
+
+
+def test_a_rule_that_calls_is_told_of_that_way_out():
+    rule = bill(remedies={MISSING: Call(len)}, unattended=True)
+    if rule.guarantee("default") is Guarantee.NONE:
+        assert "idempotent=True" in unattended_refusal(rule, "default").reason
+
+
+@pytest.mark.parametrize(
+    ("condition", "covered"),
+    [(Q(phone__isnull=False), True), (Q(phone__isnull=False, is_default=True), False)],
+)
+def test_a_constraint_that_leaves_null_out_covers_what_takes_null_for_no_duplicate(
+    condition, covered, monkeypatch
+):
+    constraint = UniqueConstraint(fields=["phone"], condition=condition, name="contact_phone_once")
+    monkeypatch.setattr(Contact._meta, "constraints", [constraint])
+    rule = Rule(name="r", every=Contact, must=BeUnique("phone"))
+    if not connection.features.supports_partial_indexes:
+        covered = False
+    assert (rule.guarantee("default") is Guarantee.CONSTRAINT) is covered
+    folded = Rule(name="r", every=Contact, must=BeUnique("phone", nulls_distinct=False))
+    assert folded.guarantee("default") is not Guarantee.CONSTRAINT
+
+
+def test_a_constraint_that_is_declared_already_is_not_named_again(monkeypatch):
+    late = UniqueConstraint(fields=["basket_number"], name="bill_once", deferrable=Deferrable.DEFERRED)
+    monkeypatch.setattr(Bill._meta, "constraints", [late])
+    lift = bill().lift("default")
+    assert not lift.django
+    assert "zoo.Bill declares one already, 'bill_once'" in lift.refusal.reason
+
+
+def test_what_is_declared_under_another_condition_is(monkeypatch):
+    other = UniqueConstraint(fields=["basket_number"], name="bill_once", condition=Q(score=1))
+    monkeypatch.setattr(Bill._meta, "constraints", [other])
+    assert "UniqueConstraint" in bill().lift("default").django
+
+
+def test_the_model_of_another_package_is_not_to_be_edited(rules):
+    assert not bill().lift("default").foreign
+    rules(
+        "import reconcile as rc\nfrom django.contrib.auth.models import Permission\nr = Rule(every=Permission, must=rc.BeUnique('name'))"
+    )
+    (warning,) = warnings()
+    assert "auth.Permission is another package's" in warning.hint
+    assert 'silence=["reconcile.W001"]' in warning.hint
+
+
+@pytest.mark.django_db
+def test_a_rule_that_is_unattended_in_vain_says_so():
+    from django.utils import timezone
+
+    from reconcile.detect.explaining import explain
+
+    def in_vain(rule):
+        return explain(rule, using="default", now=timezone.now()).in_vain
+
+    assert "deletes rows" in in_vain(bill(unattended=True, remedies={EXTRA: Delete()}))
+    assert in_vain(bill(remedies={EXTRA: Delete()})) == ""
+    assert in_vain(Rule(name="r", every=Team, must=HaveValues(points=1), unattended=True)) == ""

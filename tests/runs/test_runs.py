@@ -41,7 +41,8 @@ from reconcile.models import Change, Outcome, Run, WorkItem
 from reconcile.repair.caps import Caps
 from reconcile.repair.pacing import FIRST
 from reconcile.rules.registry import valid_rules
-from reconcile.runs import unattended_refusal, written_rows
+from reconcile.rules.unattended import unattended_refusal
+from reconcile.runs import written_rows
 from reconcile.runs.steering import RunControl
 from reconcile.tasks import nightly
 from sample_project.shop import seed

@@ -389,6 +389,10 @@ class Dialect:
         """The statement that would make `index`, for people to run."""
         return index_sql(index, model, self.connection)
 
+    def write_out(self, sql: str, params: Sequence[Any]) -> str:
+        """The statement with its values written in as this database reads them, for people to run. No statement."""
+        raise NotImplementedError
+
     def can_declare(self, fields: Sequence[Field[Any, Any]]) -> bool:  # noqa: ARG002
         """Whether Django can make an index on these columns by itself."""
         return True

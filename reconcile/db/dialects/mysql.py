@@ -361,6 +361,14 @@ class MySQL(Dialect):
         )
         return f"CREATE INDEX {quote(index.name)} ON {quote(model._meta.db_table)} ({columns})"
 
+    def write_out(self, sql: str, params: Sequence[Any]) -> str:
+        """The driver escapes as the connection's mode and character set ask it to."""
+        with self.connection.cursor() as cursor:
+            # The wrappers hand on what they don't know, of which the stubs know nothing.
+            escaping: Any = cursor
+            written: str | bytes = escaping.mogrify(sql, tuple(params))
+        return written.decode() if isinstance(written, bytes) else written
+
     def can_declare(self, fields: Sequence[Field[Any, Any]]) -> bool:
         """Not where a column is a long text or bytes, of which an index must say how much."""
         return not any(_is_long(str(field.db_type(self.connection))) for field in fields)

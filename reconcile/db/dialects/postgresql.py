@@ -30,6 +30,7 @@ from reconcile.db.django_compat import (
     postgresql_version,
     quoter,
     stand_in_for_server,
+    write_in_values,
 )
 from reconcile.db.schema import ForeignKeyInto, Table, UniqueIndex
 from reconcile.db.uniques import may_be_deferrable
@@ -473,6 +474,10 @@ class PostgreSQL(Dialect):
     def create_index(self, model: type[Model], index: Index) -> str:
         """Concurrently, since anything else keeps writers waiting until it is done."""
         return index_sql(index, model, self.connection, concurrently=True)
+
+    def write_out(self, sql: str, params: Sequence[Any]) -> str:
+        """As Django writes values into statements that take no parameters."""
+        return write_in_values(self.connection, sql, params)
 
     @contextmanager
     def without_server(self) -> Iterator[None]:

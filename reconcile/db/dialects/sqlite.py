@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from django.db import Error
 
@@ -148,3 +149,18 @@ class SQLite(Dialect):
     def lacks_table(self, error: Error) -> bool:
         """It has one code for all that is wrong with a statement."""
         return "no such table" in str(error) or "no such column" in str(error)
+
+    def write_out(self, sql: str, params: Sequence[Any]) -> str:
+        """The driver has no form for it; what it takes are five types, each with one literal."""
+        return sql % tuple(map(_literal, params))
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool | int | float):
+        return repr(int(value) if isinstance(value, bool) else value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"x'{bytes(value).hex()}'"
+    quoted = str(value).replace("'", "''")
+    return f"'{quoted}'"

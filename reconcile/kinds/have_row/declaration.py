@@ -203,11 +203,7 @@ class HaveRow(Effect):
     def constraint_advice(self, every: QuerySet[Any], using: str) -> ConstraintAdvice:  # noqa: ARG002
         """A constraint on the link's columns, for the rows that count, where one row is allowed."""
         if isinstance(self.bounds, AtLeast) or self.bounds.n != 1:
-            return ConstraintAdvice(
-                refusal=Refusal(
-                    "A record may have several rows, which no unique constraint allows and counts."
-                )
-            )
+            return ConstraintAdvice(refusal=Refusal(_SEVERAL_ROWS))
         columns = [F(column.name) for column in link_terms(self.model, self.link)]
         return advise_constraint(self.model, columns, condition=self.where, nulls_distinct=True, using=using)
 
@@ -234,6 +230,12 @@ class HaveRow(Effect):
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """MISSING; STALE if there are values; EXTRA if the number of rows has an upper limit."""
         return row_finders(self, source)
+
+
+_SEVERAL_ROWS = (
+    "The rule lets a record have several rows, which no unique constraint allows. If there can be one at most, say "
+    "count=Exactly(1), or make the link unique."
+)
 
 
 def _parent_links(model: type[Model]) -> list[Field[Any, Any]]:

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ["owed_rows", "row_finders"]
 
+_NARROW = "Rows that something else makes rightly are none of the rule's: mend what makes them, or narrow the rule by where=."
+_OTHERS = "Where others may have one, too, say count=AtLeast(…): then no row is extra."
 _NEW, _ALIKE = "_new_{}", "_alike_{}"
 
 
@@ -236,6 +238,7 @@ class _Extra:
         return QueryFinder(
             drift=EXTRA, model=linked.must.model, using=linked.source.using, in_windows=linked.carrier is not None,
             query=self.find, count_rows=self.count, near=linked.rows_near_any, near_is_all=linked.carrier is not None, lock=Lock(neighbours=earlier),
+            advice=_NARROW if self.only_surplus else f"{_NARROW} {_OTHERS}",
         )  # fmt: skip
 
     def find(self, scope: Scope) -> Rows:
