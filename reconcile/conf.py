@@ -38,6 +38,9 @@ MOST_REST = 1_000
 REFUSED, FILTERED = "refused", "filtered"
 """What `ROW_SECURITY` may be."""
 
+ALARMS = ("never", "error", "fail", "warn")
+"""What `ALARM` may be."""
+
 _SHAPE = 'Set RECONCILE = {"RULES": ["rules"]}.'
 
 
@@ -68,6 +71,11 @@ def rest_factor() -> float:
     """`REST`: how many times as long as a chunk has taken the repair rests, while others use the database."""
     factor: float = _read_settings().get("REST", REST)
     return factor
+
+
+def alarm() -> str:
+    """`ALARM`: from what on the task of a night fails."""
+    return str(_read_settings().get("ALARM", "fail"))
 
 
 def throttles() -> Sequence[Throttle]:
@@ -141,6 +149,12 @@ def _row_security_faults(value: Any) -> Iterator[Fault]:
         yield _fault(f"settings.RECONCILE['ROW_SECURITY'] is {value!r}.", hint)
 
 
+def _alarm_faults(value: Any) -> Iterator[Fault]:
+    if value not in ALARMS:
+        hint = f"Give one of {', '.join(map(repr, ALARMS))}: from what on the task of a night fails."
+        yield _fault(f"settings.RECONCILE['ALARM'] is {value!r}.", hint)
+
+
 _FAULTS: Mapping[str, Callable[[Any], Iterator[Fault]]] = {
     "RULES": _rules_faults,
     "THROTTLES": _throttle_faults,
@@ -148,6 +162,7 @@ _FAULTS: Mapping[str, Callable[[Any], Iterator[Fault]]] = {
     "REST": _rest_faults,
     "ROW_SECURITY": _row_security_faults,
     "LOCK_WAIT": _lock_wait_faults,
+    "ALARM": _alarm_faults,
 }
 
 

@@ -6,9 +6,10 @@ classes below to its codes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = [
     "CancelledError",
@@ -20,12 +21,14 @@ __all__ = [
     "InvalidRulesError",
     "LeaseHeldError",
     "LeaseLostError",
+    "NightIncomplete",
     "NotRepairedError",
     "PausedError",
     "ReconcileError",
     "Refusal",
     "RemedyFailedError",
     "StoppedError",
+    "Suspended",
     "UnevaluableRecordError",
     "UnknownNameError",
     "UsageError",
@@ -68,6 +71,18 @@ class FixtureError(EvaluationError):
 
 class LeaseHeldError(ReconcileError):
     """Another run repairs the rule at this moment."""
+
+
+class NightIncomplete(ReconcileError):  # noqa: N818 - it says what became of a night, and is none of the package's failures
+    """A night after which somebody should look; all rules have had their turn, and the run is in the database.
+
+    result: what became of it, as plain values.
+    """
+
+    def __init__(self, message: str, result: Mapping[str, Any] | None = None) -> None:
+        # Celery makes it anew from its arguments.
+        super().__init__(message)
+        self.result = dict(result or {})
 
 
 class StoppedError(ReconcileError):
@@ -153,3 +168,7 @@ class Refusal:
 
     def __str__(self) -> str:
         return self.reason
+
+
+class Suspended(Refusal):
+    """Why the nightly job leaves a rule alone until a person resumes it."""

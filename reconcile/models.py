@@ -44,6 +44,8 @@ def transition(
     only: of the states before, these alone. Nothing else writes a state of a run, an outcome or a work item.
     """
     before = states_before(to)
+    if isinstance(to, RunState) and to not in Run.ACTIVE:
+        columns.setdefault("night", None)
     return rows.filter(state__in=before.intersection(only) if only else before).update(state=to, **columns)
 
 
@@ -93,6 +95,12 @@ class Run(models.Model):
     heartbeat = models.DateTimeField(
         default=timezone.now, help_text="Last sign of life while it looks for drift."
     )
+    night = models.CharField(
+        max_length=10,
+        null=True,
+        unique=True,
+        help_text="Set while a nightly run goes on, so that there is one at a time.",
+    )
     undoes = models.ForeignKey(
         "self",
         null=True,
@@ -112,6 +120,14 @@ class Outcome(models.Model):
     """What one run found and did for one rule."""
 
     State = OutcomeState
+
+    class StoppedBy(models.TextChoices):
+        """What kept the run from repairing the rule at all."""
+
+        LEASE = "lease"
+        SUSPENSION = "suspension"
+        GUARD = "guard"
+        PERSON = "person"
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="outcomes")
     rule = models.CharField(max_length=200)
@@ -144,7 +160,15 @@ class Outcome(models.Model):
         default=dict, help_text="Drifted rows that the rule leaves to people, by kind."
     )
     left = models.PositiveBigIntegerField(
-        default=0, help_text="Drifted rows found when the repair was verified."
+        null=True,
+        help_text="Drifted rows at the end, those that are left to people among them; null if nobody could count them.",
+    )
+    stopped_by = models.CharField(
+        max_length=10,
+        choices=StoppedBy.choices,
+        default="",
+        blank=True,
+        help_text="What kept the run from repairing it.",
     )
     skipped = models.PositiveBigIntegerField(
         default=0, help_text="Keys locked by others to the end, or failing."

@@ -7,23 +7,19 @@ from typing import Any
 from celery import shared_task
 
 from reconcile import runs
-from reconcile.core.drift import Status
 
 __all__ = ["nightly"]
 
 
 @shared_task(name="reconcile.nightly")
 def nightly(database: str = "default") -> dict[str, Any]:
-    """Check all rules on `database`, repair those that are unattended; what became of it, as plain values.
+    """Check all rules on `database`, repair those that are unattended; what became of each, as plain values.
 
-    The run and its outcomes are in the database. Raises UsageError and EvaluationError if no run could begin,
-    so that the task fails where Celery's own monitoring sees it.
+    A second delivery of a night that goes on returns at once, with that night's run and its state. Raises NightIncomplete after all
+    rules have had their turn, if any of them is as bad as `RECONCILE["ALARM"]` says; UsageError and EvaluationError if no run could
+    begin. So the task fails where Celery's own monitoring sees it.
     """
-    run, results = runs.nightly(using=database)
-    return {
-        "run": str(run.pk),
-        "rules": len(results),
-        "written": sum(result.written.total for result in results),
-        "left": sum(result.left for result in results),
-        "errors": sorted(result.rule for result in results if result.status is Status.ERROR),
-    }
+    run, _ = runs.nightly(using=database)
+    result = runs.run_result(run, using=database)
+    runs.raise_alarm(result)
+    return result.as_dict()

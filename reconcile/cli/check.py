@@ -246,6 +246,9 @@ def load_fixtures(fixtures: Fixtures, using: str) -> Iterator[Origins]:
 )
 @fail_on_option("severity")
 @keys_option
+@click.option(
+    "--allow-empty", is_flag=True, help="Don't fail if there was no record to check. Else that exits with 1."
+)
 @fixture_options
 @check_output_options
 @click.pass_context
@@ -261,6 +264,7 @@ def check_command(
     forms: tuple[ReportRequest, ...],
     output: Path | None,
     *,
+    allow_empty: bool,
     as_written: bool,
     fixture_limit: int,
 ) -> None:
@@ -289,9 +293,10 @@ def check_command(
             past=_past_runs(checks, using) if has_trend else {},
             origins=find_origins_of(checks),
             keys=key_texts,
+            allow_empty=allow_empty,
         )
         write_check(ctx, asked, report)
-    ctx.exit(exit_code(error=report.status == "error", drift=any(map(report.fails, checks))))
+    ctx.exit(exit_code(error=report.status == "error", drift=report.failed))
 
 
 def _past_runs(checks: Sequence[RuleCheck], using: str) -> Mapping[str, Sequence[PastRun]]:

@@ -175,8 +175,9 @@ def _write_report_and_exit(ctx: click.Context, report: RepairReport, form: str, 
     )
     ctx.exit(
         exit_code(
-            error=report.status == "error",
+            error=any(repair.result == "error" for repair in report.repairs),
             leased=any(repair.lease_held for repair in report.repairs),
             incomplete=any(repair.incomplete for repair in report.repairs),
+            drift=report.fails,
         )
     )

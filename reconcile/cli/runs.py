@@ -1,25 +1,25 @@
-"""`reconcile runs`, `pause` and `cancel`."""
+"""`reconcile nightly`, `runs`, `pause` and `cancel`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich_click as click
-from django.db.models import Count, OuterRef, QuerySet, Subquery, Sum
-from django.utils import timezone
 from rich.console import Group, RenderableType
+from rich.text import Text
 
-from reconcile.cli.group import reconcile
+from reconcile.cli.group import exit_code, reconcile
 from reconcile.cli.options import database_option, known_database, output_options, write_report
 from reconcile.db.clock import database_now
 from reconcile.detect.checking import evaluation_errors
 from reconcile.reports import json, text
+from reconcile.reports.facts import plural
 
 if TYPE_CHECKING:
     from reconcile.models import Outcome, Run
-    from reconcile.runs import RuleRepair
+    from reconcile.runs import RuleRepair, RunResult
 
 
 @reconcile.command("pause")
@@ -73,69 +73,100 @@ LISTED = 20
 def runs_command(ctx: click.Context, run: str | None, using: str, form: str, output: Path | None) -> None:
     """List the last runs; with RUN (its id, or the beginning of it), what became of each of its rules."""
     from reconcile import runs
-    from reconcile.models import Outcome, Run
+    from reconcile.models import Run
 
     using = known_database(using)
     with evaluation_errors(using):
         if run:
-            shown = _add_sums(Run._base_manager.using(using)).get(pk=runs.find_run(run, using=using).pk)
-            outcomes = list(Outcome._base_manager.using(using).filter(run=shown).order_by("position"))
-            write_report(
-                ctx,
-                form,
-                output,
-                text=lambda: _run_text(shown, outcomes, using),
-                json=lambda: json.run_report(shown, _results(outcomes)),
-            )
+            shown = Run._base_manager.using(using).get(pk=runs.find_run(run, using=using).pk)
+            write_run(ctx, shown, using, form, output)
             return
-        listed = list(_add_sums(Run._base_manager.using(using)).order_by("-started_at")[:LISTED])
+        listed = list(Run._base_manager.using(using).order_by("-started_at")[:LISTED])
+        results = runs.run_results(listed, using=using)
         write_report(
-            ctx, form, output, text=lambda: _runs_text(listed, using), json=lambda: json.runs_report(listed)
+            ctx,
+            form,
+            output,
+            text=lambda: _runs_text(listed, results, using),
+            json=lambda: json.runs_report(listed, results),
         )
 
 
-def _results(outcomes: Sequence[Outcome]) -> list[RuleRepair]:
+@reconcile.command("nightly")
+@database_option
+@output_options
+@click.pass_context
+def nightly_command(ctx: click.Context, using: str, form: str, output: Path | None) -> None:
+    """Do the night's work without Celery: check all rules, and repair those that are unattended.
+
+    There is one night at a time: if another goes on, its run and state are shown.
+    """
+    from reconcile import runs
+
+    using = known_database(using)
+    run, repairs = runs.nightly(using=using)
+    run.refresh_from_db(using=using)
+    result = write_run(ctx, run, using, form, output)
+    ctx.exit(
+        exit_code(
+            error=any(each.result is runs.Result.ERROR for each in result.rules),
+            leased=result.state in run.ACTIVE
+            or any(each.result is runs.Result.HELD for each in result.rules),
+            incomplete=any(each.incomplete for each in repairs),
+            drift=bool(result.alarming(runs.Alarm.FAIL)),
+        )
+    )
+
+
+def write_run(ctx: click.Context, run: Run, using: str, form: str, output: Path | None) -> RunResult:
+    """Write what became of each rule of the run."""
+    from reconcile import runs
+    from reconcile.models import Outcome
+
+    outcomes = list(Outcome._base_manager.using(using).filter(run=run).order_by("position"))
+    result = runs.run_result(run, using=using)
+    write_report(
+        ctx,
+        form,
+        output,
+        text=lambda: _run_text(run, outcomes, result, using),
+        json=lambda: json.run_report(run, result, _results(run, outcomes)),
+    )
+    return result
+
+
+def _results(run: Run, outcomes: Sequence[Outcome]) -> list[RuleRepair]:
     from reconcile.runs import result_of, written_by_outcome
 
     written = written_by_outcome(outcomes)
-    return [result_of(outcome, written=written[outcome.pk]) for outcome in outcomes if outcome.status]
+    return [result_of(outcome, run, written=written[outcome.pk]) for outcome in outcomes if outcome.status]
 
 
-def _add_sums(runs: Any) -> QuerySet[Run]:
-    """Annotate each run with the sums over its outcomes, so that one statement reads the runs and their sums."""
-    outcomes = _outcomes_of_run()
-    written = outcomes.annotate(sum=Sum("work_items__counts__rows")).values("sum")
-    annotated: QuerySet[Run] = runs.annotate(
-        rules=Count("outcomes"),
-        written=Subquery(written),
-        left=Subquery(outcomes.annotate(sum=Sum("left")).values("sum")),
-    )
-    return annotated
-
-
-def _outcomes_of_run() -> QuerySet[Any, Any]:
-    from reconcile.models import Outcome
-
-    grouped: QuerySet[Any, Any] = Outcome._base_manager.filter(run=OuterRef("pk")).order_by().values("run")
-    return grouped
-
-
-def _runs_text(listed: Sequence[Run], using: str) -> RenderableType:
+def _runs_text(listed: Sequence[Run], results: Sequence[RunResult], using: str) -> RenderableType:
     if not listed:
         return "There are no runs yet. The nightly job and `reconcile repair --apply` leave one."
+    numbers = ("Rules", "Written", "Left")
     rows = text.table(
-        "Run", "Kind", "State", "Started", "Rules", "Written", "Left", numbers=("Rules", "Written", "Left")
+        "Run", "Kind", "State", "Started", "Rules", "Result", "Written", "Left", numbers=numbers
     )
-    for run in listed:
-        started = timezone.localtime(run.started_at) if timezone.is_aware(run.started_at) else run.started_at
-        # The sums are annotations, which the type of a run doesn't have.
-        sums: Any = run
+    for run, result in zip(listed, results, strict=True):
         rows.add_row(
-            str(run), _kind(run), run.state, f"{started:%Y-%m-%d %H:%M:%S}", f"{sums.rules:,}", f"{sums.written or 0:,}",
-            f"{sums.left or 0:,}" if run.state == run.State.FINISHED else "?",
+            str(run), _kind(run), run.state, text.moment(run.started_at), f"{len(result.rules):,}", _counts_text(result),
+            f"{result.written:,}", text.number_or_unknown(result.left),
         )  # fmt: skip
     advice = [(run, _advice(run, using)) for run in listed]
     return Group("", rows, "", *(f"{run}: {text}" for run, text in advice if text))
+
+
+def _counts_text(result: RunResult) -> Text:
+    """`1 failed, 3 reported`: the worst first, without the rules that are as they should be unless all are."""
+    bad = {
+        each: number for each, number in result.counts.items() if each not in {"clean", "repaired", "undone"}
+    }
+    if not bad:
+        return text.result_text(str(result.result))
+    parts = [Text.assemble(f"{number:,} ", text.result_text(str(each))) for each, number in bad.items()]
+    return Text(", ").join(parts)
 
 
 def _kind(run: Run) -> str:
@@ -160,34 +191,30 @@ def _advice(run: Run, using: str) -> str:
     return f"no sign of life for {quiet} s. {go_on}"
 
 
-def _run_text(run: Run, outcomes: Sequence[Outcome], using: str) -> RenderableType:
-    from reconcile.runs import written_by_outcome
-
+def _run_text(run: Run, outcomes: Sequence[Outcome], result: RunResult, using: str) -> RenderableType:
     numbers = ("Checked", "Missing", "Stale", "Extra", "Written", "Left")
     rows = text.table("", "Rule", *numbers, numbers=numbers)
-    written = written_by_outcome(outcomes)
-    for outcome in outcomes:
-        counts = (
-            outcome.checked,
-            outcome.missing,
-            outcome.stale,
-            outcome.extra,
-            written[outcome.pk].total,
-        )
-        left = f"{outcome.left:,}" if outcome.state == outcome.State.DONE else "?"
+    by_rule = {outcome.rule: outcome for outcome in outcomes}
+    for each in result.rules:
+        outcome = by_rule[each.rule]
+        found = (outcome.checked, outcome.missing, outcome.stale, outcome.extra)
+        known = each.found is not None
         rows.add_row(
-            outcome.status or outcome.state, outcome.rule, *(f"{number:,}" for number in counts), left
-        )
+            text.result_text(str(each.result)), each.rule, *(f"{number:,}" if known else "–" for number in found),
+            f"{each.written:,}", text.number_or_unknown(each.left),
+        )  # fmt: skip
     remarks = [
-        f"{outcome.rule}  for {len(outcome.only):,} of its records alone, by keys"
+        (outcome.rule, f"for {len(outcome.only):,} of its records alone, by keys")
         for outcome in outcomes
         if outcome.only is not None
     ]
-    remarks += [
-        f"{outcome.rule}  {remark}"
-        for outcome in outcomes
-        for remark in (outcome.error or outcome.why_stopped, outcome.warning)
-        if remark
-    ]
-    remarks += [remark for remark in (run.why_stopped, _advice(run, using)) if remark]
-    return Group("", f"Run {run.pk}, {_kind(run)}, {run.state}", "", rows, "", *remarks)
+    remarks += [(each.rule, each.why) for each in result.rules if each.why]
+    remarks += [(outcome.rule, outcome.warning) for outcome in outcomes if outcome.warning]
+    last = [remark for remark in (run.why_stopped, _advice(run, using)) if remark]
+    head = f"Run {run.pk}, {_kind(run)}, {run.state}: {_sum_in_words(result)}"
+    return Group("", head, "", rows, "", *text.remark_lines(remarks), *last)
+
+
+def _sum_in_words(result: RunResult) -> str:
+    counts = ", ".join(f"{number:,} {each}" for each, number in result.counts.items()) or "no rules"
+    return f"{counts}; {plural(result.written, 'row')} written, {text.number_or_unknown(result.left)} left"

@@ -11,7 +11,7 @@ many as it takes, and only infinity, which JSON doesn't have, is a number that o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from django.db.models import BinaryField, BooleanField, Expression, F, Field, Func, JSONField, TextField
@@ -37,10 +37,18 @@ _TEXTUAL = re.compile(r"((var)?char|character|citext|text)(?![\w\[])")
 """Declared types that PostgreSQL's integers and booleans have, and its texts; fields of these names may have others."""
 
 
-def image(fields: Sequence[Field[Any, Any]]) -> Expression:
-    """The row's columns, by attname, as a JSON object. The same fields in the same order give comparable images."""
+def image(
+    fields: Sequence[Field[Any, Any]], source: Callable[[Field[Any, Any]], Any] | None = None
+) -> Expression:
+    """The row's columns, by attname, as a JSON object. The same fields in the same order give comparable images.
+
+    source: the expression whose value is taken for a column's, in place of the column itself.
+    """
     groups = [fields[start : start + _PAIRS] for start in range(0, len(fields), _PAIRS)]
-    objects = [JSONObject(**{field.attname: _Element(field) for field in group}) for group in groups]
+    objects = [
+        JSONObject(**{field.attname: _Element(field, source(field) if source else None) for field in group})
+        for group in groups
+    ]
     return objects[0] if len(objects) == 1 else _Merged(*objects)
 
 
@@ -79,8 +87,8 @@ class _OfField(Func):
 class _Element(_OfField):
     """A column's value as an element of an image."""
 
-    def __init__(self, field: Field[Any, Any]) -> None:
-        super().__init__(F(field.attname), field)
+    def __init__(self, field: Field[Any, Any], source: Any = None) -> None:
+        super().__init__(F(field.attname) if source is None else source, field)
 
     def as_sql(  # type: ignore[override]
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any

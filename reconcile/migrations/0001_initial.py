@@ -65,6 +65,7 @@ class Migration(migrations.Migration):
                 ('why_stopped', models.TextField(blank=True, default='')),
                 ('token', models.UUIDField(default=uuid.uuid4, help_text='Its worker; one with another token must stop.')),
                 ('heartbeat', models.DateTimeField(default=django.utils.timezone.now, help_text='Last sign of life while it looks for drift.')),
+                ('night', models.CharField(help_text='Set while a nightly run goes on, so that there is one at a time.', max_length=10, null=True, unique=True)),
                 ('undoes', models.ForeignKey(help_text='Run whose writes it takes back.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='undone_by', to='reconcile.run')),
             ],
             options={
@@ -94,7 +95,8 @@ class Migration(migrations.Migration):
                 ('samples', models.JSONField(default=list)),
                 ('planned', models.JSONField(default=dict, help_text='Rows that the repair was to write, by verb.')),
                 ('reported', models.JSONField(default=dict, help_text='Drifted rows that the rule leaves to people, by kind.')),
-                ('left', models.PositiveBigIntegerField(default=0, help_text='Drifted rows found when the repair was verified.')),
+                ('left', models.PositiveBigIntegerField(help_text='Drifted rows at the end, those that are left to people among them; null if nobody could count them.', null=True)),
+                ('stopped_by', models.CharField(blank=True, choices=[('lease', 'Lease'), ('suspension', 'Suspension'), ('guard', 'Guard'), ('person', 'Person')], default='', help_text='What kept the run from repairing it.', max_length=10)),
                 ('skipped', models.PositiveBigIntegerField(default=0, help_text='Keys locked by others to the end, or failing.')),
                 ('again', models.PositiveBigIntegerField(default=0, help_text='Drifted records that an earlier run had repaired already.')),
                 ('warning', models.TextField(blank=True, default='', help_text='What people should look at, repaired or not.')),
@@ -123,18 +125,6 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
-            name='WrittenRows',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('verb', models.CharField(max_length=10)),
-                ('rows', models.PositiveBigIntegerField(default=0)),
-                ('work_item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='counts', to='reconcile.workitem')),
-            ],
-            options={
-                'constraints': [models.UniqueConstraint(fields=('work_item', 'verb'), name='reconcile_written_once')],
-            },
-        ),
-        migrations.CreateModel(
             name='Chunk',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -157,6 +147,15 @@ class Migration(migrations.Migration):
                 ('work_item', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='changes', to='reconcile.workitem')),
             ],
         ),
+        migrations.CreateModel(
+            name='WrittenRows',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('verb', models.CharField(max_length=10)),
+                ('rows', models.PositiveBigIntegerField(default=0)),
+                ('work_item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='counts', to='reconcile.workitem')),
+            ],
+        ),
         migrations.AddConstraint(
             model_name='outcome',
             constraint=models.UniqueConstraint(fields=('run', 'rule'), name='reconcile_outcome_once'),
@@ -172,5 +171,9 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='change',
             index=models.Index(fields=['work_item', 'chunk'], name='reconcile_change_chunk'),
+        ),
+        migrations.AddConstraint(
+            model_name='writtenrows',
+            constraint=models.UniqueConstraint(fields=('work_item', 'verb'), name='reconcile_written_once'),
         ),
     ]

@@ -14,7 +14,7 @@ from typing import Any
 from reconcile.core.verbs import VERBS, Written
 from reconcile.errors import Refusal, UsageError
 
-__all__ = ["PlanFile", "PlannedRule", "read_plan"]
+__all__ = ["VERSION", "PlanFile", "PlannedRule", "read_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +75,15 @@ def read_plan(file: Path) -> PlanFile:
     return _plan(str(file), found)
 
 
+VERSION = 2
+"""The version of the JSON that the reports of this release have, and so of a plan."""
+
 _MADE = "A plan is what `reconcile repair … --format json --output FILE` writes without --apply."
 
 
 def _plan(file: str, found: Any) -> PlanFile:
-    if not isinstance(found, dict) or found.get("version") != 1:
-        raise UsageError(f"The plan {file!r} isn't of version 1. {_MADE}")
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise UsageError(f"The plan {file!r} isn't of version {VERSION}. {_MADE}")
     if found.get("applied") is not False:
         raise UsageError(f"The plan {file!r} is the report of a repair, or of something else. {_MADE}")
     try:

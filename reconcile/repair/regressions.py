@@ -6,18 +6,24 @@ does not until a person resumes the rule, since it would only hide what is broke
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 
 from reconcile.core.drift import Drift
+from reconcile.core.fixes import Correction
+from reconcile.core.scopes import Keys, blocks
 from reconcile.db.clock import database_now
-from reconcile.errors import Refusal
-from reconcile.models import Chunk, Run, Suspension
+from reconcile.db.columns import label_of
+from reconcile.db.images import image
+from reconcile.db.statements import KEY, WANTED
+from reconcile.errors import Suspended
+from reconcile.models import Change, Chunk, Run, Suspension
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.rule import Rule
 
@@ -54,20 +60,82 @@ def find_regressions(
     """Return the `drifted` keys that an earlier run has repaired, as text, in no order.
 
     Repairs from before the rule was edited don't count. Repairs that are younger than the rule's settle time don't count, since their
-    effects may be in flight. Repairs that were undone since don't count. One statement; reads the keys chunk by chunk.
+    effects may be in flight. Repairs that were undone since don't count. Nor do records that owe something else by now than what was
+    journalled: what they are computed from has changed, and nobody has written them wrong. One statement, and if any is found,
+    one for each 5,000 of them and one for each of their chunks; reads the keys chunk by chunk.
     """
+    repaired = _repaired_before(rule, drifted, run=run, using=using, now=now)
+    if not repaired:
+        return []
+    finders = {each.drift: each for each in rule.compile(using=using, now=now).finders}
+    found: set[str] = set()
+    for drift, keys in drifted.items():
+        mine = {key: repaired[str(drift), str(key)] for key in keys if (str(drift), str(key)) in repaired}
+        fix = finders[drift].fix if drift in finders else None
+        moved = _moved(fix, mine, using) if mine and isinstance(fix, Correction) else set()
+        found |= {str(key) for key in mine if key not in moved}
+    return [*found]
+
+
+_Place = tuple[int, int]
+"""A work item, and the number of a chunk of it."""
+
+
+def _repaired_before(
+    rule: Rule, drifted: Mapping[Drift, Collection[Any]], *, run: UUID | None, using: str, now: datetime
+) -> Mapping[tuple[str, str], _Place]:
+    """By kind of drift and key, as text, the last chunk that has repaired the record."""
     kinds = [str(drift) for drift, keys in drifted.items() if keys]
+    if not kinds:
+        return {}
     chunks = _chunks(rule, using, now).filter(work_item__outcome__fingerprint=fingerprint(rule, using))
     chunks = chunks.exclude(work_item__outcome__run=run).filter(work_item__drift__in=kinds)
-    if not kinds:
-        return []
-    found: set[str] = set()
+    found: dict[tuple[str, str], _Place] = {}
     wanted: dict[str, set[str]] = {}
-    for drift, keys in _keys(chunks):
+    for drift, keys, work_item, number in _keys(chunks.order_by("committed_at", "pk")):
         # Only once there is a chunk, since there may be many keys.
         wanted = wanted or {str(drift): {str(key) for key in keys} for drift, keys in drifted.items()}
-        found |= wanted[drift] & {str(key) for key in keys}
-    return [*found]
+        for key in wanted[drift] & {str(key) for key in keys}:
+            found[drift, key] = (work_item, number)
+    return found
+
+
+def _moved(fix: Correction, repaired: Mapping[Any, _Place], using: str) -> set[Any]:
+    """Those of the records for which something else is owed now than what their repair has written, as far as the journal tells.
+
+    Of rows of another table it isn't known here whose they are: all of the records, if none of the rows owes what was journalled.
+    """
+    journalled = _journalled(fix, set(repaired.values()), using)
+    owed: dict[str, Any] = {}
+    for block in blocks(repaired):
+        images = image(fix.fields, lambda field: F(WANTED.format(field.attname)))
+        rows = fix.wanted(Keys(block)).annotate(_image=images).values_list(KEY, "_image")
+        owed |= {str(key): _loaded(each) for key, each in rows}
+    same = {key for key, values in owed.items() if key not in journalled or _has(journalled[key], values)}
+    if fix.own:
+        return {key for key in repaired if str(key) in owed and str(key) not in same}
+    return set() if same or not owed else set(repaired)
+
+
+def _journalled(fix: Correction, places: Collection[_Place], using: str) -> Mapping[str, Any]:
+    """What the last repair of each row has left of its columns, by its key as text. One statement for each chunk."""
+    found: dict[str, Any] = {}
+    for work_item, number in sorted(places):
+        changes = Change._base_manager.using(using).filter(
+            work_item=work_item, chunk=number, model=label_of(fix.model), after__isnull=False
+        )
+        found |= dict(changes.order_by("pk").values_list("key", "after"))
+    return found
+
+
+def _has(after: Any, values: Mapping[str, Any]) -> bool:
+    image_after = _loaded(after)
+    return all(image_after.get(name) == value for name, value in values.items())
+
+
+def _loaded(value: Any) -> Any:
+    """An image as a dictionary; some databases give it as text."""
+    return json.loads(value) if isinstance(value, str | bytes) else value
 
 
 def name_some(keys: Collection[str]) -> str:
@@ -75,7 +143,7 @@ def name_some(keys: Collection[str]) -> str:
     return ", ".join(sorted(keys)[:SHOWN]) + (" …" if len(keys) > SHOWN else "")
 
 
-def suspend(rule: str, again: Collection[str], *, run: UUID, using: str) -> Refusal:
+def suspend(rule: str, again: Collection[str], *, run: UUID, using: str) -> Suspended:
     """Suspend the rule: the nightly job reports it from now on. Returns why. Two statements."""
     why = (
         f"{len(again):,} of its records drift again although they were repaired before: {name_some(again)}. Find what writes them, "
@@ -85,15 +153,15 @@ def suspend(rule: str, again: Collection[str], *, run: UUID, using: str) -> Refu
         rule=rule, defaults={"run": run, "why": why, "since": database_now(using)}
     )
     log.error("rule_suspended", rule=rule, run=str(run), records=len(again))
-    return Refusal(f"The nightly job leaves this rule alone. {why}")
+    return Suspended(f"The nightly job leaves this rule alone. {why}")
 
 
-def suspension(rule: str, *, using: str) -> Refusal | None:
+def suspension(rule: str, *, using: str) -> Suspended | None:
     """Why the nightly job does not repair the rule; None if it is not suspended. One statement."""
     found = Suspension._base_manager.using(using).filter(rule=rule).first()
     if found is None:
         return None
-    return Refusal(f"Suspended since {found.since:%Y-%m-%d %H:%M}. {found.why}")
+    return Suspended(f"Suspended since {found.since:%Y-%m-%d %H:%M}. {found.why}")
 
 
 def resume_rule(rule: str, *, using: str) -> bool:
@@ -123,5 +191,7 @@ def _chunks(rule: Rule, using: str, now: datetime) -> QuerySet[Chunk]:
     )
 
 
-def _keys(chunks: QuerySet[Chunk]) -> Iterator[tuple[str, list[Any]]]:
-    yield from chunks.values_list("work_item__drift", "keys").iterator(chunk_size=10)
+def _keys(chunks: QuerySet[Chunk]) -> Iterator[tuple[str, list[Any], int, int]]:
+    yield from chunks.values_list("work_item__drift", "keys", "work_item_id", "number").iterator(
+        chunk_size=10
+    )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from reconcile.detect.checking import RuleCheck
-from reconcile.reports.findings import CheckReport, is_reported, paragraphs, place, plain
+from reconcile.reports.findings import CheckReport, empty_in_words, is_reported, paragraphs, place, plain
 
 __all__ = ["check_report"]
 
 
 def check_report(report: CheckReport) -> str:
-    """The lines, in the order of the rules; empty if every rule passes."""
-    return "\n".join(_line(report, check) for check in report.checks if is_reported(report, check))
+    """The lines, in the order of the rules; empty if every rule passes. If nothing was looked at, one line says so."""
+    lines = [_line(report, check) for check in report.checks if is_reported(report, check)]
+    return "\n".join(
+        lines or ([f"<unknown>:1: reconcile empty: {empty_in_words(report)}"] if report.is_empty else [])
+    )
 
 
 def _line(report: CheckReport, check: RuleCheck) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "RepairReport",
     "UndoReport",
     "counts",
+    "empty_in_words",
     "has_part",
     "headline",
     "is_reported",
@@ -45,9 +46,14 @@ __all__ = [
     "place",
     "plain",
     "prose",
+    "word",
 ]
 
-Overall = Literal["clean", "warn", "drift", "error"]
+Overall = Literal["clean", "empty", "warn", "drift", "error"]
+"""`empty`: nothing was looked at, so nothing is known."""
+
+EMPTY = "0 records checked, so nothing is known."
+"""What each format says of a check that has judged no record."""
 
 
 def overall(statuses: Sequence[Status]) -> Overall:
@@ -57,6 +63,21 @@ def overall(statuses: Sequence[Status]) -> Overall:
     if Status.FAIL in statuses:
         return "drift"
     return "warn" if Status.WARN in statuses else "clean"
+
+
+def word(check: RuleCheck) -> str:
+    """The status of a rule; `skipped` if it has judged no record, which is no pass."""
+    if check.status is Status.PASS and not check.tally.checked and not check.tally.total:
+        return "skipped"
+    return str(check.status)
+
+
+def empty_in_words(report: CheckReport) -> str:
+    """What is said of a check that has judged nothing, with the way out."""
+    rules = plural(len(report.checks), "rule")
+    young = f" {report.young}" if report.young else ""
+    allowed = "" if report.allow_empty else " If there may be none: --allow-empty."
+    return f"{EMPTY[:-1]}, by {rules}.{young}{allowed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +100,12 @@ class CheckReport:
     past: Mapping[str, Sequence[PastRun]] = field(default_factory=dict)
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
     keys: Sequence[str] = ()
+    allow_empty: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no rule has judged any record, or found any drift or error."""
+        return all(word(check) == "skipped" for check in self.checks)
 
     def fails(self, check: RuleCheck) -> bool:
         """Whether the rule's drift reaches the severity that fails the check."""
@@ -86,8 +113,13 @@ class CheckReport:
 
     @property
     def status(self) -> Overall:
-        """The worst status of the rules."""
-        return overall([check.status for check in self.checks])
+        """The worst status of the rules; `empty` if none has judged a record."""
+        return "empty" if self.is_empty else overall([check.status for check in self.checks])
+
+    @property
+    def failed(self) -> bool:
+        """Whether the check fails: by drift, or since it has looked at nothing and that isn't allowed."""
+        return (self.is_empty and not self.allow_empty) or any(map(self.fails, self.checks))
 
     @property
     def extent(self) -> str:
@@ -126,6 +158,11 @@ class RepairReport:
     def status(self) -> Overall:
         """The worst status of the rules."""
         return overall([repair.status for repair in self.repairs])
+
+    @property
+    def fails(self) -> bool:
+        """Whether something was repaired, or should have been, and a check would fail all the same."""
+        return self.applied and any(repair.status is Status.FAIL for repair in self.repairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +273,8 @@ def has_part(report: CheckReport, check: RuleCheck) -> bool:
 def counts(check: RuleCheck) -> str:
     """The counts in words, such as `1,022 missing and 25 stale of 1,952 checked`."""
     found = [f"{check.tally[drift]:,} {drift}" for drift in Drift if check.tally[drift]]
+    if not found and not check.tally.checked:
+        return "0 checked, so nothing is known"
     return f"{' and '.join(found) or 'nothing drifted'} of {check.tally.checked:,} checked"
 
 

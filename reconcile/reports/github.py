@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconcile.core.drift import Status
 from reconcile.detect.checking import RuleCheck
-from reconcile.reports.findings import CheckReport, is_reported, message, place
+from reconcile.reports.findings import CheckReport, empty_in_words, is_reported, message, place
 
 __all__ = ["check_report"]
 
@@ -14,6 +14,9 @@ def check_report(report: CheckReport) -> str:
 
     The level is `error` for everything that fails the check, so with `--fail-on warn` for warnings, too.
     """
+    if report.is_empty:
+        level = "warning" if report.allow_empty else "error"
+        return f"::{level} title=reconcile empty::{_escape_message(empty_in_words(report))}"
     return "\n".join(_annotation(report, check) for check in report.checks if is_reported(report, check))
 
 

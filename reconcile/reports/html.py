@@ -29,6 +29,7 @@ from reconcile.reports.findings import (
     place,
     plain,
     prose,
+    word,
 )
 from reconcile.reports.statements import finders_of, sort_constants, sql_of
 
@@ -83,6 +84,7 @@ def _day(past: PastRun) -> str:
 
 _OVERALL: Mapping[Overall, str] = {
     "clean": "All clean",
+    "empty": "0 records checked, so nothing is known",
     "warn": "Warnings",
     "drift": "Drift found",
     "error": "Not evaluated",
@@ -136,7 +138,7 @@ def _summary(report: CheckReport, check: RuleCheck) -> Mapping[str, Any]:
     settling = check.tally.settling
     return {
         "name": plain(name),
-        "status": str(check.status),
+        "status": word(check),
         "headline": "could not be evaluated" if check.error else headline(check),
         "sentence": prose(check.rule.sentence),
         "reason": prose(check.rule.reason),

@@ -1,4 +1,4 @@
-"""The `json` format, version 1: one object, whose keys stay the same in all releases of this version."""
+"""The `json` format, version 2: one object, whose keys stay the same in all releases of this version."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from reconcile.detect.explaining import Explanation, Part
 from reconcile.detect.inspecting import NOT_STATED, Cell, Inspection, MadeInPython, Row, Subject
 from reconcile.detect.listing import Listing
 from reconcile.kinds import ConstraintAdvice
-from reconcile.reports.findings import BaselineReport, CheckReport, RepairReport, UndoReport
+from reconcile.repair.plan_file import VERSION
+from reconcile.reports.findings import BaselineReport, CheckReport, RepairReport, UndoReport, word
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
 
 if TYPE_CHECKING:
     from reconcile.models import Run
-    from reconcile.runs import RuleRepair, RuleUndo
+    from reconcile.runs import RuleRepair, RuleUndo, RunResult
 
 __all__ = [
     "baseline_report",
@@ -56,8 +57,9 @@ def check_report(report: CheckReport) -> str:
 def _check(check: RuleCheck, origins: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     return {
         "rule": check.rule.name,
-        "status": str(check.status),
+        "status": word(check),
         "checked": check.tally.checked,
+        "settling": check.tally.settling,
         "missing": check.tally[MISSING],
         "stale": check.tally[STALE],
         "extra": check.tally[EXTRA],
@@ -99,6 +101,7 @@ def _rule_repair(repair: RuleRepair) -> dict[str, Any]:
     return {
         "rule": repair.rule,
         "status": str(repair.status),
+        "result": str(repair.result),
         "planned": repair.planned.as_dict(),
         "written": repair.written.as_dict(),
         "left": repair.left,
@@ -201,14 +204,28 @@ def rules_report(rules: Sequence[Rule], *, using: str) -> str:
     )
 
 
-def runs_report(runs: Sequence[Run]) -> str:
+def runs_report(runs: Sequence[Run], results: Sequence[RunResult]) -> str:
     """The stored runs, without their rules."""
-    return _dump({"runs": [_run(run) for run in runs]})
+    return _dump(
+        {"runs": [{**_run(run), **_sums(result)} for run, result in zip(runs, results, strict=True)]}
+    )
 
 
-def run_report(run: Run, repairs: Sequence[RuleRepair]) -> str:
-    """One stored run, with the result of each of its rules."""
-    return _dump({**_run(run), "rules": [_rule_repair(repair) for repair in repairs]})
+def run_report(run: Run, result: RunResult, repairs: Sequence[RuleRepair]) -> str:
+    """One stored run, with the result of each of its rules, the worst first."""
+    details = {repair.rule: _rule_repair(repair) for repair in repairs}
+    rules = [{**each, "written": {}, **details.get(each["rule"], {})} for each in result.as_dict()["rules"]]
+    return _dump({**_run(run), **_sums(result), "rules": rules})
+
+
+def _sums(result: RunResult) -> dict[str, Any]:
+    return {
+        "result": str(result.result),
+        "results": {str(each): number for each, number in result.counts.items()},
+        "found": result.found,
+        "written": result.written,
+        "left": result.left,
+    }
 
 
 def run_state_report(run: Run) -> str:
@@ -346,4 +363,4 @@ def _json_value(value: Any) -> Any:
 
 
 def _dump(report: dict[str, Any]) -> str:
-    return json.dumps({"version": 1, **report}, indent=2, ensure_ascii=False)
+    return json.dumps({"version": VERSION, **report}, indent=2, ensure_ascii=False)

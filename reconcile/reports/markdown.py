@@ -17,6 +17,7 @@ from reconcile.reports.findings import (
     CheckReport,
     Keys,
     Overall,
+    empty_in_words,
     has_part,
     headline,
     keys,
@@ -24,6 +25,7 @@ from reconcile.reports.findings import (
     place,
     plain,
     prose,
+    word,
 )
 from reconcile.reports.statements import finders_of, sort_constants, sql_of
 from reconcile.rules.rule import Rule
@@ -155,8 +157,10 @@ def _unescape(text: str) -> str:
 
 
 _MARKS = {Status.PASS: "✅", Status.WARN: "⚠️", Status.FAIL: "❌", Status.ERROR: "💥"}
+_SKIPPED = "⬜"
 _OVERALL: dict[Overall, str] = {
     "clean": "✅ Clean",
+    "empty": "⬜ 0 records checked",
     "warn": "⚠️ Warnings",
     "drift": "❌ Drift",
     "error": "💥 Not evaluated",
@@ -167,6 +171,8 @@ def check_report(report: CheckReport) -> str:
     """The summary: the outcome as its heading, a table of the rules that don't pass, a folded part for each, and the rest."""
     looked_at = [check for check in report.checks if has_part(report, check)]
     passed = [check for check in report.checks if not has_part(report, check)]
+    if report.is_empty:
+        return "\n\n".join([f"## {_OVERALL['empty']}: nothing is known", empty_in_words(report)])
     parts = [
         f"## {_OVERALL[report.status]}: {plural(len(report.checks), 'rule')} checked{report.extent}",
         *_lead(report),
@@ -195,7 +201,8 @@ def _table(checks: Sequence[RuleCheck]) -> str:
 def _row(check: RuleCheck) -> str:
     numbers = [check.tally.checked, *(check.tally[drift] for drift in Drift)]
     shown = ["–"] * len(numbers) if check.error else [f"{number:,}" for number in numbers]
-    return f"| {_MARKS[check.status]} | {escape(plain(check.rule.name))} | {' | '.join(shown)} |"
+    mark = _SKIPPED if word(check) == "skipped" else _MARKS[check.status]
+    return f"| {mark} | {escape(plain(check.rule.name))} | {' | '.join(shown)} |"
 
 
 def _check_details(report: CheckReport, check: RuleCheck) -> str:

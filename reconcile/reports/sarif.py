@@ -12,7 +12,16 @@ from urllib.parse import quote
 
 from reconcile.core.drift import Drift, Status
 from reconcile.detect.checking import RuleCheck
-from reconcile.reports.findings import CheckReport, headline, is_reported, message, place, plain, prose
+from reconcile.reports.findings import (
+    CheckReport,
+    empty_in_words,
+    headline,
+    is_reported,
+    message,
+    place,
+    plain,
+    prose,
+)
 from reconcile.rules.rule import Rule
 
 __all__ = ["check_report"]
@@ -36,7 +45,7 @@ def check_report(report: CheckReport) -> str:
         },
         # Each database is an analysis of its own: a result of one must not close a result of the other.
         "automationDetails": {"id": f"reconcile/{report.database}/{report.run}"},
-        "invocations": [_invocation(report.checks)],
+        "invocations": [_invocation(report)],
         "columnKind": "unicodeCodePoints",
         "results": [
             _result(report, check, index)
@@ -63,8 +72,12 @@ def _descriptor(rule: Rule) -> dict[str, Any]:
     return {**described, "properties": properties}
 
 
-def _invocation(checks: Sequence[RuleCheck]) -> dict[str, Any]:
-    failed = [(index, check) for index, check in enumerate(checks) if check.error]
+def _invocation(report: CheckReport) -> dict[str, Any]:
+    failed = [(index, check) for index, check in enumerate(report.checks) if check.error]
+    if report.is_empty:
+        level = "note" if report.allow_empty else "error"
+        said = {"level": level, "message": {"text": empty_in_words(report)}}
+        return {"executionSuccessful": report.allow_empty, "toolExecutionNotifications": [said]}
     return {
         "executionSuccessful": not failed,
         "toolExecutionNotifications": [

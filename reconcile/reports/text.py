@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -15,7 +16,7 @@ from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Status
 from reconcile.core.verbs import VERBS
 from reconcile.detect.checking import RuleCheck
 from reconcile.reports.facts import nightly_in_words, plural
-from reconcile.reports.findings import CheckReport, RepairReport, next_step
+from reconcile.reports.findings import CheckReport, RepairReport, empty_in_words, local_time, next_step, word
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
 
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 __all__ = [
     "check_report",
     "count_text",
+    "moment",
+    "number_or_unknown",
     "remark_lines",
     "repair_report",
+    "result_text",
     "rules_report",
     "status_text",
     "table",
@@ -64,7 +68,7 @@ def check_report(report: CheckReport) -> RenderableType:
     rows = table("", "Rule", *numbers[:-1], "Guarantee", "Time", numbers=numbers)
     for check in report.checks:
         rows.add_row(
-            status_text(check.status),
+            _word_text(check),
             check.rule.name,
             *_check_counts(check),
             check.guarantee or "–",
@@ -79,6 +83,11 @@ def _check_counts(check: RuleCheck) -> Sequence[str | Text]:
         return ["–"] * 4
     drifted = [count_text(check.tally[drift], _DRIFT_STYLES[drift]) for drift in Drift]
     return [f"{check.tally.checked:,}", *drifted]
+
+
+def _word_text(check: RuleCheck) -> Text:
+    said = word(check)
+    return Text(said, style="yellow") if said == "skipped" else status_text(check.status)
 
 
 def status_text(status: Status) -> Text:
@@ -134,17 +143,17 @@ def _check_sum(report: CheckReport) -> Text:
     failed = [check for check in report.checks if check.error]
     drifted = [check for check in report.checks if check.tally.total]
     rules, young = plural(len(report.checks), "rule"), f" {report.young}" if report.young else ""
+    if report.is_empty:
+        return Text(empty_in_words(report), style="yellow" if report.allow_empty else "red")
     if not drifted and not failed and report.extent:
         records = plural(sum(check.tally.checked for check in report.checks), "record")
-        if not any(check.tally.checked for check in report.checks):
-            return Text(
-                f"None of the records was judged, by {rules}, {report.seconds:.1f} s.{young}", style="yellow"
-            )
         said = f"No drift in the {records} looked at, of {rules}, {report.seconds:.1f} s.{young}"
         return Text(said, style="green")
     if not drifted and not failed:
         remarked = sum(bool(check.remarks) for check in report.checks)
-        more = f" Read the remarks about {plural(remarked, 'rule')} above." if remarked else ""
+        skipped = sum(word(check) == "skipped" for check in report.checks)
+        unseen = f" {plural(skipped, 'rule')} saw no record." if skipped else ""
+        more = f"{unseen} Read the remarks about {plural(remarked, 'rule')} above." if remarked else unseen
         return Text(f"All clean: {rules} checked in {report.seconds:.1f} s.{young}{more}", style="green")
     tolerated = all(check.status is Status.PASS for check in drifted)
     rows = plural(sum(check.tally.total for check in drifted), "drifted row")
@@ -167,6 +176,22 @@ def _is_repairable(check: RuleCheck) -> bool:
     return any(check.tally[drift] and check.rule.remedy(drift).repairs for drift in Drift)
 
 
+RESULT_STYLES = {
+    "error": "bold red", "unverified": "bold red", "failed": "red", "held": "red", "open": "red", "suspended": "red",
+    "refused": "yellow", "reported": "yellow", "repaired": "green", "undone": "green", "clean": "green", "waiting": "dim",
+}  # fmt: skip
+
+
+def result_text(result: str) -> Text:
+    """What became of a rule in a run, as a cell of a table."""
+    return Text(result, style=RESULT_STYLES[result])
+
+
+def number_or_unknown(number: int | None) -> str:
+    """A number, as a cell of a table; a question mark for one that nobody could count."""
+    return "?" if number is None else f"{number:,}"
+
+
 def repair_report(report: RepairReport) -> RenderableType:
     """One line for each rule, with what is planned or was written; then why something was not written; then the sum."""
     all_counts = [repair.written if report.applied else repair.planned for repair in report.repairs]
@@ -175,14 +200,18 @@ def repair_report(report: RepairReport) -> RenderableType:
     rows = table("", "Rule", *numbers, numbers=numbers)
     for repair, counts in zip(report.repairs, all_counts, strict=True):
         rows.add_row(
-            status_text(repair.status) if report.applied or repair.error else _plan_status(repair),
+            result_text(str(repair.result)) if report.applied or repair.error else _plan_status(repair),
             repair.rule,
             *(count_text(counts[verb], "cyan") for verb in verbs),
-            count_text(repair.left if report.applied else 0),
+            _left_text(repair.left if report.applied else 0),
             count_text(repair.skipped),
         )
     remarks = ((repair.rule, remark) for repair in report.repairs for remark in _remarks_on(repair))
     return Group("", rows, "", *remark_lines(remarks), _repair_sum(report))
+
+
+def _left_text(left: int | None) -> Text:
+    return Text("?", style="red") if left is None else count_text(left)
 
 
 def _plan_status(repair: RuleRepair) -> Text:
@@ -191,12 +220,35 @@ def _plan_status(repair: RuleRepair) -> Text:
     return Text("plan", style="cyan") if repair.planned.total else Text("–", style="dim")
 
 
+def moment(at: datetime) -> str:
+    """`2026-11-29 10:36:48+01:00`, in the project's time zone."""
+    return local_time(at).isoformat(" ", "seconds")
+
+
 def remark_lines(remarks: Iterable[tuple[str, str | Text]]) -> Iterator[RenderableType]:
-    """A line for each remark, with the name of its rule before it; an empty line behind them."""
-    lines = [Text.assemble((rule, "bold"), "  ", remark) for rule, remark in remarks]
+    """A line for each remark, with the name of its rule before it; an empty line behind them.
+
+    What is said of several rules is said once, with their number and names.
+    """
+    rules_of: dict[str, tuple[str | Text, list[str]]] = {}
+    for rule, remark in remarks:
+        rules_of.setdefault(str(remark), (remark, []))[1].append(rule)
+    lines = [_remark_line(remark, rules) for remark, rules in rules_of.values()]
     yield from lines
     if lines:
         yield ""
+
+
+def _remark_line(remark: str | Text, rules: Sequence[str]) -> Text:
+    if len(rules) == 1:
+        return Text.assemble((rules[0], "bold"), "  ", remark)
+    named = ", ".join(rules[:NAMED])
+    more = f" and {len(rules) - NAMED:,} more" if len(rules) > NAMED else ""
+    return Text.assemble((plural(len(rules), "rule"), "bold"), "  ", remark, (f"\n  {named}{more}", "dim"))
+
+
+NAMED = 10
+"""Rules that one remark names."""
 
 
 def _remarks_on(repair: RuleRepair) -> Iterator[str | Text]:
@@ -218,7 +270,9 @@ def _remarks_on(repair: RuleRepair) -> Iterator[str | Text]:
 
 def _repair_sum(report: RepairReport) -> Text:
     text = _written_sum(report) if report.applied else _plan_sum(report)
-    if failed := [repair.rule for repair in report.repairs if repair.status is Status.ERROR]:
+    if unverified := [repair.rule for repair in report.repairs if repair.result == "unverified"]:
+        text.append(f"  Written, not verified: {', '.join(unverified)}.", style="bold red")
+    if failed := [repair.rule for repair in report.repairs if repair.result == "error"]:
         text.append(f" {plural(len(failed), 'rule')} could not be evaluated.", style="bold red")
     return text
 
@@ -246,9 +300,10 @@ def _written_sum(report: RepairReport) -> Text:
     text = Text(f"{plural(written, 'row')} written in {report.seconds:.1f} s, run {str(report.run)[:8]}.")
     if incomplete := [repair.rule for repair in report.repairs if repair.incomplete]:
         text.append(f"  Incomplete: {', '.join(incomplete)}.", style="red")
-    elif left := {str(drift) for repair in report.repairs for drift in repair.reported}:
+    elif left := sum(sum(repair.reported.values()) for repair in report.repairs):
+        fails = ", so that a check fails" if report.fails else ""
         text.append(
-            f"  Verified{_of_records(report)}; {' and '.join(sorted(left))} rows are left to people.",
+            f"  Verified{_of_records(report)}; {plural(left, 'drifted row')} {'is' if left == 1 else 'are'} left to people{fails}.",
             style="yellow",
         )
     elif report.repairs and all(repair.records and not repair.judged for repair in report.repairs):

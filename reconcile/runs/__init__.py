@@ -5,7 +5,16 @@ in the database, so that a run that was killed anywhere goes on where it was.
 """
 
 from reconcile.runs.leases import LEASE
-from reconcile.runs.results import Progress, RuleRepair, result_of, written_by_outcome, written_rows
+from reconcile.runs.results import (
+    Progress,
+    Result,
+    RuleRepair,
+    result_of,
+    result_word,
+    written_by_outcome,
+    written_rows,
+)
+from reconcile.runs.run_result import Alarm, RuleResult, RunResult, raise_alarm, run_result, run_results
 from reconcile.runs.running import find_run, nightly, preview, repair, resume
 from reconcile.runs.steering import cancel, has_live_worker, last_heartbeat, pause
 from reconcile.runs.undo_preview import preview_undo
@@ -13,10 +22,14 @@ from reconcile.runs.undo_run import Conflict, RuleUndo, advance_undo, undo, undo
 
 __all__ = [
     "LEASE",
+    "Alarm",
     "Conflict",
     "Progress",
+    "Result",
     "RuleRepair",
+    "RuleResult",
     "RuleUndo",
+    "RunResult",
     "advance_undo",
     "cancel",
     "find_run",
@@ -26,9 +39,13 @@ __all__ = [
     "pause",
     "preview",
     "preview_undo",
+    "raise_alarm",
     "repair",
     "result_of",
+    "result_word",
     "resume",
+    "run_result",
+    "run_results",
     "undo",
     "undo_results",
     "written_by_outcome",

@@ -16,7 +16,7 @@ from reconcile.detect.checking import RuleCheck, check
 from reconcile.models import Outcome, Run, WorkItem, transition
 from reconcile.rules.order import makes_own_records
 from reconcile.rules.rule import Rule
-from reconcile.runs.results import add_warnings, only_keys, written_rows
+from reconcile.runs.results import add_warnings, mendable_rows, only_keys, reported_rows, written_rows
 from reconcile.runs.steering import RunControl
 
 __all__ = ["ROUNDS", "repeat_circle", "rounds_in_words"]
@@ -175,14 +175,17 @@ def _record_left(seen: Sequence[_RuleState], using: str) -> None:
         outcome, found = each.outcome, each.found
         if found.error is not None:
             continue
-        outcome.left = sum(
-            number for drift, number in found.tally.drifted.items() if found.rule.remedy(drift).repairs
-        )
+        outcome.left = found.tally.total
+        outcome.reported = {
+            str(drift): number for drift, number in reported_rows(found.rule, found.tally).items()
+        }
         outcome.status = str(found.status)
-        if not outcome.left and outcome.skipped and each.open:
+        if not mendable_rows(outcome) and outcome.skipped and each.open:
             # Another rule has repaired what this one could not.
             outcome.why_stopped, outcome.skipped, outcome.refused = "", 0, []
-        outcome.save(using=using, update_fields=["left", "status", "why_stopped", "skipped", "refused"])
+        outcome.save(
+            using=using, update_fields=["left", "reported", "status", "why_stopped", "skipped", "refused"]
+        )
 
 
 def _say_rounds(circle: Sequence[str], outcomes: Sequence[Outcome], rounds: int, using: str) -> None:

@@ -19,7 +19,7 @@ from reconcile.core.verbs import DELETE
 from reconcile.db.dialects import dialect_of
 from reconcile.db.schema import may_change_values
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
-from reconcile.errors import EvaluationError, GivenUpError, LeaseHeldError
+from reconcile.errors import EvaluationError, GivenUpError, LeaseHeldError, Refusal, Suspended
 from reconcile.models import Outcome, Run, WorkItem, transition
 from reconcile.repair.attempt import LeasedItem
 from reconcile.repair.caps import Budget, RulePlan, plan
@@ -45,6 +45,7 @@ from reconcile.runs.results import (
     Progress,
     RuleRepair,
     add_warnings,
+    mendable_rows,
     moved_in_words,
     only_keys,
     reported_rows,
@@ -75,7 +76,7 @@ class RepairedItems:
     failures: dict[tuple[Drift, Any], str] = field(default_factory=dict)
     locked_keys: dict[tuple[Drift, Any], str] = field(default_factory=dict)
     why_stopped: str = ""
-    lease_held: bool = False
+    stopped_by: str = ""
     unfinished: bool = False
     deferred: bool = False
     mended: int = 0
@@ -88,7 +89,7 @@ class RepairedItems:
         """Whether every drifted record was repaired, and now."""
         # In a tree the records repaired are others than those that were counted: the next level drifts by the repair of the one before.
         left = self.skipped or self.unconfirmed or self.failures or self.locked_keys or self.in_levels
-        return not (left or self.why_stopped or self.lease_held or self.unfinished or self.deferred)
+        return not (left or self.why_stopped or self.unfinished or self.deferred)
 
 
 def repair_work_items(
@@ -111,7 +112,7 @@ def repair_work_items(
     try:
         work_items = acquire_lease(outcome, finders, run, anew=anew, using=using)
     except LeaseHeldError as error:
-        return RepairedItems(why_stopped=str(error), lease_held=True)
+        return RepairedItems(why_stopped=str(error), stopped_by=Outcome.StoppedBy.LEASE)
     try:
         for drift, finder in finders.items():
             if work_items[drift].state == WorkItem.State.RUNNING:
@@ -213,7 +214,9 @@ _FOUND = (
     "planned", "reported", "checked", "missing", "stale", "extra", "samples", "guarantee", "status", "again", "warning",
     "fingerprint",
 )  # fmt: skip
-_LEFT = ("status", "error", "left", "skipped", "refused", "why_stopped", "seconds", "warning")
+_LEFT = (
+    "status", "error", "left", "reported", "stopped_by", "skipped", "refused", "why_stopped", "seconds", "warning",
+)  # fmt: skip
 
 REFUSED = 100
 """Records in quarantine that an outcome names, each with the reason."""
@@ -266,7 +269,7 @@ def run_rule(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Pr
     # A rule that an error ended stays open, so that a resumed run goes on with it.
     own = Outcome._base_manager.using(using).filter(pk=outcome.pk)
     transition(own, Outcome.State.REPAIRING if repaired.unfinished else Outcome.State.DONE)
-    return result_of(outcome, lease_held=repaired.lease_held)
+    return result_of(outcome, run, done=not repaired.unfinished)
 
 
 def _pass_guards(
@@ -283,11 +286,22 @@ def _pass_guards(
         if rule_plan.planned.total:
             check_not_held(outcome, using=using)
     except LeaseHeldError as error:
-        return RepairedItems(why_stopped=str(error), lease_held=True)
+        return RepairedItems(why_stopped=str(error), stopped_by=Outcome.StoppedBy.LEASE)
     again = warn_of_regressions(outcome, rule_plan, run, using=using)
     add_warnings(outcome, anew)
     refused = refusal(outcome, rule_plan, run, again=again, using=using)
-    return RepairedItems(why_stopped=str(refused or ""))
+    return RepairedItems(
+        why_stopped=str(refused or ""), stopped_by=_stopped_by(outcome, rule_plan.rule, refused)
+    )
+
+
+def _stopped_by(outcome: Outcome, rule: Rule, refused: Refusal | None) -> str:
+    if refused is None:
+        return ""
+    if isinstance(refused, Suspended):
+        return Outcome.StoppedBy.SUSPENSION
+    by_declaration = not outcome.may_repair and not rule.unattended
+    return Outcome.StoppedBy.PERSON if by_declaration else Outcome.StoppedBy.GUARD
 
 
 def _refresh_statistics(outcome: Outcome, rule: Rule, repaired: RepairedItems, using: str) -> None:
@@ -347,13 +361,21 @@ def _record_found(outcome: Outcome, rule_plan: RulePlan, using: str) -> None:
 def _record_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: RepairedItems) -> None:
     outcome.status = str(found.status)
     outcome.error = found.error or ""
-    outcome.left = sum(found.tally[drift] for drift in Drift if rule.remedy(drift).repairs)
+    outcome.left = None if found.error else found.tally.total
+    outcome.stopped_by = repaired.stopped_by
+    if not found.error:
+        outcome.reported = {str(drift): number for drift, number in reported_rows(rule, found.tally).items()}
     outcome.skipped = repaired.skipped
     moved = moved_in_words(repaired.moved) if repaired.moved else ""
     add_warnings(outcome, moved, *sorted(repaired.unknown))
     refused = {**repaired.failures, **repaired.locked_keys}
     outcome.refused = [{"key": str(key), "why": why} for (_, key), why in list(refused.items())[:REFUSED]]
     outcome.why_stopped = repaired.why_stopped or _why_left(outcome, repaired)
+    if found.error and not outcome.why_stopped and written_rows(outcome).total:
+        outcome.why_stopped = (
+            "Its rows are written, and not verified: the check after the repair could not run. Once it can: "
+            f"reconcile resume {outcome.run_id}"
+        )
 
 
 def _why_left(outcome: Outcome, repaired: RepairedItems) -> str:
@@ -365,9 +387,9 @@ def _why_left(outcome: Outcome, repaired: RepairedItems) -> str:
         return f"{len(failures)} records could not be repaired; the first, {key}: {why}"
     if repaired.unconfirmed:
         return _why_unconfirmed(outcome, repaired.unconfirmed)
-    if outcome.left and repaired.deferred and written_rows(outcome).enqueued:
+    if mendable_rows(outcome) and repaired.deferred and written_rows(outcome).enqueued:
         return "The records are mended when the tasks that were enqueued have run. Check again later."
-    if outcome.left and outcome.may_repair and not outcome.error:
+    if mendable_rows(outcome) and outcome.may_repair and not outcome.error:
         others = (
             ", or they are computed from others that drift, which are not among them"
             if outcome.only is not None

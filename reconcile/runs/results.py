@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from django.db import connections
 from django.db.models import Sum
@@ -13,7 +14,7 @@ from reconcile.core.drift import Drift, Sample, Status, Tally
 from reconcile.core.scopes import Keys
 from reconcile.core.verbs import Written
 from reconcile.db.django_compat import table_names
-from reconcile.models import Outcome, WrittenRows
+from reconcile.models import Outcome, Run, WrittenRows
 from reconcile.repair.caps import RulePlan
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.rule import Rule
@@ -21,17 +22,57 @@ from reconcile.rules.rule import Rule
 __all__ = [
     "PastRun",
     "Progress",
+    "Result",
     "RuleRepair",
     "add_warnings",
+    "mendable_rows",
     "moved_in_words",
     "only_keys",
     "past_runs",
     "preview_result",
     "reported_rows",
     "result_of",
+    "result_word",
     "written_by_outcome",
     "written_rows",
 ]
+
+
+class Result(StrEnum):
+    """What became of a rule in a run, the worst first."""
+
+    ERROR = "error"
+    """It could not be evaluated; nothing was written."""
+    UNVERIFIED = "unverified"
+    """Rows were written, and the check after that could not run."""
+    FAILED = "failed"
+    """The repair did not do all of it."""
+    HELD = "held"
+    """Another run repairs the rule, and so this one has not."""
+    OPEN = "open"
+    """The run ended, or was interrupted, before the rule was done."""
+    SUSPENDED = "suspended"
+    """What was repaired has drifted again, so that it is left alone until a person resumes it."""
+    REFUSED = "refused"
+    """A guard has stopped the repair before its first write."""
+    REPORTED = "reported"
+    """Drift is there that this run was not to mend: a person decides."""
+    UNDONE = "undone"
+    """What the rule had written is taken back."""
+    REPAIRED = "repaired"
+    """All drift is mended, and a check has seen it."""
+    CLEAN = "clean"
+    """Nothing drifted."""
+    WAITING = "waiting"
+    """The run has not come to it."""
+
+
+_STOPPED_BY = {
+    Outcome.StoppedBy.LEASE: Result.HELD,
+    Outcome.StoppedBy.SUSPENSION: Result.SUSPENDED,
+    Outcome.StoppedBy.GUARD: Result.REFUSED,
+    Outcome.StoppedBy.PERSON: Result.REPORTED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +117,8 @@ Progress = Callable[[str, int], None]
 class RuleRepair:
     """One rule's part in a repair.
 
-    found: drifted rows by kind, before the repair. left: rows that still drifted at the verification, of the kinds that a
-    remedy writes for. skipped: keys that stayed locked by other sessions, or that failed; in a preview, those whose values can't be stored. lease_held: another run has the lease
+    found: drifted rows by kind, before the repair. left: rows that still drifted at the verification, of all kinds; None if they could not
+    be counted. skipped: keys that stayed locked by other sessions, or that failed; in a preview, those whose values can't be stored. lease_held: another run has the lease
     on the rule. incomplete: the repair was asked for and did not do all of it.
     reported: drifted rows, by kind, that the rule leaves to people. again: drifted records that an earlier run had repaired.
     refused: the first records in quarantine, each with its key and the reason. warning: what a person should look at.
@@ -87,11 +128,12 @@ class RuleRepair:
 
     rule: str
     status: Status
+    result: Result
     found: dict[Drift, int]
     planned: Written
     written: Written
     samples: tuple[Sample, ...] = ()
-    left: int = 0
+    left: int | None = 0
     skipped: int = 0
     why_stopped: str = ""
     error: str | None = None
@@ -121,11 +163,12 @@ def preview_result(
     return RuleRepair(
         rule=rule_plan.rule.name,
         status=rule_plan.check.status,
+        result=_preview_word(rule_plan, why),
         found=dict(rule_plan.check.tally.drifted),
         planned=rule_plan.planned,
         written=Written(),
         samples=rule_plan.check.samples,
-        left=rule_plan.planned.total,
+        left=None if rule_plan.check.error else rule_plan.check.tally.total,
         skipped=rule_plan.check.unrepairable,
         why_stopped=why,
         error=rule_plan.check.error,
@@ -138,6 +181,17 @@ def preview_result(
         records=records,
         judged=rule_plan.check.tally.checked,
     )
+
+
+def _preview_word(rule_plan: RulePlan, why: str) -> Result:
+    """What would become of the rule."""
+    if rule_plan.check.error:
+        return Result.ERROR
+    if why:
+        return Result.REFUSED
+    if rule_plan.planned.total:
+        return Result.OPEN
+    return Result.REPORTED if rule_plan.check.tally.total else Result.CLEAN
 
 
 def moved_in_words(columns: Collection[str]) -> str:
@@ -162,11 +216,41 @@ def reported_rows(rule: Rule, tally: Tally) -> dict[Drift, int]:
     }
 
 
+def mendable_rows(outcome: Outcome) -> int:
+    """Drifted rows that are left and for which the rule has a remedy that writes."""
+    reported: int = sum(outcome.reported.values())
+    return max((outcome.left or 0) - reported, 0)
+
+
 def only_keys(outcome: Outcome, rule: Rule) -> Keys | None:
     """The keys of the records that the outcome is about; None for all."""
     if outcome.only is None:
         return None
     return Keys([rule.model._meta.pk.to_python(key) for key in outcome.only])
+
+
+def result_word(run: Run, outcome: Outcome, written: Written, *, done: bool | None = None) -> Result:  # noqa: PLR0911 - one for each
+    """The result of one rule, by what is stored of it; `done` as in `result_of`."""
+    done = outcome.state == Outcome.State.DONE if done is None else done
+    if outcome.error:
+        return Result.UNVERIFIED if written.total else Result.ERROR
+    if not done and not outcome.why_stopped:
+        return (
+            Result.WAITING
+            if outcome.state == Outcome.State.WAITING and run.state in Run.ACTIVE
+            else Result.OPEN
+        )
+    if outcome.stopped_by:
+        return _STOPPED_BY[Outcome.StoppedBy(outcome.stopped_by)]
+    if run.kind == Run.Kind.UNDO:
+        return Result.FAILED if outcome.left or outcome.why_stopped else Result.UNDONE
+    if not done or (outcome.may_repair and (mendable_rows(outcome) or outcome.why_stopped)):
+        return Result.FAILED
+    if outcome.left:
+        return Result.REPORTED
+    return (
+        Result.REPAIRED if written.total or outcome.missing + outcome.stale + outcome.extra else Result.CLEAN
+    )
 
 
 def written_rows(outcome: Outcome) -> Written:
@@ -175,7 +259,7 @@ def written_rows(outcome: Outcome) -> Written:
 
 
 def written_by_outcome(outcomes: Sequence[Outcome]) -> Mapping[int, Written]:
-    """Return what one run has written for each of its rules so far, by the outcome's key. One statement."""
+    """Return what runs have written for each of their rules so far, by the outcome's key. One statement."""
     found = {outcome.pk: Written() for outcome in outcomes}
     if not outcomes:
         return found
@@ -183,7 +267,7 @@ def written_by_outcome(outcomes: Sequence[Outcome]) -> Mapping[int, Written]:
     of_run = (
         counts.filter(work_item__outcome=outcomes[0])
         if len(outcomes) == 1
-        else counts.filter(work_item__outcome__run=outcomes[0].run_id)
+        else counts.filter(work_item__outcome__run__in={outcome.run_id for outcome in outcomes})
     )
     for outcome, verb, rows in of_run.values_list("work_item__outcome", "verb").annotate(Sum("rows")):
         if outcome in found:
@@ -191,22 +275,29 @@ def written_by_outcome(outcomes: Sequence[Outcome]) -> Mapping[int, Written]:
     return found
 
 
-def result_of(outcome: Outcome, *, lease_held: bool = False, written: Written | None = None) -> RuleRepair:
-    """Return the result of a rule from its outcome. One statement, unless it is given what was `written`."""
+def result_of(
+    outcome: Outcome, run: Run, *, written: Written | None = None, done: bool | None = None
+) -> RuleRepair:
+    """Return the result of a rule from its outcome. One statement, unless it is given what was `written`.
+
+    done: whether the rule is done; given by whoever has just written that, and has the row as it was before.
+    """
+    written = written_rows(outcome) if written is None else written
     return RuleRepair(
         rule=outcome.rule,
         status=Status(outcome.status),
+        result=result_word(run, outcome, written, done=done),
         found={Drift.MISSING: outcome.missing, Drift.STALE: outcome.stale, Drift.EXTRA: outcome.extra},
         planned=Written(**outcome.planned),
-        written=written_rows(outcome) if written is None else written,
+        written=written,
         samples=tuple(Sample(Drift(each["drift"]), each["key"]) for each in outcome.samples),
         left=outcome.left,
         skipped=outcome.skipped,
         why_stopped=outcome.why_stopped,
         error=outcome.error or None,
         reported={Drift(drift): number for drift, number in outcome.reported.items()},
-        lease_held=lease_held,
-        incomplete=outcome.may_repair and bool(outcome.left or outcome.why_stopped),
+        lease_held=outcome.stopped_by == Outcome.StoppedBy.LEASE,
+        incomplete=outcome.may_repair and bool(mendable_rows(outcome) or outcome.why_stopped),
         seconds=outcome.seconds,
         again=outcome.again,
         refused=outcome.refused,

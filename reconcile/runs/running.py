@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
 from reconcile.core.drift import Drift, Status
@@ -16,9 +17,10 @@ from reconcile.core.scopes import Keys
 from reconcile.db.clock import clock_skew, database_now
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import check, evaluation_errors
-from reconcile.errors import Refusal, UnknownNameError, UsageError
+from reconcile.errors import LeaseHeldError, Refusal, UnknownNameError, UsageError
 from reconcile.models import Outcome, Run, transition
 from reconcile.repair.caps import Caps, plan
+from reconcile.repair.chunk import BEAT
 from reconcile.repair.plan_file import PlanFile
 from reconcile.repair.regressions import was_repaired_lately
 from reconcile.repair.repairing import KEEP
@@ -33,9 +35,10 @@ from reconcile.runs.guards import (
     regressions_of,
     unconfirmed_in_words,
 )
+from reconcile.runs.leases import LEASE
 from reconcile.runs.one_rule import run_rule
 from reconcile.runs.results import Progress, RuleRepair, preview_result, result_of
-from reconcile.runs.steering import end_run
+from reconcile.runs.steering import end_run, last_heartbeat
 from reconcile.runs.undo_run import advance_undo
 from reconcile.states import states_before
 
@@ -149,10 +152,67 @@ def repair_unattended(rules: Rules, *, using: str, only: Only) -> tuple[Run, lis
 def nightly(*, using: str = "default") -> tuple[Run, list[RuleRepair]]:
     """Check all rules and repair those that the nightly job may repair. Writes a Run with an Outcome for each rule.
 
+    There is one night at a time. If another goes on, it and its results so far are returned; if its worker gives no sign of life, it is
+    resumed when its lease has run out, which is waited for.
+
     Raises UsageError if the rules can't be used, and EvaluationError if no run can begin. An error of one rule is in its
     outcome, and the other rules are still checked.
     """
     rules = select(project_rules(), using=using)
+    try:
+        return _night_that_goes_on(rules, using) or _new_night(rules, using)
+    except LeaseHeldError:
+        # Another has begun in this moment.
+        with evaluation_errors(using):
+            return _results_so_far(Run._base_manager.using(using).get(night=NIGHT), using)
+
+
+NIGHT = "nightly"
+"""What is unique of the nightly run that goes on."""
+
+FRESH = timedelta(seconds=4 * BEAT)
+"""A worker whose last sign of life is younger than this is taken for alive; of one that is silent for longer the lease decides."""
+
+
+def _night_that_goes_on(rules: Rules, using: str) -> tuple[Run, list[RuleRepair]] | None:
+    """The night that another worker is at, or that is resumed in the place of a dead one; None if there is none."""
+    while True:
+        with evaluation_errors(using):
+            sister = Run._base_manager.using(using).filter(night=NIGHT).first()
+            quiet = database_now(using) - last_heartbeat(sister, using=using) if sister else timedelta(0)
+        if sister is None:
+            return None
+        if quiet < FRESH:
+            log.warning("night_goes_on_already", run=str(sister.pk), database=using)
+            return _results_so_far(sister, using)
+        if quiet >= LEASE and _claim(sister, using):
+            try:
+                return sister, resume(sister, rules, using=using)
+            except UsageError as error:
+                _end_dead_night(sister, str(error), using)
+                return None
+        time.sleep(1)
+
+
+def _end_dead_night(run: Run, why: str, using: str) -> None:
+    """End a night that can't be gone on with, as its rule is gone or somebody has cancelled it: it mustn't stand in the way for good."""
+    own = Run._base_manager.using(using).filter(pk=run.pk)
+    ended: dict[str, Any] = {"finished_at": database_now(using), "why_stopped": why}
+    if not transition(own, Run.State.STOPPED, **ended):
+        transition(own, Run.State.CANCELLED, **ended)
+
+
+def _claim(run: Run, using: str) -> bool:
+    """Whether this worker is the one of several that goes on with the run of a dead one. One statement."""
+    silent = Run._base_manager.using(using).filter(pk=run.pk, token=run.token, heartbeat=run.heartbeat)
+    return bool(silent.update(heartbeat=database_now(using)))
+
+
+def _results_so_far(run: Run, using: str) -> tuple[Run, list[RuleRepair]]:
+    return run, [result_of(outcome, run) for outcome in _outcomes(run, using) if outcome.status]
+
+
+def _new_night(rules: Rules, using: str) -> tuple[Run, list[RuleRepair]]:
     with evaluation_errors(using), dialect_of(using).examine():
         may_repair = {
             name for name, rule in rules.items() if rule.unattended and not unattended_refusal(rule, using)
@@ -206,7 +266,14 @@ def _take_over(run: Run, using: str) -> Run:
         "why_stopped": "",
     }
     own = Run._base_manager.using(using).filter(pk=run.pk)
-    if not transition(own, Run.State.RUNNING, **began):
+    try:
+        with transaction.atomic(using=using):
+            taken = transition(own, Run.State.RUNNING, night=_night_of(run.kind), **began)
+    except IntegrityError:
+        raise UsageError(
+            f"Another nightly run goes on. Resume {run} when it has ended; see: reconcile runs"
+        ) from None
+    if not taken:
         raise UsageError(f"Run {run} has just been ended by others; see: reconcile runs {run}")
     return own.get()
 
@@ -222,7 +289,7 @@ def _begin(
     only: Only | None = None,
 ) -> Run:
     now, given = _read_clock(using), caps or Caps()
-    run = Run(kind=kind, now=now, started_at=now, heartbeat=now)
+    run = Run(kind=kind, now=now, started_at=now, heartbeat=now, night=_night_of(kind))
     outcomes = [
         Outcome(
             run=run,
@@ -236,11 +303,20 @@ def _begin(
         )
         for position, rule in enumerate(sort_rules(rules, using=using, now=now).rules)
     ]
-    with transaction.atomic(using=using):
-        run.save(using=using)
-        Outcome._base_manager.using(using).bulk_create(outcomes)
+    try:
+        with transaction.atomic(using=using):
+            run.save(using=using)
+            Outcome._base_manager.using(using).bulk_create(outcomes)
+    except IntegrityError as error:
+        if not run.night:
+            raise
+        raise LeaseHeldError("Another nightly run has begun at this moment.") from error
     log.info("run_started", run=str(run.pk), kind=str(kind), rules=len(rules), database=using)
     return run
+
+
+def _night_of(kind: str) -> str | None:
+    return NIGHT if kind == Run.Kind.NIGHTLY else None
 
 
 def _read_clock(using: str) -> datetime:
@@ -283,7 +359,7 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
         circles = sort_rules(own, using=using, now=run.now).circles
         for outcome in _outcomes(run, using):
             if outcome.state == Outcome.State.DONE:
-                results[outcome.rule] = result_of(outcome)
+                results[outcome.rule] = result_of(outcome, run)
             else:
                 advance_rule(outcome)
             for circle in circles:
@@ -305,4 +381,4 @@ def _repeat_circle(
     with evaluation_errors(using):
         repeat_circle(circle, run, rules, using=using, take=advance_rule)
         for outcome in _outcomes(run, using).filter(rule__in=circle):
-            results[outcome.rule] = result_of(outcome, lease_held=results[outcome.rule].lease_held)
+            results[outcome.rule] = result_of(outcome, run)

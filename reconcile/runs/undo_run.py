@@ -225,7 +225,7 @@ def advance_undo(run: Run, *, using: str, progress: Progress | None = None) -> l
         except GivenUpError as error:
             undoing.give_up(str(error))
         log.info("run_undone", run=str(run.undoes_id), by=str(run.pk))
-    return [result_of(outcome) for outcome in _outcomes(run, using) if outcome.status]
+    return [result_of(outcome, run) for outcome in _outcomes(run, using) if outcome.status]
 
 
 def undo_results(run: Run, *, using: str) -> list[RuleUndo]:
@@ -238,7 +238,7 @@ def undo_results(run: Run, *, using: str) -> list[RuleUndo]:
             written=written_rows(outcome),
             outside=outside_effects(counts.get(outcome.rule, {})),
             conflicts=tuple(Conflict(each["key"], each["why"]) for each in outcome.refused),
-            left=outcome.left,
+            left=outcome.left or 0,
             why_stopped=outcome.why_stopped,
             warning=outcome.warning,
             incomplete=outcome.state != Outcome.State.DONE or bool(outcome.left),

@@ -141,7 +141,7 @@ def test_the_json_of_both_verbs_is_the_documented_object(lacking):
     assert (code, list(report)) == (
         0, ["version", "database", "file", "status", "written", "seconds", "rules"],
     )  # fmt: skip
-    assert (report["version"], report["database"], report["file"]) == (1, "default", FILE)
+    assert (report["version"], report["database"], report["file"]) == (2, "default", FILE)
     assert (report["status"], report["written"]) == ("clean", True)
     assert report["rules"] == [
         {"rule": RULE, "held": 12, "known": 0, "new": [{"drift": "missing", "rows": 12, "keys": lacking}],

@@ -47,6 +47,7 @@ def test_each_format_is_documented(form):
 @pytest.mark.django_db
 @pytest.mark.parametrize("form", _FORMS)
 def test_a_clean_check_exits_with_0_in_each_format(form):
+    Order.objects.create(created_at=an_hour_ago())
     code, out, err = run("check", "orders.invoice", "--format", form)
     assert (code, err) == (0, "")
     READERS[form](out)
@@ -172,3 +173,47 @@ def test_html_draws_the_trend_of_the_runs_that_the_database_remembers(lacking): 
     bars = [attributes for tag, attributes in page.elements if tag == "rect"]
     assert [(bar["class"], bar["height"]) for bar in bars] == [("then", "32"), ("now", "16")]
     assert "Drifted rows after a run of" in page.text
+
+
+# A check that has judged nothing.
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("form", _FORMS)
+@pytest.mark.parametrize(("more", "code"), [((), 1), (("--allow-empty",), 0)])
+def test_a_check_of_no_record_is_not_clean_in_any_format(form, more, code):
+    exited, out, err = run("check", "--format", form, *more)
+    assert (exited, err) == (code, "")
+    READERS[form](out)
+    assert ("empty" if form == "json" else "0 records checked") in out
+    for good in ("All clean", "✅", "No drift"):
+        assert good not in out
+
+
+@pytest.mark.django_db
+def test_the_way_out_is_said_where_it_is_needed():
+    assert "If there may be none: --allow-empty." in run("check")[1]
+    assert "--allow-empty" not in run("check", "--allow-empty")[1]
+
+
+@pytest.mark.django_db
+def test_a_rule_without_records_beside_others_is_skipped_and_said():
+    Order.objects.create(created_at=an_hour_ago())
+    code, out, _ = run("check", "orders.invoice", "notes.target")
+    assert (code, "1 rule saw no record." in out) == (0, True)
+    assert [line.split()[0] for line in out.splitlines() if "notes.target" in line] == ["skipped"]
+    report = read_json(run("check", "orders.invoice", "notes.target", "--format", "json")[1])
+    assert {each["rule"]: each["status"] for each in report["rules"]} == {
+        "orders.invoice": "pass",
+        "notes.target": "skipped",
+    }
+    assert report["status"] == "clean"
+
+
+@pytest.mark.django_db
+def test_drift_of_rows_without_a_record_is_drift():
+    """Extra rows are found where there is no record at all."""
+    Order.objects.create(created_at=an_hour_ago())
+    Order.objects.update(status="draft")
+    code, out, _ = run("check", "orders.invoice")
+    assert (code, "1 drifted row" in out) == (1, True)

@@ -106,7 +106,7 @@ def test_a_file_that_is_no_plan_is_refused_with_2(tmp_path):
     file = tmp_path / "plan.json"
     file.write_text("{}")
     code, _, err = said("repair", "--plan", str(file))
-    assert (code, "isn't of version 1" in err) == (2, True)
+    assert (code, "isn't of version 2" in err) == (2, True)
 
 
 def test_deletes_are_noted_first_and_deleted_by_the_next_run():

@@ -60,7 +60,7 @@ def test_the_json_says_it_all(repaired):
     changed = Invoice.objects.first()
     Invoice.objects.filter(pk=changed.pk).update(amount=99)
     code, report = run_json("undo", repaired)
-    assert (code, report["version"], report["run"], report["by"]) == (4, 1, repaired, None)
+    assert (code, report["version"], report["run"], report["by"]) == (4, 2, repaired, None)
     assert (report["applied"], report["status"], report["database"]) == (False, "conflicts", "default")
     code, report = run_json("undo", repaired, "--apply")
     assert (code, report["by"], report["applied"]) == (4, str(Run.objects.get(kind="undo").pk), True)

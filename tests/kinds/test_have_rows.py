@@ -22,6 +22,7 @@ from tests.helpers import (
     assert_repairs,
     checked,
     everything,
+    mendable,
     repaired,
     statements,
     unaddressed,
@@ -120,7 +121,7 @@ def test_missing_stale_and_extra_of_one_record():
     extra = Mention.objects.create(note=made, user_name="cy")
     assert_finds(PLACES, missing=[made], stale=[made], extra=[extra])
     result = repaired(PLACES)
-    assert (result.written.insert, result.written.update, result.left) == (1, 1, 0)
+    assert (result.written.insert, result.written.update, result.left, mendable(result)) == (1, 1, 1, 0)
     assert_finds(PLACES, extra=[extra])
 
 
@@ -203,7 +204,7 @@ def test_a_text_key_carries_the_range_too():
         extra=Word.objects.filter(page_code__startswith="A", pk__gt=Word.objects.earliest("pk").pk),
     )
     result = repaired(spelled)
-    assert (result.written.insert, result.left, result.error) == (3, 0, None)
+    assert (result.written.insert, mendable(result), result.error) == (3, 0, None)
 
 
 def test_a_uuid_key_carries_the_range_too():

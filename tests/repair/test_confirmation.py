@@ -9,8 +9,7 @@ from reconcile import EXTRA, BeUnique, Call, Delete, HaveSource, Merge, Rule, Sp
 from reconcile.models import Change, Finding, Run, WrittenRows
 from reconcile.repair.caps import Caps
 from reconcile.repair.confirmation import confirmed_keys, record_findings
-from reconcile.tasks import nightly
-from tests.helpers import found_by_the_night
+from tests.helpers import found_by_the_night, nightly
 from tests.zoo.models import Contact, Memo, Team
 
 ORPHANS = Rule(name="orphans", every=Memo, must=HaveSource("target"), remedies={EXTRA: Delete()})

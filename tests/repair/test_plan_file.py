@@ -239,15 +239,15 @@ def test_a_merge_may_write_what_refers_to_the_rows_of_its_plan(tmp_path):
 
 def plan_text(**changes):
     rule = {"rule": "invoice", "fingerprint": "ab", "planned": Written(insert=3).as_dict(), "error": None}
-    return json.dumps({"version": 1, "applied": False, "database": "default", "rules": [rule], **changes})
+    return json.dumps({"version": 2, "applied": False, "database": "default", "rules": [rule], **changes})
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("{", "is no JSON"),
-        ("[]", "isn't of version 1"),
-        (plan_text(version=2), "isn't of version 1"),
+        ("[]", "isn't of version 2"),
+        (plan_text(version=1), "isn't of version 2"),
         (plan_text(applied=True), "is the report of a repair"),
         (plan_text(applied=None), "is the report of a repair"),
         (plan_text(rules=[{"rule": "invoice"}]), "lacks something, or has it wrong (KeyError: 'error')"),

@@ -10,7 +10,7 @@ from junitparser import JUnitXml
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SCHEMA = json.loads((ROOT / "docs" / "schemas" / "check-1.json").read_text())
+SCHEMA = json.loads((ROOT / "docs" / "schemas" / "check-2.json").read_text())
 
 _VOID = {"meta", "link", "rect", "br", "hr", "img"}
 _TEXT = {

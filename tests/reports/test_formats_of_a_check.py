@@ -128,11 +128,14 @@ def test_the_sums_of_junit_are_those_of_its_cases(failed):
     assert (suite.time, suite.timestamp) == (0.5, "2026-03-04T05:06:07+00:00")
 
 
-def test_a_rule_whose_records_are_all_too_young_is_skipped_in_junit():
-    (young,) = read_junit(junit.check_report(report(checked(checked=0, settling=3))))
+def test_a_rule_that_has_judged_no_record_is_skipped_in_junit_and_all_together_fail():
+    young, all_together = read_junit(junit.check_report(report(checked(checked=0, settling=3))))
     assert (young.is_skipped, young.result[0].message) == (True, "3 records too young to be judged")
-    (empty,) = read_junit(junit.check_report(report(checked(checked=0))))
-    assert empty.is_passed
+    assert (all_together.is_failure, "0 records checked" in all_together.result[0].message) == (True, True)
+    empty, _ = read_junit(junit.check_report(report(checked(checked=0))))
+    assert (empty.is_skipped, empty.result[0].message) == (True, "0 records checked")
+    _, seen = read_junit(junit.check_report(report(checked(checked=0), checked())))
+    assert seen.is_passed
 
 
 def test_what_no_text_may_break_is_a_case_of_junit():
@@ -325,7 +328,7 @@ def test_the_json_of_a_check_is_as_its_schema_says(warned, failed):
 @pytest.mark.parametrize(
     ("there", "instead"),
     [
-        ('"version": 1', '"version": 2'),
+        ('"version": 2', '"version": 1'),
         ('"stale"', '"stael"'),
         ('"fail"', '"failed"'),
         ('"error": null', '"error": "x"'),

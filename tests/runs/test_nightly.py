@@ -6,17 +6,16 @@ from django.db import connection
 from reconcile.core.drift import GUARANTEE_MEANINGS, Guarantee
 from reconcile.models import Outcome
 from reconcile.runs import written_rows
-from reconcile.tasks import nightly
 from sample_project.shop.models import Invoice, Order
 from tests.cli.test_cli import rules
-from tests.helpers import an_hour_ago
+from tests.helpers import an_hour_ago, nightly
 from tests.zoo.models import Basket, Bill, Contact, Reply, Thread
 
 __all__ = ["rules"]
 
 pytestmark = pytest.mark.django_db
 
-CONSTRAINT, LOCK, NONE = Guarantee
+CONSTRAINT, LOCK, NONE = Guarantee.CONSTRAINT, Guarantee.LOCK, Guarantee.NONE
 
 UNLINKED = NONE if connection.vendor == "mysql" else LOCK
 """PostgreSQL locks the table and SQLite keeps every other writer out; InnoDB has a foreign key's lock alone."""

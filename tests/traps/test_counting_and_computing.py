@@ -38,7 +38,6 @@ from reconcile import (
     runs,
 )
 from reconcile.models import Change
-from reconcile.tasks import nightly
 from sample_project.shop.models import Customer, Invoice, Item, Notification, Order
 from tests.helpers import (
     Session,
@@ -48,6 +47,7 @@ from tests.helpers import (
     assert_repairs,
     at,
     everything,
+    nightly,
     repaired,
 )
 from tests.zoo.models import Basket, Bill, Draft, Memo, Node, Player, Reply, Team, Thread

@@ -42,12 +42,12 @@ from reconcile import (
     runs,
 )
 from reconcile.models import Change, Outcome, Receipt, Run, WorkItem
-from reconcile.tasks import nightly
 from sample_project.shop.models import Customer, Invoice, Notification, Order
 from tests.helpers import (
     an_hour_ago,
     checked,
     everything,
+    nightly,
     repaired,
 )
 from tests.zoo import tasks

@@ -1,0 +1,322 @@
+"""What a night says of itself: one result, the same in the task, the list of runs, JSON and the exit code."""
+
+import json
+import threading
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.db import connection, models
+from django.db.models import Exists, F
+from django.utils import timezone
+
+from reconcile import MISSING, Call, HaveRow, Rule, runs, tasks
+from reconcile.errors import NightIncomplete, UsageError
+from reconcile.models import Outcome, Run, WorkItem
+from reconcile.runs import Alarm, Result, run_result
+from reconcile.runs.leases import LEASE
+from tests.cli.test_cli import rules, run, run_json
+from tests.helpers import Session
+from tests.tables import table_of
+from tests.zoo.models import Basket, Bill, Parcel, Team
+
+__all__ = ["rules"]
+
+NAMES = """
+from reconcile import *
+from tests.zoo.models import *
+from tests.runs import test_night_results as here
+"""
+
+
+def results():
+    """By rule, what became of it in the last run."""
+    return {each.rule: each for each in run_result(Run.objects.latest("started_at"), using="default").rules}
+
+
+def night(**options):
+    try:
+        return tasks.nightly(**options), None
+    except NightIncomplete as error:
+        return error.result, error
+
+
+def failing(records):
+    raise ValueError("no price")
+
+
+EACH = f"""{NAMES}
+mended = Rule(every=Parcel, must=HaveValues(state="closed"), unattended=True)
+clean = Rule(every=Team, must=HaveValues(name=F("name")), unattended=True)
+reported = Rule(every=Team, must=HaveValues(points=7))
+refused = Rule(every=Basket, must=HaveValues(quantity=3), unattended=True, max_repairs=1)
+failed = Rule(every=Basket, must=HaveValues(note="n"), unattended=True, remedies={{STALE: Call(here.failing)}})
+held = Rule(every=Team, must=HaveValues(average=2), unattended=True)
+suspended = Rule(every=Basket, must=HaveValues(score=4), unattended=True)
+error = Rule(every=ContactView, must=HaveValues(visits=1), unattended=True)
+"""
+
+
+@pytest.fixture
+def each_result(db, rules):
+    """A night with a rule for each result that a night can have."""
+    from reconcile.models import Suspension
+
+    rules(EACH)
+    Parcel.objects.create(state="open")
+    Team.objects.create(name="t", points=1)
+    Basket.objects.bulk_create([Basket(quantity=1, score=1) for _ in range(20)])
+    other = Run.objects.create(kind="repair", now=timezone.now())
+    holder = Outcome.objects.create(
+        run=other, rule="own.held", position=0, state="repairing", leased="own.held"
+    )
+    WorkItem.objects.create(outcome=holder, drift="stale", token=uuid.uuid4())
+    Suspension.objects.create(rule="own.suspended", run=other.pk, why="Why.")
+    Run.objects.filter(pk=other.pk).update(started_at=timezone.now() - timedelta(days=1))
+    return night()
+
+
+def test_each_rule_has_one_word_for_what_became_of_it(each_result):
+    result, _ = each_result
+    words = {each["rule"].removeprefix("own."): each["result"] for each in result["rules"]}
+    assert words == {
+        "mended": "repaired", "clean": "clean", "reported": "reported", "refused": "refused", "failed": "failed",
+        "held": "held", "suspended": "suspended", "error": "error",
+    }  # fmt: skip
+    assert result["result"] == "error"
+
+
+def test_the_worst_rules_come_first(each_result):
+    result, _ = each_result
+    ranks = [list(Result).index(each["result"]) for each in result["rules"]]
+    assert ranks == sorted(ranks)
+
+
+def test_what_is_reported_counts_as_left_and_what_nobody_counted_is_not_known(each_result):
+    result, _ = each_result
+    by_rule = {each["rule"].removeprefix("own."): each for each in result["rules"]}
+    assert (by_rule["reported"]["found"], by_rule["reported"]["left"]) == (1, 1)
+    assert (by_rule["mended"]["found"], by_rule["mended"]["written"], by_rule["mended"]["left"]) == (1, 1, 0)
+    assert (by_rule["refused"]["left"], by_rule["error"]["left"], by_rule["error"]["found"]) == (
+        20,
+        None,
+        None,
+    )
+    assert (result["left"], result["written"]) == (None, 1)
+
+
+def test_the_alarm_comes_after_all_rules_had_their_turn_and_names_them(each_result):
+    result, error = each_result
+    assert Parcel.objects.get().state == "closed"
+    assert "own.error: error" in str(error)
+    assert "own.mended" not in str(error)
+    assert result["run"][:8] in str(error)
+
+
+def test_the_list_and_the_page_of_a_run_say_the_same(each_result):
+    result, _ = each_result
+    code, out, _ = run("runs")
+    (line,) = [each for each in out.splitlines() if each.startswith(result["run"][:8])]
+    assert "1 error, 1 failed, 1 held, 1 suspended, 1 refused, 1 reported" in line
+    assert line.split()[-2:] == ["1", "?"]
+    assert "+00:00" in line
+    _, report = run_json("runs", result["run"])
+    assert [each["result"] for each in report["rules"]] == [each["result"] for each in result["rules"]]
+    assert (report["result"], report["left"], code) == ("error", None, 0)
+    _, listed = run_json("runs")
+    assert listed["runs"][0]["results"]["held"] == 1
+    _, out, _ = run("runs", result["run"])
+    assert out.index("own.error") < out.index("own.failed") < out.index("own.mended")
+
+
+def test_what_is_said_of_several_rules_is_said_once(db, rules):
+    several = "\n".join(f"r{n} = Rule(every=Team, must=HaveValues(points={n}))" for n in range(7, 19))
+    rules(f"{NAMES}{several}")
+    Team.objects.create(name="t", points=1)
+    result, _ = night()
+    _, out, _ = run("runs", result["run"])
+    assert out.count("It is not unattended, so the nightly job only reports.") == 1
+    assert "12 rules" in out
+    assert "and 2 more" in out
+
+
+ALARMS = {
+    "never": (), "error": ("error", "failed", "held"), "fail": ("error", "failed", "held", "suspended", "refused", "reported"),
+    "warn": ("error", "failed", "held", "suspended", "refused", "reported"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("level", ALARMS)
+def test_the_setting_says_from_what_on_a_night_is_incomplete(each_result, level, settings):
+    alarming = run_result(Run.objects.latest("started_at"), using="default").alarming(Alarm(level))
+    assert {each.rule.removeprefix("own.") for each in alarming} == set(ALARMS[level])
+    settings.RECONCILE = {**settings.RECONCILE, "ALARM": level}
+    Run.objects.all().delete()
+    _, error = night()
+    assert (error is None) is (level == "never")
+
+
+@pytest.mark.parametrize(
+    ("tolerated", "warn", "fail"),
+    [("error_if=9", True, False), ("warn_if=9", False, False), ("", True, True)],
+)
+@pytest.mark.django_db
+def test_drift_that_a_rule_tolerates_alarms_nobody(rules, tolerated, warn, fail):
+    rules(f"{NAMES}r = Rule(every=Team, must=HaveValues(points=7), {tolerated})")
+    Team.objects.create(name="t", points=1)
+    result, error = night()
+    assert (result["result"], result["left"]) == ("reported", 1)
+    assert (error is not None) is fail
+    assert bool(run_result(Run.objects.get(), using="default").alarming(Alarm.WARN)) is warn
+
+
+@pytest.mark.django_db
+def test_an_alarm_that_is_none_is_a_fault_of_the_settings(rules, settings):
+    settings.RECONCILE = {"RULES": [], "ALARM": "always"}
+    code, _, err = run("check")
+    assert (code, "settings.RECONCILE['ALARM'] is 'always'." in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("must", "code"),
+    [("HaveValues(points=1)", 0), ("HaveValues(points=7)", 1), ("HaveValues(points=7), unattended=True", 0)],
+)
+@pytest.mark.django_db
+def test_the_night_without_celery_exits_by_its_result(rules, must, code):
+    rules(f"{NAMES}r = Rule(every=Team, must={must})")
+    Team.objects.create(name="t", points=1)
+    exited, out, _ = run("nightly")
+    assert exited == code
+    assert f"Run {Run.objects.get().pk}, nightly, finished: 1 " in out
+    assert run_json("nightly")[1]["kind"] == "nightly"
+
+
+def test_the_night_exits_by_the_gravest(each_result):
+    Run.objects.filter(kind="nightly").delete()
+    assert run("nightly")[0] == 3
+
+
+# One night at a time.
+
+
+@pytest.fixture
+def sister(db, rules):
+    """A nightly run of another worker, at work."""
+    rules(f"{NAMES}r = Rule(every=Parcel, must=HaveValues(state='closed'), unattended=True)")
+    Parcel.objects.create(state="open")
+    begun = Run.objects.create(kind="nightly", now=timezone.now(), night="nightly")
+    Outcome.objects.create(run=begun, rule="own.r", position=0, may_repair=True)
+    return begun
+
+
+def test_a_second_delivery_returns_the_first_run_and_its_state(sister):
+    result, error = night()
+    assert (result["run"], result["state"], error) == (str(sister.pk), "running", None)
+    assert [each["result"] for each in result["rules"]] == ["waiting"]
+    assert (Run.objects.count(), Parcel.objects.get().state) == (1, "open")
+    assert run("nightly")[0] == 75
+
+
+def test_a_silent_night_is_resumed_after_its_lease(sister):
+    Run.objects.update(heartbeat=timezone.now() - LEASE, started_at=timezone.now() - LEASE)
+    result, error = night()
+    assert (result["run"], result["state"], error) == (str(sister.pk), "finished", None)
+    assert (Run.objects.count(), Parcel.objects.get().state) == (1, "closed")
+    result, _ = night()
+    assert result["run"] != str(sister.pk)
+
+
+def test_a_silent_night_whose_rule_is_gone_is_ended_and_a_new_one_begins(sister):
+    Outcome.objects.update(rule="own.gone")
+    Run.objects.update(heartbeat=timezone.now() - LEASE, started_at=timezone.now() - LEASE)
+    result, _ = night()
+    sister.refresh_from_db()
+    assert (sister.state, "own.gone" in sister.why_stopped, sister.night) == ("stopped", True, None)
+    assert (result["run"] != str(sister.pk), result["state"]) == (True, "finished")
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped", "paused", "cancelled"])
+def test_a_night_that_has_ended_is_in_nobodys_way(sister, state):
+    from reconcile.models import transition
+
+    if state == "cancelled":
+        assert runs.cancel(sister, using="default").state == "cancelling"
+        Run.objects.update(heartbeat=timezone.now() - LEASE, started_at=timezone.now() - LEASE)
+    else:
+        transition(Run.objects.filter(pk=sister.pk), Run.State(state))
+    assert night()[0]["run"] != str(sister.pk)
+
+
+def test_a_stopped_night_is_not_resumed_beside_another(sister):
+    stopped = Run.objects.create(kind="nightly", now=timezone.now(), state="stopped")
+    with pytest.raises(UsageError, match="Another nightly run goes on"):
+        runs.resume(stopped, {}, using="default")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.server
+def test_nights_that_begin_at_once_are_one(rules):
+    rules(f"{NAMES}r = Rule(every=Parcel, must=HaveValues(state='closed'), unattended=True)")
+    Parcel.objects.bulk_create([Parcel(state="open") for _ in range(500)])
+    together = threading.Barrier(4, timeout=30)
+
+    def job():
+        together.wait()
+        return tasks.nightly()
+
+    sessions = [Session(job) for _ in range(4)]
+    for session in sessions:
+        session.start()
+    told = [session.join() for session in sessions]
+    assert len({each["run"] for each in told}) == Run.objects.count() == 1
+    assert not Parcel.objects.exclude(state="closed").exists()
+
+
+# Written, not verified.
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_repair_whose_check_afterwards_can_not_run_is_written_and_not_verified():
+    with table_of("Wanted", {"basket_number": models.IntegerField()}) as wanted:
+        basket = Basket.objects.create()
+        wanted.objects.create(basket_number=basket.pk)
+
+        def mend(records):
+            Bill.objects.bulk_create([Bill(basket_number=each.pk, amount=1) for each in records])
+            # After the chunk, whose own verification has seen the rows.
+            from django.db import transaction
+
+            transaction.on_commit(lambda: _rename(wanted, "zoo_wanted_away"))
+
+        every = Basket.objects.filter(Exists(wanted.objects.filter(basket_number=models.OuterRef("pk"))))
+        must = HaveRow(Bill, link={"basket_number": F("pk")}, values={"amount": 1})
+        rule = Rule(name="r", every=every, must=must, remedies={MISSING: Call(mend)})
+        try:
+            stored, (repaired,) = runs.repair({"r": rule}, using="default")
+        finally:
+            _rename(wanted, wanted._meta.db_table, back="zoo_wanted_away")
+        assert (repaired.result, repaired.written.total, repaired.left) == (Result.UNVERIFIED, 1, None)
+        assert "Its rows are written, and not verified" in repaired.why_stopped
+        assert repaired.incomplete
+        stored.refresh_from_db()
+        assert stored.state == "stopped"
+        (resumed,) = runs.resume(stored, {"r": rule}, using="default")
+        assert (resumed.result, resumed.left) == (Result.REPAIRED, 0)
+
+
+def _rename(model, name, back=None):
+    quote = connection.ops.quote_name
+    old = back or model._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {quote(old)} RENAME TO {quote(name)}")
+
+
+def test_a_run_without_rules_is_clean():
+    assert (
+        runs.RunResult(run="r", kind="nightly", state="finished", database="default", rules=()).result
+        is Result.CLEAN
+    )
+
+
+def test_the_result_is_plain_values(each_result):
+    assert json.loads(json.dumps(each_result[0])) == each_result[0]
