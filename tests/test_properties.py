@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.django import TestCase
 
 from reconcile import AtLeast, HaveRow, HaveValues, Latest, LookedUp, Rule, Within, runs
-from reconcile.core.drift import EXTRA, MISSING, STALE
+from reconcile.core.drift import EXTRA, MISSING, STALE, Bound
 from reconcile.core.scopes import EVERYTHING, Keys, Window
 from reconcile.models import Change
 from tests.helpers import checked, mendable
@@ -80,14 +80,24 @@ def assert_agreed(rule):
         assert sorted(key for each in every for key in finder.keys(Keys([each]))) == drifted
 
 
+def assert_foreseen(planned, result):
+    """The plan has said what was written: exactly, or how many rows at the least."""
+    if planned.bound is Bound.EXACT:
+        assert planned.planned == result.written, planned
+    else:
+        assert 0 < planned.planned.total <= result.written.total, planned
+
+
 def assert_mended(rule, written_to):
     """A repair writes what had drifted and nothing else, and leaves nothing to find."""
     assert_agreed(rule)
     before = rows_of(written_to)
     first_change = Change.objects.count()
     found = checked(rule).tally
+    (planned,) = runs.preview({rule.name: rule}, using="default", now=timezone.now())
     _, (result,) = runs.repair({rule.name: rule}, using="default")
     assert result.error is None
+    assert_foreseen(planned, result)
     assert (mendable(result), result.why_stopped) == (0, ""), result
     changes = list(Change.objects.order_by("pk")[first_change:])
     touched = {int(change.key) for change in changes}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
@@ -21,15 +23,19 @@ from reconcile.cli.options import (
     rule_arguments,
     write_report,
 )
-from reconcile.core.drift import Drift
+from reconcile.core.drift import Drift, Sample
 from reconcile.db.clock import clock_skew, database_now
 from reconcile.detect.checking import evaluation_errors
+from reconcile.detect.listing import drifted_rows
 from reconcile.errors import UnknownNameError, UsageError
 from reconcile.repair.plan_file import PlanFile, read_plan
 from reconcile.reports import json, text
-from reconcile.reports.findings import RepairReport
+from reconcile.reports.findings import RepairReport, RowsByDrift
 from reconcile.rules.registry import project_rules
 from reconcile.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from reconcile.runs import RuleRepair
 
 
 @reconcile.command("repair")
@@ -51,6 +57,15 @@ from reconcile.rules.rule import Rule
     metavar="FILE",
     help="Write only what this plan has: the JSON report of an earlier repair without --apply.",
 )
+@click.option(
+    "--show",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Of each kind of drift, rows of a plan to show as there → owed. [default: 3 on a terminal, else 0]",
+)
+@click.option(
+    "--values", is_flag=True, help="With --format json: the same rows in the report; without it, it has none."
+)
 @keys_option
 @output_options
 @click.pass_context
@@ -63,10 +78,12 @@ def repair_command(
     max_deletes: int | str | None,
     plan_file: Path | None,
     key_texts: tuple[str, ...],
+    show: int | None,
     form: str,
     output: Path | None,
     *,
     applied: bool,
+    values: bool,
 ) -> None:
     """Print what a repair would write; with --apply, write it and verify it."""
     from reconcile import runs
@@ -90,16 +107,53 @@ def repair_command(
             )
     else:
         repairs = runs.preview(
-            rules, using=using, now=database_now(using), caps=caps, kept_plan=kept, only=only
+            rules,
+            using=using,
+            now=database_now(using),
+            caps=caps,
+            kept_plan=kept,
+            only=only,
+            samples=max(show or 0, 5),
         )
+    number = _number_of_rows(show, form, output, values=values)
     report = RepairReport(
         asked=applied,
         run=str(run.pk) if run else None,
         database=using,
         repairs=repairs,
+        rows=_rows_of_plan(rules, repairs, number, using) if number and not applied else {},
         seconds=time.monotonic() - started,
     )
     _write_report_and_exit(ctx, report, form, output)
+
+
+SHOWN = 3
+"""Rows of each kind of drift that a plan shows on a terminal."""
+
+
+def _number_of_rows(show: int | None, form: str, output: Path | None, *, values: bool) -> int:
+    """How many rows of each kind a plan shows. Values may be nobody else's business, so a file has them only if it is asked to."""
+    if form == "json":
+        return (show or SHOWN) if values else 0
+    if show is not None:
+        return show
+    return SHOWN if output is None and sys.stdout.isatty() else 0
+
+
+def _rows_of_plan(
+    rules: Mapping[str, Rule], repairs: Sequence[RuleRepair], number: int, using: str
+) -> Mapping[str, RowsByDrift]:
+    """The first rows that the plan would write, by rule."""
+    now = database_now(using)
+    planned = (each for each in repairs if each.planned_records.total)
+    return {
+        each.rule: drifted_rows(rules[each.rule], _first_of_each(each.samples, number), using=using, now=now)
+        for each in planned
+    }
+
+
+def _first_of_each(samples: Sequence[Sample], number: int) -> Sequence[Sample]:
+    return [each for drift in Drift for each in [every for every in samples if every.drift is drift][:number]]
 
 
 def _tell_of_clock(using: str) -> None:

@@ -14,6 +14,7 @@ __all__ = [
     "GUARANTEE_MEANINGS",
     "MISSING",
     "STALE",
+    "Bound",
     "Drift",
     "Guarantee",
     "Sample",
@@ -52,6 +53,13 @@ GUARANTEE_MEANINGS: Mapping[Guarantee, str] = {
     Guarantee.NONE: "No constraint and no lock keeps a repair and live writers apart.",
 }
 """The sentence that every report, warning and reason says of a guarantee."""
+
+
+class Bound(StrEnum):
+    """How well a number of rows to be written is known before they are written."""
+
+    EXACT = "exact"
+    AT_LEAST = "at least"
 
 
 class Status(StrEnum):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from django.db.models import BooleanField, Count, ExpressionWrapper, Model, Q
 
-from reconcile.core.drift import STALE, Drift, Tally
+from reconcile.core.drift import STALE, Bound, Drift, Tally
 from reconcile.core.fixes import Fix, Levels, Overwriting, Rows
 from reconcile.core.row_locks import Lock
 from reconcile.core.scopes import EVERYTHING, Keys, Scope, Window, blocks
@@ -112,7 +112,9 @@ class Finder:
     number than the usual is faster. near: the rows of `model` that belong to the records of these keys, which may drift or not; None if
     they are the records themselves, or don't tell. near_is_all: whether `near` has all that these records may once have owed, and not only
     what they owe now. lock: what a chunk locks beside these rows. fix: what a remedy needs; None if it
-    needs no more than the keys. advice: what somebody may do who takes these rows for no drift.
+    needs no more than the keys. advice: what somebody may do who takes these rows for no drift. bound: whether a
+    repair writes one row for each that drifts, or may write more. count_to_write: counts the rows that it writes, where they are not as
+    many as drift.
     """
 
     drift: Drift
@@ -125,6 +127,8 @@ class Finder:
     lock: Lock = field(default_factory=Lock)
     fix: Fix | None = None
     advice: str = ""
+    bound: Bound = Bound.EXACT
+    count_to_write: Callable[[Scope], int] | None = None
 
     own_key_range: ClassVar[bool] = False
     """A window is a range of the found rows' own keys, and not of the records'."""

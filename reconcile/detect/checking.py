@@ -17,7 +17,7 @@ from django.db import DatabaseError, Error, connections
 from django.db.models import Count, Q
 
 from reconcile.conf import lock_wait
-from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Sample, Status, Tally
+from reconcile.core.drift import EXTRA, MISSING, STALE, Bound, Drift, Guarantee, Sample, Status, Tally
 from reconcile.core.finder import Finder, Look, Source, Unwritable
 from reconcile.core.scopes import EVERYTHING, Coverage, Keys, Scope, Window, blocks, walk
 from reconcile.core.verbs import Written
@@ -51,7 +51,8 @@ class KeptKeys:
 class RuleCheck:
     """What a check found for one rule. If the rule could not be evaluated, `error` is set and nothing is counted.
 
-    planned: rows that the rule's remedies would write. guarantee: None if the rule could not be evaluated. remarks: sentences
+    planned: rows that the rule's remedies would write, by verb; `bound` says whether just these, or more. planned_records: the drifted
+    records by the verb of their remedy. guarantee: None if the rule could not be evaluated. remarks: sentences
     about the database that a person should know, such as a constraint that it lacks. coverage: how much of the rule was looked at: what
     a partial look has not found may drift all the same. refused: what a repair may not do, by statement (`insert`, `update`,
     `delete`), with the reason. notes: those of the remarks that are about the drifted records. unrepairable: drifted records whose
@@ -64,6 +65,8 @@ class RuleCheck:
     samples: tuple[Sample, ...] = ()
     kept: Mapping[Drift, KeptKeys] = field(default_factory=dict)
     planned: Written = field(default_factory=Written)
+    planned_records: Written = field(default_factory=Written)
+    bound: Bound = Bound.EXACT
     seconds: float = 0
     guarantee: Guarantee | None = None
     remarks: tuple[str, ...] = ()
@@ -120,7 +123,7 @@ def check(
                 tally = _count_drift(source, counts, known, beat, whole=not keep)
             else:
                 tally = _look_at(source, counts, only, beat)
-            found = _found(examined, counts, tally, keep=bool(keep))
+            found = _found(examined, counts, tally, EVERYTHING if only is None else only, keep=bool(keep))
             if only is not None:
                 found = replace(
                     found,
@@ -146,11 +149,31 @@ def _say_that_it_waits(rule: Rule, using: str) -> None:
     log.warning("check_waits_for_lock", rule=rule.name, database=using, at_most_seconds=lock_wait())
 
 
-def _found(examined: Examination, counts: Sequence[_DriftCount], tally: Tally, *, keep: bool) -> RuleCheck:
-    """What the walk has counted. One statement more for each remedy that has to look what it would write."""
+def _plan(rule: Rule, counted: _DriftCount, scope: Scope) -> tuple[Written, Bound]:
+    """The rows that the remedy would write for what was counted in the scope.
+
+    Of records that are computed from each other those alone are sure whose sources don't drift. A record that can't be evaluated
+    may be among any of them.
+    """
+    finder, remedy = counted.finder, rule.remedy(counted.finder.drift)
+    number, bound = max(counted.number - counted.unrepairable, 0), finder.bound
+    if not number or not remedy.repairs or remedy.calls:
+        return remedy.plan(finder, number if remedy.repairs else 0), Bound.EXACT
+    if finder.levels is not None:
+        number, bound = 0 if counted.failed else finder.levels.ready(scope).count(), Bound.AT_LEAST
+    elif finder.count_to_write is not None and not counted.failed:
+        number = finder.count_to_write(scope)
+    return remedy.plan(finder, number), bound if remedy.bound is Bound.EXACT else remedy.bound
+
+
+def _found(
+    examined: Examination, counts: Sequence[_DriftCount], tally: Tally, scope: Scope, *, keep: bool
+) -> RuleCheck:
+    """What the walk has counted in the scope. One statement more for each remedy that has to look what it would write."""
     rule = examined.compiled.rule
     tally = replace(tally, drifted={each.finder.drift: each.number for each in counts})
     notes = tuple(filter(None, (each.note for each in counts)))
+    plans = [_plan(rule, each, scope) for each in counts]
     return RuleCheck(
         rule=rule,
         status=rule.status(tally),
@@ -161,9 +184,11 @@ def _found(examined: Examination, counts: Sequence[_DriftCount], tally: Tally, *
             for each in counts
             if keep
         },
-        planned=sum(
+        planned=sum((rows for rows, _ in plans), Written()),
+        planned_records=sum(
             (rule.remedy(each.finder.drift).plan(each.finder, each.number) for each in counts), Written()
         ),
+        bound=Bound.EXACT if all(bound is Bound.EXACT for _, bound in plans) else Bound.AT_LEAST,
         guarantee=examined.guarantee,
         remarks=(*examined.remarks, *notes),
         notes=notes,

@@ -47,6 +47,7 @@ __all__ = [
     "locate_key",
     "locate_keys",
     "new_rows",
+    "rounded",
     "row",
     "wanted_values",
 ]
@@ -256,7 +257,7 @@ def wanted_values(finders: Iterable[Finder], scope: Keys) -> Wanted:
     return {
         correction.model: {
             key: {
-                field.attname: _round(field, value)
+                field.attname: rounded(field, value)
                 for field, value in zip(correction.fields, values, strict=True)
             }
             for key, *values in correction.wanted(scope).values_list(
@@ -321,12 +322,12 @@ def new_rows(insertion: Insertion, scope: Keys) -> tuple[Row, ...]:
     rows = []
     for values in insertion.owed(scope):
         pairs = zip(insertion.selected, values, strict=True)
-        cells = [Cell(column=field.attname, owed=_round(field, value)) for field, value in pairs]
+        cells = [Cell(column=field.attname, owed=rounded(field, value)) for field, value in pairs]
         rows += [Row(model=insertion.model._meta.label, key=None, cells=(*cells, *made))] * lacking
     return tuple(rows)
 
 
-def _round(field: Field[Any, Any], value: Any) -> Any:
+def rounded(field: Field[Any, Any], value: Any) -> Any:
     """Round a decimal to the column's places: SQLite computes with more."""
     places = getattr(stored_field(field), "decimal_places", None)
     return value if places is None or not isinstance(value, Decimal) else round(value, places)

@@ -1,7 +1,8 @@
-"""The drifted rows of a rule as one SELECT for each kind of drift, to be pasted into the shell of the database. Reads only."""
+"""The drifted rows of a rule, as they are and as they must be: as SQL to be pasted, or the first few read. Reads only."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,11 +10,11 @@ from typing import Any
 
 from django.db.models import F, Field, Model
 
-from reconcile.core.declaration import field_named
-from reconcile.core.drift import Drift
+from reconcile.core.declaration import field_named, known_field
+from reconcile.core.drift import Drift, Sample
 from reconcile.core.finder import Finder, QueryFinder, Rows
-from reconcile.core.fixes import Correction, Insertion
-from reconcile.core.scopes import EVERYTHING
+from reconcile.core.fixes import Correction, Derivation, Insertion, Rewriting
+from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import combined_queries, ordering_of, selected_annotations
 from reconcile.db.expressions import columns_read
@@ -21,9 +22,10 @@ from reconcile.db.printing import executable_text
 from reconcile.db.statements import KEY, WANTED
 from reconcile.detect.checking import evaluation_errors
 from reconcile.detect.examining import examine
+from reconcile.detect.inspecting import NOT_STATED, Cell, Row, rounded
 from reconcile.rules.rule import Rule
 
-__all__ = ["Listing", "keys_read", "listings"]
+__all__ = ["Listing", "drifted_rows", "keys_read", "listings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ def _listing(finder: Finder) -> Listing:
     if finder.needs_python:
         why = "Only Python can tell which rows these are, and what they must be: reconcile check."
         return Listing(drift=finder.drift, model=label, sql=None, remarks=(why,))
-    sql = executable_text(_rows(finder))
+    sql = executable_text(_rows(finder, EVERYTHING))
     return Listing(drift=finder.drift, model=label, sql=sql, remarks=tuple(_remarks(finder, sql)))
 
 
@@ -75,25 +77,89 @@ def _remarks(finder: Finder, sql: str | None) -> Iterator[str]:
         yield "Without rows whose owed values don't fit their columns, which a check counts, too."
 
 
-def _rows(finder: Finder) -> Rows:
+def drifted_rows(
+    rule: Rule, samples: Sequence[Sample], *, using: str, now: datetime
+) -> Mapping[Drift, Sequence[Row]]:
+    """The rows that a repair would write for these records, by kind of drift, each with its columns as they are and as they must be.
+
+    A row that is missing has no key. One statement for each kind of drift, two where Python computes what is owed. Raises EvaluationError
+    if the database can't answer.
+    """
+    with evaluation_errors(using), examine(rule, using=using, now=now) as examined:
+        found = {}
+        for finder in examined.compiled.finders:
+            texts = [each.key for each in samples if each.drift is finder.drift]
+            if texts and rule.remedy(finder.drift).repairs:
+                keys = Keys([finder.model._meta.pk.to_python(text) for text in texts])
+                found[finder.drift] = list(_read(finder, keys))
+        return found
+
+
+def _read(finder: Finder, keys: Keys) -> Iterator[Row]:
+    if isinstance(finder.fix, Derivation):
+        yield from map(_derived_row, finder.fix.owed(keys))
+    elif isinstance(finder.fix, Rewriting):
+        yield from _rewritten_rows(finder.fix, keys, finder.using)
+    else:
+        is_new = isinstance(finder.fix, Insertion)
+        model = finder.model_written
+        # The name of the key comes first.
+        for key, *values in (tuple(each.items()) for each in _rows(finder, keys)):
+            cells = _cells(model, dict(values))
+            yield Row(model=model._meta.label, key=None if is_new else key[1], cells=cells)
+
+
+def _cells(model: type[Model], values: Mapping[str, Any]) -> tuple[Cell, ...]:
+    names = dict.fromkeys(re.sub("^(there|owed)_", "", name) for name in values)
+
+    def value_of(side: str, name: str) -> Any:
+        if (alias := f"{side}_{name}") not in values:
+            return NOT_STATED
+        return rounded(known_field(model, name), values[alias])
+
+    return tuple(
+        Cell(column=name, there=value_of("there", name), owed=value_of("owed", name)) for name in names
+    )
+
+
+def _derived_row(row: Model) -> Row:
+    given = ((each.attname, getattr(row, each.attname)) for each in row._meta.concrete_fields)
+    cells = tuple(Cell(column=name, owed=value) for name, value in given if value is not None)
+    return Row(model=row._meta.label, key=None, cells=cells)
+
+
+def _rewritten_rows(fix: Rewriting, keys: Keys, using: str) -> Iterator[Row]:
+    rewrites = {each.key: each for each in fix.rewrites(keys)}
+    names = [each.attname for each in fix.fields]
+    rows = fix.model._base_manager.using(using).filter(Keys(list(rewrites)).on("pk")).order_by("pk")
+    for key, *there in rows.values_list("pk", *names):
+        owed = rewrites[key].values
+        pairs = zip(names, there, strict=True)
+        cells = tuple(
+            Cell(column=name, there=value, owed=owed[name]) for name, value in pairs if name in owed
+        )
+        yield Row(model=fix.model._meta.label, key=key, cells=cells)
+
+
+def _rows(finder: Finder, scope: Scope) -> Rows:
     if isinstance(finder.fix, Correction):
-        return _stale_rows(finder, finder.fix)
+        return _stale_rows(finder, finder.fix, scope)
     if isinstance(finder.fix, Insertion):
-        return _owed_rows(finder.fix)
-    found = finder.find(EVERYTHING)
+        return _owed_rows(finder.fix, scope)
+    found = finder.find(scope)
     return _select(found, "pk", _columns_read(finder), {})
 
 
-def _stale_rows(finder: Finder, fix: Correction) -> Rows:
-    rows = fix.wanted(EVERYTHING)
-    if finder.in_groups:
+def _stale_rows(finder: Finder, fix: Correction, scope: Scope) -> Rows:
+    rows = fix.wanted(scope)
+    if finder.in_groups and scope is EVERYTHING:
         # A repair asks for the values of rows alone of which it knows that they drift.
         rows = rows.filter(pk__in=finder.find(EVERYTHING).order_by().values("pk"))
     return _select(rows, KEY, fix.fields, {each.attname: WANTED.format(each.attname) for each in fix.fields})
 
 
-def _owed_rows(fix: Insertion) -> Rows:
-    rows = fix.owed(EVERYTHING)
+def _owed_rows(fix: Insertion, scope: Scope) -> Rows:
+    rows = fix.owed(scope)
     # The SELECT yields them in the order of the columns, as the INSERT takes them.
     names = (field.attname for field in fix.selected)
     return _select(rows, "pk", (), dict(zip(names, selected_annotations(rows.query), strict=True)))
@@ -119,6 +185,8 @@ def _free_name(model: type[Model], name: str) -> str:
 
 def _columns_read(finder: Finder) -> tuple[Field[Any, Any], ...]:
     """The columns of the rows that the finder reads, in the model's order."""
+    if finder.needs_python:
+        return tuple(finder.model._meta.concrete_fields)
     rows = finder.find(EVERYTHING)
     read = columns_read(rows.only("pk")) if not combined_queries(rows.query) else frozenset()
     return tuple(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from django.db.models import Field, Model, QuerySet
 
-from reconcile.core.drift import Drift
+from reconcile.core.drift import Bound, Drift
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Keys
 from reconcile.core.verbs import DELETE, INSERT, UPDATE, VERBS, Written
@@ -145,6 +145,11 @@ class Remedy:
     def calls(self) -> bool:
         """Whether it hands records to the project's code, which may do anything and take any time."""
         return self._sends("")
+
+    @property
+    def bound(self) -> Bound:
+        """Whether it writes just what `plan` says, or may write more rows."""
+        return Bound.EXACT
 
     @property
     def repeatable(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from django.db.models import BooleanField, Case, CompositePrimaryKey, Field, Model, Q, Value, When
 
-from reconcile.core.drift import Drift
+from reconcile.core.drift import Bound, Drift
 from reconcile.core.finder import Finder
 from reconcile.core.fixes import Merging
 from reconcile.core.row_locks import lock_rows
@@ -308,6 +308,11 @@ class Merge(Remedy):
     """
 
     verbs: ClassVar[Sequence[str]] = (DELETE, UPDATE)
+
+    @property
+    def bound(self) -> Bound:
+        """What the survivors take over, and what refers to the others, is known as it is written."""
+        return Bound.AT_LEAST
 
     def writes(self, finder: Finder) -> Iterable[Column]:
         """All columns of the rows, and the columns by which other rows refer to them."""

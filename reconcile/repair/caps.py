@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from reconcile.core.drift import Bound
 from reconcile.core.verbs import DELETE, Written
 from reconcile.detect.checking import RuleCheck
 from reconcile.errors import GivenUpError
 from reconcile.rules.rule import Rule
-from reconcile.rules.thresholds import cap_rows
+from reconcile.rules.thresholds import FLOOR, cap_rows
 
 __all__ = ["Budget", "Caps", "RulePlan", "plan"]
 
@@ -65,7 +66,8 @@ class Caps:
 class RulePlan:
     """What a repair of one rule would do. With `why_stopped`, it would stop before its first write.
 
-    planned: drifted rows by the verb of their remedy; rows that are only reported are not among them.
+    planned: rows that would be written, by verb: just these, or at least these, as the check says. records: drifted records by the verb of
+    their remedy; those that are only reported are not among them.
     written: what the run has written for the rule already, which counts under the caps, too.
     rows, deletes: what the caps let it write in all, and delete; None without a cap.
     """
@@ -73,6 +75,7 @@ class RulePlan:
     rule: Rule
     check: RuleCheck
     planned: Written
+    records: Written = field(default_factory=Written)
     written: Written = field(default_factory=Written)
     rows: float | None = None
     deletes: float | None = None
@@ -84,16 +87,18 @@ def plan(check: RuleCheck, caps: Caps | None = None, written: Written | None = N
     """The plan for what `check` found, after what the run has `written`; caps that are given stand in for the rule's own."""
     caps, written = caps or Caps(), written or Written()
     rule, planned = check.rule, check.planned
+    least = "at least " if check.bound is Bound.AT_LEAST else ""
     max_repairs = rule.max_repairs if caps.max_repairs is None else caps.max_repairs
     max_deletes = rule.max_deletes if caps.max_deletes is None else caps.max_deletes
     over = {
-        **_exceeded_caps(check, planned.total, written.total, max_repairs, "repairs"),
-        **_exceeded_caps(check, planned.by(DELETE), written.by(DELETE), max_deletes, "deletes"),
+        **_exceeded_caps(check, planned.total, written.total, max_repairs, f"{least}{{}} repairs"),
+        **_exceeded_caps(check, planned.by(DELETE), written.by(DELETE), max_deletes, "{} deletes"),
     }
     return RulePlan(
         rule=rule,
         check=check,
         planned=planned,
+        records=check.planned_records,
         written=written,
         rows=_cap_rows(max_repairs, check),
         deletes=_cap_rows(max_deletes, check),
@@ -103,7 +108,7 @@ def plan(check: RuleCheck, caps: Caps | None = None, written: Written | None = N
 
 def _refused_verb(check: RuleCheck) -> str:
     """Why the rule may not do what it would do; empty if it may."""
-    return next((why for statement, why in check.refused.items() if check.planned.by(statement)), "")
+    return next((why for statement, why in check.refused.items() if check.planned_records.by(statement)), "")
 
 
 def _cap_rows(limit: Limit, check: RuleCheck) -> float | None:
@@ -117,9 +122,14 @@ def _exceeded_caps(
     if limit is None or planned + written <= cap_rows(limit, check.tally.checked):
         return {}
     more = f" after {written:,} that were done" if written else ""
-    of = f" of {check.tally.checked:,} records" if isinstance(limit, str) else ""
-    message = f"1 {what[:-1]} is planned" if planned == 1 else f"{planned:,} {what} are planned"
-    return {f"--max-{what} {planned + written}": f"{message}{more}, and the cap is {limit}{of}"}
+    of = (
+        f" of {check.tally.checked:,} records, and {FLOOR} rows in any case" if isinstance(limit, str) else ""
+    )
+    said = what.format(f"{planned:,}")
+    message = f"{said[:-1]} is planned" if planned == 1 else f"{said} are planned"
+    return {
+        f"--max-{what.rsplit(maxsplit=1)[-1]} {planned + written}": f"{message}{more}, and the cap is {limit}{of}"
+    }
 
 
 def _refusal(rule: str, over: Mapping[str, str]) -> str:

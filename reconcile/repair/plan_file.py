@@ -19,7 +19,7 @@ __all__ = ["VERSION", "PlanFile", "PlannedRule", "read_plan"]
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRule:
-    """What the plan says of one rule. `fingerprint` is the rule's at that time."""
+    """What the plan says of one rule. `fingerprint` is the rule's at that time; `planned` are its drifted records by verb."""
 
     fingerprint: str
     planned: Written
@@ -35,14 +35,14 @@ class PlannedRule:
 
     def as_dict(self) -> dict[str, Any]:
         """As the outcome of a run keeps it."""
-        return {"fingerprint": self.fingerprint, "planned": self.planned.as_dict()}
+        return {"fingerprint": self.fingerprint, "planned_records": self.planned.as_dict()}
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> PlannedRule:
         """From what `as_dict` gave. Raises KeyError, TypeError or ValueError for anything else."""
         if kept.get("records") is not None:
             raise ValueError("it was made for some records alone, by --keys")
-        numbers = dict(kept["planned"])
+        numbers = dict(kept["planned_records"])
         if not all(isinstance(number, int) and number >= 0 for number in numbers.values()):
             raise ValueError("counts of rows are whole numbers")
         return cls(fingerprint=str(kept["fingerprint"]), planned=Written(**numbers))

@@ -18,6 +18,7 @@ from reconcile.baseline import Comparison
 from reconcile.core.drift import Drift, Status
 from reconcile.core.scopes import Coverage
 from reconcile.detect.checking import RuleCheck
+from reconcile.detect.inspecting import Row
 from reconcile.reports.facts import key_words, plural
 from reconcile.rules.rule import Rule
 
@@ -31,6 +32,7 @@ __all__ = [
     "Keys",
     "Overall",
     "RepairReport",
+    "RowsByDrift",
     "UndoReport",
     "counts",
     "empty_in_words",
@@ -48,6 +50,8 @@ __all__ = [
     "prose",
     "word",
 ]
+
+RowsByDrift = Mapping[Drift, Sequence[Row]]
 
 Overall = Literal["clean", "empty", "warn", "drift", "error"]
 """`empty`: nothing was looked at, so nothing is known."""
@@ -140,7 +144,8 @@ class CheckReport:
 class RepairReport:
     """One repair of several rules, or its preview. `run` is the id of the stored run; None for a preview.
 
-    asked: whether --apply was given. There is no run all the same if the plan is out of date, since nothing was begun.
+    asked: whether --apply was given. There is no run all the same if the plan is out of date, since nothing was begun. rows: the first
+    rows that a plan would write, by rule; none unless they are asked for.
     """
 
     asked: bool = False
@@ -148,6 +153,7 @@ class RepairReport:
     database: str
     repairs: Sequence[RuleRepair]
     seconds: float
+    rows: Mapping[str, RowsByDrift] = field(default_factory=dict)
 
     @property
     def applied(self) -> bool:

@@ -92,9 +92,19 @@ def repair_report(report: RepairReport) -> str:
             "status": report.status,
             "applied": report.applied,
             "seconds": round(report.seconds, 3),
-            "rules": [_rule_repair(repair) for repair in report.repairs],
+            "rules": [
+                {**_rule_repair(repair), **_planned_rows(report, repair.rule)} for repair in report.repairs
+            ],
         }
     )
+
+
+def _planned_rows(report: RepairReport, rule: str) -> dict[str, Any]:
+    """The values of some rows, only where they were asked for."""
+    if rule not in report.rows:
+        return {}
+    rows = report.rows[rule].items()
+    return {"rows": [{"drift": str(drift), **_row(row)} for drift, of_drift in rows for row in of_drift]}
 
 
 def _rule_repair(repair: RuleRepair) -> dict[str, Any]:
@@ -103,6 +113,9 @@ def _rule_repair(repair: RuleRepair) -> dict[str, Any]:
         "status": str(repair.status),
         "result": str(repair.result),
         "planned": repair.planned.as_dict(),
+        "bound": str(repair.bound),
+        "unconfirmed": repair.unconfirmed,
+        "planned_records": repair.planned_records.as_dict(),
         "written": repair.written.as_dict(),
         "left": repair.left,
         "skipped": repair.skipped,

@@ -12,11 +12,21 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Status
+from reconcile.core.drift import EXTRA, MISSING, STALE, Bound, Drift, Status
 from reconcile.core.verbs import VERBS
 from reconcile.detect.checking import RuleCheck
+from reconcile.detect.inspecting import NOT_STATED, Cell
 from reconcile.reports.facts import nightly_in_words, plural
-from reconcile.reports.findings import CheckReport, RepairReport, empty_in_words, local_time, next_step, word
+from reconcile.reports.findings import (
+    CheckReport,
+    RepairReport,
+    empty_in_words,
+    local_time,
+    next_step,
+    plain,
+    word,
+)
+from reconcile.reports.text_explain import value_in_words
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
 
@@ -202,12 +212,22 @@ def repair_report(report: RepairReport) -> RenderableType:
         rows.add_row(
             result_text(str(repair.result)) if report.applied or repair.error else _plan_status(repair),
             repair.rule,
-            *(count_text(counts[verb], "cyan") for verb in verbs),
+            *(_planned_text(report, repair, counts[verb]) for verb in verbs),
             _left_text(repair.left if report.applied else 0),
             count_text(repair.skipped),
         )
     remarks = ((repair.rule, remark) for repair in report.repairs for remark in _remarks_on(repair))
-    return Group("", rows, "", *remark_lines(remarks), _repair_sum(report))
+    return Group("", rows, "", *remark_lines(remarks), *_planned_rows(report), _repair_sum(report))
+
+
+def _is_more(repair: RuleRepair) -> bool:
+    return repair.bound is Bound.AT_LEAST and bool(repair.planned_records.total)
+
+
+def _planned_text(report: RepairReport, repair: RuleRepair, number: int) -> Text:
+    """A number of rows; of a plan that may write more, with a sign before it."""
+    text = count_text(number, "cyan")
+    return Text.assemble(("≥ ", "cyan"), text) if number and not report.applied and _is_more(repair) else text
 
 
 def _left_text(left: int | None) -> Text:
@@ -217,7 +237,7 @@ def _left_text(left: int | None) -> Text:
 def _plan_status(repair: RuleRepair) -> Text:
     if repair.why_stopped:
         return Text("stop", style="red")
-    return Text("plan", style="cyan") if repair.planned.total else Text("–", style="dim")
+    return Text("plan", style="cyan") if repair.planned_records.total else Text("–", style="dim")
 
 
 def moment(at: datetime) -> str:
@@ -268,6 +288,27 @@ def _remarks_on(repair: RuleRepair) -> Iterator[str | Text]:
         yield f"{remark}: {keys}" if keys else remark
 
 
+def _planned_rows(report: RepairReport) -> Iterator[RenderableType]:
+    """The first rows that a plan would write: `stale  66  amount: 19.90 → 1.00`."""
+    for rule, by_drift in report.rows.items():
+        yield Text(rule, style="bold")
+        for drift, rows in by_drift.items():
+            for row in rows:
+                cells = ", ".join(map(_cell_in_words, row.cells))
+                named = f"a new {row.model}" if row.key is None else f"{row.model} {row.key}"
+                yield _indent(
+                    Text.assemble((f"{drift:<8}", _DRIFT_STYLES[drift]), f"{plain(named)}  {cells}")
+                )
+        yield ""
+
+
+def _cell_in_words(cell: Cell) -> str:
+    there, owed = (value_in_words(each) for each in (cell.there, cell.owed))
+    if cell.owed is NOT_STATED or not cell.differs:
+        return f"{cell.column}: {there or owed}"
+    return f"{cell.column}: {there} → {owed}"
+
+
 def _repair_sum(report: RepairReport) -> Text:
     text = _written_sum(report) if report.applied else _plan_sum(report)
     if unverified := [repair.rule for repair in report.repairs if repair.result == "unverified"]:
@@ -279,18 +320,25 @@ def _repair_sum(report: RepairReport) -> Text:
 
 def _plan_sum(report: RepairReport) -> Text:
     able = [repair for repair in report.repairs if not repair.why_stopped]
-    planned = sum(max(repair.planned.total - repair.skipped, 0) for repair in able)
-    stopped = [repair for repair in report.repairs if repair.why_stopped and repair.planned.total]
+    waiting = sum(repair.unconfirmed for repair in able)
+    planned = sum(repair.planned.total for repair in able) - waiting
+    stopped = [repair for repair in report.repairs if repair.why_stopped and repair.planned_records.total]
     if report.asked:
         return Text("Nothing was written.", style="red")
-    if not planned and not stopped:
+    if not planned and not stopped and not waiting:
         return Text(f"Nothing to repair{_of_records(report)}.")
     text = Text(style="red")
     if stopped:
         their = "its" if len(stopped) == 1 else "their"
         text.append(f"{plural(len(stopped), 'rule')} would stop before {their} first write. ")
     if planned:
-        text.append(f"{plural(planned, 'row')} would be written. ", style="default")
+        least = "At least " if any(_is_more(repair) for repair in able) else ""
+        text.append(f"{least}{plural(planned, 'row')} would be written. ", style="default")
+    if waiting:
+        text.append(
+            f"{plural(waiting, 'delete')} would be noted, for a second run to confirm. ", style="default"
+        )
+    if planned or waiting:
         text.append("Nothing has been: add --apply to write.", style="bold")
     return text
 

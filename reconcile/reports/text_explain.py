@@ -25,7 +25,7 @@ from reconcile.reports.facts import plural, settle_in_words
 from reconcile.reports.findings import local_time
 from reconcile.rules.rule import Rule
 
-__all__ = ["explanation", "inspection", "listing", "subjects"]
+__all__ = ["explanation", "inspection", "listing", "subjects", "value_in_words"]
 
 _MARGIN = "  "
 
@@ -237,12 +237,13 @@ def _cells(row: Row) -> RenderableType:
     for cell in row.cells:
         style = "red" if cell.differs else ""
         table.add_row(
-            cell.column, *(Text(_value_in_words(getattr(cell, side)), style=style) for side in shown)
+            cell.column, *(Text(value_in_words(getattr(cell, side)), style=style) for side in shown)
         )
     return Padding(table, (0, 0, 0, 2), expand=False)
 
 
-def _value_in_words(value: Any) -> str:
+def value_in_words(value: Any) -> str:
+    """A value of a column for people, in one line; empty for one that isn't stated."""
     if value is NOT_STATED:
         return ""
     if value is None:

@@ -47,13 +47,13 @@ class _RuleState:
     def drifts(self) -> bool:
         """Whether the rule needs another round. A rule that can't be evaluated any more does, so that its outcome says so."""
         return self.open and (
-            self.found.error is not None or self.found.planned.total > self.found.unrepairable
+            self.found.error is not None or self.found.planned_records.total > self.found.unrepairable
         )
 
     @property
     def still_conflicts(self) -> bool:
         """Whether more records drift than the last round had to skip: another rule writes against this one."""
-        return self.drifts and self.found.planned.total > self.outcome.skipped
+        return self.drifts and self.found.planned_records.total > self.outcome.skipped
 
     @property
     def outgrows(self) -> bool:

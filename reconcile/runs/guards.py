@@ -36,7 +36,7 @@ __all__ = [
     "refusal",
     "regressions_in_words",
     "regressions_of",
-    "unconfirmed_in_words",
+    "unconfirmed_rows",
     "warn_of_regressions",
 ]
 
@@ -51,7 +51,7 @@ def plan_refusal(outcome: Outcome, rule_plan: RulePlan, run: Run, *, using: str)
     kept, file = PlannedRule.of(outcome.kept_plan), str(outcome.kept_plan.get("file", ""))
     done = _repaired_records(outcome, rule_plan.rule, _writing_finders(rule_plan.rule, run.now, using), using)
     return kept.refusal(
-        rule_plan.rule.name, fingerprint(rule_plan.rule, using), done + rule_plan.planned, file
+        rule_plan.rule.name, fingerprint(rule_plan.rule, using), done + rule_plan.records, file
     )
 
 
@@ -160,13 +160,13 @@ def regressions_in_words(again: Sequence[str]) -> str:
     )
 
 
-def unconfirmed_in_words(rule_plan: RulePlan, *, using: str) -> str:
-    """The preview's warning that deletes wait for a second run; empty if no row waits.
+def unconfirmed_rows(rule_plan: RulePlan, *, using: str) -> tuple[int, str]:
+    """How many deletes of a preview wait for a second run, and the warning about it; empty if none does.
 
     At most two statements for each 5,000 rows that would be deleted; reads the first 100,000 rows.
     """
-    if not rule_plan.planned.by(DELETE):
-        return ""
+    if not rule_plan.records.by(DELETE):
+        return 0, ""
     rule = rule_plan.rule
     run = Run(started_at=database_now(using))
     finders = [
@@ -180,14 +180,15 @@ def unconfirmed_in_words(rule_plan: RulePlan, *, using: str) -> str:
         for each in finders
         for block in blocks(kept[each.drift])
     )
-    if known >= sum(map(len, kept.values())):
-        return ""
+    waiting = max(sum(map(len, kept.values())) - known, 0)
+    if not waiting:
+        return 0, ""
     if rule_plan.check.coverage is not Coverage.FULL:
-        return (
+        return waiting, (
             "Deletes need a run of the whole rule that has found the same rows before, and the others stay."
         )
     knew, noted = (f"{known:,}", "the others") if known else ("none", "them")
-    return (
+    return waiting, (
         f"Deletes need two runs that agree, and the last run knew {knew} of these rows: the first --apply notes {noted}, "
         "the next deletes them."
     )
@@ -207,7 +208,7 @@ def refusal(
     outcome: Outcome, rule_plan: RulePlan, run: Run, *, again: Sequence[str], using: str
 ) -> Refusal | None:
     """Why the rule is not repaired; None if it is repaired, or if there is nothing to repair."""
-    if not rule_plan.planned.total:
+    if not rule_plan.records.total:
         return None
     if not outcome.may_repair:
         return _attended_refusal(rule_plan.rule, using)

@@ -245,7 +245,7 @@ class _Looking:
         found = {rule.name: self._check(rule, ahead[rule.name]) for rule in order.rules}
         self.checks |= found
         chosen = {rule.name: rule for rule in order.rules if self._may_repair(rule)}
-        if not any(found[name].planned.total for name in chosen):
+        if not any(found[name].planned_records.total for name in chosen):
             return False
         only = {name: ahead[name] for name in chosen}
         if self.repair:
@@ -291,7 +291,7 @@ class _Looking:
         said = [each.why_stopped for each in self.repairs if each.rule == rule.name and each.why_stopped]
         if said:
             return said[-1]
-        if not found.planned.total:
+        if not found.planned_records.total:
             return "It drifts, and leaves that to people."
         if not self._may_repair(rule):
             reason = unattended_refusal(rule, self.using) if rule.unattended else None

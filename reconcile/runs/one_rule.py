@@ -58,6 +58,7 @@ __all__ = ["RepairedItems", "repair_work_items", "run_rule"]
 
 log = structlog.get_logger()
 
+_NOTED = "The rows that would be deleted are noted all the same: the next run that may delete so many, and finds them again, deletes them."
 _HELD = "Another session holds it, or what it is repaired by."
 
 
@@ -243,7 +244,7 @@ def run_rule(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Pr
         "rule_planned",
         rule=rule.name,
         run=str(run.pk),
-        planned=rule_plan.planned.total,
+        planned=rule_plan.records.total,
         why_stopped=rule_plan.why_stopped,
     )
     repaired = RepairedItems()
@@ -251,7 +252,7 @@ def run_rule(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Pr
         repaired = _pass_guards(outcome, rule_plan, run, begun=begun, anew=anew, using=using)
     if not begun:
         _record_found(outcome, rule_plan, using)
-    if not failed and not repaired.why_stopped and (rule_plan.planned.total or begun):
+    if not failed and not repaired.why_stopped and (rule_plan.records.total or begun):
         repaired = repair_work_items(outcome, rule_plan, run, anew=bool(anew), using=using, progress=progress)
         _refresh_statistics(outcome, rule, repaired, using)
         found = _verify(rule_plan, repaired, run, control, begun=begun, only=only, using=using)
@@ -283,13 +284,16 @@ def _pass_guards(
         return RepairedItems(why_stopped=str(why or ""), unfinished=why is not None)
     try:
         # Before anything is said of drift: another run may be repairing just that.
-        if rule_plan.planned.total:
+        if rule_plan.records.total:
             check_not_held(outcome, using=using)
     except LeaseHeldError as error:
         return RepairedItems(why_stopped=str(error), stopped_by=Outcome.StoppedBy.LEASE)
     again = warn_of_regressions(outcome, rule_plan, run, using=using)
     add_warnings(outcome, anew)
     refused = refusal(outcome, rule_plan, run, again=again, using=using)
+    if refused is not None and rule_plan.why_stopped and rule_plan.records.by(DELETE):
+        add_warnings(outcome, _NOTED)
+        outcome.save(using=using, update_fields=["warning"])
     return RepairedItems(
         why_stopped=str(refused or ""), stopped_by=_stopped_by(outcome, rule_plan.rule, refused)
     )

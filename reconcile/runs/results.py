@@ -10,7 +10,7 @@ from enum import StrEnum
 from django.db import connections
 from django.db.models import Sum
 
-from reconcile.core.drift import Drift, Sample, Status, Tally
+from reconcile.core.drift import Bound, Drift, Sample, Status, Tally
 from reconcile.core.scopes import Keys
 from reconcile.core.verbs import Written
 from reconcile.db.django_compat import table_names
@@ -117,7 +117,9 @@ Progress = Callable[[str, int], None]
 class RuleRepair:
     """One rule's part in a repair.
 
-    found: drifted rows by kind, before the repair. left: rows that still drifted at the verification, of all kinds; None if they could not
+    found: drifted rows by kind, before the repair. planned, bound: rows that were to be written: just these, or at least these.
+    planned_records: drifted records by the verb of their remedy. unconfirmed: of
+    the planned deletes those that the next run only notes. left: rows that still drifted at the verification, of all kinds; None if they could not
     be counted. skipped: keys that stayed locked by other sessions, or that failed; in a preview, those whose values can't be stored. lease_held: another run has the lease
     on the rule. incomplete: the repair was asked for and did not do all of it.
     reported: drifted rows, by kind, that the rule leaves to people. again: drifted records that an earlier run had repaired.
@@ -132,6 +134,9 @@ class RuleRepair:
     found: dict[Drift, int]
     planned: Written
     written: Written
+    planned_records: Written = field(default_factory=Written)
+    bound: Bound = Bound.EXACT
+    unconfirmed: int = 0
     samples: tuple[Sample, ...] = ()
     left: int | None = 0
     skipped: int = 0
@@ -157,6 +162,7 @@ def preview_result(
     again: int = 0,
     warning: str = "",
     records: int | None = None,
+    unconfirmed: int = 0,
 ) -> RuleRepair:
     """Return the result of a preview: nothing is written, and `why_stopped` says which guard would stop the repair."""
     why = why_stopped or rule_plan.why_stopped
@@ -167,6 +173,9 @@ def preview_result(
         found=dict(rule_plan.check.tally.drifted),
         planned=rule_plan.planned,
         written=Written(),
+        planned_records=rule_plan.records,
+        bound=rule_plan.check.bound,
+        unconfirmed=unconfirmed,
         samples=rule_plan.check.samples,
         left=None if rule_plan.check.error else rule_plan.check.tally.total,
         skipped=rule_plan.check.unrepairable,
@@ -189,7 +198,7 @@ def _preview_word(rule_plan: RulePlan, why: str) -> Result:
         return Result.ERROR
     if why:
         return Result.REFUSED
-    if rule_plan.planned.total:
+    if rule_plan.records.total:
         return Result.OPEN
     return Result.REPORTED if rule_plan.check.tally.total else Result.CLEAN
 

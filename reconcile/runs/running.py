@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ import structlog
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
-from reconcile.core.drift import Drift, Status
+from reconcile.core.drift import Bound, Drift, Status
 from reconcile.core.scopes import Keys
 from reconcile.db.clock import clock_skew, database_now
 from reconcile.db.dialects import dialect_of
@@ -33,7 +34,7 @@ from reconcile.runs.circles import repeat_circle, rounds_in_words
 from reconcile.runs.guards import (
     regressions_in_words,
     regressions_of,
-    unconfirmed_in_words,
+    unconfirmed_rows,
 )
 from reconcile.runs.leases import LEASE
 from reconcile.runs.one_rule import run_rule
@@ -92,17 +93,26 @@ def _preview_rule(
     if rule_plan.check.status is Status.ERROR:
         return preview_result(rule_plan, using=using)
     again = regressions_of(rule_plan, run=None, now=now, using=using)
-    rounds = rounds_in_words(circle, rule) if rule_plan.planned.total else ""
-    said = (regressions_in_words(again), unconfirmed_in_words(rule_plan, using=using), rounds)
+    rounds = rounds_in_words(circle, rule) if rule_plan.records.total else ""
+    unconfirmed, waits = unconfirmed_rows(rule_plan, using=using)
+    said = (regressions_in_words(again), waits, rounds)
     warning = " ".join(filter(None, (*said, *rule_plan.check.notes)))
     why: Refusal | None = None
-    if kept_plan is not None and rule_plan.planned.total:
+    if kept_plan is not None and rule_plan.records.total:
         why = kept_plan.rules[rule.name].refusal(
-            rule.name, fingerprint(rule, using), rule_plan.planned, kept_plan.file
+            rule.name, fingerprint(rule, using), rule_plan.records, kept_plan.file
         )
     records = None if only is None else len(only)
+    if rounds:
+        rule_plan = replace(rule_plan, check=replace(rule_plan.check, bound=Bound.AT_LEAST))
     return preview_result(
-        rule_plan, using=using, why_stopped=str(why or ""), again=len(again), warning=warning, records=records
+        rule_plan,
+        using=using,
+        why_stopped=str(why or ""),
+        again=len(again),
+        warning=warning,
+        records=records,
+        unconfirmed=unconfirmed,
     )
 
 

@@ -200,7 +200,7 @@ def test_the_plan_says_that_it_can_not_write_them_and_counts_them_out():
     order_of(*HUGE)
     order_of(Decimal("1.50"))
     (planned,) = runs.preview({"total": TOTAL}, using="default", now=timezone.now())
-    assert (planned.planned.update, planned.skipped) == (2, 1)
+    assert (planned.planned.update, planned.planned_records.update, planned.skipped) == (1, 2, 1)
     assert "1 of the stale records can't be repaired" in planned.warning
     said = CliRunner().invoke(
         reconcile, ["repair", "orders.total"], prog_name="reconcile", env={"COLUMNS": "160"}

@@ -54,7 +54,7 @@ def test_what_was_planned_is_written(tmp_path):
     plan = planned(tmp_path, INVOICE)
     run, (result,) = applied(plan, INVOICE)
     assert (result.written.insert, result.left, result.why_stopped) == (3, 0, "")
-    assert run.outcomes.get().kept_plan["planned"]["insert"] == 3
+    assert run.outcomes.get().kept_plan["planned_records"]["insert"] == 3
 
 
 def test_less_than_was_planned_is_written_where_less_is_left_to_do(tmp_path):
@@ -238,7 +238,12 @@ def test_a_merge_may_write_what_refers_to_the_rows_of_its_plan(tmp_path):
 
 
 def plan_text(**changes):
-    rule = {"rule": "invoice", "fingerprint": "ab", "planned": Written(insert=3).as_dict(), "error": None}
+    rule = {
+        "rule": "invoice",
+        "fingerprint": "ab",
+        "planned_records": Written(insert=3).as_dict(),
+        "error": None,
+    }
     return json.dumps({"version": 2, "applied": False, "database": "default", "rules": [rule], **changes})
 
 
@@ -253,8 +258,8 @@ def plan_text(**changes):
         (plan_text(rules=[{"rule": "invoice"}]), "lacks something, or has it wrong (KeyError: 'error')"),
         (plan_text(rules=7), "lacks something, or has it wrong (TypeError"),
         (plan_text(rules=[{"rule": "invoice", "error": "x", "planned": {}}]), "a rule could not be evaluated"),
-        (plan_text(rules=[{"rule": "r", "error": None, "fingerprint": "a", "planned": {"burn": 1}}]), "no verb 'burn'"),
-        (plan_text(rules=[{"rule": "r", "error": None, "fingerprint": "a", "planned": Written(insert=-1).as_dict()}]), "whole"),
+        (plan_text(rules=[{"rule": "r", "error": None, "fingerprint": "a", "planned_records": {"burn": 1}}]), "no verb 'burn'"),
+        (plan_text(rules=[{"rule": "r", "error": None, "fingerprint": "a", "planned_records": Written(insert=-1).as_dict()}]), "whole"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_plan_is_refused_with_the_way_out(tmp_path, text, said):
@@ -273,7 +278,7 @@ def test_a_plan_that_is_not_there_is_refused(tmp_path):
 
 def test_a_plan_keeps_rules_with_nothing_to_write_as_such(tmp_path):
     file = tmp_path / "plan.json"
-    idle = {"rule": "idle", "fingerprint": "ab", "planned": Written().as_dict(), "error": None}
+    idle = {"rule": "idle", "fingerprint": "ab", "planned_records": Written().as_dict(), "error": None}
     file.write_text(plan_text(rules=[idle]))
     plan = read_plan(file)
     assert plan.rules["idle"].planned.total == 0

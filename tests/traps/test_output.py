@@ -71,7 +71,7 @@ def invocations(key, run, folder):
             "rules",
         ),
         (["check", "invoice", *always, "--allow-empty", "--keys", key], 1, "rules"),
-        (["repair", "invoice", *always, "--keys", key], 0, "rules"),
+        (["repair", "invoice", *always, "--show", "1", "--values", "--keys", key], 0, "rules"),
         (["rules", *always, *chosen], 0, "rules"),
         (["rules", *kept], 0, "rules"),
         (["explain", "invoice", *always], 0, "rule"),

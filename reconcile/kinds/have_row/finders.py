@@ -19,7 +19,7 @@ from django.db.models import (
 )
 from django.db.models.lookups import LessThan
 
-from reconcile.core.drift import EXTRA, MISSING, STALE
+from reconcile.core.drift import EXTRA, MISSING, STALE, Bound
 from reconcile.core.finder import Finder, QueryFinder, Rows, Source
 from reconcile.core.fixes import Correction, Insertion
 from reconcile.core.row_locks import Earlier, Lock
@@ -126,7 +126,9 @@ class _Missing:
         )  # fmt: skip
         return QueryFinder(
             drift=MISSING, model=linked.source.model, using=linked.source.using, in_windows=linked.carrier is not None,
-            query=self.find, overflow=self._overflow(), fix=insertion,
+            query=self.find, overflow=self._overflow(), fix=insertion, bound=Bound.EXACT if must.bounds.least == 1 else Bound.AT_LEAST,
+            # Records with the same link owe one row together.
+            count_to_write=None if linked.carrier is not None else lambda scope: owed(scope).count(),
         )  # fmt: skip
 
     def _overflow(self) -> Overflow | None:
@@ -171,9 +173,11 @@ class _Stale:
     def finder(self) -> Finder:
         linked = self.linked
         correction = Correction(model=linked.must.model, fields=self.columns, wanted=self.wanted, own=False)
+        unique = linked.carrier is None or is_unique(linked.must, linked.source.using)
         return QueryFinder(
             drift=STALE, model=linked.source.model, using=linked.source.using, in_windows=linked.carrier is not None,
-            query=self.find, overflow=_overflow(linked, VALUE), fix=correction,
+            query=self.find, overflow=_overflow(linked, VALUE), fix=correction, bound=Bound.EXACT if unique else Bound.AT_LEAST,
+            count_to_write=None if linked.carrier is not None else lambda scope: self.wanted(scope).count(),
         )  # fmt: skip
 
     def find(self, scope: Scope) -> Rows:

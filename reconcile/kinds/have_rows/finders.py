@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import BooleanField, ExpressionWrapper, F, Field, Model, Value
 
 from reconcile.core.declaration import as_expression, known_field
-from reconcile.core.drift import EXTRA, MISSING, STALE, Drift
+from reconcile.core.drift import EXTRA, MISSING, STALE, Bound, Drift
 from reconcile.core.finder import Finder, PythonFinder, Rows, Source, read_pages
 from reconcile.core.fixes import Derivation, Fix, Rewrite, Rewriting
 from reconcile.core.scopes import EVERYTHING, Keys, Scope, Window
@@ -152,8 +152,10 @@ def _finder(
         return ((key, None) for key in sides.keys(drift, scope))
 
     return PythonFinder(
-        drift=drift, model=model, using=sides.linked.source.using, sift=sift, rows_read=reads, fix=fix
-    )
+        drift=drift, model=model, using=sides.linked.source.using, sift=sift, rows_read=reads, fix=fix,
+        # A record that lacks rows lacks one or more.
+        bound=Bound.EXACT if drift is EXTRA else Bound.AT_LEAST,
+    )  # fmt: skip
 
 
 @dataclass
