@@ -132,7 +132,7 @@ class NotRepairedError(ReconcileError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence ` Did you mean 'x'?` with the nearest of `known`, or nothing when none is near."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    close = get_close_matches(name, [each for each in known if each], n=1, cutoff=0.6) if name else []
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -17,6 +17,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from reconcile.cli.project import settings_of_project
 from reconcile.errors import (
     EvaluationError,
     LeaseHeldError,
@@ -25,8 +26,9 @@ from reconcile.errors import (
     StoppedError,
     UsageError,
 )
+from reconcile.reports.facts import printable
 
-__all__ = ["exit_code", "reconcile", "standard_output"]
+__all__ = ["Subject", "exit_code", "reconcile", "standard_output"]
 
 EXIT_DRIFT, EXIT_USAGE, EXIT_ERROR, EXIT_INCOMPLETE, EXIT_LEASED, EXIT_INTERRUPTED = 1, 2, 3, 4, 75, 130
 
@@ -68,12 +70,14 @@ class Group(click.RichGroup):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Everything that it prints, except its report, goes to standard error."""
         ctx.meta["standard_output"] = sys.stdout
+        # Whoever asks for help reads it, or pipes it into a pager.
+        elsewhere = sys.stdout if ctx.meta["help"] else sys.stderr
         try:
-            with redirect_stdout(sys.stderr):
+            with redirect_stdout(elsewhere):
                 return super().invoke(ctx)
         except ReconcileError as error:
             code = next(code for kind, code in _CODES_OF_ERRORS if isinstance(error, kind))
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {printable(str(error))}", err=True)
             ctx.exit(code)
         except (click.ClickException, Exit, click.Abort):
             raise
@@ -85,7 +89,31 @@ class Group(click.RichGroup):
             ctx.exit(EXIT_ERROR)
 
 
+class Subject(click.RichGroup):
+    """A group about one thing: `reconcile runs` lists, and `reconcile runs RUN` shows one, without a word for it."""
+
+    def __init__(self, *args: Any, without: str, named: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.without, self.named = without, named
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the command before the arguments that leave it out."""
+        first = args[0] if args else ""
+        if first not in self.commands and first not in {"-h", "--help"}:
+            args = [self.without if not first or first.startswith("-") else self.named, *args]
+        return super().parse_args(ctx, args)
+
+
+_GROUPS: list[Any] = [
+    {"name": "Look and mend", "commands": ["check", "repair", "undo", "explain"]},
+    {"name": "Rules", "commands": ["rules", "baseline"]},
+    {"name": "The night", "commands": ["nightly", "runs"]},
+]
+"""The verbs as the help shows them; one that isn't built isn't there."""
+
+
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.rich_config(help_config=click.RichHelpConfiguration(command_groups={"reconcile": _GROUPS}))
 @click.option(
     "--settings", metavar="MODULE", help="Django settings module, instead of DJANGO_SETTINGS_MODULE."
 )
@@ -115,9 +143,12 @@ def _set_up_django() -> None:
     """Set up Django, unless manage.py has done so. Raises UsageError if the settings can't be used."""
     if apps.ready:
         return
-    name = os.environ.get("DJANGO_SETTINGS_MODULE")
+    name = os.environ.get("DJANGO_SETTINGS_MODULE") or settings_of_project()
     if not name and not settings.configured:
-        raise UsageError("DJANGO_SETTINGS_MODULE is not set. Set it, or give --settings myproject.settings.")
+        raise UsageError(
+            "DJANGO_SETTINGS_MODULE is not set, and no manage.py in this folder or above names one. Set it, or give --settings "
+            "myproject.settings."
+        )
     try:
         django.setup()
     except ImproperlyConfigured as error:

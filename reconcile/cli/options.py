@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from django.db import connections
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 
 from reconcile.cli.group import standard_output
 from reconcile.core.scopes import Keys
@@ -23,7 +24,7 @@ from reconcile.db.columns import is_text
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
 from reconcile.detect.inspecting import locate_keys
 from reconcile.errors import ReconcileError, UnknownNameError, UsageError
-from reconcile.reports.facts import key_words
+from reconcile.reports.facts import key_words, printable
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.registry import project_rules, select
 from reconcile.rules.rule import Rule
@@ -100,14 +101,37 @@ class Limit(click.ParamType):  # type: ignore[type-arg]
         return limit
 
 
+def _keep_excluded(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:  # noqa: ARG001
+    ctx.meta[_EXCLUDED] = value
+
+
+_EXCLUDED = "reconcile.excluded"
+
+
+def _excluded() -> tuple[str, ...]:
+    """What `--exclude` of this command names."""
+    ctx = click.get_current_context(silent=True)
+    kept: Mapping[str, Any] = ctx.meta if ctx else {}
+    excluded: tuple[str, ...] = kept.get(_EXCLUDED, ())
+    return excluded
+
+
 def rule_arguments(command: Command) -> Command:
-    """Give the command the arguments `[RULE…]` and the option `--select`."""
+    """Give the command the arguments `[RULE…]` and the options `--select` and `--exclude`, which `chosen_rules` reads itself."""
+    command = click.option(
+        "--exclude",
+        multiple=True,
+        metavar="RULE|KIND:VALUE",
+        expose_value=False,
+        callback=_keep_excluded,
+        help="Leave these rules out, by name or as for --select.",
+    )(command)
     command = click.option(
         "--select",
         "selectors",
         multiple=True,
         metavar="KIND:VALUE",
-        help="Rules by tag:…, owner:… or model:app.Model.",
+        help="Rules by tag:…, owner:…, model:app.Model or app:….",
     )(command)
     return click.argument("names", nargs=-1, metavar="[RULE]...")(command)
 
@@ -179,7 +203,8 @@ def chosen_rules(
     With `using`, only rules about that database. Raises UnknownNameError if nothing has the name of a rule, a selector or a
     database; UsageError if no rule is left, or if a named rule is not about the database.
     """
-    return select(project_rules(), names, selectors, using=known_database(using) if using else None)
+    known = known_database(using) if using else None
+    return select(project_rules(), names, selectors, exclude=_excluded(), using=known)
 
 
 def keys_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -219,6 +244,8 @@ def choice_words(
     words = [*names, *key_words(keys)]
     for selector in selectors:
         words += ["--select", selector]
+    for each in _excluded():
+        words += ["--exclude", each]
     if using != "default":
         words += ["--database", using]
     return words
@@ -259,7 +286,8 @@ def write_report(
             target.write(f"{report}\n" if report else "")
         else:
             width = None if target.isatty() else WIDTH
-            Console(file=target, highlight=False, width=width).print(text(), crop=False)
+            console = Console(file=target, highlight=False, width=width)
+            console.print(_Printable(text()), crop=False)
         target.flush()
 
     if output is None:
@@ -271,6 +299,18 @@ def write_report(
         raise UsageError(
             f"The report can't be written to {str(output)!r}: {error.strerror or error}. {_WHAT_STANDS}"
         ) from error
+
+
+class _Printable:
+    """A report of which no reason, name or value reaches a terminal as a control sequence."""
+
+    def __init__(self, report: RenderableType) -> None:
+        self._report = report
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """The segments of the report, with escapes for what can't be printed."""
+        for text, style, control in console.render(self._report, options):
+            yield Segment(text if control else printable(text), style, control)
 
 
 _WHAT_STANDS = "What a repair or an undo has written stands; see: reconcile runs"

@@ -1,4 +1,4 @@
-"""`reconcile repair` and `reconcile resume`. `pause` and `cancel` are in `runs`."""
+"""`reconcile repair` and `reconcile runs resume`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from reconcile.cli.options import (
     rule_arguments,
     write_report,
 )
+from reconcile.cli.runs import runs_group
 from reconcile.core.drift import Drift, Sample
 from reconcile.db.clock import clock_skew, database_now
-from reconcile.detect.checking import evaluation_errors
 from reconcile.detect.listing import drifted_rows
 from reconcile.errors import UnknownNameError, UsageError
 from reconcile.repair.plan_file import PlanFile, read_plan
@@ -190,30 +190,20 @@ def _rules_of_plan(
     return chosen
 
 
-@reconcile.command("resume")
-@click.argument("run", metavar="RUN|RULE")
+@runs_group.command("resume")
+@click.argument("run")
 @database_option
 @output_options
 @click.pass_context
 def resume_command(ctx: click.Context, run: str, using: str, form: str, output: Path | None) -> None:
-    """Go on with a run that was paused, stopped or killed, where it was. RUN is its id, or the beginning of it.
-
-    With a RULE that the nightly job leaves alone, since what it had repaired drifted again: let it repair that again.
-    """
+    """Go on with a run that was paused, stopped or killed, where it was. RUN is its id, or the beginning of it."""
     from reconcile import runs
-    from reconcile.repair.regressions import resume_rule
 
     started = time.monotonic()
-    rules = project_rules()
-    if run in rules:
-        with evaluation_errors(known_database(using)):
-            was_suspended = resume_rule(run, using=using)
-        if not was_suspended:
-            raise UsageError(
-                f"Rule {run!r} isn't suspended; the nightly job does with it what its options say."
-            )
-        click.echo(f"The nightly job repairs {run} again.", err=True)
-        return
+    if run in (rules := project_rules()):
+        raise UsageError(
+            f"{run!r} is a rule. To have the nightly job repair it again: reconcile rules resume {run}"
+        )
     stored_run = runs.find_run(run, using=known_database(using))
     _tell_of_clock(using)
     with progress_bar("repairing", total=None) as advance:

@@ -9,13 +9,14 @@ from pathlib import Path
 import rich_click as click
 from django.utils import timezone
 
-from reconcile.cli.group import exit_code, reconcile
+from reconcile.cli.group import Subject, exit_code, reconcile
 from reconcile.cli.options import (
     choice_words,
     chosen_rules,
     database_option,
     formats_and_output,
     known_database,
+    output_options,
     rule_arguments,
     write_report,
 )
@@ -25,11 +26,41 @@ from reconcile.errors import InvalidRulesError, UsageError, with_type
 from reconcile.reports import json, markdown, text
 from reconcile.reports.facts import plural
 from reconcile.rules.invalid import InvalidRule
-from reconcile.rules.registry import valid_rules
+from reconcile.rules.registry import project_rules, unknown_rule, valid_rules
 from reconcile.rules.rule import Rule
 
 
-@reconcile.command("rules")
+@reconcile.group("rules", cls=Subject, without="list", named="list")
+def rules_group() -> None:
+    """List the rules, as sentences or as a page."""
+
+
+@rules_group.command("resume")
+@click.argument("rule")
+@database_option
+@output_options
+@click.pass_context
+def resume_rule_command(ctx: click.Context, rule: str, using: str, form: str, output: Path | None) -> None:
+    """Let the nightly job repair a suspended rule again: one that it leaves alone, since what it had repaired drifted again."""
+    from reconcile.repair.regressions import resume_rule
+
+    using = known_database(using)
+    if rule not in (rules := project_rules()):
+        raise unknown_rule(rule, rules)
+    with evaluation_errors(using):
+        was_suspended = resume_rule(rule, using=using)
+    if not was_suspended:
+        raise UsageError(f"Rule {rule!r} isn't suspended; the nightly job does with it what its options say.")
+    write_report(
+        ctx,
+        form,
+        output,
+        text=lambda: f"The nightly job repairs {rule} again.",
+        json=lambda: json.resumed_rule_report(rule, using=using),
+    )
+
+
+@rules_group.command("list")
 @rule_arguments
 @database_option
 @formats_and_output("text", "json", "markdown")

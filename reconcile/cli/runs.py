@@ -1,7 +1,8 @@
-"""`reconcile nightly`, `runs`, `pause` and `cancel`."""
+"""`reconcile nightly` and `reconcile runs`; its `resume` is in `repair`."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import rich_click as click
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from reconcile.cli.group import exit_code, reconcile
+from reconcile.cli.group import Subject, exit_code, reconcile
 from reconcile.cli.options import database_option, known_database, output_options, write_report
 from reconcile.db.clock import database_now
 from reconcile.detect.checking import evaluation_errors
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from reconcile.runs import RuleRepair, RunResult
 
 
-@reconcile.command("pause")
+@reconcile.group("runs", cls=Subject, without="list", named="show")
+def runs_group() -> None:
+    """List the last runs; with a RUN (its id, or the beginning of it), what became of each of its rules."""
+
+
+@runs_group.command("pause")
 @click.argument("run")
 @database_option
 @output_options
@@ -33,11 +39,11 @@ def pause_command(ctx: click.Context, run: str, using: str, form: str, output: P
 
     paused = runs.pause(runs.find_run(run, using=known_database(using)), using=using)
     when = "pauses before its next chunk" if paused.state == paused.State.PAUSING else "is paused"
-    message = f"Run {paused} {when}. Go on with it: reconcile resume {paused}"
+    message = f"Run {paused} {when}. Go on with it: reconcile runs resume {paused}"
     _write_state(ctx, paused, message, form, output)
 
 
-@reconcile.command("cancel")
+@runs_group.command("cancel")
 @click.argument("run")
 @database_option
 @output_options
@@ -65,22 +71,17 @@ LISTED = 20
 """The number of runs that `reconcile runs` lists."""
 
 
-@reconcile.command("runs")
-@click.argument("run", required=False)
+@runs_group.command("list")
 @database_option
 @output_options
 @click.pass_context
-def runs_command(ctx: click.Context, run: str | None, using: str, form: str, output: Path | None) -> None:
-    """List the last runs; with RUN (its id, or the beginning of it), what became of each of its rules."""
+def list_command(ctx: click.Context, using: str, form: str, output: Path | None) -> None:
+    """List the last runs, each with its result."""
     from reconcile import runs
     from reconcile.models import Run
 
     using = known_database(using)
     with evaluation_errors(using):
-        if run:
-            shown = Run._base_manager.using(using).get(pk=runs.find_run(run, using=using).pk)
-            write_run(ctx, shown, using, form, output)
-            return
         listed = list(Run._base_manager.using(using).order_by("-started_at")[:LISTED])
         results = runs.run_results(listed, using=using)
         write_report(
@@ -90,6 +91,46 @@ def runs_command(ctx: click.Context, run: str | None, using: str, form: str, out
             text=lambda: _runs_text(listed, results, using),
             json=lambda: json.runs_report(listed, results),
         )
+
+
+@runs_group.command("show")
+@click.argument("run")
+@click.option(
+    "--follow", is_flag=True, help="Wait until it has ended, and say on standard error how far it is."
+)
+@database_option
+@output_options
+@click.pass_context
+def show_command(
+    ctx: click.Context, run: str, using: str, form: str, output: Path | None, *, follow: bool
+) -> None:
+    """Show what became of each rule of a run, the worst first. RUN is its id, or the beginning of it."""
+    from reconcile import runs
+
+    using = known_database(using)
+    with evaluation_errors(using):
+        shown = runs.find_run(run, using=using)
+        if follow:
+            _follow(shown, using)
+        shown.refresh_from_db(using=using)
+        write_run(ctx, shown, using, form, output)
+
+
+BETWEEN_LOOKS = 2.0
+"""Seconds between two looks at a run that is followed."""
+
+
+def _follow(run: Run, using: str) -> None:
+    """Return when the run has ended, or its worker gives no sign of life. Tells of each change."""
+    from reconcile import runs
+
+    told = ""
+    while runs.has_live_worker(run, using=using):
+        said = _sum_in_words(runs.run_result(run, using=using))
+        if said != told:
+            click.echo(f"{run}: {said}", err=True)
+            told = said
+        time.sleep(BETWEEN_LOOKS)
 
 
 @reconcile.command("nightly")
@@ -180,14 +221,14 @@ def _advice(run: Run, using: str) -> str:
     """
     from reconcile import runs
 
-    go_on = f"Go on with it: reconcile resume {run}"
+    go_on = f"Go on with it: reconcile runs resume {run}"
     if run.state in {run.State.STOPPED, run.State.PAUSED}:
         return f"{run.state}. {go_on}"
     if run.state not in run.ACTIVE or runs.has_live_worker(run, using=using):
         return ""
     quiet = int((database_now(using) - runs.last_heartbeat(run, using=using)).total_seconds())
     if run.state == run.State.CANCELLING:
-        go_on = f"End it: reconcile cancel {run}"
+        go_on = f"End it: reconcile runs cancel {run}"
     return f"no sign of life for {quiet} s. {go_on}"
 
 

@@ -34,6 +34,7 @@ from django.db.models import (
 )
 from django.utils.functional import Promise
 
+from reconcile.core.options import as_given
 from reconcile.db.columns import INTEGERS, is_in_range, is_text, round_decimal, stored_field
 from reconcile.db.comparisons import AsStored
 from reconcile.db.conditions import Fails
@@ -249,7 +250,7 @@ def condition_faults(model: type[Model], condition: Any, where: str) -> Iterator
     """A fault if `condition` isn't one over single records of `model` and what their foreign keys lead to."""
     if isinstance(condition, type) or not getattr(condition, "conditional", False) or condition == Q():
         hint = "Give a Q, an Exists or a lookup, such as Q(total__gte=0)."
-        yield Fault("reconcile.E012", f"{where}: {condition!r} is no condition.", hint)
+        yield Fault("reconcile.E012", f"{where}: {as_given(condition)} is no condition.", hint)
         return
     outer = list(outer_faults(condition, where))
     yield from outer
@@ -279,7 +280,7 @@ def _constant_faults(model: type[Model], value: Any, field: Field[Any, Any], whe
     """A fault if the value is a constant that the column can't store, or a text that is meant for a column."""
     constant = as_expression(value, field)
     if isinstance(constant, Value) and not _fits(constant.value, field):
-        message = f"{where}: {value!r} can't be stored in {field.name!r}."
+        message = f"{where}: {as_given(value)} can't be stored in {field.name!r}."
         yield Fault("reconcile.E012", message, _constant_hint(model, value, field))
     elif isinstance(value, str) and is_text(field) and not field.choices and _is_path(model, value):
         hint = f"Give F({value!r}) for what the column holds, or Value({value!r}) for the text itself."

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import QuerySet
+
 from reconcile.errors import Fault
 
 __all__ = [
     "Option",
+    "as_given",
     "is_list",
     "is_list_of",
     "is_mapping",
@@ -37,6 +40,20 @@ class Option:
     subject: str = ""
 
 
+def as_given(value: Any) -> str:
+    """The value as Python shows it; a queryset by its model, since to show itself it would ask the database."""
+    if isinstance(value, QuerySet):
+        return f"<QuerySet of {value.model._meta.label}>"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{as_given(key)}: {as_given(each)}' for key, each in value.items())}}}"
+    if isinstance(value, list | tuple):
+        inside = ", ".join(map(as_given, value))
+        if isinstance(value, list):
+            return f"[{inside}]"
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    return repr(value)
+
+
 def option_faults(declaration: object, options: Sequence[Option], owner: str = "") -> Iterator[Fault]:
     """A fault for each option of `declaration` that doesn't accept its value. `owner`: the kind or remedy to name."""
     where = f"{owner}: " if owner else ""
@@ -44,7 +61,9 @@ def option_faults(declaration: object, options: Sequence[Option], owner: str = "
         value = getattr(declaration, option.name)
         if not option.accepts(value):
             yield Fault(
-                "reconcile.E012", f"{where}{option.subject or option.name + '='} is {value!r}.", option.hint
+                "reconcile.E012",
+                f"{where}{option.subject or option.name + '='} is {as_given(value)}.",
+                option.hint,
             )
 
 

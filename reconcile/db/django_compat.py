@@ -125,6 +125,7 @@ __all__ = [
     "join_condition",
     "join_restriction",
     "join_table",
+    "managers_of",
     "many_to_many_columns",
     "many_to_many_owner",
     "model_of",
@@ -491,6 +492,11 @@ def private_fields(model: type[Model]) -> Sequence[Any]:
 def reverse_relations(model: type[Model]) -> Sequence[Any]:
     """`related_objects`: the relations from other models, with what get_fields() adds to them left out."""
     return model._meta.related_objects
+
+
+def managers_of(model: type[Model]) -> Sequence[Any]:
+    """`Options.managers`: the managers of the model, its parents' among them."""
+    return list(model._meta.managers)
 
 
 def parents_of(model: type[Model]) -> Sequence[type[Model]]:

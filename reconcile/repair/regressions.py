@@ -147,7 +147,7 @@ def suspend(rule: str, again: Collection[str], *, run: UUID, using: str) -> Susp
     """Suspend the rule: the nightly job reports it from now on. Returns why. Two statements."""
     why = (
         f"{len(again):,} of its records drift again although they were repaired before: {name_some(again)}. Find what writes them, "
-        f"and mend that; then: reconcile resume {rule}"
+        f"and mend that; then: reconcile rules resume {rule}"
     )
     Suspension._base_manager.using(using).get_or_create(
         rule=rule, defaults={"run": run, "why": why, "since": database_now(using)}

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+from reconcile.core.wording.numbers import plural
 from reconcile.rules.rule import Rule
 from reconcile.rules.settle import Settle
 from reconcile.rules.unattended import unattended_refusal
 
-__all__ = ["age_in_words", "key_words", "nightly_in_words", "plural", "settle_in_words"]
+__all__ = ["age_in_words", "key_words", "nightly_in_words", "plural", "printable", "settle_in_words"]
+
+
+def printable(text: str) -> str:
+    """The text with its lines, whose other characters that can't be printed are written as Python's escapes: no terminal obeys them."""
+    return "".join(
+        char if char == "\n" or char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
 
 
 def nightly_in_words(rule: Rule, using: str) -> str:
@@ -28,11 +37,6 @@ def age_in_words(age: timedelta) -> str:
     minutes, seconds = divmod(seconds, 60)
     parts = (("day", age.days), ("hour", hours), ("minute", minutes), ("second", seconds))
     return " ".join(f"{number:g} {noun}{'' if number == 1 else 's'}" for noun, number in parts if number)
-
-
-def plural(number: int, noun: str) -> str:
-    """A number with its noun, such as `1 rule` or `1,200 rules`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 _MOST_OF_KEYS = 500

@@ -33,6 +33,7 @@ __all__ = [
     "explanation",
     "inspection",
     "repair_report",
+    "resumed_rule_report",
     "rules_report",
     "run_report",
     "run_state_report",
@@ -215,6 +216,11 @@ def rules_report(rules: Sequence[Rule], *, using: str) -> str:
             ],
         }
     )
+
+
+def resumed_rule_report(rule: str, *, using: str) -> str:
+    """A rule that the nightly job repairs again."""
+    return _dump({"rule": rule, "database": using, "suspended": False})
 
 
 def runs_report(runs: Sequence[Run], results: Sequence[RunResult]) -> str:

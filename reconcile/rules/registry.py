@@ -33,7 +33,7 @@ from reconcile.rules.rule_files import (
 
 __all__ = ["Registry", "load", "project_rules", "select", "unknown_rule", "valid_rules"]
 
-_SELECTORS = ("tag", "owner", "model")
+_SELECTORS = ("tag", "owner", "model", "app")
 
 
 @dataclass(frozen=True)
@@ -237,9 +237,12 @@ def select(
     names: Sequence[str] = (),
     selectors: Sequence[str] = (),
     *,
+    exclude: Sequence[str] = (),
     using: str | None = None,
 ) -> Mapping[str, Rule]:
-    """The rules of these names that match all selectors (`tag:…`, `owner:…`, `model:app.Model`), on one database.
+    """The rules of these names that match all selectors (`tag:…`, `owner:…`, `model:app.Model`, `app:…`), on one database.
+
+    exclude: names and selectors of rules that are left out.
 
     Raises UnknownNameError for a name or a selector that nothing has, and UsageError where nothing is left or a
     rule that is named is not about the database `using`.
@@ -251,6 +254,7 @@ def select(
     for selector in selectors:
         kind, value = _parse_selector(selector, rules)
         chosen = {name: rule for name, rule in chosen.items() if _may_have(rule, kind, value)}
+    chosen = _without(chosen, exclude, rules)
     if using is not None:
         elsewhere = [name for name in names if name in chosen and not chosen[name].is_on(using)]
         if elsewhere:
@@ -263,11 +267,29 @@ def select(
                 f"No rule is about database {using!r}: the router keeps none of their models there."
             )
     if not chosen:
-        selection = " ".join([*names, *(f"--select {each}" for each in selectors)])
+        words = [*(f"--select {each}" for each in selectors), *(f"--exclude {each}" for each in exclude)]
+        selection = " ".join([*names, *words])
         raise UsageError(
             f"No rule matches {selection}. `reconcile rules` lists them with their tags and owners."
         )
     return chosen
+
+
+def _without(
+    chosen: Mapping[str, Rule], exclude: Sequence[str], rules: Mapping[str, Rule]
+) -> dict[str, Rule]:
+    """The chosen rules without those that a name or a selector leaves out. Of a rule that can't be used nobody knows that it may go."""
+    left = dict(chosen)
+    for each in exclude:
+        if ":" not in each and each not in rules:
+            raise unknown_rule(each, rules)
+        kind, value = _parse_selector(each, rules, option="--exclude") if ":" in each else ("", each)
+        left = {
+            name: rule
+            for name, rule in left.items()
+            if not (name == value if not kind else value in _traits(rule, kind))
+        }
+    return left
 
 
 def unknown_rule(name: str, rules: Mapping[str, Rule]) -> UnknownNameError:
@@ -281,14 +303,18 @@ def unknown_rule(name: str, rules: Mapping[str, Rule]) -> UnknownNameError:
 
 def _may_have(rule: Rule, kind: str, value: str) -> bool:
     """Whether the rule has what is selected; of a rule that can't be used, whether it may have."""
-    unknown = isinstance(rule, InvalidRule) and (not rule.is_declared or (kind == "model" and not rule.label))
+    unknown = isinstance(rule, InvalidRule) and (
+        not rule.is_declared or (kind in {"model", "app"} and not rule.label)
+    )
     return unknown or value in _traits(rule, kind)
 
 
-def _parse_selector(selector: str, rules: Mapping[str, Rule]) -> tuple[str, str]:
+def _parse_selector(selector: str, rules: Mapping[str, Rule], option: str = "--select") -> tuple[str, str]:
     kind, colon, value = selector.partition(":")
     if not colon or kind not in _SELECTORS:
-        raise UsageError(f"--select {selector!r} is none of tag:NAME, owner:NAME and model:APP.MODEL.")
+        raise UsageError(
+            f"{option} {selector!r} is none of tag:NAME, owner:NAME, model:APP.MODEL and app:APP."
+        )
     known = {trait for rule in rules.values() for trait in _traits(rule, kind) if trait}
     if kind == "model":
         by_lower = {label.lower(): label for label in known}
@@ -299,7 +325,13 @@ def _parse_selector(selector: str, rules: Mapping[str, Rule]) -> tuple[str, str]
 
 
 def _traits(rule: Rule, kind: str) -> Sequence[str]:
-    return {"tag": rule.tags, "owner": [rule.owner] if rule.owner else [], "model": [rule.model_label]}[kind]
+    app = rule.model_label.partition(".")[0]
+    return {
+        "tag": rule.tags,
+        "owner": [rule.owner] if rule.owner else [],
+        "model": [rule.model_label],
+        "app": [app] if app else [],
+    }[kind]
 
 
 def _faults_of(rule: Rule) -> Iterator[Fault]:

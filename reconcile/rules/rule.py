@@ -15,13 +15,22 @@ from django.utils import timezone, translation
 from reconcile.core.declaration import Place
 from reconcile.core.drift import EXTRA, MISSING, STALE, Drift, Guarantee, Status, Tally
 from reconcile.core.finder import Finder, Source
-from reconcile.core.options import Option, is_list, is_list_of, is_mapping, is_one_of, option_faults, or_none
+from reconcile.core.options import (
+    Option,
+    as_given,
+    is_list,
+    is_list_of,
+    is_mapping,
+    is_one_of,
+    option_faults,
+    or_none,
+)
 from reconcile.core.scopes import EVERYTHING
 from reconcile.core.wording.names import model_in_words
 from reconcile.core.wording.terms import queryset_in_words
 from reconcile.db.columns import concrete_model
 from reconcile.db.dialects import dialect_of
-from reconcile.db.django_compat import is_migrated, is_swapped, shape_of
+from reconcile.db.django_compat import is_migrated, is_swapped, managers_of, ordering_of, shape_of
 from reconcile.db.expressions import columns_read
 from reconcile.errors import EvaluationError, Fault, nearest
 from reconcile.kinds import ConstraintAdvice, Effect
@@ -40,7 +49,7 @@ def every_faults(every: Any) -> Iterator[Fault]:
         model = every.model
         yield from _queryset_faults(every)
     else:
-        yield Fault("reconcile.E011", f"every= is {every!r}.", "Give a model or a queryset.")
+        yield Fault("reconcile.E011", f"every= is {as_given(every)}.", "Give a model or a queryset.")
         return
     if model._meta.abstract or is_swapped(model):
         hint = "Give a model that has a table of its own."
@@ -59,7 +68,7 @@ def _queryset_faults(every: QuerySet[Any]) -> Iterator[Fault]:
     )
     refusals = (
         (shape.sliced, "sliced", f"Remove the slice; {walks}"),
-        (shape.ordered, "ordered", f"Remove order_by(); {walks}"),
+        (shape.ordered and not _is_ordered_by_manager(every), "ordered", f"Remove order_by(); {walks}"),
         (shape.combined, "a union, intersection or difference", "Filter with Q objects instead."),
         (shape.distinct_on, "distinct on fields", "Filter for the records that you mean."),
         (shape.locking, "locking", "Remove select_for_update(); a repair locks by itself."),
@@ -71,6 +80,12 @@ def _queryset_faults(every: QuerySet[Any]) -> Iterator[Fault]:
     for refused, what, hint in refusals:
         if refused:
             yield Fault("reconcile.E011", f"every= is {what}.", hint)
+
+
+def _is_ordered_by_manager(every: QuerySet[Any]) -> bool:
+    """Whether a manager of the model orders, and not whoever has written the rule: a check takes that away."""
+    managers = (manager.get_queryset() for manager in managers_of(every.model))
+    return any(ordering_of(each.query) == ordering_of(every.query) for each in managers if each.ordered)
 
 
 _DEFAULT_REMEDIES: Mapping[Drift, Remedy] = {MISSING: Insert(), STALE: Update(), EXTRA: Report()}
@@ -248,7 +263,7 @@ class Rule:
     def faults(self) -> Iterator[Fault]:
         """Everything that is wrong with the declaration, each fault with the way out. Costs no statement."""
         for fault in self._faults():
-            yield Fault(fault.id, f"Rule {self.name!r}: {fault.message}", fault.hint)
+            yield Fault(fault.id, f"Rule {as_given(self.name)}: {fault.message}", fault.hint)
 
     def _faults(self) -> Iterator[Fault]:
         yield from option_faults(self, _OPTIONS)
@@ -260,7 +275,7 @@ class Rule:
         yield from unusable
         if not isinstance(self.must, Effect):
             hint = "Give an effect: must=HaveRow(…) or must=HaveValues(…)."
-            yield Fault("reconcile.E012", f"must= is {self.must!r}.", hint)
+            yield Fault("reconcile.E012", f"must= is {as_given(self.must)}.", hint)
         elif not unusable:
             effect_faults = list(self.must.faults(self.model)) or list(self.must.faults_over(self.queryset))
             yield from effect_faults
@@ -306,7 +321,7 @@ class Rule:
         for drift, remedy in self.remedies.items():
             if drift not in set(Drift) or not isinstance(remedy, Remedy):
                 hint = "Map MISSING, STALE or EXTRA to a remedy."
-                yield Fault("reconcile.E012", f"remedies= has {drift!r}: {remedy!r}.", hint)
+                yield Fault("reconcile.E012", f"remedies= has {drift!r}: {as_given(remedy)}.", hint)
             elif drift not in finders:
                 known = ", ".join(each.upper() for each in finders)
                 yield Fault(

@@ -12,6 +12,7 @@ import structlog
 from django.db import transaction
 
 from reconcile.core.verbs import INSERT
+from reconcile.core.wording.numbers import plural
 from reconcile.detect.checking import RuleCheck, check
 from reconcile.models import Outcome, Run, WorkItem, transition
 from reconcile.rules.order import makes_own_records
@@ -202,7 +203,7 @@ def _stop_growing(growing: Sequence[_RuleState], using: str) -> None:
     for each in growing:
         outcome, more = each.outcome, each.found.planned.by(INSERT)
         outcome.why_stopped = (
-            f"It makes its own records: {written_rows(outcome).insert:,} rows are inserted, and for these it would insert "
+            f"It makes its own records: {plural(written_rows(outcome).insert, 'row')} inserted, and for these it would insert "
             f"{more:,} more. There were {outcome.checked:,} records to begin with. Take the rows that it makes out of every=, or "
             "give the rule a max_repairs= that says how many there may be."
         )

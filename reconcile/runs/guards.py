@@ -13,6 +13,7 @@ from uuid import UUID
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Coverage, blocks
 from reconcile.core.verbs import DELETE, VERBS, Written
+from reconcile.core.wording.numbers import plural
 from reconcile.db.clock import database_now
 from reconcile.errors import Refusal
 from reconcile.models import Chunk, Outcome, Run
@@ -63,7 +64,7 @@ def edited_warning(outcome: Outcome, rule: Rule, *, using: str) -> str:
     if outcome.kept_plan or not outcome.fingerprint or outcome.fingerprint == fingerprint(rule, using):
         return ""
     done = written_rows(outcome).total
-    return f"It was edited since the run began with it, and is begun anew; {done:,} rows were written as it was before."
+    return f"It was edited since the run began with it, and is begun anew; {plural(done, 'row')} had been written as it was before."
 
 
 def left_of_plan(outcome: Outcome, rule: Rule, finder: Finder, run: Run, *, using: str) -> int | None:

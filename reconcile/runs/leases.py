@@ -119,7 +119,7 @@ def _lease_held(holder: Outcome, quiet: timedelta) -> LeaseHeldError:
     run = str(holder.run_id)[:8]
     return LeaseHeldError(
         f"Run {run} repairs {holder.rule}; its last sign of life was {int(quiet.total_seconds())} s ago. Wait for it, or if it was "
-        f"killed: reconcile resume {run}"
+        f"killed: reconcile runs resume {run}"
     )
 
 

@@ -16,6 +16,7 @@ from django.db.models import Field, ForeignKey, Model, QuerySet
 
 from reconcile.core.scopes import Keys, blocks
 from reconcile.core.verbs import DELETE, UPDATE, verbs_of
+from reconcile.core.wording.numbers import plural
 from reconcile.db.clock import database_now
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import explicit_alias, is_nested_in_transaction, referred_field
@@ -308,7 +309,7 @@ class _Looking:
                 rule = self.rules[name]
                 if not issubclass(model, concrete_model(rule.model)):
                     self.refused[name] = (
-                        f"{gone:,} records of {model._meta.label} are gone, so nothing leads from them to {rule.model_label}. Look at its "
+                        f"{plural(gone, 'record')} of {model._meta.label} {'is' if gone == 1 else 'are'} gone, so nothing leads from them to {rule.model_label}. Look at its "
                         "own records instead."
                     )
 
@@ -316,7 +317,7 @@ class _Looking:
         for name, keys in ahead.items():
             if keys:
                 self.refused[name] = (
-                    f"{len(keys):,} records were written again after {ROUNDS} rounds. See: reconcile check {name}"
+                    f"{plural(len(keys), 'record')} had to be written again after {ROUNDS} rounds. See: reconcile check {name}"
                 )
 
     def _refuse_unconcerned(self) -> None:

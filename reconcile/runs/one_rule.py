@@ -16,6 +16,7 @@ from reconcile.core.finder import Finder, Source
 from reconcile.core.fixes import Insertion, Merging, Promise
 from reconcile.core.scopes import Keys
 from reconcile.core.verbs import DELETE
+from reconcile.core.wording.numbers import plural
 from reconcile.db.dialects import dialect_of
 from reconcile.db.schema import may_change_values
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
@@ -378,7 +379,7 @@ def _record_left(outcome: Outcome, rule: Rule, found: RuleCheck, repaired: Repai
     if found.error and not outcome.why_stopped and written_rows(outcome).total:
         outcome.why_stopped = (
             "Its rows are written, and not verified: the check after the repair could not run. Once it can: "
-            f"reconcile resume {outcome.run_id}"
+            f"reconcile runs resume {outcome.run_id}"
         )
 
 
@@ -406,8 +407,8 @@ def _why_left(outcome: Outcome, repaired: RepairedItems) -> str:
 def _why_unconfirmed(outcome: Outcome, rows: int) -> str:
     again = f"reconcile repair {outcome.rule} --apply"
     if outcome.only is not None:
-        return f"{rows:,} rows would be deleted, and no run of the whole rule has found them. Deletes need one that has: {again}"
+        return f"{plural(rows, 'row')} would be deleted, and no run of the whole rule has found them. Deletes need one that has: {again}"
     return (
-        f"{rows:,} rows would be deleted, and this run is the first to find them. Deletes need two runs that agree: look at them, "
+        f"{plural(rows, 'row')} would be deleted, and this run is the first to find them. Deletes need two runs that agree: look at them, "
         f"then run it again: {again}"
     )

@@ -43,7 +43,7 @@ class RunControl:
         """Raise unless the run goes on."""
         state = self.read_state()
         if state in {Run.State.PAUSING, Run.State.PAUSED}:
-            raise PausedError(f"Run {self.run} is paused. Go on with: reconcile resume {self.run}")
+            raise PausedError(f"Run {self.run} is paused. Go on with: reconcile runs resume {self.run}")
         if state in {Run.State.CANCELLING, Run.State.CANCELLED}:
             message = "What it had written stands; see: reconcile runs"
             raise CancelledError(f"Run {self.run} was cancelled. {message} {self.run}")
@@ -145,7 +145,7 @@ def end_run(run: Run, *, using: str) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         _stop(run, using, "Somebody interrupted it.")
-        raise StoppedError(f"Interrupted. Go on with: reconcile resume {run}") from None
+        raise StoppedError(f"Interrupted. Go on with: reconcile runs resume {run}") from None
     except BaseException as error:
         _stop(run, using, str(error) or type(error).__name__)
         raise

@@ -14,6 +14,7 @@ from reconcile.conf import throttles
 from reconcile.core.drift import Status
 from reconcile.core.finder import Rows
 from reconcile.core.verbs import UNDOABLE, VERBS, Written
+from reconcile.core.wording.numbers import plural
 from reconcile.db.clock import database_now
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import evaluation_errors
@@ -122,7 +123,7 @@ def undoable(run: Run, using: str) -> Mapping[str, Mapping[str, int]]:
     """Count the changes of each rule by verb, with those that have no image. Raises UsageError if none can be taken back."""
     now = Run._base_manager.using(using).get(pk=run.pk)
     if has_live_worker(now, using=using):
-        hint = f"Pause or cancel it first: reconcile pause {run}, or reconcile cancel {run}"
+        hint = f"Pause or cancel it first: reconcile runs pause {run}, or reconcile runs cancel {run}"
         if now.state == Run.State.RUNNING:
             raise UsageError(f"Run {run} goes on. {hint}")
         quiet = f"{LEASE.total_seconds():.0f} s"
@@ -134,7 +135,7 @@ def undoable(run: Run, using: str) -> Mapping[str, Mapping[str, int]]:
     if not any(planned_writes(counts).total for counts in found.values()):
         handed = sum(outside_effects(counts).total for counts in found.values())
         own = (
-            f" It has handed {handed:,} records to the project's functions and tasks: what they did with them is not in the journal."
+            f" It has handed {plural(handed, 'record')} to the project's functions and tasks: what they did with them is not in the journal."
             if handed
             else ""
         )

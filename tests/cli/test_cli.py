@@ -162,7 +162,7 @@ def test_a_rule_that_cannot_be_evaluated_exits_with_3_which_outranks_drift(rules
         (["repair", "nothing"], "There is no rule 'nothing'."),
         (["explain", "orders.invoic"], "Did you mean 'orders.invoice'?"),
         (["rules", "orders.invoic"], "Did you mean 'orders.invoice'?"),
-        (["resume", "zzzz"], "There is no run 'zzzz'."),
+        (["runs", "resume", "zzzz"], "There is no run 'zzzz'."),
         (["runs", "zzzz"], "There is no run 'zzzz'."),
         (["chekc"], "No such command"),
     ],
@@ -361,7 +361,7 @@ def test_a_rule_that_another_run_holds_exits_with_75(transactional_db):
     WorkItem.objects.create(outcome=holder, drift="missing", token=other.pk)
     code, out, _ = run("repair", "orders.invoice", "--apply")
     assert code == 75
-    assert f"reconcile resume {str(other.pk)[:8]}" in " ".join(out.split())
+    assert f"reconcile runs resume {str(other.pk)[:8]}" in " ".join(out.split())
 
 
 def test_output_goes_to_a_file_whole_or_not_at_all(lacking, tmp_path):
@@ -419,7 +419,7 @@ r = Rule(every=Basket, must=Stop(label='x'))
     assert (code, err) == (130, "Interrupted.\n")
     code, _, err = run("repair", "--apply")
     assert code == 4
-    assert f"Go on with: reconcile resume {Run.objects.get()}" in err
+    assert f"Go on with: reconcile runs resume {Run.objects.get()}" in err
 
 
 def test_the_project_s_own_prints_and_logs_never_reach_standard_output(lacking, rules):
@@ -493,11 +493,11 @@ def test_runs_says_of_a_dead_one_how_to_go_on():
     run_of_then = {"now": an_hour_ago(), "started_at": an_hour_ago(), "heartbeat": an_hour_ago()}
     dead = Run.objects.create(kind="nightly", **run_of_then)
     Outcome.objects.create(run=dead, rule="x", position=0, why_stopped="because")
-    assert f"reconcile resume {str(dead.pk)[:8]}" in run("runs")[1]
+    assert f"reconcile runs resume {str(dead.pk)[:8]}" in run("runs")[1]
     assert "x  because" in run("runs", str(dead.pk))[1]
     Run.objects.update(state="stopped", why_stopped="somebody pressed a key")
     assert "somebody pressed a key" in run("runs", str(dead.pk))[1]
-    assert f"stopped. Go on with it: reconcile resume {dead}" in run("runs")[1]
+    assert f"stopped. Go on with it: reconcile runs resume {dead}" in run("runs")[1]
 
 
 @pytest.mark.django_db
@@ -514,9 +514,9 @@ def test_a_run_that_goes_on_for_long_is_not_said_to_be_dead():
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ("paused", "paused. Go on with it: reconcile resume"),
-        ("pausing", "Go on with it: reconcile resume"),
-        ("cancelling", "End it: reconcile cancel"),
+        ("paused", "paused. Go on with it: reconcile runs resume"),
+        ("pausing", "Go on with it: reconcile runs resume"),
+        ("cancelling", "End it: reconcile runs cancel"),
         ("cancelled", ""),
         ("finished", ""),
     ],
@@ -526,7 +526,7 @@ def test_runs_says_what_can_be_done_with_a_run_in_each_state(state, said):
     Run.objects.create(kind="repair", state=state, **run_of_then)
     out = " ".join(run("runs")[1].split())
     assert said in out
-    assert ("reconcile resume" in out, "no sign of life" in out) == (
+    assert ("reconcile runs resume" in out, "no sign of life" in out) == (
         "resume" in said,
         state in {"pausing", "cancelling"},
     )
@@ -536,14 +536,14 @@ def test_runs_says_what_can_be_done_with_a_run_in_each_state(state, said):
 def test_a_run_that_gives_a_sign_of_life_while_it_pauses_is_left_to_itself():
     Run.objects.create(kind="repair", state="pausing", now=an_hour_ago(), started_at=an_hour_ago())
     out = run("runs")[1]
-    assert ("pausing" in out, "reconcile resume" in out) == (True, False)
+    assert ("pausing" in out, "reconcile runs resume" in out) == (True, False)
 
 
 @pytest.mark.django_db
 def test_resume_goes_on_with_a_stopped_run(lacking):
     stopped = Run.objects.create(kind="repair", now=timezone.now(), state="stopped")
     Outcome.objects.create(run=stopped, rule="orders.invoice", position=0, may_repair=True)
-    code, out, _ = run("resume", str(stopped.pk)[:8])
+    code, out, _ = run("runs", "resume", str(stopped.pk)[:8])
     assert code == 0
     assert "12 rows written" in out
 
@@ -571,17 +571,17 @@ def test_help_needs_no_settings(arguments):
 @pytest.mark.parametrize(
     ("settings_module", "said"),
     [
-        (None, "DJANGO_SETTINGS_MODULE is not set."),
+        (None, "DJANGO_SETTINGS_MODULE is not set, and no manage.py"),
         ("no_such.settings", "can't be read: ModuleNotFoundError"),
         ("tests.broken_settings", "can't be read: ZeroDivisionError"),
         ("tests.bare_settings", "don't have 'reconcile' in INSTALLED_APPS"),
     ],
 )
-def test_settings_that_cannot_be_used_exit_with_2(settings_module, said):
+def test_settings_that_cannot_be_used_exit_with_2(settings_module, said, tmp_path):
     bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     if settings_module:
         bare["DJANGO_SETTINGS_MODULE"] = settings_module
-    done = run_reconcile("check", env=bare)
+    done = run_reconcile("check", env=bare, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, ""), done
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -142,16 +142,16 @@ def running(**more):
 def test_a_run_is_asked_to_pause_and_resumed():
     missing(2)
     run = running()
-    code, out, _ = said("pause", str(run.pk)[:8])
-    assert (code, "pauses before its next chunk. Go on with it: reconcile resume" in out) == (0, True)
+    code, out, _ = said("runs", "pause", str(run.pk)[:8])
+    assert (code, "pauses before its next chunk. Go on with it: reconcile runs resume" in out) == (0, True)
     run.refresh_from_db()
     assert run.state == "pausing"
-    code, out, _ = said("pause", str(run.pk), "--format", "json")
+    code, out, _ = said("runs", "pause", str(run.pk), "--format", "json")
     assert (code, json.loads(out)["state"]) == (0, "pausing")
-    code, _, _ = said("resume", str(run.pk)[:8])
+    code, _, _ = said("runs", "resume", str(run.pk)[:8])
     run.refresh_from_db()
     assert (code, run.state, Invoice.objects.count()) == (0, "finished", 2)
-    code, _, err = said("pause", str(run.pk))
+    code, _, err = said("runs", "pause", str(run.pk))
     assert (code, "is finished; only a run that goes on can be paused" in err) == (2, True)
 
 
@@ -159,13 +159,13 @@ def test_a_dead_run_is_paused_and_cancelled_at_once():
     long_ago = timezone.now() - timedelta(minutes=10)
     run = running(started_at=long_ago, heartbeat=long_ago)
     WorkItem.objects.update(heartbeat=long_ago)
-    code, out, _ = said("pause", str(run.pk))
+    code, out, _ = said("runs", "pause", str(run.pk))
     assert (code, "is paused." in out) == (0, True)
-    code, out, _ = said("cancel", str(run.pk))
+    code, out, _ = said("runs", "cancel", str(run.pk))
     assert (code, "is cancelled. What it has written stands" in out) == (0, True)
-    code, _, err = said("cancel", str(run.pk))
+    code, _, err = said("runs", "cancel", str(run.pk))
     assert (code, "there is nothing to cancel" in err) == (2, True)
-    code, _, err = said("resume", str(run.pk))
+    code, _, err = said("runs", "resume", str(run.pk))
     assert (code, "is cancelled; there is nothing to resume" in err) == (2, True)
     code, out, _ = said("runs", str(run.pk))
     assert (code, "cancelled" in out) == (0, True)
@@ -189,7 +189,7 @@ def test_a_run_that_is_cancelled_while_it_repairs_ends_with_4_and_says_what_stan
         assert process.poll() is None, process.communicate()
         waited.wait(0.05)
     run = Run.objects.get()
-    assert said("cancel", str(run.pk))[0] == 0
+    assert said("runs", "cancel", str(run.pk))[0] == 0
     _, err = process.communicate(timeout=60)
     run.refresh_from_db()
     assert (process.returncode, run.state, Invoice.objects.count()) == (4, "cancelled", 0)
@@ -198,13 +198,13 @@ def test_a_run_that_is_cancelled_while_it_repairs_ends_with_4_and_says_what_stan
 
 def test_a_suspended_rule_is_resumed_by_its_name():
     Suspension.objects.create(rule="orders.invoice", run="00000000-0000-0000-0000-000000000000", why="broken")
-    code, _, err = said("resume", "orders.invoice")
-    assert (code, err.strip(), Suspension.objects.count()) == (
+    code, out, _ = said("rules", "resume", "orders.invoice")
+    assert (code, out.strip(), Suspension.objects.count()) == (
         0,
         "The nightly job repairs orders.invoice again.",
         0,
     )
-    code, _, err = said("resume", "orders.invoice")
+    code, _, err = said("rules", "resume", "orders.invoice")
     assert (code, "isn't suspended" in err) == (2, True)
 
 

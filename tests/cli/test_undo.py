@@ -142,10 +142,10 @@ def test_an_undo_that_was_stopped_is_resumed_by_the_command_that_it_names(repair
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    with pytest.raises(StoppedError, match="reconcile resume"):
+    with pytest.raises(StoppedError, match="reconcile runs resume"):
         runs.undo(Run.objects.get(pk=repaired), using="default", progress=interrupt)
     by = Run.objects.get(kind="undo")
     assert by.state == "stopped"
-    assert run("resume", str(by))[0] == 0
+    assert run("runs", "resume", str(by))[0] == 0
     by.refresh_from_db()
     assert (by.state, Invoice.objects.count()) == ("finished", 0)

@@ -207,6 +207,10 @@ def test_write_in_values_gives_a_statement_without_parameters():
     assert compat.write_in_values(connection, "SELECT %s, '100%%'", ["it's"]) == "SELECT 'it''s', '100%'"
 
 
+def test_managers_of_a_model_are_those_by_which_its_rows_are_had():
+    assert Team.objects in compat.managers_of(Team)
+
+
 def test_reverse_name_is_what_a_path_from_the_other_side_has():
     assert compat.reverse_name(Player._meta.get_field("team")) == "players"
 
@@ -892,7 +896,7 @@ ATTRIBUTES = frozenset(
     is_sliced get_compiler get_initial_alias solve_lookup_type join_field join_fields filtered_relation resolved_condition
     get_extra_restriction _filtered_relations group_by _raw_delete _constructor_args quote_name_unless_alias
 
-    private_fields related_objects local_fields local_concrete_fields local_many_to_many get_parent_list swapped
+    private_fields related_objects local_fields local_concrete_fields local_many_to_many get_parent_list swapped managers
     object_name related_query_name flatchoices target_field has_default get_default cast_db_type m2m_field_name m2m_reverse_field_name
     content_type_field_name object_id_field_name set_name_with_model create_sql
 

@@ -57,7 +57,7 @@ def test_a_row_that_only_the_second_run_finds_stays():
     (late,) = orphans(1)
     second = repair(ORPHANS)
     assert (second.written.delete, second.left) == (2, 1)
-    assert "1 rows would be deleted" in second.why_stopped
+    assert "1 row would be deleted" in second.why_stopped
     assert list(Memo.objects.all()) == [late]
     assert repair(ORPHANS).written.delete == 1
 

@@ -68,7 +68,7 @@ def test_the_nightly_job_leaves_the_rule_alone_until_somebody_resumes_it(parcels
     assert outcome.why_stopped.startswith(
         "The nightly job leaves this rule alone. 1 of its records drift again"
     )
-    assert "then: reconcile resume closed" in outcome.why_stopped
+    assert "then: reconcile rules resume closed" in outcome.why_stopped
     Parcel.objects.create(state="open")
     assert nightly()["written"] == 0
     assert Outcome.objects.filter(rule="closed").latest("pk").why_stopped.startswith("Suspended since")

@@ -421,7 +421,7 @@ class TestTheTruth:
         Player.objects.all().delete()
         result = look(player, [COUNT])
         assert not result.clean
-        assert "1 records of zoo.Player are gone" in result.refused["count"]
+        assert "1 record of zoo.Player is gone" in result.refused["count"]
 
     def test_a_value_that_refers_is_no_way(self):
         must = HaveRow(Letter, link={"number": F("visits")}, values={"contact": F("pk")})

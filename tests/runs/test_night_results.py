@@ -277,7 +277,7 @@ def test_nights_that_begin_at_once_are_one(rules):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_repair_whose_check_afterwards_can_not_run_is_written_and_not_verified():
-    with table_of("Wanted", {"basket_number": models.IntegerField()}) as wanted:
+    with table_of("Wanted", {"basket_number": models.BigIntegerField()}) as wanted:
         basket = Basket.objects.create()
         wanted.objects.create(basket_number=basket.pk)
 

@@ -119,10 +119,15 @@ def test_at_none_it_reports_whether_the_records_have_settled_or_not(night, rule,
         assert written() is settle
         return
     model = "zoo.Contact" if rule == "email by a call" else "zoo.Bill"
+    repeated = (
+        "If the function may be called twice for a record, say so: Call(…, idempotent=True). "
+        if rule == "bill by a call"
+        else ""
+    )
     assert (outcome.left, written()) == (1, False)
     assert outcome.why_stopped == (
         f"Its guarantee is none, so the nightly job only reports. {GUARANTEE_MEANINGS[NONE]} "
-        f"A unique constraint on {model} would lift it to constraint: reconcile explain own.r"
+        f"{repeated}A unique constraint on {model} would lift it to constraint: reconcile explain own.r"
     )
 
 

@@ -197,7 +197,7 @@ def test_a_rule_that_another_run_holds_is_left_alone():
     result = repaired(INVOICE)
     assert (result.lease_held, result.written.total, result.left) == (True, 0, 2)
     assert f"Run {str(other.pk)[:8]} repairs invoice" in result.why_stopped
-    assert f"reconcile resume {str(other.pk)[:8]}" in result.why_stopped
+    assert f"reconcile runs resume {str(other.pk)[:8]}" in result.why_stopped
     holder.refresh_from_db()
     assert holder.leased == "invoice"
 
@@ -266,7 +266,7 @@ def test_an_interrupted_run_is_stopped_and_can_be_resumed_where_it_was():
     begun = runs.running._begin(
         "repair", {"a": first, "invoice": INVOICE}, using="default", may_repair={"a", "invoice"}
     )
-    with pytest.raises(StoppedError, match=f"Go on with: reconcile resume {str(begun.pk)[:8]}"):
+    with pytest.raises(StoppedError, match=f"Go on with: reconcile runs resume {str(begun.pk)[:8]}"):
         runs.running._advance(begun, {"a": first, "invoice": broken}, using="default")
     begun.refresh_from_db()
     assert not begun.outcomes.exclude(leased=None).exists()
@@ -308,7 +308,7 @@ def test_a_repair_that_is_killed_goes_on_where_it_was_when_it_is_resumed(tmp_pat
     assert int(work_item.cursor) == Order.objects.order_by("pk")[done - 1].pk
 
     resumed = subprocess.run(
-        reconcile_command("resume", str(run.pk)[:8], "--format", "json"),
+        reconcile_command("runs", "resume", str(run.pk)[:8], "--format", "json"),
         env=environment(), cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
@@ -548,7 +548,8 @@ def test_a_rule_that_was_edited_is_begun_anew_and_says_so_when_its_run_is_resume
     (result,) = runs.resume(run, {"invoice": doubled()}, using="default")
     assert (result.written.insert, result.written.update, result.left) == (12, 5, 0)
     assert (
-        "It was edited since the run began with it, and is begun anew; 5 rows were written" in result.warning
+        "It was edited since the run began with it, and is begun anew; 5 rows had been written"
+        in result.warning
     )
     run.refresh_from_db()
     assert run.state == "finished"

@@ -43,7 +43,7 @@ def asking(act):
 def test_a_run_pauses_before_its_next_chunk_and_goes_on_where_it_was():
     missing(35)
     progress, asked = asking(runs.pause)
-    with pytest.raises(PausedError, match="Go on with: reconcile resume"):
+    with pytest.raises(PausedError, match="Go on with: reconcile runs resume"):
         runs.repair(RULES, using="default", progress=progress)
     run = Run.objects.get()
     assert asked == ["pausing"]

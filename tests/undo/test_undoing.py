@@ -467,7 +467,7 @@ def test_a_run_that_wrote_nothing_is_refused():
 def test_a_run_that_goes_on_is_refused_and_one_whose_worker_is_dead_is_not():
     run = labelled()
     Run.objects.filter(pk=run.pk).update(state=Run.State.RUNNING)
-    with pytest.raises(UsageError, match=r"goes on\. Pause or cancel it first: reconcile pause"):
+    with pytest.raises(UsageError, match=r"goes on\. Pause or cancel it first: reconcile runs pause"):
         undo(run)
     Run.objects.update(started_at=timezone.now() - LEASE, heartbeat=timezone.now() - LEASE)
     WorkItem.objects.update(heartbeat=timezone.now() - LEASE)
@@ -642,7 +642,7 @@ def test_an_undo_that_was_interrupted_can_be_resumed():
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    with pytest.raises(StoppedError, match=r"Interrupted\. Go on with: reconcile resume"):
+    with pytest.raises(StoppedError, match=r"Interrupted\. Go on with: reconcile runs resume"):
         runs.undo(run, using="default", progress=interrupt)
     by = Run.objects.get(undoes=run)
     assert raw_tables() != there

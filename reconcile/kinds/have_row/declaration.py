@@ -22,7 +22,7 @@ from reconcile.core.declaration import (
 )
 from reconcile.core.drift import Guarantee
 from reconcile.core.finder import Finder, Source
-from reconcile.core.options import Option, is_mapping, is_one_of, option_faults
+from reconcile.core.options import Option, as_given, is_mapping, is_one_of, option_faults
 from reconcile.core.wording.names import row_in_words
 from reconcile.core.wording.terms import condition_in_words, in_words
 from reconcile.db.columns import concrete_model
@@ -33,6 +33,7 @@ from reconcile.db.schema import is_checked_reference
 from reconcile.db.uniques import is_made_by_django
 from reconcile.errors import Fault, Refusal
 from reconcile.kinds.base import Effect
+from reconcile.kinds.given_model import take_queryset
 from reconcile.kinds.have_row.bounds import AtLeast, AtMost, Bounds, Exactly
 from reconcile.kinds.have_row.finders import owed_rows, row_finders
 from reconcile.kinds.have_row.link import (
@@ -87,6 +88,9 @@ class HaveRow(Effect):
     where: Q = field(default_factory=Q)
     count: Exactly | AtLeast | AtMost | int = 1
 
+    def __post_init__(self) -> None:
+        take_queryset(self)
+
     @property
     def bounds(self) -> Bounds:
         """How many rows a record must have."""
@@ -96,7 +100,9 @@ class HaveRow(Effect):
         """Options of the wrong type, unknown columns and paths, columns of a new row that get no value."""
         if not (isinstance(self.model, type) and issubclass(self.model, Model)):
             yield Fault(
-                "reconcile.E012", f"HaveRow: {self.model!r} is not a model.", "Give the row's model class."
+                "reconcile.E012",
+                f"HaveRow: {as_given(self.model)} is not a model.",
+                "Give the row's model class.",
             )
             return
         wrong = [*self._type_faults(), *self._model_faults()]

@@ -16,7 +16,7 @@ from reconcile.core.declaration import column_faults, field_named, fields_named
 from reconcile.core.drift import Guarantee
 from reconcile.core.finder import Finder, Source
 from reconcile.core.function_source import version_faults
-from reconcile.core.options import Option, is_list, option_faults
+from reconcile.core.options import Option, as_given, is_list, option_faults
 from reconcile.core.wording.names import models_in_words
 from reconcile.core.wording.terms import in_words
 from reconcile.db.columns import concrete_model, stored_field
@@ -80,7 +80,7 @@ class HaveRows(Effect):
 
     def _type_faults(self) -> Iterator[Fault]:
         if not (isinstance(self.model, type) and issubclass(self.model, Model)):
-            message = f"HaveRows: {self.model!r} is not a model."
+            message = f"HaveRows: {as_given(self.model)} is not a model."
             yield Fault("reconcile.E012", message, "Give the row's model class.")
         yield from option_faults(self, _OPTIONS, "HaveRows")
         if self.key in ((), []):

@@ -23,7 +23,7 @@ from reconcile.core.declaration import (
 )
 from reconcile.core.drift import EXTRA, Guarantee
 from reconcile.core.finder import Finder, OwnRangeFinder, Rows, Source
-from reconcile.core.options import Option, is_mapping, is_one_of, option_faults
+from reconcile.core.options import Option, as_given, is_mapping, is_one_of, option_faults
 from reconcile.core.scopes import Scope
 from reconcile.core.wording.names import row_in_words
 from reconcile.core.wording.terms import condition_in_words, in_words
@@ -34,6 +34,7 @@ from reconcile.db.expressions import Column, columns_of, joins_to_many
 from reconcile.db.text_keys import has_key_of
 from reconcile.errors import Fault, Refusal, nearest
 from reconcile.kinds.base import Effect
+from reconcile.kinds.given_model import take_queryset
 from reconcile.kinds.have_source.finders import Generic, Owner, comparable, generic_key, kind_of
 from reconcile.kinds.uniqueness import ConstraintAdvice
 
@@ -70,7 +71,7 @@ def _type_faults(must: HaveSource) -> Iterator[Fault]:
     if must.model is not None and not _has_table(must.model):
         yield Fault(
             "reconcile.E012",
-            f"HaveSource: model= is {must.model!r}, which is no model with a table.",
+            f"HaveSource: model= is {as_given(must.model)}, which is no model with a table.",
             "Give the owner's model class.",
         )
     yield from option_faults(must, _OPTIONS, "HaveSource")
@@ -207,6 +208,9 @@ class HaveSource(Effect):
     to: str = ""
     link: Mapping[str, Any] = field(default_factory=dict)
     where: Q = field(default_factory=Q)
+
+    def __post_init__(self) -> None:
+        take_queryset(self)
 
     def faults(self, model: type[Model]) -> Iterator[Fault]:
         """Options that don't go together, unknown columns and paths, types that can't be compared."""

@@ -11,7 +11,7 @@ from django.db.models import Aggregate, Exists, F, Field, Model, OuterRef, Q, Va
 
 from reconcile.core.declaration import expression_faults, resolution_fault
 from reconcile.core.finder import Rows, Source
-from reconcile.core.options import Option, is_mapping, option_faults
+from reconcile.core.options import Option, as_given, is_mapping, option_faults
 from reconcile.core.scopes import SORTED, Scope
 from reconcile.core.wording.names import row_in_words
 from reconcile.core.wording.terms import condition_in_words, expression_in_words, order_in_words
@@ -19,6 +19,7 @@ from reconcile.db.columns import is_text
 from reconcile.db.django_compat import LOOKUP_SEP, split_lookup
 from reconcile.db.expressions import aggregates_in, joins_to_many, map_expression, names_in, path_of, prepare
 from reconcile.errors import Fault
+from reconcile.kinds.given_model import take_queryset
 from reconcile.kinds.values.base import DerivedValue
 from reconcile.kinds.values.related_rows import (
     EQUAL,
@@ -64,6 +65,9 @@ class LookedUp(DerivedValue):
     by: Sequence[Any] = ()
     where: Q = field(default_factory=Q)
 
+    def __post_init__(self) -> None:
+        take_queryset(self)
+
     @property
     def _aggregates(self) -> bool:
         return any(aggregates_in(self.value))
@@ -73,7 +77,7 @@ class LookedUp(DerivedValue):
         where = f"{where}: LookedUp"
         if not (isinstance(self.model, type) and issubclass(self.model, Model)):
             hint = "Give the rows' model class."
-            yield Fault("reconcile.E012", f"{where}: {self.model!r} is not a model.", hint)
+            yield Fault("reconcile.E012", f"{where}: {as_given(self.model)} is not a model.", hint)
             return
         wrong = [*option_faults(self, _OPTIONS, where)]
         yield from wrong
