@@ -73,10 +73,14 @@ def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
 
 
 def check_report(report: CheckReport) -> RenderableType:
-    """One line for each rule, then the sentences and keys of the rules that drift, then the sum."""
+    """One line for each rule, then the sentences and keys of the rules that drift, then the sum.
+
+    Of very many rules those alone that are not as they should be, the worst first, and of these the first few.
+    """
     numbers = ("Checked", "Missing", "Stale", "Extra", "Time")
     rows = table("", "Rule", *numbers[:-1], "Guarantee", "Time", numbers=numbers)
-    for check in report.checks:
+    shown = _to_show(report)
+    for check in shown:
         rows.add_row(
             _word_text(check),
             check.rule.name,
@@ -84,7 +88,32 @@ def check_report(report: CheckReport) -> RenderableType:
             check.guarantee or "–",
             f"{check.seconds:.2f} s",
         )
-    return Group("", rows, "", *_details(report), _check_sum(report))
+    return Group("", rows, "", *_details(report, shown), *_rest(report, shown), _check_sum(report))
+
+
+LISTED = 50
+"""Rules that a page lists; of more it lists so many that are not as they should be."""
+_WORST_FIRST = ("error", "fail", "warn", "skipped", "pass")
+
+
+def _to_show(report: CheckReport) -> Sequence[RuleCheck]:
+    if len(report.checks) <= LISTED:
+        return report.checks
+    worth = [check for check in report.checks if word(check) != "pass" or check.remarks]
+    return sorted(worth, key=lambda check: _WORST_FIRST.index(word(check)))[:LISTED]
+
+
+def _rest(report: CheckReport, shown: Sequence[RuleCheck]) -> Iterator[RenderableType]:
+    """What is said of the rules that are not listed, and where they are."""
+    listed = {check.rule.name for check in shown}
+    left = [word(check) for check in report.checks if check.rule.name not in listed]
+    if left:
+        counts = ", ".join(f"{left.count(each):,} {each}" for each in _WORST_FIRST if each in left)
+        yield Text(
+            f"{plural(len(left), 'rule')} not listed here: {counts}. All of them: --format html=FILE or json=FILE",
+            style="dim",
+        )
+        yield ""
 
 
 def _check_counts(check: RuleCheck) -> Sequence[str | Text]:
@@ -110,8 +139,8 @@ def count_text(number: int, style: str = "") -> Text:
     return Text(f"{number:,}", style=style) if number else Text("·", style="dim")
 
 
-def _details(report: CheckReport) -> Iterator[RenderableType]:
-    for check in report.checks:
+def _details(report: CheckReport, shown: Sequence[RuleCheck]) -> Iterator[RenderableType]:
+    for check in shown:
         if check.status is Status.PASS and not check.tally.settling and not check.remarks:
             continue
         said = "" if isinstance(check.rule, InvalidRule) else check.rule.sentence

@@ -1,15 +1,18 @@
 """What each format says of a check, and that no text of a rule or a record can break it."""
 
 import itertools
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 
 import jsonschema
 import pytest
+from rich.console import Console
 
 from reconcile.core.drift import EXTRA, STALE, Status
-from reconcile.reports import concise, github, html, json, junit, markdown, sarif
+from reconcile.reports import concise, github, html, json, junit, markdown, sarif, text
 from reconcile.reports.findings import plain
 from reconcile.runs.results import PastRun
 from tests.reports.readers import (
@@ -360,3 +363,34 @@ def test_no_repair_is_proposed_where_it_would_write_nothing():
     assert "See what a repair would do" in some
     assert "See what a repair would do" not in none
     assert "A person decides" in none
+
+
+def page_of(*checks):
+    console = Console(width=140, file=StringIO(), record=True)
+    console.print(text.check_report(report(*checks)), crop=False)
+    return console.export_text()
+
+
+def named(check, name):
+    return replace(check, rule=replace(check.rule, name=name))
+
+
+def test_a_page_of_very_many_rules_lists_the_worst_and_says_where_the_rest_is():
+    few = page_of(*[drifting() for _ in range(text.LISTED)])
+    assert "not listed" not in few
+    fine, bad = (
+        [named(checked(), f"fine.r{n}") for n in range(150)],
+        [named(drifting(), f"bad.r{n}") for n in range(200)],
+    )
+    many = page_of(*fine, *bad)
+    assert len(re.findall(r"^fail  bad\.r", many, re.MULTILINE)) == text.LISTED
+    assert "fine.r" not in many
+    assert (
+        "300 rules not listed here: 150 fail, 150 pass. All of them: --format html=FILE or json=FILE" in many
+    )
+    assert len(many.splitlines()) < 8 * text.LISTED
+
+
+def test_the_worst_come_first_in_a_page_of_very_many(failed):
+    said = page_of(*[named(drifting(), f"bad.r{n}") for n in range(60)], named(failed, "broken.r"))
+    assert said.index("broken.r") < said.index("bad.r0")
