@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from urllib.parse import unquote
@@ -27,6 +27,7 @@ from reconcile.kinds import (
     Within,
 )
 from reconcile.remedies import Call, Enqueue, Resend, Split
+from tests.helpers import checked
 
 pytestmark = pytest.mark.once
 
@@ -35,7 +36,10 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 DECISIONS = ROOT / "docs" / "decisions"
 GUIDES = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *DOCS, DECISIONS / "README.md"]
-TAUGHT = [ROOT / "README.md", ROOT / "docs" / "first-rule.md"]
+TAUGHT = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("first-rule.md", "content-types.md", "there-must-be-one.md")),
+]
 
 
 def text(name):
@@ -196,6 +200,7 @@ def test_a_rule_that_is_taught_can_be_used(block):
     for name, rule in rules.items():
         assert [str(fault) for fault in rule.faults()] == [], name
         assert rule.sentence.startswith("Every ")
+        assert checked(replace(rule, name=name)).error is None
 
 
 @pytest.mark.parametrize(("path", "target"), list(links()))

@@ -115,6 +115,7 @@ __all__ = [
     "integer_range",
     "is_aggregate_condition",
     "is_distinct",
+    "is_generic_relation",
     "is_mariadb",
     "is_migrated",
     "is_nested_in_transaction",
@@ -539,6 +540,11 @@ def flat_choices(field: Any) -> Sequence[tuple[Any, Any]]:
 def generic_relation_columns(relation: Any) -> tuple[str, str]:
     """`content_type_field_name`, `object_id_field_name`: the columns that a GenericRelation is followed by."""
     return relation.content_type_field_name, relation.object_id_field_name
+
+
+def is_generic_relation(field: Any) -> bool:
+    """`object_id_field_name`: whether it is a GenericRelation, also where content types aren't installed."""
+    return hasattr(field, "object_id_field_name")
 
 
 def referred_field(field: Any) -> Any:

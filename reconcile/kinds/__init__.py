@@ -9,6 +9,7 @@ from reconcile.kinds.have_source.declaration import HaveSource
 from reconcile.kinds.have_values.declaration import HaveValues
 from reconcile.kinds.satisfy import Satisfy
 from reconcile.kinds.uniqueness import ConstraintAdvice
+from reconcile.kinds.values.content_types import ContentTypeOf, PermissionOf
 from reconcile.kinds.values.from_python import FromPython, HaveKeys
 from reconcile.kinds.values.latest import Latest
 from reconcile.kinds.values.looked_up import LookedUp
@@ -20,6 +21,7 @@ __all__ = [
     "AtMost",
     "BeUnique",
     "ConstraintAdvice",
+    "ContentTypeOf",
     "Effect",
     "Exactly",
     "FromPython",
@@ -31,6 +33,7 @@ __all__ = [
     "HaveValues",
     "Latest",
     "LookedUp",
+    "PermissionOf",
     "Previous",
     "RunningSum",
     "Satisfy",

@@ -29,6 +29,10 @@ class Effect:
         """What is wrong for these records with a declaration in which `faults` found nothing. Costs no statement."""
         yield from ()
 
+    def insertion_faults(self) -> Iterator[Fault]:
+        """What keeps a missing row from being inserted; asked only where the rule's remedy inserts it. Costs no statement."""
+        yield from ()
+
     def sentence(self, model: type[Model]) -> str:
         """What the records must do: the words after `every … must`."""
         raise NotImplementedError

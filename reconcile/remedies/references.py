@@ -20,6 +20,7 @@ from reconcile.db.comparisons import Among
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import (
     generic_relation_columns,
+    is_generic_relation,
     is_migrated,
     parents_of,
     private_fields,
@@ -172,9 +173,17 @@ def deletion_faults(remedy: str, model: type[Model]) -> Iterator[Fault]:
 
 
 def _relations(model: type[Model]) -> Iterator[Any]:
+    """The relations by which other rows refer to one of the model. A GenericRelation is none: it is the other side of the row's own key."""
     for each in model._meta.get_fields(include_hidden=True):
-        if each.auto_created and not each.concrete and not each.many_to_many:
-            yield each
+        # The stubs don't tell a relation from a field.
+        relation: Any = each
+        if (
+            each.auto_created
+            and not each.concrete
+            and not each.many_to_many
+            and not is_generic_relation(relation.field)
+        ):
+            yield relation
 
 
 def _keys(model: type[Model]) -> Iterator[Reference]:

@@ -282,8 +282,15 @@ class Rule:
             if isinstance(self.settle, Settle):
                 yield from self.settle.faults(self.model)
             if not effect_faults:
+                yield from self._insertion_faults()
                 yield from self._remedy_faults()
                 yield from self._deleted_row_faults()
+
+    def _insertion_faults(self) -> Iterator[Fault]:
+        """What a missing row lacks, where the rule inserts it; one that the project's code makes, or a person, is none of its business."""
+        remedy = self.remedy(MISSING) if isinstance(self.remedies, Mapping) else None
+        if isinstance(remedy, Remedy) and remedy.inserts:
+            yield from self.must.insertion_faults()
 
     def rows_that_every_reads(self) -> type[Model] | None:
         """The model whose rows the rule makes and `every=` reads, so that a record leaves `every=` once it has its row.

@@ -207,6 +207,18 @@ def test_write_in_values_gives_a_statement_without_parameters():
     assert compat.write_in_values(connection, "SELECT %s, '100%%'", ["it's"]) == "SELECT 'it''s', '100%'"
 
 
+@isolate_apps("tests.zoo")
+def test_is_generic_relation_tells_it_from_a_foreign_key():
+    class Noted(models.Model):
+        memos = GenericRelation(Memo)
+
+        class Meta:
+            app_label = "zoo"
+
+    assert compat.is_generic_relation(Noted._meta.get_field("memos"))
+    assert not compat.is_generic_relation(Player._meta.get_field("team"))
+
+
 def test_managers_of_a_model_are_those_by_which_its_rows_are_had():
     assert Team.objects in compat.managers_of(Team)
 

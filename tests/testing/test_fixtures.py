@@ -453,7 +453,9 @@ def test_a_receiver_that_raises_is_named_with_its_line(written):
         "Fixture 'shop.json' can't be loaded: shop.group 1: LookupError: no settings row ("
     )
     assert f"{Path(__file__).name}:{fail.__code__.co_firstlineno + 1})" in said
-    assert said.endswith("A receiver raised it. If the rows are to be what the files say, call none: --as-written.")
+    assert said.endswith(
+        "A receiver raised it. If the rows are to be what the files say, call none: --as-written."
+    )
 
 
 @pytest.mark.usefixtures("unmigrated")

@@ -1,7 +1,7 @@
 import uuid
 from decimal import Decimal
 
-from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models import F
@@ -387,6 +387,12 @@ class Memo(models.Model):
     page_code = models.CharField(max_length=20, null=True)
     number = models.BigIntegerField(null=True)
     written_at = models.DateTimeField(default=timezone.now)
+
+
+class Binder(models.Model):
+    """Is referred to by memos, and says so."""
+
+    memos = GenericRelation(Memo)
 
 
 class Mark(models.Model):

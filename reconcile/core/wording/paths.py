@@ -16,7 +16,7 @@ from reconcile.db.django_compat import (
     Query,
     base_alias,
     filtered_relation_of,
-    generic_relation_columns,
+    is_generic_relation,
     is_parent_join,
     many_to_many_columns,
     many_to_many_owner,
@@ -107,17 +107,11 @@ def _relation_in_words(relation: Any) -> str:
         return "?"
     if not relation.auto_created or relation.concrete:
         # A foreign key from its own side; a generic relation from the other.
-        return reverse_name(relation) if _is_generic(relation) else str(relation.name)
-    if _is_generic(relation.field):
+        return reverse_name(relation) if is_generic_relation(relation) else str(relation.name)
+    if is_generic_relation(relation.field):
         return str(relation.field.name)
     through = many_to_many_owner(relation.related_model)
     return f"{_THROUGH}{_many_to_many_name(relation)}" if through else str(relation.name)
-
-
-def _is_generic(field: Any) -> bool:
-    with suppress(AttributeError):
-        return bool(generic_relation_columns(field))
-    return False
 
 
 def _many_to_many_name(relation: Any) -> str:

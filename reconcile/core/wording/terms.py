@@ -194,9 +194,9 @@ class Words:
             and isinstance(value.children[0], Q)
         ):
             return self.operand(value.children[0], column, derived=derived)
-        if isinstance(value, _CONDITIONS) or (derived and hasattr(value, "in_words")):
+        if isinstance(value, _CONDITIONS) or (derived and _goes_on(value)):
             return f"({self.term(value)})"
-        if isinstance(value, Query | QuerySet | Subquery):
+        if isinstance(value, Query | QuerySet | Subquery) and not hasattr(value, "in_words"):
             return f"({self.term(value)})"
         constant = _stored(value) if isinstance(value, Value) else value
         if hasattr(constant, "resolve_expression") or isinstance(constant, Col) or callable(constant):
@@ -377,6 +377,11 @@ def _reach(select: Selection) -> str:
     if select.low == 0:
         return "the first" if select.high == 1 else f"the first {select.high}"
     return f"rows {select.low + 1} to {select.high or 'the last'} as"
+
+
+def _goes_on(value: Any) -> bool:
+    """Whether it has words of its own, in which a reader might go on too far; not the name of one thing."""
+    return hasattr(value, "in_words") and not getattr(value, "is_constant", False)
 
 
 def _asks_a_condition(lookup: Lookup) -> bool:

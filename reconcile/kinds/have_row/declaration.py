@@ -97,7 +97,7 @@ class HaveRow(Effect):
         return Exactly(self.count) if isinstance(self.count, int) else self.count
 
     def faults(self, model: type[Model]) -> Iterator[Fault]:
-        """Options of the wrong type, unknown columns and paths, columns of a new row that get no value."""
+        """Options of the wrong type, unknown columns and paths."""
         if not (isinstance(self.model, type) and issubclass(self.model, Model)):
             yield Fault(
                 "reconcile.E012",
@@ -113,10 +113,7 @@ class HaveRow(Effect):
         yield from wrong
         if wrong:
             return
-        resolved = list(self._resolution_faults(model))
-        yield from resolved
-        if not resolved and self.bounds.least:
-            yield from self._insertion_faults()
+        yield from self._resolution_faults(model)
 
     def _type_faults(self) -> Iterator[Fault]:
         yield from option_faults(self, _OPTIONS, "HaveRow")
@@ -165,7 +162,10 @@ class HaveRow(Effect):
         except FieldError as error:
             yield resolution_fault(error, "HaveRow(where=…)")
 
-    def _insertion_faults(self) -> Iterator[Fault]:
+    def insertion_faults(self) -> Iterator[Fault]:
+        """Columns of a new row that get no value."""
+        if not self.bounds.least:
+            return
         try:
             values = new_row_values(self.model, given_columns(self), now=None)
             if _parent_links(self.model) and any(isinstance(each, PerRow) for each in values.values()):

@@ -40,7 +40,7 @@ from reconcile.kinds.have_row.link import (
     link_terms,
     select_alias,
 )
-from reconcile.kinds.have_row.new_rows import PerRow, new_row_values, split_by_maker
+from reconcile.kinds.have_row.new_rows import NoValueError, PerRow, new_row_values, split_by_maker
 from reconcile.kinds.values.storable import writable_rows
 from reconcile.kinds.values.within import tolerances, without_tolerance
 
@@ -105,8 +105,14 @@ class _Missing:
     unique: bool
 
     def finder(self) -> Finder:
+        """With what an INSERT needs, unless a column of a new row has no value: then the rule doesn't insert."""
         linked, must = self.linked, self.linked.must
-        values = new_row_values(must.model, given_columns(must), now=linked.source.now)
+        try:
+            values = new_row_values(must.model, given_columns(must), now=linked.source.now)
+        except NoValueError:
+            return QueryFinder(
+                drift=MISSING, model=linked.source.model, using=linked.source.using, in_windows=linked.carrier is not None, query=self.find,
+            )  # fmt: skip
         selected, made = split_by_maker(values)
 
         new = partial(_new_rows, linked, selected)

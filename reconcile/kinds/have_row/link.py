@@ -36,6 +36,7 @@ __all__ = [
     "Linked",
     "constant_columns",
     "given_columns",
+    "is_constant",
     "is_linked",
     "is_unique",
     "link_terms",
@@ -61,6 +62,11 @@ def given_columns(must: HaveRow) -> dict[Field[Any, Any], Any]:
             called = callable(value) and not hasattr(value, "resolve_expression")
             given[column] = PerRow(value) if called else as_expression(without_tolerance(value), column)
     return given
+
+
+def is_constant(expression: Any) -> bool:
+    """Whether the expression of a link is the same for all records: a constant, or a key that is looked up by none of their columns."""
+    return isinstance(expression, Value) or bool(getattr(expression, "is_constant", False))
 
 
 def range_column(must: HaveRow, model: type[Model]) -> Field[Any, Any] | None:
@@ -98,7 +104,8 @@ def terms_with_null(must: HaveRow, model: type[Model]) -> dict[Field[Any, Any], 
 
 def null_in_words(must: HaveRow, model: type[Model]) -> str:
     """`, if coupon is not NULL`: which records owe no row; empty if all do."""
-    terms = " and ".join(expression_in_words(value, model) for value in terms_with_null(must, model).values())
+    values = (each for each in terms_with_null(must, model).values() if not is_constant(each))
+    terms = " and ".join(expression_in_words(value, model) for value in values)
     return f", if {terms} {'are' if ' and ' in terms else 'is'} not NULL" if terms else ""
 
 
@@ -180,7 +187,7 @@ class Linked:
             rows = rows.filter(scope.on(self.carrier.attname))
         for column, value in self.link.items():
             constant = as_expression(value, column)
-            if isinstance(constant, Value):
+            if is_constant(constant):
                 # A row with another constant is none that this rule speaks of.
                 rows = rows.filter(Same(F(column.attname), AsStored(constant, field=column), field=column))
             elif column.null:
@@ -228,7 +235,7 @@ class Linked:
         return {
             column: value
             for column, value in self.link.items()
-            if not isinstance(as_expression(value, column), Value)
+            if not is_constant(as_expression(value, column))
         }
 
     def has_rows(self, scope: Scope, least: int) -> Exists | AmongRows:

@@ -63,13 +63,12 @@ class HaveRows(Effect):
     version: str | int | None = None
 
     def faults(self, model: type[Model]) -> Iterator[Fault]:
-        """Options of the wrong type, unknown columns and paths, columns of a new row that get no value."""
+        """Options of the wrong type, unknown columns and paths."""
         wrong = [*self._type_faults()]
         yield from wrong
         if wrong:
             return
-        named = [*self.key, *self.values]
-        linked = HaveRow(self.model, link=self.link, create_only=dict.fromkeys(named, _given_by_function))
+        named, linked = [*self.key, *self.values], self._with_given
         wrong = [*column_faults(self.model, "HaveRows(key=…, values=…)", iter(named))]
         wrong = wrong or [_as_have_rows_fault(fault) for fault in linked.faults(model)]
         yield from wrong
@@ -103,6 +102,16 @@ class HaveRows(Effect):
         if range_column(self._linked, model) is None:
             hint = 'Link a column of the row with the record\'s own key: link={"note": F("pk")}.'
             yield Fault("reconcile.E015", "HaveRows: no column of link= holds the record's key.", hint)
+
+    def insertion_faults(self) -> Iterator[Fault]:
+        """Columns of a new row that get no value."""
+        yield from map(_as_have_rows_fault, self._with_given.insertion_faults())
+
+    @property
+    def _with_given(self) -> HaveRow:
+        """The link with all columns that a new row is given."""
+        named = [*self.key, *self.values]
+        return HaveRow(self.model, link=self.link, create_only=dict.fromkeys(named, _given_by_function))
 
     @property
     def _linked(self) -> HaveRow:

@@ -21,7 +21,7 @@ from reconcile.core.fixes import Derivation, Fix, Rewrite, Rewriting
 from reconcile.core.scopes import EVERYTHING, Keys, Scope, Window
 from reconcile.db.columns import is_text
 from reconcile.errors import EvaluationError, UnevaluableRecordError, nearest
-from reconcile.kinds.have_row.link import LINK, Linked
+from reconcile.kinds.have_row.link import LINK, Linked, is_constant
 from reconcile.kinds.have_row.new_rows import PerRow, new_row_values
 from reconcile.kinds.values.from_python import call_function, function_name
 from reconcile.kinds.values.storable import ColumnStorage, UnstorableError
@@ -179,7 +179,7 @@ class _Sides:
         return {
             column: value
             for column, value in self.linked.link.items()
-            if column is not self.carrier and not isinstance(as_expression(value, column), Value)
+            if column is not self.carrier and not is_constant(as_expression(value, column))
         }
 
     @property

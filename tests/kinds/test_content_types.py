@@ -1,0 +1,138 @@
+"""Rows linked by content type: keys that a rule names without a query, and relations from the other side."""
+
+import pytest
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import CharField, F
+from django.db.models.functions import Cast
+
+from reconcile import (
+    EXTRA,
+    MISSING,
+    Call,
+    ContentTypeOf,
+    Delete,
+    HaveRow,
+    HaveRows,
+    HaveSource,
+    PermissionOf,
+    Report,
+    Rule,
+)
+from tests.helpers import assert_finds, assert_repairs, repaired, statements
+from tests.zoo.models import Basket, Binder, Memo, Player, ProxyTeam, Team
+
+pytestmark = pytest.mark.django_db
+
+KEY = Cast("pk", CharField(max_length=64))
+NOTED = HaveRow(Memo, link={"content_type": ContentTypeOf(Team), "object_id": KEY})
+
+
+def kind_of(model):
+    return ContentType.objects.get_for_model(model)
+
+
+def test_a_rule_names_the_content_type_of_a_model():
+    ContentType.objects.get_for_model(Team), kind_of(Basket)
+    noted, lacking = (Team.objects.create(name=name) for name in "ab")
+    Memo.objects.create(target=noted)
+    rule = Rule(name="r", every=Team, must=NOTED)
+    assert list(rule.faults()) == []
+    assert_finds(rule, missing=[lacking])
+    assert_repairs(rule, insert=1)
+    assert Memo.objects.latest("pk").target == lacking
+
+
+def test_rows_of_other_content_types_are_none_of_the_rule():
+    kind_of(Team)
+    basket = Basket.objects.create()
+    Memo.objects.create(content_type=kind_of(Basket), object_id=str(basket.pk))
+    lost = Memo.objects.create(content_type=kind_of(Team), object_id="77")
+    assert_finds(Rule(name="r", every=Team, must=NOTED), extra=[lost])
+
+
+def test_nothing_is_queried_before_the_rule_runs():
+    with statements() as sent:
+        must = HaveRow(Memo, link={"content_type": ContentTypeOf("zoo.Team"), "object_id": KEY})
+        rule = Rule(name="r", every=Team, must=must)
+        assert list(rule.faults()) == []
+        assert "content_type = the content type of zoo.Team and object_id = Cast(pk" in rule.sentence
+        assert ", if the content type" not in rule.sentence
+    assert len(sent) == 0
+
+
+def test_a_proxy_has_the_content_type_of_its_table_unless_its_own_is_asked_for():
+    kind_of(Team)
+    ContentType.objects.get_for_model(ProxyTeam, for_concrete_model=False)
+    by_table, its_own = ContentTypeOf(ProxyTeam), ContentTypeOf(ProxyTeam, for_concrete_model=False)
+    found = Team.objects.create(name="a").__class__.objects.annotate(one=by_table, other=its_own).get()
+    assert found.one == kind_of(Team).pk != found.other
+    assert found.other == ContentType.objects.get_for_model(ProxyTeam, for_concrete_model=False).pk
+
+
+def test_a_rule_names_a_permission():
+    through = Group.permissions.through
+    group, other = (Group.objects.create(name=name) for name in "ab")
+    wanted = Permission.objects.get(content_type__app_label="shop", codename="view_order")
+    other.permissions.add(wanted, Permission.objects.get(codename="add_order"))
+    must = HaveRow(through, link={"group": F("pk"), "permission": PermissionOf("shop.view_order")})
+    rule = Rule(name="r", every=Group, must=must)
+    assert "permission = the permission shop.view_order" in rule.sentence
+    assert_finds(rule, missing=[group])
+    assert_repairs(rule, insert=1)
+    assert list(group.permissions.all()) == [wanted]
+    assert other.permissions.count() == 2
+
+
+def test_where_there_is_no_such_permission_no_row_is_owed():
+    Group.objects.create(name="a")
+    must = HaveRow(Group.permissions.through, link={"group": F("pk"), "permission": PermissionOf("shop.fly")})
+    assert_finds(Rule(name="r", every=Group, must=must))
+
+
+@pytest.mark.parametrize("name", ["view_order", ".view", "shop.", ""])
+def test_a_permission_has_an_application_and_a_codename(name):
+    with pytest.raises(ValueError, match="give the application and the codename"):
+        PermissionOf(name)
+
+
+# A GenericRelation is the other side of the row's own key.
+
+
+def test_orphans_go_although_their_owner_has_a_generic_relation():
+    assert Binder._meta.get_field("memos").related_model is Memo
+    kept = Memo.objects.create(target=Team.objects.create(name="t"))
+    lost = Memo.objects.create(content_type=kind_of(Binder), object_id="77")
+    rule = Rule(name="r", every=Memo, must=HaveSource("target"), remedies={EXTRA: Delete()})
+    assert list(rule.faults()) == []
+    assert_finds(rule, extra=[lost])
+    assert repaired(rule).written.delete == 1
+    assert list(Memo.objects.all()) == [kept]
+
+
+# Rows that a rule never inserts.
+
+
+def test_a_row_that_the_rule_does_not_insert_needs_no_value_for_each_column():
+    must = HaveRow(Player, link={"age": F("points")})
+    assert [fault.id for fault in Rule(name="r", every=Team, must=must).faults()] == ["reconcile.E014"]
+    team = Team.objects.create(name="t", points=7)
+
+    def hire(teams):
+        Player.objects.bulk_create([Player(team=each, age=each.points) for each in teams])
+
+    for remedy in (Report(), Call(hire)):
+        rule = Rule(name="r", every=Team, must=must, remedies={MISSING: remedy})
+        assert list(rule.faults()) == []
+        assert_finds(rule, missing=[team])
+    assert repaired(rule).result == "repaired"
+    assert Player.objects.get().age == 7
+
+
+def test_so_it_is_of_rows_that_a_function_gives():
+    def none_of_them(name):
+        return []
+
+    must = HaveRows(Memo, link={"number": F("pk")}, rows=none_of_them, reads=["name"], key=["page_code"])
+    rule = Rule(name="r", every=Team, must=must, remedies={MISSING: Report()})
+    assert list(rule.faults()) == []
