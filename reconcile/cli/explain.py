@@ -9,6 +9,7 @@ import rich_click as click
 from reconcile.cli.group import reconcile
 from reconcile.cli.options import (
     chosen_rules,
+    complete_rules,
     database_option,
     output_options,
     write_report,
@@ -23,7 +24,7 @@ from reconcile.reports.text_explain import explanation, inspection, listing
 
 
 @reconcile.command("explain")
-@click.argument("rule")
+@click.argument("rule", shell_complete=complete_rules)
 @click.option(
     "--key", metavar="KEY", help="Say instead how the record, or the extra row, of this key stands."
 )

@@ -28,7 +28,7 @@ from reconcile.errors import (
 )
 from reconcile.reports.facts import printable
 
-__all__ = ["Subject", "exit_code", "reconcile", "standard_output"]
+__all__ = ["Subject", "exit_code", "reconcile", "set_up_django", "standard_output"]
 
 EXIT_DRIFT, EXIT_USAGE, EXIT_ERROR, EXIT_INCOMPLETE, EXIT_LEASED, EXIT_INTERRUPTED = 1, 2, 3, 4, 75, 130
 
@@ -99,7 +99,8 @@ class Subject(click.RichGroup):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the command before the arguments that leave it out."""
         first = args[0] if args else ""
-        if first not in self.commands and first not in {"-h", "--help"}:
+        # While a shell completes, what is written isn't all.
+        if first not in self.commands and first not in {"-h", "--help"} and not ctx.resilient_parsing:
             args = [self.without if not first or first.startswith("-") else self.named, *args]
         return super().parse_args(ctx, args)
 
@@ -130,7 +131,7 @@ def reconcile(ctx: click.Context, settings: str | None, *, verbose: bool) -> Non
         os.environ["DJANGO_SETTINGS_MODULE"] = settings
     _configure_logging(ctx, verbose=verbose)
     if not ctx.meta["help"]:
-        _set_up_django()
+        set_up_django()
 
 
 def standard_output(ctx: click.Context) -> IO[str]:
@@ -139,7 +140,7 @@ def standard_output(ctx: click.Context) -> IO[str]:
     return output
 
 
-def _set_up_django() -> None:
+def set_up_django() -> None:
     """Set up Django, unless manage.py has done so. Raises UsageError if the settings can't be used."""
     if apps.ready:
         return

@@ -18,7 +18,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
 
-from reconcile.cli.group import standard_output
+from reconcile.cli.group import set_up_django, standard_output
 from reconcile.core.scopes import Keys
 from reconcile.db.columns import is_text
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
@@ -41,6 +41,7 @@ __all__ = [
     "check_all",
     "choice_words",
     "chosen_rules",
+    "complete_rules",
     "database_option",
     "fail_on_option",
     "formats_and_output",
@@ -133,7 +134,16 @@ def rule_arguments(command: Command) -> Command:
         metavar="KIND:VALUE",
         help="Rules by tag:…, owner:…, model:app.Model or app:….",
     )(command)
-    return click.argument("names", nargs=-1, metavar="[RULE]...")(command)
+    return click.argument("names", nargs=-1, metavar="[RULE]...", shell_complete=complete_rules)(command)
+
+
+def complete_rules(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """The names of rules that begin so, for a shell; none where the project can't be set up, since nobody reads an error there."""
+    try:
+        set_up_django()
+        return [name for name in project_rules() if name.startswith(incomplete)]
+    except Exception:  # noqa: BLE001 - whatever the project raises
+        return []
 
 
 def database_option(command: Command) -> Command:

@@ -13,6 +13,7 @@ from reconcile.cli.group import Subject, exit_code, reconcile
 from reconcile.cli.options import (
     choice_words,
     chosen_rules,
+    complete_rules,
     database_option,
     formats_and_output,
     known_database,
@@ -36,7 +37,7 @@ def rules_group() -> None:
 
 
 @rules_group.command("resume")
-@click.argument("rule")
+@click.argument("rule", shell_complete=complete_rules)
 @database_option
 @output_options
 @click.pass_context

@@ -36,7 +36,7 @@ from reconcile.errors import EvaluationError, Fault, nearest
 from reconcile.kinds import ConstraintAdvice, Effect
 from reconcile.remedies import Insert, Remedy, Report, Update
 from reconcile.rules.settle import Settle
-from reconcile.rules.thresholds import is_limit, threshold_rows
+from reconcile.rules.thresholds import Tolerance, is_limit, is_tolerance, limit_of, status_of
 
 __all__ = ["CompiledRule", "Rule", "every_faults"]
 
@@ -94,11 +94,12 @@ MAX_DELETES = "10%"
 LONGEST_NAME = 200
 """Characters that the tables of runs hold."""
 _LIMIT_HINT = "Give a count of rows such as 10, or a percent such as '0.5%'."
+_TOLERANCE_HINT = f"{_LIMIT_HINT} By kind of drift, it is a dictionary: {{EXTRA: 10}}."
 _OPTIONS = (
     Option("settle", or_none(is_one_of(Settle)), 'Give Settle("created_at", minutes=15).'),
     Option("remedies", is_mapping, "Give a dictionary by kind of drift."),
-    Option("warn_if", is_limit, _LIMIT_HINT),
-    Option("error_if", is_limit, _LIMIT_HINT),
+    Option("warn_if", is_tolerance, _TOLERANCE_HINT),
+    Option("error_if", is_tolerance, _TOLERANCE_HINT),
     Option("max_repairs", is_limit, _LIMIT_HINT),
     Option("max_deletes", is_limit, _LIMIT_HINT),
     Option("owner", is_one_of(str), "Give a str."),
@@ -121,7 +122,8 @@ class Rule:
     must: an effect, such as HaveRow or HaveValues.
     settle: leave young records alone.
     warn_if, error_if: how much drift is tolerated, as a count of rows or a percent of the checked records
-        ('0.5%'). More than `warn_if` is a warning, more than `error_if` a failure; unless given, any drift fails.
+        ('0.5%'), or as a dictionary of these by kind of drift. More than `warn_if` is a warning, more than `error_if` a failure; unless
+        given, any drift fails, so does that of a kind which a dictionary doesn't name.
     max_repairs: a repair that would write more rows than this (count or percent) stops before its first write.
     max_deletes: the same for the rows that it would delete; unless given, a tenth of the checked records. A percent lets
         ten rows through in any case.
@@ -140,8 +142,8 @@ class Rule:
     every: type[Model] | QuerySet[Any]
     must: Effect
     settle: Settle | None = None
-    warn_if: int | str | None = None
-    error_if: int | str | None = None
+    warn_if: Tolerance = None
+    error_if: Tolerance = None
     max_repairs: int | str | None = None
     max_deletes: int | str | None = MAX_DELETES
     unattended: bool = False
@@ -234,15 +236,19 @@ class Rule:
         return self.must.inserted_models()
 
     def status(self, tally: Tally) -> Status:
-        """Whether this much drift passes, warns or fails."""
-        if not tally.total:
-            return Status.PASS
-        if self.error_if is not None and tally.total <= threshold_rows(self.error_if, tally.checked):
-            warned = self.warn_if is None or tally.total > threshold_rows(self.warn_if, tally.checked)
-            return Status.WARN if warned else Status.PASS
-        if self.error_if is None and self.warn_if is not None:
-            return Status.WARN if tally.total > threshold_rows(self.warn_if, tally.checked) else Status.PASS
-        return Status.FAIL
+        """Whether this much drift passes, warns or fails; by kind, the worst of the kinds."""
+        if not (isinstance(self.warn_if, Mapping) or isinstance(self.error_if, Mapping)):
+            return status_of(tally.total, tally.checked, warn_if=self.warn_if, error_if=self.error_if)
+        found = {
+            status_of(
+                number,
+                tally.checked,
+                warn_if=limit_of(self.warn_if, drift),
+                error_if=limit_of(self.error_if, drift),
+            )
+            for drift, number in tally.drifted.items()
+        }
+        return next((each for each in (Status.FAIL, Status.WARN) if each in found), Status.PASS)
 
     def compile(self, *, using: str, now: datetime) -> CompiledRule:
         """The rule's finders for one database at one pinned moment.

@@ -144,3 +144,40 @@ def test_no_control_character_of_a_name_a_reason_or_an_error_reaches_a_terminal(
         assert "\x1b" not in out + err, arguments
         assert "\x07" not in out + err, arguments
     assert "\\x1b[31mred" in run("rules")[1]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_completion(shell, tmp_path):
+    nowhere = {name: value for name, value in environment().items() if name != "DJANGO_SETTINGS_MODULE"}
+    done = run_reconcile(env={**nowhere, "_RECONCILE_COMPLETE": f"{shell}_source"}, cwd=tmp_path)
+    assert (done.returncode, "_reconcile_completion" in done.stdout, done.stderr) == (0, True, "")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("reconcile ru", ["rules", "runs"]),
+        ("reconcile runs res", ["resume"]),
+        ("reconcile check orders.in", ["orders.invoice"]),
+        ("reconcile explain orders.not", ["orders.notification"]),
+        ("reconcile rules resume articles.s", ["articles.slug"]),
+        ("reconcile check --allow", ["--allow-empty"]),
+    ],
+)
+def test_verbs_flags_and_rules_are_completed(words, offered):
+    asked = {
+        "_RECONCILE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    done = run_reconcile(env={**environment(), **asked})
+    assert [line.partition(",")[2] for line in done.stdout.split()] == offered
+
+
+@pytest.mark.process
+def test_a_project_that_cannot_be_set_up_completes_no_rules_and_says_nothing(tmp_path):
+    asked = {"_RECONCILE_COMPLETE": "bash_complete", "COMP_WORDS": "reconcile check or", "COMP_CWORD": "2"}
+    done = run_reconcile(env={**environment(), **asked, "DJANGO_SETTINGS_MODULE": "no_such"}, cwd=tmp_path)
+    assert (done.stdout.strip(), done.stderr) == ("", "")

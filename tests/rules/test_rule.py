@@ -149,6 +149,34 @@ def test_tolerance_as_counts_and_percents_of_the_checked(options, drifted, statu
     assert Rule(every=Order, must=OWED, **options).status(tally) is status
 
 
+@pytest.mark.parametrize(
+    ("options", "drifted", "status"),
+    [
+        ({"error_if": {EXTRA: 5}}, {EXTRA: 5}, Status.WARN),
+        ({"error_if": {EXTRA: 5}}, {EXTRA: 6}, Status.FAIL),
+        ({"error_if": {EXTRA: 5}}, {EXTRA: 5, MISSING: 1}, Status.FAIL),
+        ({"error_if": {EXTRA: 5, MISSING: "2%"}}, {EXTRA: 5, MISSING: 2}, Status.WARN),
+        ({"warn_if": {EXTRA: 5}}, {EXTRA: 5}, Status.PASS),
+        ({"warn_if": {EXTRA: 5}}, {EXTRA: 6}, Status.WARN),
+        ({"warn_if": {EXTRA: 5}, "error_if": 9}, {EXTRA: 9, MISSING: 9}, Status.WARN),
+        ({"warn_if": {EXTRA: 5}, "error_if": 9}, {EXTRA: 5}, Status.PASS),
+        ({"warn_if": 3, "error_if": {EXTRA: 9}}, {EXTRA: 3}, Status.PASS),
+        ({"error_if": {EXTRA: 5}}, {}, Status.PASS),
+        ({"error_if": {EXTRA: 5}}, {EXTRA: 0, MISSING: 0}, Status.PASS),
+    ],
+)
+def test_tolerance_by_kind_of_drift_is_that_of_the_worst_kind(options, drifted, status):
+    tally = Tally(checked=100, drifted=drifted)
+    assert Rule(every=Order, must=OWED, **options).status(tally) is status
+
+
+@pytest.mark.parametrize("limit", [{}, {"lost": 3}, {EXTRA: -1}, {EXTRA: None}, {EXTRA: {EXTRA: 1}}, [3]])
+def test_a_tolerance_that_is_none_is_a_fault(limit):
+    (said,) = faults(error_if=limit)
+    assert "error_if= is" in said
+    assert "{EXTRA: 10}" in said
+
+
 def test_settle_adds_up_its_units():
     assert Settle("created_at", minutes=30, hours=1, days=1).age == timedelta(days=1, hours=1, minutes=30)
 
