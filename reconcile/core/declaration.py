@@ -160,10 +160,22 @@ def expression_faults(
         hint = "JSON is compared differently by each database. Keep what matters in a column of its own."
         yield Fault("reconcile.E015", f"{where}: {field.name!r} is a JSON column.", hint)
         return
-    wrong = [*_constant_faults(model, value, field, where), *outer_faults(value, where)]
+    wrong = [*inner_value_faults(value, where), *outer_faults(value, where)]
+    wrong = wrong or [*_constant_faults(model, value, field, where)]
     yield from wrong or _resolved_faults(
         model, as_expression(value, field), field, where, aggregates=aggregates
     )
+
+
+def inner_value_faults(value: Any, where: str) -> Iterator[Fault]:
+    """A fault if a value of the rule language, such as Latest, stands inside an expression, where Django would take it for a constant."""
+    for node in nodes_in(value, subqueries=True):
+        inner = node.value if isinstance(node, Value) else node
+        if isinstance(inner, RuleValue):
+            name = type(inner).__name__
+            hint = f"Give {name}(…) to a column of its own, and refer to that; or give a Subquery, which may stand anywhere."
+            yield Fault("reconcile.E012", f"{where}: {name}(…) stands inside an expression.", hint)
+            return
 
 
 def outer_faults(value: Any, where: str) -> Iterator[Fault]:
@@ -188,10 +200,11 @@ def _reads_text(field: Field[Any, Any]) -> bool:
 
 
 def misplaced_faults(value: Any, where: str) -> Iterator[Fault]:
-    """A fault if the value names a column of an outer query, or is a window function, where neither can be."""
+    """A fault if the value names a column of an outer query, holds a value of the rule language, or is a window function, where none can be."""
     if any(isinstance(node, Window) for node in nodes_in(value)):
         hint = "Give columns of the rows, or expressions over them."
         yield Fault("reconcile.E015", f"{where}: a window function is not served here.", hint)
+    yield from inner_value_faults(value, where)
     yield from outer_faults(value, where)
 
 
@@ -248,13 +261,14 @@ def _family(field: Field[Any, Any]) -> str:
 
 def condition_faults(model: type[Model], condition: Any, where: str) -> Iterator[Fault]:
     """A fault if `condition` isn't one over single records of `model` and what their foreign keys lead to."""
-    if isinstance(condition, type) or not getattr(condition, "conditional", False) or condition == Q():
+    empty = isinstance(condition, Q) and not condition
+    if isinstance(condition, type) or not getattr(condition, "conditional", False) or empty:
         hint = "Give a Q, an Exists or a lookup, such as Q(total__gte=0)."
         yield Fault("reconcile.E012", f"{where}: {as_given(condition)} is no condition.", hint)
         return
-    outer = list(outer_faults(condition, where))
-    yield from outer
-    if outer:
+    misplaced = [*inner_value_faults(condition, where), *outer_faults(condition, where)]
+    yield from misplaced
+    if misplaced:
         return
     try:
         # As an expression: a filter puts what it negates over many rows into a subquery, where it isn't seen.

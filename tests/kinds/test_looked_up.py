@@ -4,11 +4,22 @@ from decimal import Decimal
 
 import pytest
 from django.contrib.contenttypes.models import ContentType
-from django.db.models import Avg, Count, F, Max, Min, Q, Sum, TextField, Value
+from django.db.models import Avg, Case, Count, F, Max, Min, Q, Sum, TextField, Value, When
 from django.db.models.functions import Cast, Coalesce, Length, Lower, Now
 from django.utils import timezone
 
-from reconcile import HaveRow, HaveValues, LookedUp, Rule, Settle
+from reconcile import (
+    BeUnique,
+    FromPython,
+    HaveRow,
+    HaveValues,
+    Latest,
+    LookedUp,
+    Rule,
+    Satisfy,
+    Settle,
+    Within,
+)
 from reconcile.rules.order import sort_rules
 from sample_project.shop.models import Order
 from tests.helpers import (
@@ -442,6 +453,34 @@ def test_a_json_column_is_a_fault():
 def test_it_is_refused_in_a_row_s_values():
     row = HaveRow(Bill, link={"basket_number": F("pk")}, values={"score": remarks("order")})
     assert [each.id for each in Rule(name="row", every=Order, must=row).faults()] == ["reconcile.E015"]
+
+
+LOOKED_UP = LookedUp(Tariff, link={"prefix": F("zip")}, value="price", by=["price"])
+LATEST = Latest("replies", by=["pk"], value="score")
+
+
+@pytest.mark.parametrize(
+    "must",
+    [
+        HaveValues(postage=Coalesce(LOOKED_UP, Value(0)) + 1),
+        HaveValues(postage=Within(Coalesce(LOOKED_UP, Value(0)), 1)),
+        HaveValues(reply_count=Coalesce(LATEST, 0)),
+        HaveValues(reply_count=Coalesce(FromPython(len, reads=["zip"]), 0)),
+        HaveValues(reply_count=Count("replies", filter=Q(score=LATEST))),
+        HaveValues(postage=Case(When(Q(zip=LATEST), then=1), default=2)),
+        HaveValues(
+            reply_count=LookedUp(Tariff, link={"prefix": F("zip")}, value=Count("pk"), where=Q(price=LATEST))
+        ),
+        HaveRow(Bill, link={"basket_number": F("pk")}, values={"amount": Coalesce(LOOKED_UP, Value(0))}),
+        HaveRow(Bill, link={"basket_number": F("pk")}, where=Q(amount=LATEST)),
+        Satisfy(Q(postage=LOOKED_UP)),
+        Satisfy(Q(postage__in=[1, LATEST])),
+        BeUnique(Coalesce(LOOKED_UP, Value(0))),
+    ],
+)
+def test_inside_an_expression_it_is_a_fault(must):
+    [fault] = Rule(name="inside", every=Thread, must=must).faults()
+    assert (fault.id, "stands inside an expression" in fault.message) == ("reconcile.E012", True)
 
 
 def test_texts_that_a_collation_folds_are_looked_up_each_by_itself():

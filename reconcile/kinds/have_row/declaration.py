@@ -156,8 +156,11 @@ class HaveRow(Effect):
                 if column is None or _is_called(value):
                     continue
                 yield from _value_faults(model, option, column, value)
+        misplaced = list(misplaced_faults(self.where, "HaveRow(where=…)"))
+        yield from misplaced
+        if misplaced:
+            return
         try:
-            yield from misplaced_faults(self.where, "HaveRow(where=…)")
             self.model._base_manager.filter(self.where)
         except FieldError as error:
             yield resolution_fault(error, "HaveRow(where=…)")
