@@ -14,6 +14,7 @@ from functools import partial, reduce
 from operator import or_
 from typing import Any
 
+from django.core.exceptions import FieldError
 from django.db import connections
 from django.db.models import (
     BigIntegerField,
@@ -165,6 +166,13 @@ class AsStored(Func):
     def __init__(self, expression: Any, *, field: Field[Any, Any]) -> None:
         super().__init__(expression, output_field=stored_field(field))
 
+    def resolve_expression(self, *given: Any, **options: Any) -> Any:
+        """The same over columns of a query; what mixes numbers in it takes the type that holds them all."""
+        resolved = super().resolve_expression(*given, **options)
+        for node in reversed(list(nodes_in(resolved.get_source_expressions()[0], subqueries=True))):
+            _settle_type(node)
+        return resolved
+
     def as_sql(  # type: ignore[override]
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any
     ) -> SQL:
@@ -181,6 +189,19 @@ class AsStored(Func):
         if kind in TEXTS:
             return AsText(source, field=source.output_field)
         return _widest_cast(source, field, forms)
+
+
+def _settle_type(node: Any) -> None:
+    """Give a node over numbers of several types, which Django asks an output_field for, the type that holds them all."""
+    try:
+        _ = getattr(node, "output_field", None)
+    except FieldError:
+        if not hasattr(node, "get_source_fields"):
+            raise
+        kinds = [stored_field(kind) for kind in node.get_source_fields() if kind is not None]
+        if kinds and all(isinstance(kind, NUMBERS) for kind in kinds):
+            floats = any(isinstance(kind, FloatField) for kind in kinds)
+            node.output_field = FloatField() if floats else DecimalField()
 
 
 def _widest_cast(source: Any, field: Field[Any, Any], forms: Forms) -> Any:
