@@ -33,7 +33,7 @@ class Listing:
     """One kind of drift of a rule, and the SELECT of its rows.
 
     sql: the whole table, values written in as this database reads them: the key, each column that the rule reads as `there_…`, and what
-    it must be as `owed_…`. None if no row can ever drift, or no SELECT tells. remarks: why, and what the SELECT leaves out.
+    it must be as `owed_…`. None if no row can drift, or no SELECT tells. remarks: why, and what the SELECT leaves out.
     """
 
     drift: Drift
@@ -70,7 +70,8 @@ def _listing(finder: Finder) -> Listing:
 
 def _remarks(finder: Finder, sql: str | None) -> Iterator[str]:
     if sql is None:
-        yield "No row can ever be in this drift."
+        now = finder.needs_database
+        yield "No row is in this drift now." if now else "No row can ever be in this drift."
     if isinstance(finder.fix, Insertion):
         yield f"Each with the columns of the {finder.fix.model._meta.label} that it owes, as far as the database computes them."
     if isinstance(finder, QueryFinder) and finder.overflow is not None and finder.fix is not None:

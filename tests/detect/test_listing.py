@@ -33,6 +33,9 @@ def listed(every, must):
     rule = Rule(name="r", every=every, must=must)
     found = {}
     for each in listings(rule, using="default", now=timezone.now()):
+        if each.sql is None:
+            assert each.remarks[0] == "No row is in this drift now."
+            continue
         with connection.cursor() as cursor:
             # Without parameters the driver takes the text as it is.
             cursor.execute(each.sql, None)

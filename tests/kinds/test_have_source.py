@@ -1,4 +1,5 @@
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,7 +9,7 @@ from django.db.models import F, Max, Q, Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 
-from reconcile import EXTRA, HaveRow, HaveSource, Rule, Settle
+from reconcile import EXTRA, Call, Delete, HaveRow, HaveSource, Rule, Settle
 from reconcile.core.drift import Guarantee
 from reconcile.core.scopes import EVERYTHING, Keys
 from reconcile.rules.order import sort_rules
@@ -73,7 +74,7 @@ def test_targets_of_many_models_are_counted_together_and_listed_in_key_order():
     lose(targets[2])
     lost = [each for each in notes if str(each.object_id) in {targets[1].pk, str(targets[2].pk)}]
     assert_finds(TARGET, extra=lost)
-    (finder,) = TARGET.compile(using="default", now=timezone.now()).finders
+    finder, _ = TARGET.compile(using="default", now=timezone.now()).finders
     keys = sorted(each.pk for each in lost)
     assert finder.keys(EVERYTHING) == keys
     assert finder.keys(EVERYTHING, limit=2) == keys[:2]
@@ -101,7 +102,7 @@ def test_a_text_that_is_no_key_is_found_and_no_error():
     notes += [Memo.objects.create(content_type=devices, object_id=text) for text in texts]
     note(Team.objects.get()), note(device)
     assert_finds(TARGET, extra=notes)
-    (finder,) = TARGET.compile(using="default", now=timezone.now()).finders
+    finder, _ = TARGET.compile(using="default", now=timezone.now()).finders
     assert finder.keys(Keys(list(Memo.objects.values_list("pk", flat=True)))) == [each.pk for each in notes]
 
 
@@ -110,20 +111,58 @@ def test_the_largest_key_is_compared():
         pytest.skip("the table would have no further key for the other tests")
     note(Team.objects.create(pk=2**63 - 1))
     assert_clean(TARGET)
-    (finder,) = TARGET.compile(using="default", now=timezone.now()).finders
+    finder, _ = TARGET.compile(using="default", now=timezone.now()).finders
     assert finder.keys(Keys(list(Memo.objects.values_list("pk", flat=True)))) == []
 
 
-def test_an_unknown_content_type_is_found_and_no_error():
+def forget_them(memos):
+    Memo.objects.filter(pk__in=[each.pk for each in memos]).update(content_type=None)
+
+
+def of_unknown_types():
+    """Two memos whose content types have no model, beside three that aren't judged, or have what they refer to."""
     gone = ContentType.objects.create(app_label="zoo", model="unicorn")
     team = Team.objects.create()
     note(team)
-    lost = [Memo.objects.create(content_type=gone, object_id=team.pk)]
-    lost += [Memo.objects.create(content_type_id=GONE, object_id=team.pk)]
     Memo.objects.create(content_type=gone)
-    assert_finds(TARGET, extra=lost)
-    (finder,) = TARGET.compile(using="default", now=timezone.now()).finders
-    assert finder.keys(Keys(list(Memo.objects.values_list("pk", flat=True)))) == [each.pk for each in lost]
+    kinds = {"content_type": gone}, {"content_type_id": GONE}
+    return [Memo.objects.create(object_id=team.pk, **kind) for kind in kinds]
+
+
+def test_a_content_type_without_a_model_is_another_matter_than_a_deleted_row():
+    unknown, lost = of_unknown_types(), note(Team.objects.create())
+    lose(lost.target)
+    assert_finds(TARGET, stale=unknown, extra=[lost])
+    _, finder = TARGET.compile(using="default", now=timezone.now()).finders
+    assert finder.keys(Keys(list(Memo.objects.values_list("pk", flat=True)))) == [each.pk for each in unknown]
+    assert finder.keys(Keys([])) == []
+
+
+def test_what_deletes_rows_without_a_target_leaves_those_of_an_app_that_is_not_installed():
+    unknown, lost = of_unknown_types(), note(Team.objects.create())
+    lose(lost.target)
+    deleting = replace(TARGET, remedies={EXTRA: Delete()}, max_deletes="100%")
+    result = repaired(deleting)
+    assert (result.written.delete, result.left) == (1, len(unknown))
+    assert_finds(deleting, stale=unknown)
+
+
+def test_content_types_without_a_model_count_as_deleted_where_the_rule_says_so():
+    unknown = of_unknown_types()
+    strict = Rule(name="target", every=Memo, must=HaveSource("target", unknown=None))
+    assert_finds(strict, extra=unknown)
+    (finder,) = strict.compile(using="default", now=timezone.now()).finders
+    assert finder.keys(Keys(list(Memo.objects.values_list("pk", flat=True)))) == [each.pk for each in unknown]
+    deleting = replace(strict, remedies={EXTRA: Delete()}, max_deletes="100%")
+    assert repaired(deleting).written.delete == len(unknown)
+    assert_clean(strict)
+
+
+def test_content_types_without_a_model_are_given_to_a_call():
+    unknown = of_unknown_types()
+    calling = Rule(name="target", every=Memo, must=HaveSource("target", unknown=Call(forget_them)))
+    assert repaired(calling).written.called == len(unknown)
+    assert_clean(TARGET)
 
 
 def test_a_key_that_is_a_number_refers_to_numbers_texts_and_uuids():
@@ -298,6 +337,9 @@ def test_the_sentence(must, sentence):
         (HaveSource(7), "E012", "7 is no name"),
         (HaveSource(model=Page, link="code"), "E012", "link= is 'code'"),
         (HaveSource("baskett"), "E013", "Did you mean 'basket'?"),
+        (HaveSource("basket", unknown=None), "E012", "'basket' is no generic foreign key"),
+        (HaveSource("target", unknown=Delete()), "E012", "unknown=None"),
+        (HaveSource("target", unknown=EXTRA), "E012", "unknown="),
         (HaveSource("targett"), "E013", "Did you mean 'target'?"),
         (HaveSource("page_code"), "E012", "Say what it refers to"),
         (HaveSource("page_code", model="Page"), "E012", "model= is 'Page'"),

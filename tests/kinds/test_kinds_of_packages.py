@@ -223,7 +223,7 @@ THREAD = values(
 )  # fmt: skip
 REPLIES = Sum("children__nested_count") + Count("children")
 NESTED = values("comments.nested", ThreadComment, nested_count=REPLIES)
-ON_OBJECT = {"must": HaveSource("content_object"), "remedies": {EXTRA: Delete()}}
+ON_OBJECT = {"must": HaveSource("content_object", unknown=None), "remedies": {EXTRA: Delete()}}
 COMMENTED = Rule(name="comments.object", every=ThreadComment, **ON_OBJECT)
 
 

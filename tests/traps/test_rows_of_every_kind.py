@@ -19,6 +19,7 @@ Managers: deleting -> tests/remedies/test_delete.py::test_a_row_that_the_default
 Managers: looking up -> tests/kinds/test_looked_up.py::test_rows_that_a_default_manager_hides_count_too
 """
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -148,6 +149,9 @@ def test_an_unknown_content_type_crashes_neither_check_nor_plan_nor_repair():
     lost = Memo.objects.create(content_type=gone, object_id=str(team.pk))
     also = Memo.objects.create(content_type_id=987_654, object_id="no number")
     rule = Rule(name="target", every=Memo, must=HaveSource("target"), remedies={EXTRA: Delete()})
+    assert_finds(rule, stale=[lost, also])
+    assert repaired(rule).written.total == 0
+    rule = replace(rule, must=HaveSource("target", unknown=None))
     assert_finds(rule, extra=[lost, also])
     assert_repairs(rule, delete=2)
     assert Memo.objects.count() == 1

@@ -1,12 +1,14 @@
 """`HaveSource`: the declaration, and what can be wrong with it. Its querysets are in `finders`.
 
-EXTRA is the only drift: a record is there whose owner isn't. Its key is the record's own.
+EXTRA: a record is there whose owner isn't. STALE: whether its owner is there isn't known, since its content type has no model in
+the project. The key of either is the record's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from types import NoneType
 from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist, FieldError
@@ -21,7 +23,7 @@ from reconcile.core.declaration import (
     known_field,
     resolution_fault,
 )
-from reconcile.core.drift import EXTRA, Guarantee
+from reconcile.core.drift import EXTRA, STALE, Drift, Guarantee
 from reconcile.core.finder import Finder, OwnRangeFinder, Rows, Source
 from reconcile.core.options import Option, as_given, is_mapping, is_one_of, option_faults
 from reconcile.core.scopes import Scope
@@ -37,6 +39,7 @@ from reconcile.kinds.base import Effect
 from reconcile.kinds.given_model import take_queryset
 from reconcile.kinds.have_source.finders import Generic, Owner, comparable, generic_key, kind_of
 from reconcile.kinds.uniqueness import ConstraintAdvice
+from reconcile.remedies import Remedy, Report
 
 __all__ = ["HaveSource", "source_faults"]
 
@@ -44,6 +47,11 @@ _OPTIONS = (
     Option("link", is_mapping, 'Give a dictionary: link={"number": F("order_number")}.'),
     Option("to", is_one_of(str), "Give the name of the owner's column."),
     Option("where", is_one_of(Q), "Give a Q over the owner's columns."),
+    Option(
+        "unknown",
+        is_one_of(Remedy, NoneType),
+        "Give a remedy, such as Report(), or None to count such records as EXTRA.",
+    ),
 )
 
 
@@ -51,6 +59,7 @@ def source_faults(must: HaveSource, model: type[Model]) -> Iterator[Fault]:
     """Everything that is wrong with the declaration, for records of `model`. Costs no statement."""
     wrong = [*_type_faults(must)]
     wrong = wrong or [*(_link_faults(must) if must.link else _column_faults(must, model))]
+    wrong = wrong or [*_unknown_faults(must, model)]
     yield from wrong
     if wrong or generic_key(model, must.column) is not None:
         return
@@ -122,6 +131,16 @@ def _generic_faults(must: HaveSource, model: type[Model]) -> Iterator[Fault]:
         yield Fault(
             "reconcile.E015", f"HaveSource: {key.fk_field!r} can't hold the keys of many models.", hint
         )
+
+
+def _unknown_faults(must: HaveSource, model: type[Model]) -> Iterator[Fault]:
+    if generic_key(model, must.column) is None and must.unknown != Report():
+        message = f"HaveSource: unknown= is {must.unknown!r}, and {must.column or 'link='!r} is no generic foreign key."
+        yield Fault("reconcile.E012", message, "Leave it out: a content type alone can have no model.")
+    elif must.unknown is not None and must.unknown.deletes:
+        message = f"HaveSource: unknown= is {must.unknown!r}, which deletes."
+        hint = "Give unknown=None, and remedies={EXTRA: Delete()}, which then deletes these records, too."
+        yield Fault("reconcile.E012", message, hint)
 
 
 def _unknown(must: HaveSource, model: type[Model]) -> Fault:
@@ -198,6 +217,8 @@ class HaveSource(Effect):
     to: the owner's column that `column` holds; its primary key unless given.
     link: in place of `column`: column of the owner = expression over the record.
     where: condition on the owners that count.
+    unknown: the remedy for STALE: records whose content type has no model in the project, because an app isn't installed,
+        or was removed. None: they are EXTRA, as if their owner were known to be gone.
 
     A record whose column, or any part of whose link, is NULL refers to nothing and isn't judged.
     """
@@ -208,6 +229,7 @@ class HaveSource(Effect):
     to: str = ""
     link: Mapping[str, Any] = field(default_factory=dict)
     where: Q = field(default_factory=Q)
+    unknown: Remedy | None = field(default_factory=Report)
 
     def __post_init__(self) -> None:
         take_queryset(self)
@@ -246,16 +268,20 @@ class HaveSource(Effect):
         return columns_of(model)
 
     def finders(self, source: Source) -> tuple[Finder, ...]:
-        """One: the records whose owner is gone."""
+        """The records whose owner is gone; of a generic foreign key also those whose content type has no model."""
         key = generic_key(source.model, self.column)
         if key is not None:
-            return (Generic(source, key).finder(),)
+            return Generic(source, key, unknown_is_extra=self.unknown is None).finders()
         owner = self._owner(source.model)
 
         def find(scope: Scope) -> Rows:
             return owner.orphans(source, source.records(scope), scope)
 
         return (OwnRangeFinder(drift=EXTRA, model=source.model, using=source.using, query=find),)
+
+    def remedies(self) -> Mapping[Drift, Remedy]:
+        """What is given for content types without a model. Everything else has the usual remedy, which reports."""
+        return {} if self.unknown is None else {STALE: self.unknown}
 
     def _owner(self, model: type[Model]) -> Owner:
         named = field_named(model, self.column)

@@ -17,7 +17,7 @@ from django.db.models import CompositePrimaryKey, Exists, F, Field, Min, Model, 
 from django.db.models.lookups import GreaterThan
 
 from reconcile.core.declaration import as_expression, field_named, known_field
-from reconcile.core.drift import EXTRA
+from reconcile.core.drift import EXTRA, STALE
 from reconcile.core.finder import Finder, OwnRangeFinder, Rows, Source
 from reconcile.core.scopes import Keys, Scope
 from reconcile.db.columns import INTEGERS, is_text, stored_field
@@ -152,10 +152,14 @@ class _GenericFinder(OwnRangeFinder):
 
 @dataclass(frozen=True)
 class Generic:
-    """The rows of one generic foreign key whose target is gone."""
+    """The rows of one generic foreign key whose target is gone, and those whose content type has no model.
+
+    unknown_is_extra: whether the latter count as rows whose target is gone.
+    """
 
     source: Source
     key: Any
+    unknown_is_extra: bool = True
 
     @property
     def type_column(self) -> Field[Any, Any]:
@@ -167,15 +171,18 @@ class Generic:
         """The column with the target's key."""
         return known_field(self.source.model, self.key.fk_field)
 
-    def finder(self) -> Finder:
-        """The orphans, whatever their content type."""
-        return _GenericFinder(
-            drift=EXTRA,
-            model=self.source.model,
-            using=self.source.using,
-            query=self.find,
-            count_rows=self.count,
-        )
+    def finders(self) -> tuple[Finder, ...]:
+        """The orphans, and the rows whose content type has no model unless these count as orphans."""
+        model, using = self.source.model, self.source.using
+        gone = _GenericFinder(drift=EXTRA, model=model, using=using, query=self.find, count_rows=self.count)
+        if self.unknown_is_extra:
+            return (gone,)
+        return gone, _GenericFinder(drift=STALE, model=model, using=using, query=self.find_unknown)
+
+    def find_unknown(self, scope: Scope) -> Rows:
+        """The rows in scope whose content type has no model. One statement for each content type in use, and two more."""
+        _, unknown = self._owners(self._types_among(scope))
+        return self._without_model(scope, unknown)
 
     def find(self, scope: Scope) -> Rows:
         """The orphans in scope; for a range, as a union that takes no further filter.
@@ -192,33 +199,44 @@ class Generic:
         """The orphans in scope. Two statements for each content type in use, and two more."""
         return sum(part.count() for part in self._parts(scope))
 
+    def _without_model(self, scope: Scope, unknown: list[int]) -> Rows:
+        rows: Rows = self.source.records(scope).filter(self._is_of(unknown), self._refers)
+        return rows
+
     def _parts(self, scope: Scope) -> list[Rows]:
-        """The orphans of each content type that has a model, then those of content types that have none."""
+        """The orphans of each content type that has a model, then those of content types that have none, if they count."""
         records = self.source.records(scope)
         owners, unknown = self._owners(self._types_in_use())
         parts = [
             owner.orphans(self.source, records.filter(self._is_of([number])), scope)
             for number, owner in owners.items()
         ]
-        if unknown or not parts:
-            parts.append(records.filter(self._is_of(unknown), self._refers))
+        counted = unknown if self.unknown_is_extra else []
+        if counted or not parts:
+            parts.append(self._without_model(scope, counted))
         return parts
 
     def _among(self, keys: Keys) -> Rows:
         """The orphans of a few keys: one queryset, so that it can be filtered, locked and deleted from."""
-        records = self.source.records(keys)
-        if not keys.values:
-            # The database isn't asked which content types there are: the order of rules costs no statement.
-            return records.filter(self._is_of([]), self._refers)
-        types = self.type_column.attname
-        used = (
-            records.order_by().filter(**{f"{types}__isnull": False}).values_list(types, flat=True).distinct()
-        )
-        owners, unknown = self._owners(list(used))
+        owners, unknown = self._owners(self._types_among(keys))
+        if not owners:
+            return self._without_model(keys, unknown if self.unknown_is_extra else [])
         gone = [self._is_of([number]) & owner.is_gone(self.source, keys) for number, owner in owners.items()]
         terms = {name: term for owner in owners.values() for name, term in owner.terms(self.source).items()}
-        orphans: Rows = records.alias(**terms).filter(reduce(or_, gone, self._is_of(unknown) & self._refers))
+        counted = self._is_of(unknown if self.unknown_is_extra else []) & self._refers
+        orphans: Rows = self.source.records(keys).alias(**terms).filter(reduce(or_, gone, counted))
         return orphans
+
+    def _types_among(self, scope: Scope) -> list[int]:
+        """Numbers of the content types that rows in scope refer to; for a range those of all rows."""
+        if not isinstance(scope, Keys):
+            return self._types_in_use()
+        if not scope.values:
+            # The database isn't asked which content types there are: the order of rules costs no statement.
+            return []
+        types = self.type_column.attname
+        rows = self.source.records(scope).order_by().filter(**{f"{types}__isnull": False})
+        return list(rows.values_list(types, flat=True).distinct())
 
     def _types_in_use(self) -> list[int]:
         """Numbers of the content types that rows refer to, each found by one step through the column's index.
