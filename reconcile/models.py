@@ -101,6 +101,12 @@ class Run(models.Model):
         unique=True,
         help_text="Set while a nightly run goes on, so that there is one at a time.",
     )
+    delivery = models.CharField(
+        max_length=255,
+        default="",
+        blank=True,
+        help_text="Id of the task's message, the same when a broker delivers it again.",
+    )
     undoes = models.ForeignKey(
         "self",
         null=True,

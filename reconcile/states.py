@@ -45,7 +45,7 @@ Arrows = Mapping[tuple[TextChoices, TextChoices], str]
 
 _RUN: Arrows = {
     (_R.RUNNING, _R.FINISHED): "Each of its rules is done.",
-    (_R.RUNNING, _R.STOPPED): "An error has ended it, or another run has taken over a rule from its dead worker.",
+    (_R.RUNNING, _R.STOPPED): "An error has ended it; or its worker is dead, and another run has taken over a rule, or the night.",
     (_R.STOPPED, _R.RUNNING): "It is resumed.",
     (_R.RUNNING, _R.RUNNING): "It is resumed after its worker was killed.",
     (_R.RUNNING, _R.PAUSING): "Somebody asks for a pause; the worker finds out before its next chunk.",

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import shared_task
+from celery import Task, shared_task
 
 from reconcile import runs
 
 __all__ = ["nightly"]
 
 
-@shared_task(name="reconcile.nightly")
-def nightly(database: str = "default") -> dict[str, Any]:
+@shared_task(name="reconcile.nightly", bind=True)
+def nightly(self: Task[Any, Any], database: str = "default") -> dict[str, Any]:
     """Check all rules on `database`, repair those that are unattended; what became of each, as plain values.
 
-    A second delivery of a night that goes on returns at once, with that night's run and its state. Raises NightIncomplete after all
+    A second night returns at once while another goes on, with that one's run and its state. One that a broker delivers again, after its
+    worker has died, goes on where it was. Raises NightIncomplete after all
     rules have had their turn, if any of them is as bad as `RECONCILE["ALARM"]` says; UsageError and EvaluationError if no run could
     begin. So the task fails where Celery's own monitoring sees it.
     """
-    run, _ = runs.nightly(using=database)
+    run, _ = runs.nightly(using=database, delivery=self.request.id or "")
     result = runs.run_result(run, using=database)
     runs.raise_alarm(result)
     return result.as_dict()

@@ -66,6 +66,7 @@ class Migration(migrations.Migration):
                 ('token', models.UUIDField(default=uuid.uuid4, help_text='Its worker; one with another token must stop.')),
                 ('heartbeat', models.DateTimeField(default=django.utils.timezone.now, help_text='Last sign of life while it looks for drift.')),
                 ('night', models.CharField(help_text='Set while a nightly run goes on, so that there is one at a time.', max_length=10, null=True, unique=True)),
+                ('delivery', models.CharField(blank=True, default='', help_text="Id of the task's message, the same when a broker delivers it again.", max_length=255)),
                 ('undoes', models.ForeignKey(help_text='Run whose writes it takes back.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='undone_by', to='reconcile.run')),
             ],
             options={

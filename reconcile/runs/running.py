@@ -18,7 +18,7 @@ from reconcile.core.scopes import Keys
 from reconcile.db.clock import clock_skew, database_now
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import check, evaluation_errors
-from reconcile.errors import LeaseHeldError, Refusal, UnknownNameError, UsageError
+from reconcile.errors import EvaluationError, LeaseHeldError, Refusal, UnknownNameError, UsageError
 from reconcile.models import Outcome, Run, transition
 from reconcile.repair.caps import Caps, plan
 from reconcile.repair.chunk import BEAT
@@ -39,7 +39,7 @@ from reconcile.runs.guards import (
 from reconcile.runs.leases import LEASE
 from reconcile.runs.one_rule import run_rule
 from reconcile.runs.results import Progress, RuleRepair, preview_result, result_of
-from reconcile.runs.steering import end_run, last_heartbeat
+from reconcile.runs.steering import beats, end_run, end_silent, last_heartbeat
 from reconcile.runs.undo_run import advance_undo
 from reconcile.states import states_before
 
@@ -159,57 +159,68 @@ def repair_unattended(rules: Rules, *, using: str, only: Only) -> tuple[Run, lis
     return run, _advance(run, rules, using=using)
 
 
-def nightly(*, using: str = "default") -> tuple[Run, list[RuleRepair]]:
+def nightly(*, using: str = "default", delivery: str = "") -> tuple[Run, list[RuleRepair]]:
     """Check all rules and repair those that the nightly job may repair. Writes a Run with an Outcome for each rule.
 
-    There is one night at a time. If another goes on, it and its results so far are returned; if its worker gives no sign of life, it is
-    resumed when its lease has run out, which is waited for.
+    There is one night at a time. If another goes on, it and its results so far are returned. If its worker gives no sign of life until its
+    lease has run out, which is waited for, it is resumed if this is the same night that is delivered again; any other is ended, and
+    this one looks at everything anew.
+
+    delivery: id of the task's message, the same each time that a broker delivers it; empty outside of a task.
 
     Raises UsageError if the rules can't be used, and EvaluationError if no run can begin. An error of one rule is in its
     outcome, and the other rules are still checked.
     """
     rules = select(project_rules(), using=using)
-    try:
-        return _night_that_goes_on(rules, using) or _new_night(rules, using)
-    except LeaseHeldError:
-        # Another has begun in this moment.
-        with evaluation_errors(using):
-            return _results_so_far(Run._base_manager.using(using).get(night=NIGHT), using)
+    for _ in range(_TRIES):
+        try:
+            return _night_that_goes_on(rules, delivery, using) or _new_night(rules, delivery, using)
+        except LeaseHeldError:
+            # Another has begun in this moment.
+            continue
+    raise EvaluationError("Other nightly runs begin and end all the time; none of its own could begin.")
 
 
 NIGHT = "nightly"
 """What is unique of the nightly run that goes on."""
 
+_TRIES = 10
+
 FRESH = timedelta(seconds=4 * BEAT)
 """A worker whose last sign of life is younger than this is taken for alive; of one that is silent for longer the lease decides."""
 
+_SAME_NIGHT = timedelta(hours=6)
+"""What an older run has seen says nothing of now, so that it isn't resumed in its place."""
 
-def _night_that_goes_on(rules: Rules, using: str) -> tuple[Run, list[RuleRepair]] | None:
-    """The night that another worker is at, or that is resumed in the place of a dead one; None if there is none."""
+
+def _night_that_goes_on(rules: Rules, delivery: str, using: str) -> tuple[Run, list[RuleRepair]] | None:
+    """The night that another worker is at, or this one where it is delivered again; None if there is none, or it is ended now."""
     while True:
         with evaluation_errors(using):
             sister = Run._base_manager.using(using).filter(night=NIGHT).first()
-            quiet = database_now(using) - last_heartbeat(sister, using=using) if sister else timedelta(0)
+            now = database_now(using)
+            quiet = now - last_heartbeat(sister, using=using) if sister else timedelta(0)
         if sister is None:
             return None
         if quiet < FRESH:
             log.warning("night_goes_on_already", run=str(sister.pk), database=using)
             return _results_so_far(sister, using)
         if quiet >= LEASE and _claim(sister, using):
-            try:
-                return sister, resume(sister, rules, using=using)
-            except UsageError as error:
-                _end_dead_night(sister, str(error), using)
-                return None
+            again = bool(delivery) and sister.delivery == delivery and now - sister.started_at < _SAME_NIGHT
+            if again:
+                return _resume_night(sister, rules, using)
+            end_silent(sister, using=using)
+            return None
         time.sleep(1)
 
 
-def _end_dead_night(run: Run, why: str, using: str) -> None:
-    """End a night that can't be gone on with, as its rule is gone or somebody has cancelled it: it mustn't stand in the way for good."""
-    own = Run._base_manager.using(using).filter(pk=run.pk)
-    ended: dict[str, Any] = {"finished_at": database_now(using), "why_stopped": why}
-    if not transition(own, Run.State.STOPPED, **ended):
-        transition(own, Run.State.CANCELLED, **ended)
+def _resume_night(run: Run, rules: Rules, using: str) -> tuple[Run, list[RuleRepair]] | None:
+    """The night and its results; None if it can't be gone on with, as its rule is gone or somebody has cancelled it."""
+    try:
+        return run, resume(run, rules, using=using)
+    except UsageError as error:
+        end_silent(run, str(error), using=using)
+        return None
 
 
 def _claim(run: Run, using: str) -> bool:
@@ -222,12 +233,12 @@ def _results_so_far(run: Run, using: str) -> tuple[Run, list[RuleRepair]]:
     return run, [result_of(outcome, run) for outcome in _outcomes(run, using) if outcome.status]
 
 
-def _new_night(rules: Rules, using: str) -> tuple[Run, list[RuleRepair]]:
+def _new_night(rules: Rules, delivery: str, using: str) -> tuple[Run, list[RuleRepair]]:
     with evaluation_errors(using), dialect_of(using).examine():
         may_repair = {
             name for name, rule in rules.items() if rule.unattended and not unattended_refusal(rule, using)
         }
-        run = _begin(Run.Kind.NIGHTLY, rules, using=using, may_repair=may_repair)
+        run = _begin(Run.Kind.NIGHTLY, rules, using=using, may_repair=may_repair, delivery=delivery)
     return run, _advance(run, rules, using=using)
 
 
@@ -297,9 +308,10 @@ def _begin(
     caps: Caps | None = None,
     kept_plan: PlanFile | None = None,
     only: Only | None = None,
+    delivery: str = "",
 ) -> Run:
     now, given = _read_clock(using), caps or Caps()
-    run = Run(kind=kind, now=now, started_at=now, heartbeat=now, night=_night_of(kind))
+    run = Run(kind=kind, now=now, started_at=now, heartbeat=now, night=_night_of(kind), delivery=delivery)
     outcomes = [
         Outcome(
             run=run,
@@ -318,7 +330,7 @@ def _begin(
             run.save(using=using)
             Outcome._base_manager.using(using).bulk_create(outcomes)
     except IntegrityError as error:
-        if not run.night:
+        if not run.night or not Run._base_manager.using(using).filter(night=NIGHT).exists():
             raise
         raise LeaseHeldError("Another nightly run has begun at this moment.") from error
     log.info("run_started", run=str(run.pk), kind=str(kind), rules=len(rules), database=using)
@@ -362,7 +374,7 @@ def _advance(run: Run, rules: Rules, *, using: str, progress: Progress | None = 
         log.info("rule_done", run=str(run.pk), rule=result.rule, status=str(result.status), left=result.left)
         results[result.rule] = result
 
-    with end_run(run, using=using):
+    with end_run(run, using=using), beats(run, using=using):
         own = {
             outcome.rule: rules[outcome.rule] for outcome in _outcomes(run, using) if outcome.rule in rules
         }

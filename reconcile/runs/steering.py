@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from threading import Event, Thread
 
 import structlog
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.db.models import Max, QuerySet
 
 from reconcile.db.clock import database_now
+from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import in_transaction
 from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import CancelledError, LeaseLostError, PausedError, StoppedError, UsageError
@@ -21,7 +23,16 @@ from reconcile.repair.chunk import BEAT
 from reconcile.runs.leases import LEASE
 from reconcile.states import RunState
 
-__all__ = ["RunControl", "cancel", "end_run", "has_live_worker", "last_heartbeat", "pause"]
+__all__ = [
+    "RunControl",
+    "beats",
+    "cancel",
+    "end_run",
+    "end_silent",
+    "has_live_worker",
+    "last_heartbeat",
+    "pause",
+]
 
 log = structlog.get_logger()
 
@@ -150,6 +161,50 @@ def end_run(run: Run, *, using: str) -> Iterator[None]:
         _stop(run, using, str(error) or type(error).__name__)
         raise
     _finish(run, using)
+
+
+_AFTER_DEATH = {RunState.CANCELLING: RunState.CANCELLED, RunState.PAUSING: RunState.PAUSED}
+
+
+def end_silent(run: Run, why: str = "", *, using: str) -> None:
+    """End a run whose worker is dead, as a person has asked for it; stopped if nobody has. It must not stand in the way for good."""
+    asked = _AFTER_DEATH.get(RunState(_reload(run, using).state))
+    state = asked or RunState.STOPPED
+    why = f"Somebody has {asked} it." if asked else why or "Its worker has given no sign of life."
+    own = Run._base_manager.using(using).filter(pk=run.pk, token=run.token)
+    if transition(own, state, finished_at=database_now(using), why_stopped=why):
+        Outcome._base_manager.using(using).filter(run=run).update(leased=None)
+        log.warning("silent_run_ended", run=str(run.pk), state=str(state), database=using)
+
+
+@contextmanager
+def beats(run: Run, *, using: str) -> Iterator[None]:
+    """Write the run's heartbeat from a thread, with a connection of its own, so that a statement of minutes isn't taken for death.
+
+    Not where one session writes at a time: it would wait for the worker's own transaction, and the worker for it.
+    """
+    if dialect_of(using).blocks_inserts(constrained=False):
+        yield
+        return
+    ended = Event()
+    thread = Thread(target=_beat_until, args=(ended, run, using), name=f"heartbeat of {run}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _beat_until(ended: Event, run: Run, using: str) -> None:
+    own = Run._base_manager.using(using).filter(pk=run.pk, token=run.token)
+    while not ended.wait(2 * BEAT):
+        try:
+            own.update(heartbeat=database_now(using))
+        except DatabaseError as error:
+            log.warning("heartbeat_failed", run=str(run.pk), error=str(error), database=using)
+            connections[using].close()
+    connections[using].close()
 
 
 def _finish(run: Run, using: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 import uuid
 from datetime import timedelta
 
@@ -11,9 +12,9 @@ from django.db.models import Exists, F
 from django.utils import timezone
 
 from reconcile import MISSING, Call, HaveRow, Rule, runs, tasks
-from reconcile.errors import NightIncomplete, UsageError
+from reconcile.errors import EvaluationError, LeaseHeldError, NightIncomplete, UsageError
 from reconcile.models import Outcome, Run, WorkItem
-from reconcile.runs import Alarm, Result, run_result
+from reconcile.runs import Alarm, Result, run_result, running, steering
 from reconcile.runs.leases import LEASE
 from tests.cli.test_cli import rules, run, run_json
 from tests.helpers import Session
@@ -217,19 +218,98 @@ def test_a_second_delivery_returns_the_first_run_and_its_state(sister):
     assert run("nightly")[0] == 75
 
 
-def test_a_silent_night_is_resumed_after_its_lease(sister):
-    Run.objects.update(heartbeat=timezone.now() - LEASE, started_at=timezone.now() - LEASE)
-    result, error = night()
-    assert (result["run"], result["state"], error) == (str(sister.pk), "finished", None)
+def delivered(message):
+    """The night that a broker delivers under this id of a message."""
+    return tasks.nightly.apply(task_id=message, throw=True).get()
+
+
+def silence(sister, since=LEASE):
+    Run.objects.filter(pk=sister.pk).update(
+        heartbeat=timezone.now() - since, started_at=timezone.now() - since
+    )
+
+
+def test_a_silent_night_that_is_delivered_again_is_resumed_after_its_lease(sister):
+    Run.objects.update(delivery="message")
+    silence(sister)
+    result = delivered("message")
+    assert (result["run"], result["state"]) == (str(sister.pk), "finished")
     assert (Run.objects.count(), Parcel.objects.get().state) == (1, "closed")
     result, _ = night()
     assert result["run"] != str(sister.pk)
 
 
+@pytest.mark.parametrize(
+    ("message", "since"), [("another", LEASE), ("message", timedelta(days=1))], ids=["another", "long ago"]
+)
+def test_what_a_dead_night_has_seen_is_never_told_as_that_of_the_next(sister, message, since):
+    """Its first rule was clean then, and has drifted since."""
+    Run.objects.update(delivery="message")
+    Outcome.objects.update(state="done", status="pass", checked=1)
+    silence(sister, since)
+    result = delivered(message)
+    assert (result["run"] != str(sister.pk), result["found"], result["written"]) == (True, 1, 1)
+    sister.refresh_from_db()
+    assert (sister.state, sister.night) == ("stopped", None)
+    assert "no sign of life" in sister.why_stopped
+    assert Parcel.objects.get().state == "closed"
+
+
+@pytest.mark.parametrize(
+    ("asked", "state", "message"),
+    [("cancel", "cancelled", ""), ("cancel", "cancelled", "message"), ("pause", "paused", "")],
+)
+def test_a_night_that_dies_before_it_has_done_what_was_asked_ends_as_was_asked(sister, asked, state, message):
+    Run.objects.update(delivery="message")
+    getattr(runs, asked)(sister, using="default")
+    silence(sister)
+    delivered(message or "another")
+    sister.refresh_from_db()
+    assert (sister.state, sister.why_stopped) == (state, f"Somebody has {state} it.")
+    assert Run.objects.exclude(pk=sister.pk).get().state == "finished"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("failures", "begins"), [(1, True), (1000, False)])
+def test_a_night_that_another_has_come_before_and_that_has_ended_since_begins(
+    rules, monkeypatch, failures, begins
+):
+    rules(f"{NAMES}r = Rule(every=Parcel, must=HaveValues(state='closed'), unattended=True)")
+    begin, others = running._begin, iter(range(failures))
+
+    def late(*given, **options):
+        if next(others, None) is not None:
+            raise LeaseHeldError("Another nightly run has begun at this moment.")
+        return begin(*given, **options)
+
+    monkeypatch.setattr(running, "_begin", late)
+    if begins:
+        assert night()[0]["state"] == "finished"
+    else:
+        with pytest.raises(EvaluationError, match="none of its own could begin"):
+            night()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="one session writes at a time")
+def test_a_worker_in_a_long_statement_gives_signs_of_life(monkeypatch):
+    monkeypatch.setattr(steering, "BEAT", 0.1)
+    begun = Run.objects.create(kind="nightly", now=timezone.now(), night="nightly")
+    first = begun.heartbeat
+    with steering.beats(begun, using="default"), connection.cursor() as cursor:
+        cursor.execute(f"SELECT {'pg_sleep' if connection.vendor == 'postgresql' else 'SLEEP'}(1)")
+        begun.refresh_from_db()
+        assert begun.heartbeat > first
+    last = Run.objects.get().heartbeat
+    time.sleep(0.5)
+    assert Run.objects.get().heartbeat == last
+
+
 def test_a_silent_night_whose_rule_is_gone_is_ended_and_a_new_one_begins(sister):
     Outcome.objects.update(rule="own.gone")
-    Run.objects.update(heartbeat=timezone.now() - LEASE, started_at=timezone.now() - LEASE)
-    result, _ = night()
+    Run.objects.update(delivery="message")
+    silence(sister)
+    result = delivered("message")
     sister.refresh_from_db()
     assert (sister.state, "own.gone" in sister.why_stopped, sister.night) == ("stopped", True, None)
     assert (result["run"] != str(sister.pk), result["state"]) == (True, "finished")
