@@ -26,6 +26,7 @@ from reconcile.baseline import (
 from reconcile.cli.group import exit_code, reconcile
 from reconcile.cli.options import (
     ReportFile,
+    allow_empty_option,
     check_all,
     choice_words,
     chosen_rules,
@@ -42,7 +43,7 @@ from reconcile.errors import UsageError
 from reconcile.reports import json
 from reconcile.reports.findings import BaselineReport
 from reconcile.reports.text_baseline import baseline_text
-from reconcile.rules.registry import project_rules
+from reconcile.rules.registry import project_rules, select
 from reconcile.rules.rule import Rule
 
 DEFAULT_FILE = "reconcile-baseline.toml"
@@ -93,7 +94,8 @@ def update_command(
         for comparison in report.comparisons
     }
     report = replace(report, rows_in_file={name: _number(entry) for name, entry in entries.items()})
-    others = known if names or selectors else ()
+    everything = not names and rules.keys() == select(project_rules(), using=using).keys()
+    others = () if everything else known
     if not report.failed:
         _write_baseline(file, with_entries(baseline, entries, using=using, others=others))
     _write_report(ctx, form, output, report)
@@ -105,6 +107,7 @@ def update_command(
 @database_option
 @file_option(click.Path(dir_okay=False, path_type=Path))
 @fail_on_option("severity of new drift")
+@allow_empty_option
 @output_options
 @click.pass_context
 def verify_command(
@@ -116,6 +119,8 @@ def verify_command(
     fail_on: str,
     form: str,
     output: Path | None,
+    *,
+    allow_empty: bool,
 ) -> None:
     """Fail on drift that the baseline doesn't have, and on drift that it has and that is mended. Reads only."""
     started = time.monotonic()
@@ -123,8 +128,10 @@ def verify_command(
     baseline = read_baseline(file)
     known_rules(baseline, project_rules(), using=using, command=_update_command("", using, file))
     report = _compare_rules(rules, baseline, using=using, file=file, started=started)
+    report = replace(report, allow_empty=allow_empty)
     _write_report(ctx, form, output, report)
     failing = {"drift", "warn"} if fail_on == "warn" else {"drift"}
+    failing |= set() if allow_empty else {"empty"}
     ctx.exit(exit_code(error=report.status == "error", drift=report.status in failing))
 
 

@@ -21,6 +21,7 @@ from reconcile.cli.options import (
     DEFAULT_SAMPLES,
     ReportFile,
     Samples,
+    allow_empty_option,
     check_all,
     choice_words,
     chosen_keys,
@@ -246,9 +247,7 @@ def load_fixtures(fixtures: Fixtures, using: str) -> Iterator[Origins]:
 )
 @fail_on_option("severity")
 @keys_option
-@click.option(
-    "--allow-empty", is_flag=True, help="Don't fail if there was no record to check. Else that exits with 1."
-)
+@allow_empty_option
 @fixture_options
 @check_output_options
 @click.pass_context

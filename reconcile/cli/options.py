@@ -205,6 +205,11 @@ def formats_and_output(*forms: str) -> Callable[[Command], Command]:
 output_options = formats_and_output("text", "json")
 
 
+allow_empty_option = click.option(
+    "--allow-empty", is_flag=True, help="Don't fail if there was no record to check. Else that exits with 1."
+)
+
+
 def chosen_rules(
     names: tuple[str, ...], selectors: tuple[str, ...], using: str | None = None
 ) -> Mapping[str, Rule]:

@@ -13,6 +13,7 @@ import rich_click as click
 from reconcile.cli.group import exit_code, reconcile
 from reconcile.cli.options import (
     Limit,
+    allow_empty_option,
     chosen_keys,
     chosen_rules,
     database_option,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     "--values", is_flag=True, help="With --format json: the same rows in the report; without it, it has none."
 )
 @keys_option
+@allow_empty_option
 @output_options
 @click.pass_context
 def repair_command(
@@ -84,6 +86,7 @@ def repair_command(
     *,
     applied: bool,
     values: bool,
+    allow_empty: bool,
 ) -> None:
     """Print what a repair would write; with --apply, write it and verify it."""
     from reconcile import runs
@@ -123,6 +126,7 @@ def repair_command(
         repairs=repairs,
         rows=_rows_of_plan(rules, repairs, number, using) if number and not applied else {},
         seconds=time.monotonic() - started,
+        allow_empty=allow_empty,
     )
     _write_report_and_exit(ctx, report, form, output)
 

@@ -12,7 +12,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from reconcile.cli.group import Subject, exit_code, reconcile
-from reconcile.cli.options import database_option, known_database, output_options, write_report
+from reconcile.cli.options import (
+    allow_empty_option,
+    database_option,
+    known_database,
+    output_options,
+    write_report,
+)
 from reconcile.db.clock import database_now
 from reconcile.detect.checking import evaluation_errors
 from reconcile.reports import json, text
@@ -135,9 +141,12 @@ def _follow(run: Run, using: str) -> None:
 
 @reconcile.command("nightly")
 @database_option
+@allow_empty_option
 @output_options
 @click.pass_context
-def nightly_command(ctx: click.Context, using: str, form: str, output: Path | None) -> None:
+def nightly_command(
+    ctx: click.Context, using: str, form: str, output: Path | None, *, allow_empty: bool
+) -> None:
     """Do the night's work without Celery: check all rules, and repair those that are unattended.
 
     There is one night at a time: if another goes on, its run and state are shown.
@@ -154,7 +163,7 @@ def nightly_command(ctx: click.Context, using: str, form: str, output: Path | No
             leased=result.state in run.ACTIVE
             or any(each.result is runs.Result.HELD for each in result.rules),
             incomplete=any(each.incomplete for each in repairs),
-            drift=bool(result.alarming(runs.Alarm.FAIL)),
+            drift=bool(result.alarming(runs.Alarm.FAIL)) or (result.is_empty and not allow_empty),
         )
     )
 

@@ -154,6 +154,12 @@ class RepairReport:
     repairs: Sequence[RuleRepair]
     seconds: float
     rows: Mapping[str, RowsByDrift] = field(default_factory=dict)
+    allow_empty: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a repair was asked for, and no rule found any record to look at."""
+        return self.applied and all(each.result == "skipped" for each in self.repairs)
 
     @property
     def applied(self) -> bool:
@@ -162,12 +168,14 @@ class RepairReport:
 
     @property
     def status(self) -> Overall:
-        """The worst status of the rules."""
-        return overall([repair.status for repair in self.repairs])
+        """The worst status of the rules; `empty` if none found a record."""
+        return "empty" if self.is_empty else overall([repair.status for repair in self.repairs])
 
     @property
     def fails(self) -> bool:
         """Whether something was repaired, or should have been, and a check would fail all the same."""
+        if self.is_empty and not self.allow_empty:
+            return True
         return self.applied and any(repair.status is Status.FAIL for repair in self.repairs)
 
 
@@ -208,6 +216,12 @@ class BaselineReport:
     seconds: float
     prune: str
     rows_in_file: Mapping[str, int] | None = None
+    allow_empty: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no rule found any record to look at, or any drift."""
+        return all(word(each.check) == "skipped" and not each.mended for each in self.comparisons)
 
     @property
     def failed(self) -> bool:
@@ -219,6 +233,8 @@ class BaselineReport:
         """The worst status of the rules. An update that wrote the file is `clean`, whatever drift it has accepted."""
         if self.rows_in_file is not None and not self.failed:
             return "clean"
+        if self.is_empty:
+            return "empty"
         return overall([comparison.status for comparison in self.comparisons])
 
 

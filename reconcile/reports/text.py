@@ -18,6 +18,7 @@ from reconcile.detect.checking import RuleCheck
 from reconcile.detect.inspecting import NOT_STATED, Cell
 from reconcile.reports.facts import nightly_in_words, plural
 from reconcile.reports.findings import (
+    EMPTY,
     CheckReport,
     RepairReport,
     empty_in_words,
@@ -217,7 +218,7 @@ def _is_repairable(check: RuleCheck) -> bool:
 
 RESULT_STYLES = {
     "error": "bold red", "unverified": "bold red", "failed": "red", "held": "red", "open": "red", "suspended": "red",
-    "refused": "yellow", "reported": "yellow", "repaired": "green", "undone": "green", "clean": "green", "waiting": "dim",
+    "refused": "yellow", "reported": "yellow", "repaired": "green", "undone": "green", "clean": "green", "skipped": "yellow", "waiting": "dim",
 }  # fmt: skip
 
 
@@ -383,6 +384,8 @@ def _written_sum(report: RepairReport) -> Text:
             f"  Verified{_of_records(report)}; {plural(left, 'drifted row')} {'is' if left == 1 else 'are'} left to people{fails}.",
             style="yellow",
         )
+    elif report.is_empty:
+        text.append(f"  {EMPTY}", style="yellow" if report.allow_empty else "red")
     elif report.repairs and all(repair.records and not repair.judged for repair in report.repairs):
         text.append("  Nothing is verified: none of the records was judged.", style="yellow")
     elif report.status != "error":

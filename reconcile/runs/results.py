@@ -63,8 +63,10 @@ class Result(StrEnum):
     """All drift is mended, and a check has seen it."""
     CLEAN = "clean"
     """Nothing drifted."""
+    SKIPPED = "skipped"
+    """There was no record to look at, so that nothing is known."""
     WAITING = "waiting"
-    """The run has not come to it."""
+    """The run goes on, and has not come to it, or not to its end."""
 
 
 _STOPPED_BY = {
@@ -240,26 +242,24 @@ def only_keys(outcome: Outcome, rule: Rule) -> Keys | None:
 
 def result_word(run: Run, outcome: Outcome, written: Written, *, done: bool | None = None) -> Result:  # noqa: PLR0911 - one for each
     """The result of one rule, by what is stored of it; `done` as in `result_of`."""
+    at_work = done is None and run.state in Run.ACTIVE
     done = outcome.state == Outcome.State.DONE if done is None else done
     if outcome.error:
         return Result.UNVERIFIED if written.total else Result.ERROR
     if not done and not outcome.why_stopped:
-        return (
-            Result.WAITING
-            if outcome.state == Outcome.State.WAITING and run.state in Run.ACTIVE
-            else Result.OPEN
-        )
+        return Result.WAITING if at_work else Result.OPEN
     if outcome.stopped_by:
-        return _STOPPED_BY[Outcome.StoppedBy(outcome.stopped_by)]
+        # Stopped in a later round of a circle, or when it was resumed, it stands half repaired.
+        return Result.FAILED if written.total else _STOPPED_BY[Outcome.StoppedBy(outcome.stopped_by)]
     if run.kind == Run.Kind.UNDO:
         return Result.FAILED if outcome.left or outcome.why_stopped else Result.UNDONE
     if not done or (outcome.may_repair and (mendable_rows(outcome) or outcome.why_stopped)):
         return Result.FAILED
     if outcome.left:
         return Result.REPORTED
-    return (
-        Result.REPAIRED if written.total or outcome.missing + outcome.stale + outcome.extra else Result.CLEAN
-    )
+    if written.total or outcome.missing + outcome.stale + outcome.extra:
+        return Result.REPAIRED
+    return Result.CLEAN if outcome.checked or outcome.only is not None else Result.SKIPPED
 
 
 def written_rows(outcome: Outcome) -> Written:

@@ -87,6 +87,11 @@ class RunResult:
         return min((each.result for each in self.rules), key=_RANKS.__getitem__, default=Result.CLEAN)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no rule found any record to look at."""
+        return bool(self.rules) and all(each.result is Result.SKIPPED for each in self.rules)
+
+    @property
     def counts(self) -> Mapping[Result, int]:
         """How many rules have each result, the worst first."""
         found = [each.result for each in self.rules]
@@ -136,12 +141,18 @@ NAMED = 5
 """Rules that the message of an alarm names."""
 
 
-def raise_alarm(result: RunResult) -> None:
-    """Raise NightIncomplete if any rule is as bad as `RECONCILE["ALARM"]` says. Not for a run that goes on: its own worker will."""
-    if result.state in Run.ACTIVE:
+def raise_alarm(result: RunResult, *, allow_empty: bool = False) -> None:
+    """Raise NightIncomplete if any rule is as bad as `RECONCILE["ALARM"]` says, or if no record was there and there must be some.
+
+    Not for a run that goes on: its own worker will.
+    """
+    if result.state in Run.ACTIVE or alarm() == Alarm.NEVER:
         return
+    if result.is_empty and not allow_empty:
+        message = f"Run {result.run} has found no record on {result.database!r}, so nothing is known. If there may be none: allow_empty=True."
+        raise NightIncomplete(message, result.as_dict())
     alarming = result.alarming(Alarm(alarm()))
-    if alarming or (result.state != Run.State.FINISHED and alarm() != Alarm.NEVER):
+    if alarming or result.state != Run.State.FINISHED:
         named = "; ".join(f"{each.rule}: {each.in_words()}" for each in alarming[:NAMED])
         more = f"; and {len(alarming) - NAMED:,} more" if len(alarming) > NAMED else ""
         message = f"Run {result.run} is {result.state}. {named}{more}. See: reconcile runs {result.run[:8]}"
@@ -187,7 +198,7 @@ def _worst_first(results: Sequence[RuleResult]) -> Sequence[RuleResult]:
 
 def _rule_result(run: Run, outcome: Outcome, written: Written) -> RuleResult:
     result = result_word(run, outcome, written)
-    known = result not in {Result.ERROR, Result.WAITING}
+    known = bool(outcome.status) and result is not Result.ERROR
     return RuleResult(
         rule=outcome.rule,
         result=result,

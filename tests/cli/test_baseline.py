@@ -73,7 +73,25 @@ def test_a_clean_database_has_an_empty_baseline():
     assert (code, err) == (0, "")
     assert f"{FILE} is written: it holds no drift of {len(valid_rules())} rules." in out
     assert held() == {}
-    assert run("baseline", "verify")[0] == 0
+    code, out, err = run("baseline", "verify")
+    assert (code, err, "0 records checked, so nothing is known." in out) == (1, "", True)
+    assert run_json("baseline", "verify")[1]["status"] == "empty"
+    assert run("baseline", "verify", "--allow-empty")[0] == 0
+
+
+@pytest.mark.django_db
+def test_what_is_left_out_keeps_its_entry(rules):
+    Basket.objects.create(note="x", quantity=1)
+    rules(
+        "from tests.zoo.models import Basket\n"
+        "a = Rule(every=Basket, must=HaveValues(note='a'))\nb = Rule(every=Basket, must=HaveValues(quantity=7))\n"
+    )
+    assert run("baseline", "update")[0] == 0
+    before = held()
+    assert set(before) == {"own.a", "own.b"}
+    Basket.objects.update(quantity=7)
+    assert run("baseline", "update", "--exclude", "own.a")[0] == 0
+    assert held() == {"own.a": before["own.a"]}
 
 
 def test_known_drift_passes(lacking):

@@ -352,6 +352,81 @@ def test_nights_that_begin_at_once_are_one(rules):
     assert not Parcel.objects.exclude(state="closed").exists()
 
 
+# Nothing was there to look at.
+
+
+@pytest.fixture
+def nothing(db, rules):
+    """A rule over an empty table."""
+    rules(f"{NAMES}r = Rule(every=Parcel, must=HaveValues(state='closed'), unattended=True)")
+
+
+def test_a_night_that_looks_at_nothing_is_not_clean(nothing):
+    result, error = night()
+    assert (result["result"], result["rules"][0]["result"]) == ("skipped", "skipped")
+    assert "allow_empty=True" in str(error)
+    assert night(allow_empty=True)[1] is None
+    code, out, _ = run("nightly")
+    assert (code, "1 skipped" in out) == (1, True)
+    assert run("nightly", "--allow-empty")[0] == 0
+
+
+def test_the_alarm_may_be_off_for_that_too(nothing, settings):
+    settings.RECONCILE = {**settings.RECONCILE, "ALARM": "never"}
+    assert night()[1] is None
+
+
+def test_a_table_that_is_empty_beside_others_is_nobody_s_alarm(db, rules):
+    rules(
+        f"{NAMES}r = Rule(every=Parcel, must=HaveValues(state='closed'), unattended=True)\n"
+        "s = Rule(every=Team, must=HaveValues(name=F('name')), unattended=True)"
+    )
+    Team.objects.create()
+    result, error = night()
+    assert (result["result"], error) == ("clean", None)
+    assert [each["result"] for each in result["rules"]] == ["clean", "skipped"]
+
+
+def test_a_repair_that_looks_at_nothing_verifies_nothing(nothing):
+    code, out, _ = run("repair", "--apply")
+    assert (code, "Verified" in out, "0 records checked, so nothing is known." in out) == (1, False, True)
+    code, out, _ = run("repair", "--apply", "--allow-empty")
+    assert (code, "Verified" in out) == (0, False)
+    assert run_json("repair", "--apply")[1]["status"] == "empty"
+    assert run("repair")[0] == 0
+
+
+# What stands half done, and what nobody has come to.
+
+
+def test_a_guard_that_stops_a_rule_after_it_has_written_makes_it_failed(rules, db):
+    """In the second round of a circle there is more to write than its cap allows."""
+    rules(
+        f"{NAMES}a = Rule(every=Basket, must=HaveValues(score=F('quantity')), unattended=True, max_repairs=1, error_if=50)\n"
+        "b = Rule(every=Basket, must=HaveValues(quantity=F('score') * 0 + 3), unattended=True)"
+    )
+    Basket.objects.create(quantity=3, score=0)
+    Basket.objects.bulk_create([Basket(quantity=n, score=n) for n in (5, 6, 7)])
+    _, error = night()
+    each = results()["own.a"]
+    assert (each.result, each.written) == (Result.FAILED, 1)
+    assert "own.a: failed" in str(error)
+
+
+def test_a_rule_that_nobody_has_come_to_has_found_nothing_that_is_known(sister):
+    assert runs.cancel(sister, using="default").state == "cancelling"
+    silence(sister)
+    night(), sister.refresh_from_db()
+    (each,) = run_result(sister, using="default").rules
+    assert (each.result, each.found) == (Result.OPEN, None)
+
+
+def test_a_rule_at_work_is_not_open(sister):
+    Outcome.objects.update(state="repairing", status="fail", stale=4)
+    (each,) = run_result(sister, using="default").rules
+    assert (each.result, each.found) == (Result.WAITING, 4)
+
+
 # Written, not verified.
 
 
