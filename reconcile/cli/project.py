@@ -8,18 +8,26 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from reconcile.errors import UsageError
+
 __all__ = ["settings_of_project"]
 
 
 def settings_of_project() -> str | None:
     """The settings module that the manage.py in this folder, or in the nearest one above, names; None if there is none.
 
-    Its folder can be imported from then, and DJANGO_SETTINGS_MODULE is set. The file is read, and not run.
+    Its folder can be imported from then, and DJANGO_SETTINGS_MODULE is set. The file is read, and not run. Raises UsageError if it
+    names several, since it chooses by what only it knows.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        name = next(_names_in(folder / "manage.py"), None)
-        if name is not None:
+        names = list(dict.fromkeys(_names_in(folder / "manage.py")))
+        if len(names) > 1:
+            raise UsageError(
+                f"{folder / 'manage.py'} names several settings modules: {', '.join(names)}. Say which: "
+                f"reconcile --settings {names[0]} …"
+            )
+        for name in names:
             if str(folder) not in sys.path:
                 sys.path.insert(0, str(folder))
             os.environ["DJANGO_SETTINGS_MODULE"] = name

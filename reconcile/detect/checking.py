@@ -158,12 +158,12 @@ def _plan(rule: Rule, counted: _DriftCount, scope: Scope) -> tuple[Written, Boun
     finder, remedy = counted.finder, rule.remedy(counted.finder.drift)
     number, bound = max(counted.number - counted.unrepairable, 0), finder.bound
     if not number or not remedy.repairs or remedy.calls:
-        return remedy.plan(finder, number if remedy.repairs else 0), Bound.EXACT
+        return remedy.plan(finder, number if remedy.repairs else 0, scope), Bound.EXACT
     if finder.levels is not None:
         number, bound = 0 if counted.failed else finder.levels.ready(scope).count(), Bound.AT_LEAST
     elif finder.count_to_write is not None and not counted.failed:
         number = finder.count_to_write(scope)
-    return remedy.plan(finder, number), bound if remedy.bound is Bound.EXACT else remedy.bound
+    return remedy.plan(finder, number, scope), bound if remedy.bound is Bound.EXACT else remedy.bound
 
 
 def _found(
@@ -186,7 +186,8 @@ def _found(
         },
         planned=sum((rows for rows, _ in plans), Written()),
         planned_records=sum(
-            (rule.remedy(each.finder.drift).plan(each.finder, each.number) for each in counts), Written()
+            (rule.remedy(each.finder.drift).plan(each.finder, each.number, scope) for each in counts),
+            Written(),
         ),
         bound=Bound.EXACT if all(bound is Bound.EXACT for _, bound in plans) else Bound.AT_LEAST,
         guarantee=examined.guarantee,

@@ -462,12 +462,12 @@ def _verdict(rule: Rule, finder: Finder, key: Any, wanted: Wanted, *, young: boo
     owed: tuple[Row, ...] = ()
     if drifts:
         state = "young" if young and finder.drift is not EXTRA else "drifted"
-        would = remedy.plan(finder, 1)
+        would = remedy.plan(finder, 1, Keys([key]))
         owed = new_rows(finder.fix, Keys([key])) if isinstance(finder.fix, Insertion) else ()
         if remedy.inserts and isinstance(finder.fix, Insertion):
-            would = remedy.plan(finder, len(owed))
+            would = remedy.plan(finder, len(owed), Keys([key]))
         if remedy.updates and isinstance(finder.fix, Correction):
-            would = remedy.plan(finder, len(wanted[finder.fix.model]))
+            would = remedy.plan(finder, len(wanted[finder.fix.model]), Keys([key]))
     refusal = _refusal(finder, key) if drifts and remedy.repairs else ""
     return Verdict(
         drift=finder.drift, state=state, remedy=type(remedy).__name__, would=Written() if refusal else would,

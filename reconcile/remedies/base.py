@@ -10,7 +10,7 @@ from django.db.models import Field, Model, QuerySet
 
 from reconcile.core.drift import Bound, Drift
 from reconcile.core.finder import Finder
-from reconcile.core.scopes import Keys
+from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.core.verbs import DELETE, INSERT, UPDATE, VERBS, Written
 from reconcile.db.expressions import Column
 from reconcile.errors import Fault
@@ -172,8 +172,8 @@ class Remedy:
         """Why the remedy can't be used for this kind of drift. Costs no statement."""
         raise NotImplementedError
 
-    def plan(self, finder: Finder, drifted: int) -> Written:  # noqa: ARG002
-        """The rows that it would write for `drifted` rows of the finder; unless overridden, as many under its usual verb."""
+    def plan(self, finder: Finder, drifted: int, scope: Scope = EVERYTHING) -> Written:  # noqa: ARG002
+        """The rows that it would write for `drifted` rows of the finder in the scope; unless overridden, as many under its usual verb."""
         return Written(**dict.fromkeys(self.verbs[:1], drifted))
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:

@@ -17,7 +17,7 @@ from django.dispatch import Signal
 from reconcile.core.drift import EXTRA, Drift
 from reconcile.core.finder import Finder
 from reconcile.core.options import Option, is_one_of, option_faults
-from reconcile.core.scopes import Keys
+from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.core.verbs import CALLED, UPDATE, Written
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import (
@@ -237,7 +237,7 @@ class Resend(Remedy):
         candidates = SERVED if self.signal is None else (self.signal,)
         return next((each for each in candidates if is_connected(self.receiver, each, model)), None)
 
-    def plan(self, finder: Finder, drifted: int) -> Written:
+    def plan(self, finder: Finder, drifted: int, scope: Scope = EVERYTHING) -> Written:  # noqa: ARG002
         """One call for each record; for a pre_save receiver, one update."""
         verb = UPDATE if self._signal(finder.model) is pre_save else CALLED
         return Written(**{verb: drifted})

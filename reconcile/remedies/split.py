@@ -11,7 +11,7 @@ from django.db.models import Q
 from reconcile.core.declaration import condition_faults
 from reconcile.core.drift import Drift
 from reconcile.core.finder import Finder
-from reconcile.core.scopes import EVERYTHING, Keys
+from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.core.verbs import Written
 from reconcile.db.expressions import Column
 from reconcile.errors import Fault, NotRepairedError
@@ -76,11 +76,11 @@ class Split(Remedy):
             else:
                 yield from part.faults(drift, finder)
 
-    def plan(self, finder: Finder, drifted: int) -> Written:
-        """The rows that both parts would write. One statement over the whole table if anything drifts."""
-        single = self._number(finder) if drifted else 0
+    def plan(self, finder: Finder, drifted: int, scope: Scope = EVERYTHING) -> Written:
+        """The rows that both parts would write. One statement over the rows in scope if anything drifts."""
+        single = min(self._number(finder, scope), drifted) if drifted else 0
         each, rest = self.parts
-        return each.plan(finder, single) + rest.plan(finder, max(drifted - single, 0))
+        return each.plan(finder, single, scope) + rest.plan(finder, drifted - single, scope)
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Repair the locked records of `keys`: first those of `each`, then the rest."""
@@ -122,6 +122,6 @@ class Split(Remedy):
         records = finder.model._base_manager.using(finder.using).filter(keys.on("pk")).filter(Q(self.when))
         return list(records.order_by("pk").values_list("pk", flat=True))
 
-    def _number(self, finder: Finder) -> int:
+    def _number(self, finder: Finder, scope: Scope) -> int:
         records = finder.model._base_manager.using(finder.using).filter(Q(self.when))
-        return records.filter(pk__in=finder.find(EVERYTHING).order_by().values("pk")).count()
+        return records.filter(pk__in=finder.find(scope).order_by().values("pk")).count()

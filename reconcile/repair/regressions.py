@@ -7,7 +7,7 @@ does not until a person resumes the rule, since it would only hide what is broke
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -103,15 +103,13 @@ def _repaired_before(
 def _moved(fix: Correction, repaired: Mapping[Any, _Place], using: str) -> set[Any]:
     """Those of the records for which something else is owed now than what their repair has written, as far as the journal tells.
 
-    Of rows of another table it isn't known here whose they are: all of the records, if none of the rows owes what was journalled.
+    A column that is right again says nothing: of those that are wrong each must owe something else. Of rows of another table it isn't known here whose they are: all of the records, if none of the rows owes what was journalled.
     """
     journalled = _journalled(fix, set(repaired.values()), using)
-    owed: dict[str, Any] = {}
+    owed: dict[str, Mapping[str, Any]] = {}
     for block in blocks(repaired):
-        images = image(fix.fields, lambda field: F(WANTED.format(field.attname)))
-        rows = fix.wanted(Keys(block)).annotate(_image=images).values_list(KEY, "_image")
-        owed |= {str(key): _loaded(each) for key, each in rows}
-    same = {key for key, values in owed.items() if key not in journalled or _has(journalled[key], values)}
+        owed |= _wrong_columns(fix, block, using)
+    same = {key for key, values in owed.items() if key not in journalled or _owes(journalled[key], values)}
     if fix.own:
         return {key for key in repaired if str(key) in owed and str(key) not in same}
     return set() if same or not owed else set(repaired)
@@ -128,9 +126,26 @@ def _journalled(fix: Correction, places: Collection[_Place], using: str) -> Mapp
     return found
 
 
-def _has(after: Any, values: Mapping[str, Any]) -> bool:
+def _wrong_columns(fix: Correction, keys: Sequence[Any], using: str) -> Mapping[str, Mapping[str, Any]]:
+    """What each row owes now in its columns that are wrong, by its key as text. Two statements."""
+    images = image(fix.fields, lambda field: F(WANTED.format(field.attname)))
+    owed = dict(fix.wanted(Keys(keys)).annotate(_image=images).values_list(KEY, "_image"))
+    rows = fix.model._base_manager.using(using).filter(pk__in=list(owed))
+    there = dict(rows.annotate(_image=image(fix.fields)).values_list("pk", "_image"))
+    return {
+        str(key): {
+            name: value
+            for name, value in _loaded(each).items()
+            if _loaded(there.get(key, each)).get(name) != value
+        }
+        for key, each in owed.items()
+    }
+
+
+def _owes(after: Any, values: Mapping[str, Any]) -> bool:
+    """Whether one of the columns owes what a repair has written into it."""
     image_after = _loaded(after)
-    return all(image_after.get(name) == value for name, value in values.items())
+    return any(name in image_after and image_after[name] == value for name, value in values.items())
 
 
 def _loaded(value: Any) -> Any:

@@ -21,7 +21,7 @@ from reconcile.repair.caps import Caps, RulePlan
 from reconcile.repair.confirmation import confirmed_keys, record_findings
 from reconcile.repair.plan_file import PlannedRule
 from reconcile.repair.regressions import find_regressions, name_some, suspend, suspension
-from reconcile.repair.repairing import drifted_keys
+from reconcile.repair.repairing import KEEP, drifted_keys
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.rule import Rule
 from reconcile.rules.unattended import unattended_refusal
@@ -164,7 +164,7 @@ def regressions_in_words(again: Sequence[str]) -> str:
 def unconfirmed_rows(rule_plan: RulePlan, *, using: str) -> tuple[int, str]:
     """How many deletes of a preview wait for a second run, and the warning about it; empty if none does.
 
-    At most two statements for each 5,000 rows that would be deleted; reads the first 100,000 rows.
+    At most two statements for each 5,000 rows that would be deleted. Of more than KEEP rows each may wait.
     """
     if not rule_plan.records.by(DELETE):
         return 0, ""
@@ -181,7 +181,13 @@ def unconfirmed_rows(rule_plan: RulePlan, *, using: str) -> tuple[int, str]:
         for each in finders
         for block in blocks(kept[each.drift])
     )
-    waiting = max(sum(map(len, kept.values())) - known, 0)
+    listed, planned = sum(map(len, kept.values())), rule_plan.records.by(DELETE)
+    if listed < planned:
+        return planned, (
+            f"Deletes need two runs that agree. Of so many rows (more than {KEEP:,}) a plan doesn't know which the last run has noted: "
+            "--apply deletes those, and notes the others."
+        )
+    waiting = max(listed - known, 0)
     if not waiting:
         return 0, ""
     if rule_plan.check.coverage is not Coverage.FULL:

@@ -82,6 +82,18 @@ def test_the_settings_are_those_of_the_manage_py_here_or_above(tmp_path):
         2,
         True,
     )
+    (project / "manage.py").write_text(
+        'import os, sys\nname = "DJANGO_SETTINGS_MODULE"\nif "test" in sys.argv:\n'
+        '    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "of_tests")\n'
+        'else:\n    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "their_settings")\n'
+    )
+    done = run_reconcile("rules", env=own, cwd=project)
+    assert (done.returncode, "names several settings modules: of_tests, their_settings" in done.stderr) == (
+        2,
+        True,
+    )
+    done = run_reconcile("--settings", "their_settings", "rules", env=own, cwd=project)
+    assert "Settings 'their_settings' don't have 'reconcile'" in done.stderr
     (project / "manage.py").write_text("not python (")
     assert run_reconcile("rules", env=own, cwd=project).returncode == 2
 

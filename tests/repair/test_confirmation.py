@@ -101,6 +101,19 @@ def test_a_preview_notes_nothing_and_says_what_will_be_asked():
     assert preview(ORPHANS).warning == ""
 
 
+def test_a_preview_of_more_rows_than_it_looks_up_promises_none_of_them(monkeypatch):
+    monkeypatch.setattr("reconcile.runs.running.KEEP", 2)
+    orphans(3)
+    for noted in (False, True):
+        said = preview(ORPHANS)
+        assert (said.planned.delete, said.unconfirmed, "a plan doesn't know" in said.warning) == (
+            3,
+            3,
+            True,
+        ), noted
+        found_by_the_night(ORPHANS)
+
+
 def test_after_an_undo_two_runs_have_to_agree_anew():
     orphans(2)
     repair(ORPHANS)

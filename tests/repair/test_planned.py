@@ -5,7 +5,21 @@ from django.db.models import F, Q, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from reconcile import EXTRA, AtLeast, BeUnique, Delete, HaveRow, HaveRows, HaveSource, HaveValues, Rule, runs
+from reconcile import (
+    EXTRA,
+    STALE,
+    AtLeast,
+    BeUnique,
+    Delete,
+    HaveRow,
+    HaveRows,
+    HaveSource,
+    HaveValues,
+    Rule,
+    Split,
+    Update,
+    runs,
+)
 from reconcile.core.drift import Bound
 from reconcile.core.verbs import Written
 from tests.cli.test_cli import rules, run, run_json
@@ -199,6 +213,22 @@ def test_the_plan_of_a_part_counts_that_part():
     )
     assert plan.planned == Written(update=1)
     assert Node.objects.filter(Q(depth=5)).count() == 3
+
+
+def test_the_plan_of_a_part_counts_that_part_of_both_parts_of_a_split():
+    baskets = [Basket.objects.create(note="x", quantity=1) for _ in range(5)]
+    split = Rule(
+        name="split",
+        every=Basket,
+        must=HaveValues(note="y"),
+        remedies={STALE: Split(when=Q(quantity=1), each=Update(), rest=Update())},
+        max_repairs=3,
+    )
+    only = {"split": [baskets[0].pk]}
+    (plan,) = runs.preview({"split": split}, using="default", now=timezone.now(), only=only)
+    assert (plan.planned, plan.why_stopped) == (Written(update=1), "")
+    _, (result,) = runs.repair({"split": split}, using="default", only=only)
+    assert (result.written, result.left) == (Written(update=1), 0)
 
 
 # Rows of a plan, as they are and as they must be.

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 import structlog
-from django.db.models import Count, F, Sum
+from django.db.models import Count, F, Sum, Value
 from django.utils import timezone
 from structlog.testing import capture_logs
 
@@ -177,6 +177,28 @@ def test_rows_of_another_table_are_compared_with_what_the_journal_has_of_them(pr
     Bill.objects.update(amount="9.99")
     result = repaired(BILLED)
     assert (result.written.update, result.again) == (1, again)
+
+
+BOTH = Rule(name="both", every=Team, must=HaveValues(player_count=Count("players"), name=Value("right")))
+
+
+def test_a_column_that_is_written_wrong_is_seen_beside_one_whose_inputs_move():
+    team = Team.objects.create(name="wrong")
+    team.players.create(age=3)
+    repaired(BOTH)
+    for _ in range(3):
+        team.players.create(age=3)
+        Team.objects.update(name="wrong")
+        result = repaired(BOTH)
+        assert (result.written.update, result.again) == (1, 1)
+
+
+def test_a_column_that_is_right_beside_one_whose_inputs_move_accuses_nobody():
+    team = Team.objects.create(name="wrong")
+    repaired(BOTH)
+    team.players.create(age=3)
+    result = repaired(BOTH)
+    assert (result.written.update, result.again) == (1, 0)
 
 
 def test_a_rule_whose_inputs_moved_is_not_suspended(settings):
