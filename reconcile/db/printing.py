@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
+from uuid import uuid4
 
 import sqlparse
 from django.db.models import Expression, QuerySet
@@ -46,20 +48,51 @@ def statement_text(
     return _break_lines(sql % tuple(replacements.get(str(param)) or _literal(param) for param in params))
 
 
+_LITERAL = re.compile("'(?:[^']|'')*'")
+
+
 def _break_lines(sql: str) -> str:
+    """The statement in lines. Its literals are taken out meanwhile: the formatter takes a backslash in one for an escape, and breaks the rest."""
+    literals: list[str] = []
+
+    def keep(found: re.Match[str]) -> str:
+        literals.append(found[0])
+        return _kept(len(literals) - 1)
+
+    bare = _LITERAL.sub(keep, sql)
     try:
-        return sqlparse.format(sql, reindent=True)
+        broken = sqlparse.format(bare, reindent=True)
     except SQLParseError:
         # It gives up on very long lists of values.
         return sql
+    return re.sub(r"_literal_(\d+)_", lambda found: literals[int(found[1])], broken)
+
+
+def _kept(number: int) -> str:
+    return f"_literal_{number}_"
 
 
 def executable_text(queryset: QuerySet[Any, Any]) -> str | None:
-    """The queryset's SELECT as its database takes it without parameters; None if Django knows that it has no rows."""
+    """The queryset's SELECT as its database takes it without parameters; None if Django knows that it has no rows.
+
+    It has no character that a terminal would not print as it is, so that a copy of the screen is the same statement.
+    """
     selected = select_sql(queryset)
     if selected is None:
         return None
-    return _break_lines(dialect_of(queryset.db).write_out(*selected))
+    sql, params = selected
+    dialect = dialect_of(queryset.db)
+    texts = {
+        f"text-{uuid4().hex}": str.__str__(each)
+        for each in params
+        if isinstance(each, str) and not each.isprintable()
+    }
+    names = {text: name for name, text in texts.items()}
+    named = [names.get(each, each) if isinstance(each, str) else each for each in params]
+    written = dialect.write_out(_break_lines(sql), named)
+    return reduce(
+        lambda so_far, each: so_far.replace(f"'{each}'", dialect.spell_text(texts[each])), texts, written
+    )
 
 
 def _alike(sql: str, symbols: tuple[Symbol, ...]) -> str:
@@ -78,5 +111,7 @@ def _literal(value: Any) -> str:
         return str(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return f"x'{bytes(value).hex()}'"
-    quoted = str(value).replace("'", "''")
+    # A text that is a member of an enumeration is bound as its value, and prints as its name.
+    text = str.__str__(value) if isinstance(value, str) else str(value)
+    quoted = text.replace("'", "''")
     return f"'{quoted}'"

@@ -2,11 +2,14 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from enum import Enum
+from io import StringIO
 
 import pytest
 from django.db import connection
 from django.db.models import Count, F, Q, Sum
 from django.utils import timezone
+from rich.console import Console
 
 from reconcile import (
     EXTRA,
@@ -22,6 +25,7 @@ from reconcile import (
 )
 from reconcile.detect.explaining import explain
 from reconcile.detect.listing import listings
+from reconcile.reports import text_explain
 from tests.helpers import checked
 from tests.zoo.models import Basket, Bill, Contact, Device, Memo, Page, Seat, Team
 
@@ -115,6 +119,47 @@ def test_the_pasted_statements_list_what_a_check_finds(name):
         assert wanted.pop(STALE) == [str(baskets[0].pk)]
     assert any(wanted.values())
     assert {drift: found.get(drift, []) for drift in wanted} == wanted
+
+
+class Label(str, Enum):  # noqa: UP042 - its text isn't its value
+    A = "a"
+
+
+TEXTS = [
+    "a  b",
+    "a b",
+    "a\u00a0b",
+    "a\tb",
+    "a\nb",
+    "back\\",
+    "'",
+    "%s",
+    "a",
+    "Label.A",
+    "\u3000",
+    "\x1b[31m",
+    "é",
+    "🎈 \u200d",
+]
+
+
+@pytest.mark.parametrize("text", [*TEXTS, Label.A], ids=ascii)
+@pytest.mark.parametrize("before", ["", "b"])
+def test_a_text_is_pasted_as_it_is_compared(text, before, capsys):
+    """Beside a condition with ESCAPE, as SQLite spells it, and on the screen, where no character may be another one."""
+    Basket.objects.bulk_create([Basket(label=each) for each in TEXTS])
+    every = Basket.objects.exclude(label__startswith="zz").filter(label__contains=before).exclude(label=text)
+    rule = Rule(name="r", every=every, must=HaveValues(note="n"))
+    (only,) = listings(rule, using="default", now=timezone.now())
+    output = StringIO()
+    Console(file=output, width=80).print(text_explain.listing(rule, [only]), crop=False)
+    shown = output.getvalue().split(f"{STALE}, of zoo.Basket\n", 1)[1]
+    pasted = "\n".join(line for line in shown.splitlines() if not line.startswith("-- "))
+    assert all(line.isprintable() for line in pasted.splitlines())
+    with connection.cursor() as cursor:
+        cursor.execute(pasted.rstrip().rstrip(";"), None)
+        found = sorted(row[0] for row in cursor.fetchall())
+    assert found == sorted(every.values_list("pk", flat=True))
 
 
 def test_what_only_python_tells_is_said_and_not_listed():

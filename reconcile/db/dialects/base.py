@@ -393,6 +393,10 @@ class Dialect:
         """The statement with its values written in as this database reads them, for people to run. No statement."""
         raise NotImplementedError
 
+    def spell_text(self, text: str) -> str:
+        """A text as an expression of ASCII characters that can be printed. No statement."""
+        raise NotImplementedError
+
     def can_declare(self, fields: Sequence[Field[Any, Any]]) -> bool:  # noqa: ARG002
         """Whether Django can make an index on these columns by itself."""
         return True

@@ -369,6 +369,10 @@ class MySQL(Dialect):
             written: str | bytes = escaping.mogrify(sql, tuple(params))
         return written.decode() if isinstance(written, bytes) else written
 
+    def spell_text(self, text: str) -> str:
+        """Its bytes, with the character set that they are in."""
+        return f"_utf8mb4 x'{text.encode().hex()}'"
+
     def can_declare(self, fields: Sequence[Field[Any, Any]]) -> bool:
         """Not where a column is a long text or bytes, of which an index must say how much."""
         return not any(_is_long(str(field.db_type(self.connection))) for field in fields)

@@ -479,6 +479,11 @@ class PostgreSQL(Dialect):
         """As Django writes values into statements that take no parameters."""
         return write_in_values(self.connection, sql, params)
 
+    def spell_text(self, text: str) -> str:
+        """A literal with the numbers of the characters."""
+        numbers = "".join(rf"\+{ord(char):06x}" for char in text)
+        return f"U&'{numbers}'"
+
     @contextmanager
     def without_server(self) -> Iterator[None]:
         """Django tells by the server's version whether NULL can be unique; one that supports all of it stands in."""

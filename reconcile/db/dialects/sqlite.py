@@ -154,6 +154,10 @@ class SQLite(Dialect):
         """The driver has no form for it; what it takes are five types, each with one literal."""
         return sql % tuple(map(_literal, params))
 
+    def spell_text(self, text: str) -> str:
+        """The numbers of the characters; a cast of bytes would have a column's affinity, and be compared otherwise."""
+        return f"char({', '.join(str(ord(char)) for char in text)})"
+
 
 def _literal(value: Any) -> str:
     if value is None:
@@ -162,5 +166,7 @@ def _literal(value: Any) -> str:
         return repr(int(value) if isinstance(value, bool) else value)
     if isinstance(value, bytes | bytearray | memoryview):
         return f"x'{bytes(value).hex()}'"
-    quoted = str(value).replace("'", "''")
+    # A text that is a member of an enumeration is bound as its value, and prints as its name.
+    text = str.__str__(value) if isinstance(value, str) else str(value)
+    quoted = text.replace("'", "''")
     return f"'{quoted}'"
