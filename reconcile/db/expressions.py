@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db.models import Aggregate, DateTimeField, F, Field, Model, OuterRef, Q, QuerySet, Value
+from django.db.models import Aggregate, DateTimeField, F, Field, Model, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Now
 
 from reconcile.db.begins import Begins
@@ -39,6 +39,7 @@ from reconcile.db.django_compat import (
     where_of,
 )
 from reconcile.db.strict_casts import StrictCast
+from reconcile.errors import Refusal
 
 __all__ = [
     "Column",
@@ -153,6 +154,39 @@ def prepare_queryset(queryset: QuerySet[Any], now: datetime) -> QuerySet[Any]:
     clone = queryset.all()
     clone.query = prepare(clone.query, now)
     return clone
+
+
+class NamedRow(Subquery):
+    """The key of one row that a rule names: the same for all records, so that the database looks it up once a statement.
+
+    words: what it is the key of.
+    """
+
+    is_constant = True
+    """No record has another, so that rows of another key are none of the rule's."""
+
+    def __init__(self, rows: QuerySet[Any], words: str) -> None:
+        self.words = words
+        self._rows = rows.order_by("pk")
+        super().__init__(self._rows.values("pk")[:1])
+
+    def in_words(self, model: type[Model] | None) -> str:  # noqa: ARG002
+        """What it is the key of."""
+        return self.words
+
+    def refusal(self, using: str) -> Refusal | None:
+        """Why it names no row, or more than one; None if it names one. One statement."""
+        found = self._rows.using(using)[:2].count()
+        if found == 1:
+            return None
+        label = self._rows.model._meta.label
+        if found:
+            return Refusal(
+                f'{self.words} is more than one {label}. Name it by a Subquery: Subquery({label.rpartition(".")[2]}.objects.filter(…).values("pk")[:1]).'
+            )
+        return Refusal(
+            f"There isn't {self.words} on {using!r}, so that no record would owe anything. Is the name right, and is everything migrated?"
+        )
 
 
 def nodes_in(node: Any, *, until: tuple[type, ...] = (), subqueries: bool = False) -> Iterator[Any]:

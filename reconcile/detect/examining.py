@@ -7,21 +7,25 @@ rows are shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 from django.apps import apps
 from django.db.models import Model
 
 from reconcile.conf import shows_filtered_rows
+from reconcile.core.declaration import RuleValue
 from reconcile.core.drift import MISSING, Drift, Guarantee
 from reconcile.core.verbs import DELETE, INSERT
 from reconcile.db.dialects import dialect_of
-from reconcile.db.expressions import columns_read
+from reconcile.db.expressions import NamedRow, columns_read, nodes_in
 from reconcile.db.schema import Schema
+from reconcile.errors import EvaluationError
+from reconcile.kinds.base import Effect
 from reconcile.rules.rule import CompiledRule, Rule
 
 __all__ = ["Examination", "examine"]
@@ -111,6 +115,36 @@ class Examination:
         return tuple(dict.fromkeys([*self.schema.lacking, *self.refused.values(), *self._partitions]))
 
 
+def _refuse_absent_rows(rule: Rule, using: str) -> None:
+    """Raise EvaluationError if the rule names a row that isn't there: no record would owe anything. One statement for each that it names."""
+    asked = set()
+    for node in _nodes_of(rule):
+        if isinstance(node, NamedRow) and node.words not in asked:
+            asked.add(node.words)
+            if refusal := node.refusal(using):
+                raise EvaluationError(refusal.reason)
+
+
+def _nodes_of(rule: Rule) -> Iterator[Any]:
+    """Each part of each value and condition of the rule."""
+    yield from nodes_in(rule.queryset.query, subqueries=True)
+    yield from _nodes_in_options(rule.must)
+
+
+def _nodes_in_options(value: Any) -> Iterator[Any]:
+    if isinstance(value, Effect | RuleValue):
+        options: Iterable[Any] = vars(value).values()
+    elif isinstance(value, Mapping):
+        options = value.values()
+    elif isinstance(value, list | tuple):
+        options = value
+    else:
+        yield from nodes_in(value, subqueries=True)
+        return
+    for each in options:
+        yield from _nodes_in_options(each)
+
+
 @contextmanager
 def examine(rule: Rule, *, using: str, now: datetime) -> Iterator[Examination]:
     """Compile the rule on a session that sees all rows, or fails, and that knows the database's constraints.
@@ -120,4 +154,5 @@ def examine(rule: Rule, *, using: str, now: datetime) -> Iterator[Examination]:
     with dialect_of(using).examine() as schema:
         compiled = rule.compile(using=using, now=now)
         compiled.refuse_wrong_answers()
+        _refuse_absent_rows(rule, using)
         yield Examination(compiled, schema)

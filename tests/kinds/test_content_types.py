@@ -3,8 +3,9 @@
 import pytest
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
-from django.db.models import CharField, F
-from django.db.models.functions import Cast
+from django.db.models import CharField, Count, Exists, F, Q
+from django.db.models.functions import Cast, Coalesce
+from django.utils import timezone
 
 from reconcile import (
     EXTRA,
@@ -15,10 +16,15 @@ from reconcile import (
     HaveRow,
     HaveRows,
     HaveSource,
+    HaveValues,
+    LookedUp,
     PermissionOf,
     Report,
     Rule,
+    Satisfy,
+    runs,
 )
+from reconcile.detect.checking import check
 from tests.helpers import assert_finds, assert_repairs, repaired, statements
 from tests.zoo.models import Basket, Binder, Memo, Player, ProxyTeam, Team
 
@@ -84,10 +90,57 @@ def test_a_rule_names_a_permission():
     assert other.permissions.count() == 2
 
 
-def test_where_there_is_no_such_permission_no_row_is_owed():
+FLY = HaveRow(Group.permissions.through, link={"group": F("pk"), "permission": PermissionOf("shop.fly")})
+
+
+def errors(**options):
+    rule = Rule(name="r", **options)
+    _, (repaired,) = runs.repair({"r": rule}, using="default")
+    assert (repaired.result, repaired.written.total) == ("error", 0)
+    result = check(rule, using="default", now=timezone.now())
+    assert result.error in repaired.error
+    return result.error
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"every": Group, "must": FLY},
+        {"every": Group.objects.filter(permissions=PermissionOf("shop.fly")), "must": HaveValues(name="n")},
+        {"every": Group, "must": Satisfy(Q(Exists(Permission.objects.filter(pk=PermissionOf("shop.fly")))))},
+        {
+            "every": Memo,
+            "must": HaveValues(
+                number=LookedUp(Basket, link={"quantity": PermissionOf("shop.fly")}, value=Count("pk"))
+            ),
+        },
+        {"every": Memo, "must": HaveValues(number=Coalesce(PermissionOf("shop.fly"), 0))},
+    ],
+    ids=["link", "every", "condition", "looked up", "value"],
+)
+def test_a_permission_that_is_not_there_is_an_error_and_no_clean_rule(options):
     Group.objects.create(name="a")
-    must = HaveRow(Group.permissions.through, link={"group": F("pk"), "permission": PermissionOf("shop.fly")})
-    assert_finds(Rule(name="r", every=Group, must=must))
+    Memo.objects.create(number=0)
+    assert "There isn't the permission shop.fly on 'default'" in errors(**options)
+    Permission.objects.create(content_type=kind_of(Team), codename="fly")
+    assert "There isn't the permission shop.fly" in errors(**options)
+
+
+def test_a_permission_that_two_models_have_is_an_error():
+    Group.objects.create(name="a")
+    order, item = (ContentType.objects.get(app_label="shop", model=name) for name in ("order", "item"))
+    one = Permission.objects.create(content_type=order, codename="fly")
+    assert_finds(Rule(name="r", every=Group, must=FLY), missing=Group.objects.all())
+    Permission.objects.create(content_type=item, codename="fly")
+    assert "is more than one auth.Permission. Name it by a Subquery" in errors(every=Group, must=FLY)
+    one.delete()
+    assert_finds(Rule(name="r", every=Group, must=FLY), missing=Group.objects.all())
+
+
+def test_a_content_type_that_is_not_there_is_an_error():
+    ContentType.objects.filter(app_label="zoo", model="team").delete()
+    Team.objects.create(name="t")
+    assert "There isn't the content type of zoo.Team on 'default'" in errors(every=Team, must=NOTED)
 
 
 @pytest.mark.parametrize("name", ["view_order", ".view", "shop.", ""])

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from django.db.models import Model
 
-from django.db.models import Model, QuerySet, Subquery
+from reconcile.db.expressions import NamedRow
 
 __all__ = ["ContentTypeOf", "PermissionOf"]
 
 
-class _KeyOf(Subquery):
-    """The key of one row that is the same for all records: the database looks it up once a statement."""
-
-    is_constant = True
-    """No record has another, so that rows of another key are none of the rule's."""
-
-    def __init__(self, rows: QuerySet[Any], words: str) -> None:
-        self._words = words
-        super().__init__(rows.order_by().values("pk")[:1])
-
-    def in_words(self, model: type[Model] | None) -> str:  # noqa: ARG002
-        """What it is the key of."""
-        return self._words
-
-
-class ContentTypeOf(_KeyOf):
+class ContentTypeOf(NamedRow):
     """The content type of a model: `link={"content_type": ContentTypeOf(Order), "object_id": F("pk")}`.
 
     model: a model, or its label. for_concrete_model: of a proxy, that of the model behind it, as a generic foreign key keeps it.
-    NULL, and so no row, where the content type isn't there yet.
+    A check of a rule on a database where the content type isn't there, is an error.
     """
 
     def __init__(self, model: type[Model] | str, *, for_concrete_model: bool = True) -> None:
@@ -41,10 +26,10 @@ class ContentTypeOf(_KeyOf):
         super().__init__(rows, f"the content type of {meta.label}")
 
 
-class PermissionOf(_KeyOf):
+class PermissionOf(NamedRow):
     """The permission of a dotted name, as `has_perm` takes it: `PermissionOf("shop.view_order")`.
 
-    NULL, and so no row, where there is no such permission. Raises ValueError for a name without a point.
+    A check of a rule on a database where it isn't there, or where two models of the application have it, is an error. Raises ValueError for a name without a point.
     """
 
     def __init__(self, name: str) -> None:
