@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from django.apps import apps
 from django.db import connections, router
 from django.db.backends.base.base import (
     BaseDatabaseWrapper,  # The type of a connection, which each as_sql() is given.
@@ -129,7 +130,6 @@ __all__ = [
     "managers_of",
     "many_to_many_columns",
     "many_to_many_owner",
-    "model_of",
     "mute_receivers",
     "mysql_version",
     "name_index",
@@ -161,6 +161,7 @@ __all__ = [
     "stand_in_for_server",
     "stored_tables",
     "subtract_times",
+    "table_it_reads_from",
     "table_name",
     "table_names",
     "tables_of",
@@ -243,9 +244,19 @@ def filtered_relation_of(table: Any) -> Any:
     return getattr(table, "filtered_relation", None)
 
 
-def model_of(query: Query) -> type[Model] | None:
-    """`Query.model`: the model of a subquery, which has no queryset any more."""
-    return query.model
+def table_it_reads_from(query: Query) -> tuple[str, type[Model] | None]:
+    """`alias_refcount`, `parent_alias`: the alias and the model of the table that the SQL begins with.
+
+    Where `exclude` goes over many rows, Django makes a subquery whose own table it has trimmed away; its `model` is that of the trimmed one.
+    """
+    first = next((alias for alias, table in tables_read(query).items() if table.parent_alias is None), None)
+    if first is None or query.model is None:
+        return base_alias(query), query.model
+    name = table_name(tables_of(query)[first])
+    if name == query.model._meta.db_table:
+        return first, query.model
+    known = (each for each in apps.get_models(include_auto_created=True) if each._meta.db_table == name)
+    return first, next(known, query.model)
 
 
 def where_of(query: Query) -> Any:
@@ -320,7 +331,7 @@ class Selection:
     """What a subquery does beside filtering rows: which of them it gives, of each what, and in which order.
 
     low, high: rows are given from `low`, counted from 0, to before `high`. order: terms as `order_by` takes them; Meta.ordering
-    where it decides which rows these are. joined_by, parts: `union` and the queries that it joins. extra: SQL that extra() has added, by name.
+    where it decides which rows these are. joined_by, parts: `union` and the queries that it joins. extra, tables: SQL that extra() has added, by name, and tables.
     """
 
     low: int
@@ -333,6 +344,7 @@ class Selection:
     joined_by: str
     parts: tuple[Query, ...]
     extra: Mapping[str, Any]
+    tables: tuple[str, ...]
 
 
 def selection_of(query: Query) -> Selection:
@@ -341,7 +353,8 @@ def selection_of(query: Query) -> Selection:
         low=query.low_mark, high=query.high_mark, distinct=query.distinct, distinct_on=tuple(query.distinct_fields),
         columns=(*query.select, *query.annotation_select.values()),
         groups=tuple(query.group_by) if isinstance(query.group_by, tuple) else (),
-        order=tuple(_order_of(query)), joined_by=query.combinator or "", parts=tuple(query.combined_queries), extra=query.extra,
+        order=tuple(_order_of(query)), joined_by=f"{query.combinator or ''}{' all' if query.combinator_all else ''}", parts=tuple(query.combined_queries),
+        extra=query.extra, tables=tuple(query.extra_tables),
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from django.db.models import (
     Exists,
     F,
     FilteredRelation,
+    Func,
     IntegerField,
     Max,
     OuterRef,
@@ -103,8 +104,8 @@ texts = st.recursive(
 
 
 def _some_node(drawn):
-    inner, outer, lookup = drawn
-    return Exists(Node.objects.filter(**{f"{inner}{lookup}": OuterRef(outer)}))
+    inner, outer, lookup, beyond = drawn
+    return Exists(Node.objects.filter(**{f"{inner}{lookup}": OuterRef(outer)})[beyond:])
 
 
 leaves = st.one_of(
@@ -127,7 +128,10 @@ leaves = st.one_of(
         ]
     ),
     st.tuples(
-        st.sampled_from(["depth", "size"]), st.sampled_from(["depth", "size"]), st.sampled_from(["", "__lt"])
+        st.sampled_from(["depth", "size"]),
+        st.sampled_from(["depth", "size"]),
+        st.sampled_from(["", "__lt"]),
+        st.sampled_from([0, 0, 1, 2]),
     )
     .map(_some_node)
     .map(Q),
@@ -169,6 +173,26 @@ querysets = st.lists(
     ),
     max_size=3,
 ).map(_queryset)
+RELATED = [
+    "players__age",
+    "matches__points",
+    "players__team__points",
+    "players__team__matches__points",
+    "matches__team__players__age",
+]
+
+
+def _teams(drawn):
+    queryset = Team.objects.all()
+    for excludes, path, number in drawn:
+        found = {path: number} if number is not None else {f"{path}__isnull": True}
+        queryset = queryset.exclude(**found) if excludes else queryset.filter(**found)
+    return queryset
+
+
+teams = st.lists(
+    st.tuples(st.booleans(), st.sampled_from(RELATED), st.sampled_from([1, 2, None])), min_size=1, max_size=3
+).map(_teams)
 aggregates = st.one_of(
     st.tuples(
         st.sampled_from(["children", "children__parent"]),
@@ -255,6 +279,11 @@ class Sentences(TestCase):
     def test_equal_records_have_equal_sql(self, every):
         self.compare(every, HaveValues(size=1))
 
+    @settings(max_examples=200, deadline=None)
+    @given(every=teams)
+    def test_equal_relations_have_equal_sql(self, every):
+        self.compare(every, HaveValues(name="n"))
+
     @settings(max_examples=100, deadline=None)
     @given(every=querysets, must=musts)
     def test_equal_sentences_have_equal_sql(self, every, must):
@@ -301,6 +330,54 @@ def test_a_second_row_of_one_relation_is_another_row():
     two = Node.objects.filter(children__depth=1).filter(children__size=2)
     assert queryset_in_words(one) == "children.depth = 1 and children.size = 2"
     assert queryset_in_words(two) == "children.depth = 1 and children#2.size = 2"
+
+
+@pytest.mark.parametrize(
+    ("every", "words"),
+    [
+        (
+            Team.objects.exclude(players__age=1),
+            "there is some player with age = 1 and team = the record's id",
+        ),
+        (
+            Team.objects.exclude(matches__points=1),
+            "there is some match with points = 1 and team = the record's id",
+        ),
+        (
+            Team.objects.filter(~Q(players__team__players__age=1)),
+            "there is some player with team.players.age = 1 and team = the record's id",
+        ),
+    ],
+)
+def test_what_is_excluded_over_many_rows_says_which_rows(every, words):
+    """Django trims the table between, and leaves a subquery that begins with another model's."""
+    assert f"Every team with not ({words}) must" in sentence(every, HaveValues(name="n"))
+
+
+PLAYERS = Player.objects.filter(team=OuterRef("pk"))
+
+
+def test_some_and_more_than_some_and_unions_are_told_apart():
+    said = [
+        sentence(Team, Satisfy(Q(Exists(rows))))
+        for rows in (
+            PLAYERS, PLAYERS[1:], PLAYERS[2:], PLAYERS.union(PLAYERS), PLAYERS.union(PLAYERS, all=True),
+            PLAYERS.extra(tables=["zoo_page"]),
+        )
+    ]  # fmt: skip
+    assert len({*said}) == len(said)
+    assert "there are more than 2 of player with team = the record's pk" in said[2]
+
+
+class Shout:
+    class Lower(Func):
+        function = "UPPER"
+
+
+def test_functions_of_one_name_say_where_they_are_found():
+    ours, theirs = (sentence(Team, HaveValues(name=kind("name"))) for kind in (Lower, Shout.Lower))
+    assert "name = Lower(name)" in ours
+    assert "name = tests.core.test_wording.Shout.Lower(name)" in theirs
 
 
 def test_a_foreign_key_keeps_its_name():

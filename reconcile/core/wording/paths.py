@@ -14,7 +14,6 @@ from reconcile.db.django_compat import (
     LOOKUP_SEP,
     Col,
     Query,
-    base_alias,
     filtered_relation_of,
     is_generic_relation,
     is_parent_join,
@@ -24,6 +23,7 @@ from reconcile.db.django_compat import (
     relation_joined,
     reverse_name,
     split_lookup,
+    table_it_reads_from,
     tables_of,
     tables_read,
 )
@@ -65,7 +65,7 @@ def _keys_between(model: type[Model]) -> set[str]:
 def _steps(query: Query, alias: str, condition_in_words: Callable[[Any], str]) -> list[str]:
     tables = tables_of(query)
     table = tables.get(alias)
-    if table is None or alias == base_alias(query):
+    if table is None or alias == table_it_reads_from(query)[0]:
         return []
     before = _steps(query, table.parent_alias, condition_in_words)
     if is_parent_join(table):

@@ -46,10 +46,10 @@ from reconcile.db.django_compat import (
     constructor_arguments,
     extra_sql,
     is_aggregate_condition,
-    model_of,
     output_field_of,
     selection_of,
     slice_of,
+    table_it_reads_from,
     where_of,
 )
 from reconcile.db.expressions import path_of
@@ -236,7 +236,7 @@ class Words:
         for distance, query in enumerate(reversed(self.queries)):
             if has_alias(query, column.alias):
                 place = len(self.queries) - 1 - distance
-                inside = replace(self, queries=self.queries[: place + 1], model=model_of(query))
+                inside = replace(self, queries=self.queries[: place + 1], model=table_it_reads_from(query)[1])
                 path = column_in_words(query, column, inside.term)
                 return f"{self._owner(distance)}{path}"
         return f"{column.target.model._meta.label}.{column.target.name}"
@@ -247,7 +247,7 @@ class Words:
             return ""
         if self.rooted and distance == len(self.queries) - 1:
             return f"the {self.subject}'s "
-        model = model_of(self.queries[-1 - distance])
+        model = table_it_reads_from(self.queries[-1 - distance])[1]
         name = model_in_words(model) if model else "row"
         return f"the enclosing {name}'s " if distance == 1 else f"the {name}'s {distance} subqueries around "
 
@@ -318,7 +318,7 @@ class Words:
         where = getattr(value, "filter", None) if isinstance(value, Aggregate) else None
         given = [each for each in _arguments(value) if each is not where]
         terms = [*map(self.operand, given), *self._options(value, [*given, where])]
-        return f"{type(value).__name__}({', '.join(terms)}{f' where {self._condition_of_aggregate(where)}' if where is not None else ''})"
+        return f"{_name_of(type(value))}({', '.join(terms)}{f' where {self._condition_of_aggregate(where)}' if where is not None else ''})"
 
     def _condition_of_aggregate(self, where: Any) -> str:
         # Since Django 6 the condition stands inside an expression of its own.
@@ -336,25 +336,31 @@ class Words:
     # Subqueries.
 
     def _existence(self, query: Query) -> str:
-        inside = self._within(query)
-        return f"there is some {inside.origin(query)}"
+        inside, select = self._within(query), selection_of(query)
+        some = f"there are more than {select.low} of" if select.low else "there is some"
+        if select.joined_by:
+            return f"{some} row of {inside.parts(select)}"
+        return f"{some} {inside.origin(query)}"
 
     def _rows(self, query: Query) -> str:
         """`the first price of item with order = the record's pk by pk descending`."""
         inside, select = self._within(query), selection_of(query)
         if select.joined_by:
-            parts = f" {select.joined_by} ".join(f"({self._rows(each)})" for each in select.parts)
-            return f"{_reach(select)} {parts}{inside.order(select)}"
+            return f"{_reach(select)} {self.parts(select)}{inside.order(select)}"
         what = ", ".join(map(inside.operand, select.columns)) or "row"
         distinct = "distinct " if select.distinct else ""
         return f"{_reach(select)} {distinct}{what} of {inside.origin(query)}"
 
+    def parts(self, select: Selection) -> str:
+        """Subqueries that are joined by `union` and its like."""
+        return f" {select.joined_by} ".join(f"({self._rows(each)})" for each in select.parts)
+
     def _within(self, query: Query) -> Words:
-        return replace(self, queries=(*self.queries, query), model=model_of(query))
+        return replace(self, queries=(*self.queries, query), model=table_it_reads_from(query)[1])
 
     def origin(self, query: Query) -> str:
         """Which rows a subquery reads: `item with price > 1, grouped by order, by pk`."""
-        model, where, select = model_of(query), self.filter_of(query), selection_of(query)
+        model, where, select = table_it_reads_from(query)[1], self.filter_of(query), selection_of(query)
         text = f"{model_in_words(model) if model else 'row'}{f' with {where}' if where else ''}"
         if select.groups:
             text += f", grouped by {', '.join(map(self.operand, select.groups))}"
@@ -362,12 +368,20 @@ class Words:
             text += f", distinct on {', '.join(map(self.path, select.distinct_on))}"
         if select.extra:
             text += f", extended by SQL {select.extra!r}"
+        if select.tables:
+            text += f", beside each row of {', '.join(select.tables)}"
         return f"{text}{self.order(select)}"
 
     def order(self, select: Selection) -> str:
         """The order of a subquery, each term in the words of its place; empty if it has none."""
         terms = [_ordered(each, self, nulls_last=False) for each in select.order]
         return f" by {', '.join(terms)}" if terms else ""
+
+
+def _name_of(kind: type) -> str:
+    """The name of a function; of one that isn't Django's where it is found, since two may have one name."""
+    ours = kind.__module__.startswith(("django.", "reconcile."))
+    return kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _reach(select: Selection) -> str:
