@@ -355,6 +355,13 @@ class Receipt(models.Model):
     key = ExactField(max_length=255, help_text="Primary key of the record, as text.")
     state = models.CharField(max_length=10, choices=State.choices, default=State.DONE)
     recorded_at = models.DateTimeField(default=timezone.now)
+    version = ExactField(
+        max_length=32,
+        default="",
+        db_default="",
+        blank=True,
+        help_text="Hash of the columns that the effect was done for; empty if the effect doesn't depend on any.",
+    )
 
     class Meta:
         constraints = (

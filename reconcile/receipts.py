@@ -4,6 +4,7 @@
 
     receipts.record("welcome-mail", user)
     receipts.record("welcome-mail", User, keys=[17, 18])
+    receipts.record("search", article, version=["title", "body"])
     receipts.forget("welcome-mail", User.objects.filter(bounced=True))
 
 A receipt lies in the database of its record. The kind of rule that reads receipts is in `kinds.have_receipt`; the remedy that
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
@@ -30,16 +32,20 @@ from django.db.models import (
     Q,
     QuerySet,
     Subquery,
+    TextField,
     Value,
 )
+from django.db.models.functions import MD5, Cast
 
+from reconcile.core.declaration import field_named, known_field
 from reconcile.core.scopes import Keys, blocks
 from reconcile.db.clock import database_now
-from reconcile.db.columns import concrete_model, label_of
-from reconcile.db.comparisons import Same
+from reconcile.db.columns import concrete_model, label_of, stored_field
+from reconcile.db.comparisons import AsReadBack, Same
 from reconcile.db.dialects import forms_of
 from reconcile.db.django_compat import raw_delete, shape_of
-from reconcile.db.expressions import joins_to_many
+from reconcile.db.expressions import joins_to_many, path_of
+from reconcile.db.images import image
 from reconcile.db.retry import retry
 from reconcile.db.statements import insert_select, upsert_select
 from reconcile.db.text_keys import AsText
@@ -58,6 +64,7 @@ __all__ = [
     "every",
     "forget",
     "forsake",
+    "is_of_version",
     "mark_sent",
     "of_record",
     "promise",
@@ -66,10 +73,13 @@ __all__ = [
     "record",
     "records_of",
     "select_receipts",
+    "version_names",
+    "with_version",
 ]
 
 Rows = QuerySet[Any, Any]
 _NAMES = ("name", "model", "key", "state", "recorded_at")
+_OF_VERSION = ("name", "model", "key", "recorded_at", "state", "version")
 UNIQUE = ("name", "model", "key")
 """The columns that are unique together."""
 
@@ -87,15 +97,49 @@ def of_record(name: str, model: type[Model], using: str, key: str = "pk") -> Row
     return receipts_of(name, model, using).filter(Same(F("key"), text, field=_field("key")))
 
 
-def select_receipts(name: str, rows: Rows, *, state: str, recorded_at: datetime) -> Rows:
-    """Select a receipt for each of `rows`, in key order, so that two callers wait for each other and don't deadlock."""
-    values = {
+def with_version(rows: Rows, names: Sequence[str], record: Model | None = None) -> Rows:
+    """`rows` with the version of each, which `is_of_version` compares: a hash of its columns of these names, or of those of `record`."""
+    if not names:
+        return rows
+    fields = [known_field(rows.model, name) for name in names]
+    hashed = MD5(Cast(image(fields, None if record is None else partial(_as_read, record)), TextField()))
+    versions: Rows = rows.alias(**{_VERSION: hashed})
+    return versions
+
+
+def is_of_version(names: Sequence[str]) -> Q:
+    """True of a receipt of the outer record's version; of every receipt if there are no names."""
+    return Q(Same(F("version"), OuterRef(_VERSION), field=_field("version"))) if names else Q()
+
+
+_VERSION = "_receipt_of_version"
+
+
+def _as_read(record: Model, field: Field[Any, Any]) -> Any:
+    value = getattr(record, field.attname)
+    if hasattr(value, "resolve_expression"):
+        raise UsageError(
+            f"{record!r}: {field.name} is an expression. Read the record again: refresh_from_db()."
+        )
+    return AsReadBack(Value(value, output_field=stored_field(field)), field=field)
+
+
+def select_receipts(
+    name: str, rows: Rows, *, state: str, recorded_at: datetime, version: bool = False
+) -> Rows:
+    """Select a receipt for each of `rows`, in key order, so that two callers wait for each other and don't deadlock.
+
+    version: whether the rows have one, which becomes the receipt's.
+    """
+    values: dict[str, Any] = {
         "name": Value(name, output_field=CharField()),
         "model": Value(label_of(rows.model), output_field=CharField()),
         "key": AsText(F("pk"), field=rows.model._meta.pk),
         "state": Value(str(state), output_field=CharField()),
         "recorded_at": Value(recorded_at, output_field=DateTimeField()),
+        **({"version": F(_VERSION)} if version else {}),
     }
+    values = {each.name: values[each.name] for each in columns(version=version)}
     aliased = {f"_receipt_{column}": value for column, value in values.items()}
     receipts: Rows = rows.order_by("pk").annotate(**aliased).values_list(*aliased)
     return receipts
@@ -111,9 +155,9 @@ def every(using: str) -> Rows:
     return receipt()._base_manager.using(using).order_by()
 
 
-def columns() -> list[Field[Any, Any]]:
-    """The columns that a receipt is written with."""
-    return [_field(name) for name in _NAMES]
+def columns(*, version: bool = False) -> list[Field[Any, Any]]:
+    """The columns that a receipt is written with. The first that isn't unique decides whether it is written anew: of a version, its time."""
+    return [_field(name) for name in (_OF_VERSION if version else _NAMES)]
 
 
 def _field(name: str) -> Field[Any, Any]:
@@ -124,29 +168,30 @@ PROMISE = timedelta(minutes=10)
 """How long a promise counts. A worker that has not sent its message by then is dead."""
 
 
-def promise(name: str, records: Rows, void: Q) -> list[tuple[Any, int]]:
+def promise(name: str, records: Rows, void: Q, version: Sequence[str] = ()) -> list[tuple[Any, int]]:
     """Promise the effect for the records without a receipt that counts. Returns their keys, and the ids of the receipts.
 
-    `void` is true of a receipt that doesn't count. Four statements, five where old receipts count no more. The caller
-    has locked the records, holds a transaction, and has to call `sent` or `forsake` after it.
+    `void` is true of a receipt that doesn't count. version: names of the columns that it depends on. Four statements, five where old
+    receipts count no more. The caller has locked the records, holds a transaction, and has to call `sent` or `forsake` after it.
     """
     model, using = records.model, records.db
     owing = Keys(list(records.order_by("pk").values_list("pk", flat=True)))
     if not owing.values:
         return []
-    records = model._base_manager.using(using).filter(owing.on("pk"))
+    records = with_version(model._base_manager.using(using).filter(owing.on("pk")), version)
     mine: dict[str, Any] = {"state": receipt().State.PROMISED, "recorded_at": database_now(using)}
     old = of_record(name, model, using).filter(void)
     numbers = [
         *records.filter(Exists(old)).annotate(_receipt=_number(old)).values_list("_receipt", flat=True)
     ]
-    if numbers:
+    if numbers and version:
+        # Each has another version; what somebody has recorded meanwhile stays.
+        raw_delete(every(using).filter(Keys(numbers).on("pk"), recorded_at__lt=mine["recorded_at"]), using)
+    elif numbers:
         every(using).filter(Keys(numbers).on("pk")).filter(void).update(**mine)
-    insert_select(
-        receipt(),
-        columns(),
-        select_receipts(name, records.filter(~Exists(of_record(name, model, using))), **mine),
-    )
+    unpromised = records.filter(~Exists(of_record(name, model, using)))
+    news = select_receipts(name, unpromised, **mine, version=bool(version))
+    insert_select(receipt(), columns(version=bool(version)), news)
     promised = of_record(name, model, using).filter(**mine)
     found = records.filter(Exists(promised)).annotate(_receipt=_number(promised)).order_by("pk")
     return [*found.values_list("pk", "_receipt")]
@@ -237,18 +282,31 @@ LONGEST_KEY = 255
 """Most characters that the table stores."""
 
 
-def record(name: str, objects: Any, *, keys: Iterable[Any] | None = None, using: str | None = None) -> int:
+def record(
+    name: str,
+    objects: Any,
+    *,
+    keys: Iterable[Any] | None = None,
+    using: str | None = None,
+    version: Version = (),
+) -> int:
     """Record that the effect `name` was done for `objects`. Returns the number of new receipts.
 
     objects: a record, an iterable of records (of several models, if you like), a queryset, or a model with `keys`.
     using: alias of the database; that of the records unless given.
+    version: for a `HaveReceipt` with a version, the same columns. Of records their values are taken as they were read, in a
+        statement for each, so that one that changed meanwhile is owed again; of a queryset or keys as they are now. Without it a
+        receipt keeps the version for which it was promised.
 
     A promise becomes done, and what is done stays as it was: calling it twice changes nothing. Records that don't
     exist get no receipt. One statement for a queryset, else one for each model and 5,000 records; on MariaDB and
     MySQL two. It may be called inside a transaction and beside other callers. Raises UsageError for what is no record.
     """
     _examine(name)
-    return sum(_record(name, rows) for rows in records_of(objects, keys, using))
+    names = version_names(version)
+    if not names or isinstance(objects, type | QuerySet):
+        return sum(_record(name, rows, names) for rows in records_of(objects, keys, using))
+    return sum(_record_as_read(name, each, keys, using, names) for each in _each(objects))
 
 
 def forget(name: str, objects: Any, *, keys: Iterable[Any] | None = None, using: str | None = None) -> int:
@@ -261,11 +319,39 @@ def forget(name: str, objects: Any, *, keys: Iterable[Any] | None = None, using:
     return sum(_forget(name, rows) for rows in records_of(objects, keys, using))
 
 
-def _record(name: str, rows: Rows) -> int:
+Version = str | F | Iterable[str | F]
+
+
+def version_names(version: Version) -> tuple[str, ...]:
+    """The names of the columns. Raises UsageError for anything else."""
+    given = [version] if isinstance(version, str | F) else list(version)
+    names = tuple(path_of(each) if isinstance(each, F) else each for each in given)
+    if not all(isinstance(each, str) and each for each in names):
+        raise UsageError(f"version= is {version!r}. Give the name of a column, or several.")
+    return names
+
+
+def _each(objects: Any) -> Iterable[Any]:
+    return objects if isinstance(objects, Iterable) and not isinstance(objects, str | bytes) else [objects]
+
+
+def _record_as_read(
+    name: str, each: Any, keys: Iterable[Any] | None, using: str | None, names: Sequence[str]
+) -> int:
+    return sum(_record(name, rows, names, each) for rows in records_of(each, keys, using))
+
+
+def _record(name: str, rows: Rows, names: Sequence[str] = (), read: Model | None = None) -> int:
     now = database_now(rows.db)
-    done = of_record(name, rows.model, rows.db).filter(state=receipt().State.DONE)
-    news = select_receipts(name, rows.filter(~Exists(done)), state=receipt().State.DONE, recorded_at=now)
-    written = retry(rows.db)(upsert_select, receipt(), columns(), news, unique=UNIQUE)
+    unknown = [each for each in names if field_named(rows.model, each) is None]
+    if unknown:
+        raise UsageError(f"{rows.model._meta.label} has no column {unknown[0]!r} for version=.")
+    rows = with_version(rows, names, read)
+    done = of_record(name, rows.model, rows.db).filter(is_of_version(names), state=receipt().State.DONE)
+    news = select_receipts(
+        name, rows.filter(~Exists(done)), state=receipt().State.DONE, recorded_at=now, version=bool(names)
+    )
+    written = retry(rows.db)(upsert_select, receipt(), columns(version=bool(names)), news, unique=UNIQUE)
     if not forms_of(connections[rows.db]).counts_rows_left_alone:
         return written
     # Its count of affected rows takes those that were left alone, too; ours are known by their moment.

@@ -136,10 +136,14 @@ class Rewriting(Overwriting):
 
 @dataclass(frozen=True, kw_only=True)
 class Promise(Fix):
-    """What `Enqueue` needs if a receipt promises the effect. void: the condition on a receipt that no longer counts."""
+    """What `Enqueue` needs if a receipt promises the effect.
+
+    void: the condition on a receipt that no longer counts. version: names of the record's columns that the effect depends on.
+    """
 
     name: str
     void: Q
+    version: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

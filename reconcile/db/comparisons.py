@@ -70,6 +70,7 @@ __all__ = [
     "INTEGERS",
     "Among",
     "AmongRows",
+    "AsReadBack",
     "AsStored",
     "Beyond",
     "Bytewise",
@@ -189,6 +190,16 @@ class AsStored(Func):
         if kind in TEXTS:
             return AsText(source, field=source.output_field)
         return _widest_cast(source, field, forms)
+
+
+class AsReadBack(AsStored):
+    """Same as `AsStored`, spelled as the column is: a constant decimal has just its places, so that an image of it is that of the column."""
+
+    def _convert(self, forms: Forms) -> Any:
+        field = self.output_field
+        if isinstance(field, DecimalField) and not forms.keeps_decimals_as_floats:
+            return _round_to_places(self.get_source_expressions()[0], field, forms)
+        return super()._convert(forms)
 
 
 def _settle_type(node: Any) -> None:

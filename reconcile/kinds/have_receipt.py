@@ -12,17 +12,28 @@ from typing import Any
 
 from django.db.models import Exists, Model, Q, QuerySet
 
+from reconcile.core.declaration import field_named, field_names
 from reconcile.core.drift import MISSING, Drift, Guarantee
 from reconcile.core.finder import Finder, OwnRangeFinder, Rows, Source
 from reconcile.core.fixes import Promise
-from reconcile.core.options import Option, option_faults, or_none
+from reconcile.core.options import Option, as_given, option_faults, or_none
 from reconcile.core.scopes import Scope
 from reconcile.db.columns import is_text, stored_field
 from reconcile.db.expressions import Column, columns_read
-from reconcile.errors import Fault, Refusal
+from reconcile.errors import Fault, Refusal, UsageError, nearest
 from reconcile.kinds.base import Effect
 from reconcile.kinds.uniqueness import ConstraintAdvice
-from reconcile.receipts import LONGEST_KEY, LONGEST_NAME, PROMISE, of_record, receipt
+from reconcile.receipts import (
+    LONGEST_KEY,
+    LONGEST_NAME,
+    PROMISE,
+    Version,
+    is_of_version,
+    of_record,
+    receipt,
+    version_names,
+    with_version,
+)
 from reconcile.remedies import Remedy, Report
 
 __all__ = ["HaveReceipt"]
@@ -42,21 +53,41 @@ _OPTIONS = (
 )
 
 
+def _version_faults(version: Any, model: type[Model]) -> Iterator[Fault]:
+    try:
+        names = version_names(version)
+    except (TypeError, UsageError):
+        hint = 'Give the name of a column, or a list of names: version="updated_at".'
+        yield Fault("reconcile.E012", f"HaveReceipt: version= is {as_given(version)}.", hint)
+        return
+    for name in names:
+        if field_named(model, name) is None:
+            hint = (
+                nearest(name, field_names(model)).strip() or f"Its columns: {', '.join(field_names(model))}."
+            )
+            yield Fault(
+                "reconcile.E013", f"HaveReceipt(version=…): {model._meta.label} has no column {name!r}.", hint
+            )
+
+
 @dataclass(frozen=True)
 class HaveReceipt(Effect):
     """Every record must have a receipt of `name`: `HaveReceipt("welcome-mail")`.
 
     A receipt counts if the effect is done, or was sent, or was promised less than ten minutes ago.
     confirmed_within: what was sent counts for only so long; if it isn't done by then, it is owed again.
+    version: columns of the record that the effect depends on, such as "updated_at". A record in which they have changed owes it again.
     """
 
     name: str
     _: KW_ONLY
     confirmed_within: timedelta | None = None
+    version: Version = ()
 
     def faults(self, model: type[Model]) -> Iterator[Fault]:
         """A name or a time that can't be used, and keys that the table of receipts doesn't hold."""
         yield from option_faults(self, _OPTIONS, "HaveReceipt")
+        yield from _version_faults(self.version, model)
         key = stored_field(model._meta.pk)
         if is_text(key) and (key.max_length or LONGEST_KEY + 1) > LONGEST_KEY:
             message = f"HaveReceipt: keys of {model._meta.label} may have more than {LONGEST_KEY} characters."
@@ -65,7 +96,8 @@ class HaveReceipt(Effect):
     def sentence(self, model: type[Model]) -> str:  # noqa: ARG002
         """`have a receipt of 'welcome-mail'`."""
         within = f", confirmed within {self.confirmed_within}" if self.confirmed_within else ""
-        return f"have a receipt of {self.name!r}{within}"
+        of = f" for its {', '.join(version_names(self.version))} as it is now" if self.version else ""
+        return f"have a receipt of {self.name!r}{of}{within}"
 
     def guarantee(self, model: type[Model], using: str) -> Guarantee:  # noqa: ARG002
         """LOCK: a receipt is unique, but a handler that acts first and records later may act twice."""
@@ -97,13 +129,14 @@ class HaveReceipt(Effect):
 
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """One: the records without a receipt that counts."""
-        counts = self._counting_condition(source.now)
+        version = version_names(self.version)
+        counts = self._counting_condition(source.now) & is_of_version(version)
 
         def find(scope: Scope) -> Rows:
             receipts = of_record(self.name, source.model, source.using).filter(counts)
-            return source.records(scope).filter(~Exists(receipts))
+            return with_version(source.records(scope), version).filter(~Exists(receipts))
 
-        promise = Promise(model=source.model, name=self.name, void=~counts)
+        promise = Promise(model=source.model, name=self.name, void=~counts, version=version)
         return (
             OwnRangeFinder(drift=MISSING, model=source.model, using=source.using, query=find, fix=promise),
         )

@@ -48,6 +48,7 @@ class Migration(migrations.Migration):
                 ('key', reconcile.models.ExactField(help_text='Primary key of the record, as text.', max_length=255)),
                 ('state', models.CharField(choices=[('promised', 'Promised'), ('sent', 'Sent'), ('done', 'Done')], default='done', max_length=10)),
                 ('recorded_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ('version', reconcile.models.ExactField(blank=True, db_default='', default='', help_text="Hash of the columns that the effect was done for; empty if the effect doesn't depend on any.", max_length=32)),
             ],
             options={
                 'constraints': [models.UniqueConstraint(fields=('name', 'model', 'key'), name='reconcile_receipt_once')],

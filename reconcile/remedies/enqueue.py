@@ -94,7 +94,7 @@ def _promise(finder: Finder, keys: Keys) -> list[tuple[Any, int]]:
     promise = finder.fix
     if not isinstance(promise, Promise):
         return []
-    return receipts.promise(promise.name, finder.find(keys), promise.void)
+    return receipts.promise(promise.name, finder.find(keys), promise.void, promise.version)
 
 
 def _send(task: Any, keys: list[Any]) -> None:

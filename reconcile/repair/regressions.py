@@ -20,6 +20,7 @@ from reconcile.core.fixes import Correction
 from reconcile.core.scopes import Keys, blocks
 from reconcile.db.clock import database_now
 from reconcile.db.columns import label_of
+from reconcile.db.comparisons import AsReadBack
 from reconcile.db.images import image
 from reconcile.db.statements import KEY, WANTED
 from reconcile.errors import Suspended
@@ -128,7 +129,7 @@ def _journalled(fix: Correction, places: Collection[_Place], using: str) -> Mapp
 
 def _wrong_columns(fix: Correction, keys: Sequence[Any], using: str) -> Mapping[str, Mapping[str, Any]]:
     """What each row owes now in its columns that are wrong, by its key as text. Two statements."""
-    images = image(fix.fields, lambda field: F(WANTED.format(field.attname)))
+    images = image(fix.fields, lambda field: AsReadBack(F(WANTED.format(field.attname)), field=field))
     owed = dict(fix.wanted(Keys(keys)).annotate(_image=images).values_list(KEY, "_image"))
     rows = fix.model._base_manager.using(using).filter(pk__in=list(owed))
     there = dict(rows.annotate(_image=image(fix.fields)).values_list("pk", "_image"))
