@@ -196,7 +196,7 @@ def test_a_misspelling_in_a_function_of_another_file_is_told_once_with_its_line(
 def test_a_positional_argument_too_many_names_the_options(written):
     (found,) = messages(written(own="r = Rule(every=Basket, must=HaveReceipt('x', 3))"))
     assert found.startswith("E010 HaveReceipt takes 2 positional arguments but 3")
-    assert found.endswith("(filed_rules/own.py:6). HaveReceipt takes name, confirmed_within.")
+    assert found.endswith("(filed_rules/own.py:6). HaveReceipt takes name, confirmed_within, version.")
 
 
 def test_a_file_that_is_not_python_names_the_line(written):

@@ -21,6 +21,7 @@ import reconcile
 from reconcile.db import django_compat as compat
 from reconcile.db.comparisons import Among, AmongRows, AsStored, Beyond, Bytewise, Differs, PrefixOf, Same
 from reconcile.db.conditions import Fails
+from reconcile.db.expressions import nodes_in
 from reconcile.db.images import image, value_from_image
 from reconcile.db.placeholders import PlaceholderValue
 from reconcile.db.text_keys import AsText, KeyOf, SameText
@@ -242,7 +243,7 @@ def test_filtered_relation_of_a_plain_join_is_none():
 
 def test_selection_of_a_plain_query_is_empty():
     assert compat.selection_of(Team.objects.all().query) == compat.Selection(
-        low=0, high=None, distinct=False, distinct_on=(), columns=(), groups=(), order=(), joined_by="", parts=(), extra={}
+        low=0, high=None, distinct=False, distinct_on=(), columns=(), groups=(), order=(), joined_by="", parts=(), extra={}, tables=(),
     )  # fmt: skip
 
 
@@ -257,6 +258,9 @@ def test_selection_of_tells_each_thing():
     )
     both = compat.selection_of(Team.objects.all().union(Team.objects.filter(pk=1)).query)
     assert (both.joined_by, len(both.parts)) == ("union", 2)
+    every = compat.selection_of(Team.objects.all().union(Team.objects.all(), all=True).query)
+    assert every.joined_by == "union all"
+    assert compat.selection_of(Team.objects.extra(tables=["zoo_page"]).query).tables == ("zoo_page",)
     turned = compat.selection_of(Team.objects.order_by("-name", F("points").desc()).reverse().query)
     assert (turned.order[0], turned.order[1].descending) == ("name", False)
 
@@ -415,8 +419,14 @@ def test_join_condition_is_that_of_a_filtered_relation():
     assert compat.join_condition(own_table()) is None
 
 
-def test_model_of_a_subquery_is_known():
-    assert compat.model_of(Exists(Team.objects.all()).query) is Team
+def test_table_it_reads_from_is_that_of_the_model_unless_django_has_trimmed_it():
+    assert compat.table_it_reads_from(Team.objects.filter(name="a").query) == ("zoo_team", Team)
+    assert compat.table_it_reads_from(Team.objects.all().query)[1] is Team
+    assert compat.table_it_reads_from(Exists(Team.objects.all()).query)[1] is Team
+    (excluded,) = compat.where_of(Team.objects.exclude(players__age=1).query).children
+    (exists,) = (each for each in nodes_in(excluded) if isinstance(each, Exists))
+    alias, model = compat.table_it_reads_from(exists.query)
+    assert (compat.tables_of(exists.query)[alias].table_name, model) == ("zoo_player", Player)
 
 
 def test_where_of_tells_the_filter():

@@ -7,7 +7,7 @@ Merging: repointed references that collide -> tests/remedies/test_merge.py::test
 Merging: text that differs in case -> tests/kinds/test_be_unique.py::test_text_that_differs_only_in_case_or_trailing_space_is_no_duplicate
 Merging: text that differs in case is not merged -> tests/remedies/test_merge.py::test_nothing_is_merged_where_nothing_is_alike
 Generic foreign keys: the key is text -> tests/kinds/test_have_source.py::test_a_text_that_is_no_key_is_found_and_no_error
-Generic foreign keys: unknown content type -> tests/kinds/test_have_source.py::test_an_unknown_content_type_is_found_and_no_error
+Generic foreign keys: unknown content type -> tests/kinds/test_have_source.py::test_a_content_type_without_a_model_is_another_matter_than_a_deleted_row
 Inheritance: the child row is missing -> tests/test_models.py::test_a_child_row_that_is_missing_while_its_parent_row_exists_is_inserted
 Inheritance: the grandchild row is missing -> tests/test_models.py::test_a_grandchild_row_continues_its_parent_s
 Two relations -> tests/kinds/test_have_values.py::test_aggregates_over_two_relations_do_not_multiply_each_other
