@@ -38,7 +38,17 @@ GUIDES = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *DOCS, DECISIONS / "README.md"]
 TAUGHT = [
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("first-rule.md", "content-types.md", "there-must-be-one.md")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in (
+            "first-rule",
+            "content-types",
+            "there-must-be-one",
+            "trees-chains-balances",
+            "which-constraint",
+            "history-tables",
+        )
+    ),
 ]
 
 
