@@ -184,7 +184,7 @@ class ReportFile(click.Path):
 
 
 def formats_and_output(*forms: str) -> Callable[[Command], Command]:
-    """The options `--format`, with these formats to choose from, and `--output`."""
+    """The options `--format`, with these formats to choose from, of which the first is the usual one, and `--output`."""
 
     def add_options(command: Command) -> Command:
         command = click.option(
@@ -194,7 +194,7 @@ def formats_and_output(*forms: str) -> Callable[[Command], Command]:
             "--format",
             "form",
             type=click.Choice(forms),
-            default="text",
+            default=forms[0],
             show_default=True,
             help="Report format.",
         )(command)

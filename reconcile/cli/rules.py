@@ -24,16 +24,17 @@ from reconcile.cli.options import (
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import InvalidRulesError, UsageError, with_type
-from reconcile.reports import json, markdown, text
+from reconcile.reports import graph, json, markdown, text
 from reconcile.reports.facts import plural
 from reconcile.rules.invalid import InvalidRule
+from reconcile.rules.order import sort_rules
 from reconcile.rules.registry import project_rules, unknown_rule, valid_rules
 from reconcile.rules.rule import Rule
 
 
 @reconcile.group("rules", cls=Subject, without="list", named="list")
 def rules_group() -> None:
-    """List the rules, as sentences or as a page."""
+    """List the rules, as sentences or as a page, or draw their order."""
 
 
 @rules_group.command("resume")
@@ -113,6 +114,36 @@ def rules_command(
         markdown=lambda: page,
     )
     ctx.exit(exit_code(error=any(isinstance(rule, InvalidRule) for rule in rules)))
+
+
+@rules_group.command("graph")
+@rule_arguments
+@database_option
+@formats_and_output("mermaid", "dot", "json")
+@click.pass_context
+def graph_command(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    selectors: tuple[str, ...],
+    using: str,
+    form: str,
+    output: Path | None,
+) -> None:
+    """Draw which rule runs before which, and for the sake of which columns. Needs no database."""
+    using = known_database(using)
+    valid_rules()
+    rules = chosen_rules(names, selectors, using)
+    with dialect_of(using).without_server():
+        order = sort_rules(rules, using=using, now=timezone.now())
+    write_report(
+        ctx,
+        form,
+        output,
+        text=str,
+        mermaid=lambda: graph.mermaid(order),
+        dot=lambda: graph.dot(order),
+        json=lambda: json.order_report(order),
+    )
 
 
 def _try_to_compile(rules: Sequence[Rule], using: str) -> None:

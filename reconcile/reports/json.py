@@ -21,6 +21,7 @@ from reconcile.kinds import ConstraintAdvice
 from reconcile.repair.plan_file import VERSION
 from reconcile.reports.findings import BaselineReport, CheckReport, RepairReport, UndoReport, word
 from reconcile.rules.invalid import InvalidRule
+from reconcile.rules.order import Order
 from reconcile.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -281,6 +282,25 @@ def explanation(explained: Explanation) -> str:
             "drifts": [_part(part) for part in explained.parts],
         }
     )
+
+
+def order_report(order: Order) -> str:
+    """The object that the documentation gives for `rules graph --format json`."""
+    place = {rule.name: number for number, rule in enumerate(order.rules)}
+    rules = [
+        {
+            "rule": name,
+            "after": [
+                {
+                    "rule": before,
+                    "columns": sorted(f"{model._meta.label}.{column}" for model, column in columns),
+                }
+                for before, columns in sorted(order.waits_for[name].items(), key=lambda item: place[item[0]])
+            ],
+        }
+        for name in place
+    ]
+    return _dump({"rules": rules, "circles": [list(each) for each in order.circles]})
 
 
 def listing(rule: Rule, listed: Sequence[Listing], *, using: str) -> str:

@@ -6,7 +6,7 @@ other records. Two rules that write the same column read it, too, to see whether
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import heapify, heappop, heappush
@@ -20,7 +20,8 @@ from reconcile.rules.rule import Rule
 
 __all__ = ["Order", "makes_own_records", "sort_rules"]
 
-Waits = Mapping[str, set[str]]
+Waits = Mapping[str, Mapping[str, Collection[Column]]]
+"""For each rule the rules that write what it reads, with these columns."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,12 @@ class Order:
     """Rules in the order in which they run.
 
     circles: rules that write what each other reads, by name, each circle in the order of its rules; a rule that writes what it
-    reads in other records is a circle of its own, or part of one.
+    reads in other records is a circle of its own, or part of one. waits_for: what each rule comes after.
     """
 
     rules: Sequence[Rule]
     circles: Sequence[Sequence[str]]
+    waits_for: Waits
 
 
 def sort_rules(rules: Mapping[str, Rule], *, using: str, now: datetime) -> Order:
@@ -47,7 +49,7 @@ def sort_rules(rules: Mapping[str, Rule], *, using: str, now: datetime) -> Order
         if len(group) > 1 or group[0] in waits_for[group[0]]:
             circles.append(tuple(_order_circle(group, waits_for)))
         ordered.extend(group)
-    return Order([rules[name] for name in ordered], circles)
+    return Order([rules[name] for name in ordered], circles, waits_for)
 
 
 def _dependencies(rules: Mapping[str, Rule], *, using: str, now: datetime) -> Waits:
@@ -60,7 +62,7 @@ def _dependencies(rules: Mapping[str, Rule], *, using: str, now: datetime) -> Wa
     for name, columns in writes.items():
         for column in columns:
             writers.setdefault(column, []).append(name)
-    waits_for: dict[str, set[str]] = {}
+    waits_for: dict[str, dict[str, set[Column]]] = {}
     for name in rules:
         shared = dict[str, set[Column]]()
         for column in reads[name] | of_others[name]:
@@ -68,9 +70,9 @@ def _dependencies(rules: Mapping[str, Rule], *, using: str, now: datetime) -> Wa
                 if column in (of_others[name] if other == name else reads[name]):
                     shared.setdefault(other, set()).add(column)
         waits_for[name] = {
-            other
+            other: together
             for other, columns in shared.items()
-            if columns - (_columns_apart(rules[name], rules[other]) - of_others[name])
+            if (together := columns - (_columns_apart(rules[name], rules[other]) - of_others[name]))
         }
     return waits_for
 

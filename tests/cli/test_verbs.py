@@ -4,14 +4,19 @@ import re
 
 import click
 import pytest
+from django.db.models import F
+from django.utils import timezone
 
+from reconcile import HaveRow, HaveValues, Rule
 from reconcile.cli import reconcile
 from reconcile.models import Run
+from reconcile.reports import graph
+from reconcile.rules.order import sort_rules
 from reconcile.rules.registry import valid_rules
 from tests.cli.test_cli import lacking, rules, run, run_json
 from tests.helpers import environment
 from tests.processes import run_reconcile
-from tests.zoo.models import Basket
+from tests.zoo.models import Basket, Bill
 
 __all__ = ["lacking", "rules"]
 
@@ -193,3 +198,42 @@ def test_a_project_that_cannot_be_set_up_completes_no_rules_and_says_nothing(tmp
     asked = {"_RECONCILE_COMPLETE": "bash_complete", "COMP_WORDS": "reconcile check or", "COMP_CWORD": "2"}
     done = run_reconcile(env={**environment(), **asked, "DJANGO_SETTINGS_MODULE": "no_such"}, cwd=tmp_path)
     assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+# The order of rules, drawn.
+
+
+def test_the_order_of_rules_is_drawn():
+    code, out, err = run("rules", "graph", "orders.invoice", "orders.total", "orders.item_count")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "flowchart LR",
+        '    r0["orders.total"]',
+        '    r1["orders.item_count"]',
+        '    r2["orders.invoice"]',
+        '    r0 -->|"Order.total"| r2',
+    ]
+    code, out, err = run("rules", "graph", "orders.invoice", "orders.total", "--format", "dot")
+    assert (code, err) == (0, "")
+    assert '    "orders.total" -> "orders.invoice" [label="Order.total"];' in out.splitlines()
+
+
+def test_a_circle_is_dotted_and_many_columns_are_cut():
+    both = {
+        name: Rule(name=name, every=Basket, must=must)
+        for name, must in {
+            'a "quoted" \\ name': HaveValues(score=F("quantity"), note=F("label"), price=F("quantity")),
+            "b": HaveValues(quantity=F("score")),
+            "c": HaveRow(
+                Bill,
+                link={"basket_number": F("pk")},
+                values={"amount": F("price"), "kind": F("note"), "score": F("score")},
+            ),
+        }.items()
+    }
+    order = sort_rules(both, using="default", now=timezone.now())
+    assert "Basket.note, Basket.price, Basket.score" in graph.mermaid(order)
+    assert "-.->" in graph.mermaid(order)
+    assert "style=dotted" in graph.dot(order)
+    assert 'r0["a #34;quoted#34; #92; name"]' in graph.mermaid(order).replace("r1[", "r0[")
+    assert '"a \\"quoted\\" \\\\ name"' in graph.dot(order)

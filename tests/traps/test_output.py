@@ -78,6 +78,8 @@ def invocations(key, run, folder):
         (["repair", "invoice", *always, "--show", "1", "--values", "--keys", key], 0, "rules"),
         (["rules", "list", *always, *chosen, "--exclude", "invoice"], 0, "rules"),
         (["rules", "list", *kept], 0, "rules"),
+        (["rules", "graph", *always, *chosen, "--exclude", "invoice"], 0, "rules"),
+        (["rules", "graph", *kept], 0, "rules"),
         (["explain", "invoice", *always], 0, "rule"),
         (["explain", "invoice", *always, "--sql"], 0, "statements"),
         (["explain", "invoice", *always, "--key", key], 0, "rule"),
