@@ -144,7 +144,9 @@ def set_up_django() -> None:
     """Set up Django, unless manage.py has done so. Raises UsageError if the settings can't be used."""
     if apps.ready:
         return
-    name = os.environ.get("DJANGO_SETTINGS_MODULE") or settings_of_project()
+    name = os.environ.get("DJANGO_SETTINGS_MODULE")
+    if not name and not settings.configured:
+        name = settings_of_project()
     if not name and not settings.configured:
         raise UsageError(
             "DJANGO_SETTINGS_MODULE is not set, and no manage.py in this folder or above names one. Set it, or give --settings "

@@ -197,9 +197,12 @@ def _rules_of_plan(
 @runs_group.command("resume")
 @click.argument("run")
 @database_option
+@allow_empty_option
 @output_options
 @click.pass_context
-def resume_command(ctx: click.Context, run: str, using: str, form: str, output: Path | None) -> None:
+def resume_command(
+    ctx: click.Context, run: str, using: str, form: str, output: Path | None, *, allow_empty: bool
+) -> None:
     """Go on with a run that was paused, stopped or killed, where it was. RUN is its id, or the beginning of it."""
     from reconcile import runs
 
@@ -213,7 +216,9 @@ def resume_command(ctx: click.Context, run: str, using: str, form: str, output: 
     with progress_bar("repairing", total=None) as advance:
         repairs = runs.resume(stored_run, rules, using=using, progress=advance)
     seconds = time.monotonic() - started
-    report = RepairReport(run=str(stored_run.pk), database=using, repairs=repairs, seconds=seconds)
+    report = RepairReport(
+        run=str(stored_run.pk), database=using, repairs=repairs, seconds=seconds, allow_empty=allow_empty
+    )
     _write_report_and_exit(ctx, report, form, output)
 
 

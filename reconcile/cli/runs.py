@@ -23,6 +23,7 @@ from reconcile.db.clock import database_now
 from reconcile.detect.checking import evaluation_errors
 from reconcile.reports import json, text
 from reconcile.reports.facts import plural
+from reconcile.reports.findings import nothing_judged
 
 if TYPE_CHECKING:
     from reconcile.models import Outcome, Run
@@ -260,7 +261,8 @@ def _run_text(run: Run, outcomes: Sequence[Outcome], result: RunResult, using: s
     ]
     remarks += [(each.rule, each.why) for each in result.rules if each.why]
     remarks += [(outcome.rule, outcome.warning) for outcome in outcomes if outcome.warning]
-    last = [remark for remark in (run.why_stopped, _advice(run, using)) if remark]
+    nothing = nothing_judged(allowed=False) if result.is_empty else ""
+    last = [remark for remark in (run.why_stopped, nothing, _advice(run, using)) if remark]
     head = f"Run {run.pk}, {_kind(run)}, {run.state}: {_sum_in_words(result)}"
     return Group("", head, "", rows, "", *text.remark_lines(remarks), *last)
 

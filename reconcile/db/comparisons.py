@@ -199,6 +199,9 @@ class AsReadBack(AsStored):
         field = self.output_field
         if isinstance(field, DecimalField) and not forms.keeps_decimals_as_floats:
             return _round_to_places(self.get_source_expressions()[0], field, forms)
+        if isinstance(field, FloatField) and forms.most_digits is None:
+            # Of an integer times 1.0 a database may make a decimal, which it writes with its places.
+            return Cast(self.get_source_expressions()[0], FloatField())
         return super()._convert(forms)
 
 

@@ -203,6 +203,8 @@ def nodes_in(node: Any, *, until: tuple[type, ...] = (), subqueries: bool = Fals
 
 
 def _parts(node: Any, *, subqueries: bool) -> Iterable[Any]:
+    if isinstance(node, QuerySet):
+        return (node.query,) if subqueries else ()
     if isinstance(node, Query):
         return (where_of(node), *annotations_of(node).values()) if subqueries else ()
     if isinstance(node, Q):

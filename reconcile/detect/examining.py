@@ -26,6 +26,7 @@ from reconcile.db.expressions import NamedRow, columns_read, nodes_in
 from reconcile.db.schema import Schema
 from reconcile.errors import EvaluationError
 from reconcile.kinds.base import Effect
+from reconcile.remedies import Remedy
 from reconcile.rules.rule import CompiledRule, Rule
 
 __all__ = ["Examination", "examine"]
@@ -129,10 +130,12 @@ def _nodes_of(rule: Rule) -> Iterator[Any]:
     """Each part of each value and condition of the rule."""
     yield from nodes_in(rule.queryset.query, subqueries=True)
     yield from _nodes_in_options(rule.must)
+    for drift in Drift:
+        yield from _nodes_in_options(rule.remedy(drift))
 
 
 def _nodes_in_options(value: Any) -> Iterator[Any]:
-    if isinstance(value, Effect | RuleValue):
+    if isinstance(value, Effect | RuleValue | Remedy):
         options: Iterable[Any] = vars(value).values()
     elif isinstance(value, Mapping):
         options = value.values()

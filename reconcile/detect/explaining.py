@@ -34,7 +34,7 @@ class Part:
     """One kind of drift of a rule, and the statement that finds it.
 
     windows: whether it is read in windows, of which `sql` is the first, or the whole table in one statement.
-    sql: None if no row can ever drift, or where Python reads the records and the finder shows no statement.
+    sql: None if no row can drift (`nothing` says whether ever, or now), or where Python reads the records and the finder shows no statement.
     keys_from_python: only Python can tell which of the rows that `sql` reads drift. advice: what to do where these rows are no drift.
     """
 
@@ -46,6 +46,7 @@ class Part:
     plan: str
     unindexed: tuple[MissingIndex, ...]
     advice: str = ""
+    nothing: str = "-- never any rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,7 @@ def _part(rule: Rule, finder: Finder, window: Window, indexes: Indexes) -> Part:
         plan=rows.explain() if rows is not None and sql else "",
         unindexed=tuple(_find_missing_indexes(finder, indexes)) if sql else (),
         advice=finder.advice,
+        nothing="-- no rows now" if finder.needs_database else "-- never any rows",
     )
 
 

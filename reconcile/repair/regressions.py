@@ -24,6 +24,7 @@ from reconcile.db.comparisons import AsReadBack
 from reconcile.db.images import image
 from reconcile.db.statements import KEY, WANTED
 from reconcile.errors import Suspended
+from reconcile.kinds.values.within import Within
 from reconcile.models import Change, Chunk, Run, Suspension
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.rule import Rule
@@ -63,7 +64,7 @@ def find_regressions(
     Repairs from before the rule was edited don't count. Repairs that are younger than the rule's settle time don't count, since their
     effects may be in flight. Repairs that were undone since don't count. Nor do records that owe something else by now than what was
     journalled: what they are computed from has changed, and nobody has written them wrong. One statement, and if any is found,
-    one for each 5,000 of them and one for each of their chunks; reads the keys chunk by chunk.
+    two for each 5,000 of them and one for each of their chunks; reads the keys chunk by chunk.
     """
     repaired = _repaired_before(rule, drifted, run=run, using=using, now=now)
     if not repaired:
@@ -73,7 +74,8 @@ def find_regressions(
     for drift, keys in drifted.items():
         mine = {key: repaired[str(drift), str(key)] for key in keys if (str(drift), str(key)) in repaired}
         fix = finders[drift].fix if drift in finders else None
-        moved = _moved(fix, mine, using) if mine and isinstance(fix, Correction) else set()
+        nearly = _nearly_right(rule, fix) if isinstance(fix, Correction) else frozenset()
+        moved = _moved(fix, mine, nearly, using) if mine and isinstance(fix, Correction) else set()
         found |= {str(key) for key in mine if key not in moved}
     return [*found]
 
@@ -101,7 +103,14 @@ def _repaired_before(
     return found
 
 
-def _moved(fix: Correction, repaired: Mapping[Any, _Place], using: str) -> set[Any]:
+def _nearly_right(rule: Rule, fix: Correction) -> frozenset[str]:
+    """The columns that may be other than what they owe, as they have a tolerance."""
+    given = [option for option in vars(rule.must).values() if isinstance(option, Mapping)]
+    names = {name for option in given for name, value in option.items() if isinstance(value, Within)}
+    return frozenset(field.attname for field in fix.fields if field.name in names or field.attname in names)
+
+
+def _moved(fix: Correction, repaired: Mapping[Any, _Place], nearly: frozenset[str], using: str) -> set[Any]:
     """Those of the records for which something else is owed now than what their repair has written, as far as the journal tells.
 
     A column that is right again says nothing: of those that are wrong each must owe something else. Of rows of another table it isn't known here whose they are: all of the records, if none of the rows owes what was journalled.
@@ -110,7 +119,9 @@ def _moved(fix: Correction, repaired: Mapping[Any, _Place], using: str) -> set[A
     owed: dict[str, Mapping[str, Any]] = {}
     for block in blocks(repaired):
         owed |= _wrong_columns(fix, block, using)
-    same = {key for key, values in owed.items() if key not in journalled or _owes(journalled[key], values)}
+    same = {
+        key for key, values in owed.items() if key not in journalled or _owes(journalled[key], values, nearly)
+    }
     if fix.own:
         return {key for key in repaired if str(key) in owed and str(key) not in same}
     return set() if same or not owed else set(repaired)
@@ -133,20 +144,20 @@ def _wrong_columns(fix: Correction, keys: Sequence[Any], using: str) -> Mapping[
     owed = dict(fix.wanted(Keys(keys)).annotate(_image=images).values_list(KEY, "_image"))
     rows = fix.model._base_manager.using(using).filter(pk__in=list(owed))
     there = dict(rows.annotate(_image=image(fix.fields)).values_list("pk", "_image"))
-    return {
-        str(key): {
-            name: value
-            for name, value in _loaded(each).items()
-            if _loaded(there.get(key, each)).get(name) != value
-        }
-        for key, each in owed.items()
-    }
+    return {str(key): _differing(_loaded(each), _loaded(there.get(key, each))) for key, each in owed.items()}
 
 
-def _owes(after: Any, values: Mapping[str, Any]) -> bool:
-    """Whether one of the columns owes what a repair has written into it."""
+def _differing(owed: Mapping[str, Any], there: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the columns owe that have another value; all of them if none has, as far as images tell."""
+    return {name: value for name, value in owed.items() if there.get(name) != value} or owed
+
+
+def _owes(after: Any, values: Mapping[str, Any], nearly: frozenset[str]) -> bool:
+    """Whether a column owes what a repair has written into it. What may be nearly right speaks only where nothing else is wrong."""
+    exact = {name: value for name, value in values.items() if name not in nearly}
     image_after = _loaded(after)
-    return any(name in image_after and image_after[name] == value for name, value in values.items())
+    same = [image_after.get(name) == value for name, value in (exact or values).items()]
+    return any(same) if exact else all(same)
 
 
 def _loaded(value: Any) -> Any:

@@ -76,6 +76,11 @@ def word(check: RuleCheck) -> str:
     return str(check.status)
 
 
+def nothing_judged(*, allowed: bool) -> str:
+    """What is said where no record was judged, with the way out."""
+    return EMPTY if allowed else f"{EMPTY} If there may be none: --allow-empty."
+
+
 def empty_in_words(report: CheckReport) -> str:
     """What is said of a check that has judged nothing, with the way out."""
     rules = plural(len(report.checks), "rule")

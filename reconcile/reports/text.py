@@ -18,12 +18,12 @@ from reconcile.detect.checking import RuleCheck
 from reconcile.detect.inspecting import NOT_STATED, Cell
 from reconcile.reports.facts import nightly_in_words, plural
 from reconcile.reports.findings import (
-    EMPTY,
     CheckReport,
     RepairReport,
     empty_in_words,
     local_time,
     next_step,
+    nothing_judged,
     plain,
     word,
 )
@@ -385,7 +385,9 @@ def _written_sum(report: RepairReport) -> Text:
             style="yellow",
         )
     elif report.is_empty:
-        text.append(f"  {EMPTY}", style="yellow" if report.allow_empty else "red")
+        text.append(
+            f"  {nothing_judged(allowed=report.allow_empty)}", style="yellow" if report.allow_empty else "red"
+        )
     elif report.repairs and all(repair.records and not repair.judged for repair in report.repairs):
         text.append("  Nothing is verified: none of the records was judged.", style="yellow")
     elif report.status != "error":

@@ -11,7 +11,7 @@ from rich.text import Text
 from reconcile.baseline import Comparison, Rows
 from reconcile.core.drift import Drift, Status
 from reconcile.reports.facts import plural
-from reconcile.reports.findings import EMPTY, BaselineReport
+from reconcile.reports.findings import BaselineReport, nothing_judged
 from reconcile.reports.text import count_text, status_text, table
 
 __all__ = ["baseline_text"]
@@ -113,7 +113,9 @@ def _verify_sum(report: BaselineReport) -> Text:
     new = [comparison for comparison in report.comparisons if comparison.new]
     mended = sum(_number(comparison.mended) for comparison in report.comparisons)
     if report.is_empty:
-        return Text(EMPTY, style="yellow" if report.allow_empty else "red")
+        return Text(
+            nothing_judged(allowed=report.allow_empty), style="yellow" if report.allow_empty else "red"
+        )
     if not new and not mended:
         known = plural(sum(comparison.known for comparison in report.comparisons), "known drifted row")
         return Text(f"No new drift in {_rules(report)}; {known}.", style="red" if report.failed else "green")

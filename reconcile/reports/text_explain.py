@@ -98,7 +98,7 @@ def _part(part: Part) -> Iterator[RenderableType]:
         yield _unwrapped(Text(f"-- {rows} are read, and Python tells which of them drift", style="dim"))
         if not part.sql:
             return
-    sql = part.sql or "-- never any rows"
+    sql = part.sql or part.nothing
     yield _unwrapped(Syntax("", "sql", background_color="default").highlight(sql))
     if part.plan:
         yield Text("")

@@ -181,13 +181,14 @@ def unconfirmed_rows(rule_plan: RulePlan, *, using: str) -> tuple[int, str]:
         for each in finders
         for block in blocks(kept[each.drift])
     )
-    listed, planned = sum(map(len, kept.values())), rule_plan.records.by(DELETE)
-    if listed < planned:
+    planned = rule_plan.records.by(DELETE)
+    if not all(rule_plan.check.kept[each.drift].complete for each in finders):
         return planned, (
             f"Deletes need two runs that agree. Of so many rows (more than {KEEP:,}) a plan doesn't know which the last run has noted: "
             "--apply deletes those, and notes the others."
         )
-    waiting = max(listed - known, 0)
+    # Of a Split some of the drifted rows are not deleted.
+    waiting = min(max(sum(map(len, kept.values())) - known, 0), planned)
     if not waiting:
         return 0, ""
     if rule_plan.check.coverage is not Coverage.FULL:

@@ -149,7 +149,7 @@ def raise_alarm(result: RunResult, *, allow_empty: bool = False) -> None:
     if result.state in Run.ACTIVE or alarm() == Alarm.NEVER:
         return
     if result.is_empty and not allow_empty:
-        message = f"Run {result.run} has found no record on {result.database!r}, so nothing is known. If there may be none: allow_empty=True."
+        message = f"Run {result.run} has judged no record on {result.database!r}, so nothing is known: there is none, or all are too young. If that may be: allow_empty=True."
         raise NightIncomplete(message, result.as_dict())
     alarming = result.alarming(Alarm(alarm()))
     if alarming or result.state != Run.State.FINISHED:

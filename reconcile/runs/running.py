@@ -172,13 +172,14 @@ def nightly(*, using: str = "default", delivery: str = "") -> tuple[Run, list[Ru
     outcome, and the other rules are still checked.
     """
     rules = select(project_rules(), using=using)
+    why = ""
     for _ in range(_TRIES):
         try:
             return _night_that_goes_on(rules, delivery, using) or _new_night(rules, delivery, using)
-        except LeaseHeldError:
+        except LeaseHeldError as error:
             # Another has begun in this moment.
-            continue
-    raise EvaluationError("Other nightly runs begin and end all the time; none of its own could begin.")
+            why = str(error.__cause__ or error)
+    raise EvaluationError(f"No nightly run could begin, and none goes on: {why}")
 
 
 NIGHT = "nightly"
@@ -215,7 +216,10 @@ def _night_that_goes_on(rules: Rules, delivery: str, using: str) -> tuple[Run, l
 
 
 def _resume_night(run: Run, rules: Rules, using: str) -> tuple[Run, list[RuleRepair]] | None:
-    """The night and its results; None if it can't be gone on with, as its rule is gone or somebody has cancelled it."""
+    """The night and its results; None if it can't be gone on with, as its rule is gone or somebody has ended or paused it."""
+    if run.state != Run.State.RUNNING:
+        end_silent(run, using=using)
+        return None
     try:
         return run, resume(run, rules, using=using)
     except UsageError as error:
@@ -330,7 +334,7 @@ def _begin(
             run.save(using=using)
             Outcome._base_manager.using(using).bulk_create(outcomes)
     except IntegrityError as error:
-        if not run.night or not Run._base_manager.using(using).filter(night=NIGHT).exists():
+        if not run.night:
             raise
         raise LeaseHeldError("Another nightly run has begun at this moment.") from error
     log.info("run_started", run=str(run.pk), kind=str(kind), rules=len(rules), database=using)

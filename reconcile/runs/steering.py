@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from threading import Event, Thread
+from uuid import UUID
 
 import structlog
-from django.db import DatabaseError, connections
+from django.db import Error, connections
 from django.db.models import Max, QuerySet
 
 from reconcile.db.clock import database_now
@@ -52,6 +53,7 @@ class RunControl:
 
     def __call__(self) -> None:
         """Raise unless the run goes on."""
+        _signs[self.run.pk] = time.monotonic()
         state = self.read_state()
         if state in {Run.State.PAUSING, Run.State.PAUSED}:
             raise PausedError(f"Run {self.run} is paused. Go on with: reconcile runs resume {self.run}")
@@ -70,6 +72,7 @@ class RunControl:
 
     def beat(self) -> None:
         """Write a heartbeat if the last one is older than BEAT, and raise unless the run goes on. Two statements then."""
+        _signs[self.run.pk] = time.monotonic()
         if time.monotonic() - self._beaten > BEAT:
             self._runs.filter(token=self.run.token).update(heartbeat=database_now(self._using))
             self._beaten = time.monotonic()
@@ -181,11 +184,13 @@ def end_silent(run: Run, why: str = "", *, using: str) -> None:
 def beats(run: Run, *, using: str) -> Iterator[None]:
     """Write the run's heartbeat from a thread, with a connection of its own, so that a statement of minutes isn't taken for death.
 
-    Not where one session writes at a time: it would wait for the worker's own transaction, and the worker for it.
+    It does so only while the worker itself gives no sign of life: it is another session, before which a repair would rest. Not where one
+    session writes at a time, nor inside of a transaction, where nobody sees the run: it would wait for the worker's own locks.
     """
-    if dialect_of(using).blocks_inserts(constrained=False):
+    if dialect_of(using).blocks_inserts(constrained=False) or in_transaction(using):
         yield
         return
+    _signs[run.pk] = time.monotonic()
     ended = Event()
     thread = Thread(target=_beat_until, args=(ended, run, using), name=f"heartbeat of {run}", daemon=True)
     thread.start()
@@ -193,18 +198,29 @@ def beats(run: Run, *, using: str) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
+        # A connection that hangs must not keep the run from its end.
+        thread.join(timeout=2 * BEAT)
+        _signs.pop(run.pk, None)
+
+
+_signs: dict[UUID, float] = {}
+"""When the worker of each run of this process has last given a sign of life."""
 
 
 def _beat_until(ended: Event, run: Run, using: str) -> None:
     own = Run._base_manager.using(using).filter(pk=run.pk, token=run.token)
-    while not ended.wait(2 * BEAT):
-        try:
-            own.update(heartbeat=database_now(using))
-        except DatabaseError as error:
-            log.warning("heartbeat_failed", run=str(run.pk), error=str(error), database=using)
-            connections[using].close()
-    connections[using].close()
+    try:
+        while not ended.wait(BEAT):
+            if time.monotonic() - _signs.get(run.pk, 0.0) < 2 * BEAT:
+                continue
+            try:
+                own.update(heartbeat=database_now(using))
+                _signs[run.pk] = time.monotonic()
+            except Error as error:
+                log.warning("heartbeat_failed", run=str(run.pk), error=str(error), database=using)
+                connections[using].close()
+    finally:
+        connections[using].close()
 
 
 def _finish(run: Run, using: str) -> None:

@@ -22,11 +22,12 @@ from reconcile import (
     Report,
     Rule,
     Satisfy,
+    Split,
     runs,
 )
 from reconcile.detect.checking import check
 from tests.helpers import assert_finds, assert_repairs, repaired, statements
-from tests.zoo.models import Basket, Binder, Memo, Player, ProxyTeam, Team
+from tests.zoo.models import Basket, Binder, Memo, Page, Player, ProxyTeam, Team
 
 pytestmark = pytest.mark.django_db
 
@@ -124,6 +125,38 @@ def test_a_permission_that_is_not_there_is_an_error_and_no_clean_rule(options):
     assert "There isn't the permission shop.fly on 'default'" in errors(**options)
     Permission.objects.create(content_type=kind_of(Team), codename="fly")
     assert "There isn't the permission shop.fly" in errors(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "must": HaveValues(number=1),
+            "every": Memo.objects.filter(pk__in=Memo.objects.filter(number=PermissionOf("shop.fly"))),
+        },
+        {
+            "must": HaveRow(Memo.objects.filter(number=PermissionOf("shop.fly")), link={"object_id": KEY}),
+            "every": Memo,
+        },
+        {
+            "must": HaveSource(
+                model=Basket.objects.filter(quantity=PermissionOf("shop.fly")), link={"pk": F("number")}
+            ),
+            "every": Memo,
+        },
+        {
+            "must": HaveSource("page_code", model=Page, to="code"),
+            "every": Memo,
+            "remedies": {
+                EXTRA: Split(when=Q(number=PermissionOf("shop.fly")), each=Call(len), rest=Delete())
+            },
+        },
+    ],
+    ids=["queryset", "rows of a queryset", "owners of a queryset", "remedy"],
+)
+def test_it_is_found_wherever_it_stands(options):
+    Memo.objects.create(number=0, page_code="gone")
+    assert "There isn't the permission shop.fly on 'default'" in errors(**options)
 
 
 def test_a_permission_that_two_models_have_is_an_error():

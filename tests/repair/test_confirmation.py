@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from django.db.models import Q
 from django.utils import timezone
 
 from reconcile import EXTRA, BeUnique, Call, Delete, HaveSource, Merge, Rule, Split, runs
@@ -112,6 +113,15 @@ def test_a_preview_of_more_rows_than_it_looks_up_promises_none_of_them(monkeypat
             True,
         ), noted
         found_by_the_night(ORPHANS)
+
+
+def test_no_more_deletes_wait_than_are_planned():
+    orphans(4)
+    first = Memo.objects.order_by("pk").first()
+    Memo.objects.filter(pk=first.pk).update(number=1)
+    split = Split(when=Q(number=1), each=Call(len), rest=Delete())
+    said = preview(replace(ORPHANS, remedies={EXTRA: split}))
+    assert (said.planned.delete, said.unconfirmed) == (3, 3)
 
 
 def test_after_an_undo_two_runs_have_to_agree_anew():

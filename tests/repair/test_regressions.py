@@ -10,7 +10,7 @@ from django.db.models import Count, F, Sum, Value
 from django.utils import timezone
 from structlog.testing import capture_logs
 
-from reconcile import HaveRow, HaveValues, Rule, Settle, runs
+from reconcile import HaveRow, HaveValues, Rule, Settle, Within, runs
 from reconcile.models import Chunk, Outcome, Run, Suspension
 from reconcile.repair.regressions import MEMORY, resume_rule
 from reconcile.tasks import nightly
@@ -199,6 +199,22 @@ def test_a_column_that_is_right_beside_one_whose_inputs_move_accuses_nobody():
     team.players.create(age=3)
     result = repaired(BOTH)
     assert (result.written.update, result.again) == (1, 0)
+
+
+def test_a_column_within_its_tolerance_accuses_nobody():
+    rule = Rule(
+        name="near",
+        every=Sheet,
+        must=HaveValues(ratio=Within(F("number") * 1.0, 0.5), small=F("large") * 1),
+    )
+    sheet = Sheet.objects.create(number=10, large=3)
+    repaired(rule)
+    Sheet.objects.update(ratio=10.2, large=7)
+    result = repaired(rule)
+    assert (result.written.update, result.again) == (1, 0)
+    Sheet.objects.update(ratio=99)
+    assert repaired(rule).again == 1
+    assert sheet.pk
 
 
 def test_a_rule_whose_inputs_moved_is_not_suspended(settings):

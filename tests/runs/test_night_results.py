@@ -257,7 +257,12 @@ def test_what_a_dead_night_has_seen_is_never_told_as_that_of_the_next(sister, me
 
 @pytest.mark.parametrize(
     ("asked", "state", "message"),
-    [("cancel", "cancelled", ""), ("cancel", "cancelled", "message"), ("pause", "paused", "")],
+    [
+        ("cancel", "cancelled", ""),
+        ("cancel", "cancelled", "message"),
+        ("pause", "paused", ""),
+        ("pause", "paused", "message"),
+    ],
 )
 def test_a_night_that_dies_before_it_has_done_what_was_asked_ends_as_was_asked(sister, asked, state, message):
     Run.objects.update(delivery="message")
@@ -286,7 +291,9 @@ def test_a_night_that_another_has_come_before_and_that_has_ended_since_begins(
     if begins:
         assert night()[0]["state"] == "finished"
     else:
-        with pytest.raises(EvaluationError, match="none of its own could begin"):
+        with pytest.raises(
+            EvaluationError, match="No nightly run could begin, and none goes on: Another nightly"
+        ):
             night()
 
 
@@ -303,6 +310,28 @@ def test_a_worker_in_a_long_statement_gives_signs_of_life(monkeypatch):
     last = Run.objects.get().heartbeat
     time.sleep(0.5)
     assert Run.objects.get().heartbeat == last
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="one session writes at a time")
+def test_a_worker_that_gives_signs_itself_has_no_second_session_beside_it(monkeypatch):
+    """A repair rests while others are at work, and the thread's session is another."""
+    monkeypatch.setattr(steering, "BEAT", 0.1)
+    begun = Run.objects.create(kind="nightly", now=timezone.now(), night="nightly")
+    first = begun.heartbeat
+    control = steering.RunControl(begun, using="default")
+    monkeypatch.setattr(control, "beat", control)
+    with steering.beats(begun, using="default"):
+        for _ in range(20):
+            control()
+            time.sleep(0.05)
+    assert Run.objects.get().heartbeat == first
+
+
+def test_inside_of_a_transaction_nobody_beats(sister):
+    before = threading.active_count()
+    with steering.beats(sister, using="default"):
+        assert threading.active_count() == before
 
 
 def test_a_silent_night_whose_rule_is_gone_is_ended_and_a_new_one_begins(sister):
@@ -367,7 +396,7 @@ def test_a_night_that_looks_at_nothing_is_not_clean(nothing):
     assert "allow_empty=True" in str(error)
     assert night(allow_empty=True)[1] is None
     code, out, _ = run("nightly")
-    assert (code, "1 skipped" in out) == (1, True)
+    assert (code, "1 skipped" in out, "If there may be none: --allow-empty." in out) == (1, True, True)
     assert run("nightly", "--allow-empty")[0] == 0
 
 
@@ -392,8 +421,17 @@ def test_a_repair_that_looks_at_nothing_verifies_nothing(nothing):
     assert (code, "Verified" in out, "0 records checked, so nothing is known." in out) == (1, False, True)
     code, out, _ = run("repair", "--apply", "--allow-empty")
     assert (code, "Verified" in out) == (0, False)
+    assert "If there may be none: --allow-empty." not in out
+    assert "If there may be none: --allow-empty." in run("repair", "--apply")[1]
     assert run_json("repair", "--apply")[1]["status"] == "empty"
     assert run("repair")[0] == 0
+    stopped = Run.objects.latest("started_at")
+    Outcome.objects.filter(run=stopped).update(state="waiting")
+    Run.objects.filter(pk=stopped.pk).update(state="stopped", finished_at=None)
+    assert run("runs", "resume", str(stopped.pk))[0] == 1
+    Outcome.objects.filter(run=stopped).update(state="waiting")
+    Run.objects.filter(pk=stopped.pk).update(state="stopped", finished_at=None)
+    assert run("runs", "resume", str(stopped.pk), "--allow-empty")[0] == 0
 
 
 # What stands half done, and what nobody has come to.

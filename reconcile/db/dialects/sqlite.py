@@ -156,7 +156,16 @@ class SQLite(Dialect):
 
     def spell_text(self, text: str) -> str:
         """The numbers of the characters; a cast of bytes would have a column's affinity, and be compared otherwise."""
-        return f"char({', '.join(str(ord(char)) for char in text)})"
+        pieces = [text[start : start + _ARGUMENTS] for start in range(0, len(text), _ARGUMENTS)]
+        return f"({' || '.join(f'char({_numbers(piece)})' for piece in pieces)})"
+
+
+_ARGUMENTS = 100
+"""Fewer than SQLite's functions take."""
+
+
+def _numbers(text: str) -> str:
+    return ", ".join(str(ord(char)) for char in text)
 
 
 def _literal(value: Any) -> str:
