@@ -240,9 +240,11 @@ def only_keys(outcome: Outcome, rule: Rule) -> Keys | None:
     return Keys([rule.model._meta.pk.to_python(key) for key in outcome.only])
 
 
-def result_word(run: Run, outcome: Outcome, written: Written, *, done: bool | None = None) -> Result:  # noqa: PLR0911 - one for each
-    """The result of one rule, by what is stored of it; `done` as in `result_of`."""
-    at_work = done is None and run.state in Run.ACTIVE
+def result_word(  # noqa: PLR0911 - one for each
+    run: Run, outcome: Outcome, written: Written, *, done: bool | None = None, alive: bool = True
+) -> Result:
+    """The result of one rule, by what is stored of it; `done` as in `result_of`. alive: whether an active run has a worker, as far as is known."""
+    at_work = done is None and run.state in Run.ACTIVE and alive
     done = outcome.state == Outcome.State.DONE if done is None else done
     if outcome.error:
         return Result.UNVERIFIED if written.total else Result.ERROR

@@ -16,6 +16,7 @@ from reconcile.core.verbs import Written
 from reconcile.errors import NightIncomplete
 from reconcile.models import Outcome, Run
 from reconcile.runs.results import Result, result_word, written_by_outcome
+from reconcile.runs.steering import has_live_worker
 
 __all__ = [
     "Alarm",
@@ -169,11 +170,12 @@ def run_result(run: Run, *, using: str) -> RunResult:
 
 
 def run_results(runs: Sequence[Run], *, using: str) -> Sequence[RunResult]:
-    """What became of each of the runs. Two statements."""
+    """What became of each of the runs. Two statements, and two more for each that is active: its worker may be dead."""
     outcomes = list(
         Outcome._base_manager.using(using).filter(run__in=[run.pk for run in runs]).order_by("position")
     )
     written = written_by_outcome(outcomes)
+    dead = {run.pk for run in runs if run.state in Run.ACTIVE and not has_live_worker(run, using=using)}
     return [
         RunResult(
             run=str(run.pk),
@@ -182,7 +184,7 @@ def run_results(runs: Sequence[Run], *, using: str) -> Sequence[RunResult]:
             database=using,
             rules=_worst_first(
                 [
-                    _rule_result(run, outcome, written[outcome.pk])
+                    _rule_result(run, outcome, written[outcome.pk], alive=run.pk not in dead)
                     for outcome in outcomes
                     if outcome.run_id == run.pk
                 ]
@@ -196,8 +198,8 @@ def _worst_first(results: Sequence[RuleResult]) -> Sequence[RuleResult]:
     return sorted(results, key=lambda each: _RANKS[each.result])
 
 
-def _rule_result(run: Run, outcome: Outcome, written: Written) -> RuleResult:
-    result = result_word(run, outcome, written)
+def _rule_result(run: Run, outcome: Outcome, written: Written, *, alive: bool) -> RuleResult:
+    result = result_word(run, outcome, written, alive=alive)
     known = bool(outcome.status) and result is not Result.ERROR
     return RuleResult(
         rule=outcome.rule,

@@ -463,6 +463,9 @@ def test_a_rule_at_work_is_not_open(sister):
     Outcome.objects.update(state="repairing", status="fail", stale=4)
     (each,) = run_result(sister, using="default").rules
     assert (each.result, each.found) == (Result.WAITING, 4)
+    silence(sister)
+    (each,) = run_result(sister, using="default").rules
+    assert (each.result, each.found) == (Result.OPEN, 4)
 
 
 # Written, not verified.
