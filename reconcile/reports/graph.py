@@ -66,6 +66,6 @@ def _arrows(order: Order) -> Iterator[_Arrow]:
 
 
 def _columns_in_words(order: Order, before: str, after: str) -> str:
-    named = sorted(f"{model._meta.object_name}.{name}" for model, name in order.waits_for[after][before])
+    named = sorted(f"{model.__name__}.{name}" for model, name in order.waits_for[after][before])
     more = f", +{len(named) - NAMED}" if len(named) > NAMED else ""
     return ", ".join(named[:NAMED]) + more

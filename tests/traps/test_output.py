@@ -150,7 +150,7 @@ def invocations(key, run, folder):
         (["rules", "resume", "name", *kept], 2, None),
         (["runs", "pause", run, *always], 2, None),
         (["runs", "pause", run, *kept], 2, None),
-        (["runs", "resume", run, *always], 0, "rules"),
+        (["runs", "resume", run, *always, "--allow-empty"], 0, "rules"),
         (["runs", "resume", run, *kept], 2, None),
         (["undo", run, *always], 2, None),
         (["undo", run, *kept, "--apply"], 2, None),
