@@ -83,6 +83,7 @@ __all__ = [
     "any_differs",
     "is_text",
     "overflows",
+    "settle_types",
     "stored_field",
 ]
 
@@ -170,8 +171,7 @@ class AsStored(Func):
     def resolve_expression(self, *given: Any, **options: Any) -> Any:
         """The same over columns of a query; what mixes numbers in it takes the type that holds them all."""
         resolved = super().resolve_expression(*given, **options)
-        for node in reversed(list(nodes_in(resolved.get_source_expressions()[0], subqueries=True))):
-            _settle_type(node)
+        settle_types(resolved.get_source_expressions()[0])
         return resolved
 
     def as_sql(  # type: ignore[override]
@@ -203,6 +203,12 @@ class AsReadBack(AsStored):
             # Of an integer times 1.0 a database may make a decimal, which it writes with its places.
             return Cast(self.get_source_expressions()[0], FloatField())
         return super()._convert(forms)
+
+
+def settle_types(resolved: Any) -> None:
+    """Settle the types of a resolved expression or query, from what stands innermost on. Django 6 asks a Subquery for its type as it resolves it."""
+    for node in reversed(list(nodes_in(resolved, subqueries=True))):
+        _settle_type(node)
 
 
 def _settle_type(node: Any) -> None:

@@ -30,6 +30,7 @@ from django.db.models.functions import Coalesce
 
 from reconcile.core.declaration import field_named
 from reconcile.core.finder import Source
+from reconcile.db.comparisons import settle_types
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import (
     LOOKUP_SEP,
@@ -160,6 +161,8 @@ def _by_subquery(source: Source, aggregate: Aggregate) -> Subquery:
         ).values("_value")
         # Without GROUP BY an aggregate of no rows is one row: 0 for a count, as in the join form.
         ungroup(rows)
-        return Subquery(rows)
-    itself = source.model._base_manager.using(source.using).filter(pk=OuterRef("pk")).order_by()
-    return Subquery(itself.values("pk").annotate(_value=aggregate).values("_value"))
+    else:
+        itself = source.model._base_manager.using(source.using).filter(pk=OuterRef("pk")).order_by()
+        rows = itself.values("pk").annotate(_value=aggregate).values("_value")
+    settle_types(rows.query)
+    return Subquery(rows)
