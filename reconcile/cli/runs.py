@@ -26,7 +26,7 @@ from reconcile.reports.facts import plural
 from reconcile.reports.findings import nothing_judged
 
 if TYPE_CHECKING:
-    from reconcile.models import Outcome, Run
+    from reconcile.models import Run
     from reconcile.runs import RuleRepair, RunResult
 
 
@@ -172,25 +172,24 @@ def nightly_command(
 def write_run(ctx: click.Context, run: Run, using: str, form: str, output: Path | None) -> RunResult:
     """Write what became of each rule of the run."""
     from reconcile import runs
-    from reconcile.models import Outcome
 
-    outcomes = list(Outcome._base_manager.using(using).filter(run=run).order_by("position"))
     result = runs.run_result(run, using=using)
     write_report(
         ctx,
         form,
         output,
-        text=lambda: _run_text(run, outcomes, result, using),
-        json=lambda: json.run_report(run, result, _results(run, outcomes)),
+        text=lambda: _run_text(run, result, using),
+        json=lambda: json.run_report(run, result, _details(run, result)),
     )
     return result
 
 
-def _results(run: Run, outcomes: Sequence[Outcome]) -> list[RuleRepair]:
-    from reconcile.runs import result_of, written_by_outcome
+def _details(run: Run, result: RunResult) -> list[RuleRepair]:
+    from reconcile.runs import result_of
 
-    written = written_by_outcome(outcomes)
-    return [result_of(outcome, run, written=written[outcome.pk]) for outcome in outcomes if outcome.status]
+    return [
+        result_of(each.outcome, run, written=each.by_verb) for each in result.rules if each.outcome.status
+    ]
 
 
 def _runs_text(listed: Sequence[Run], results: Sequence[RunResult], using: str) -> RenderableType:
@@ -205,7 +204,8 @@ def _runs_text(listed: Sequence[Run], results: Sequence[RunResult], using: str) 
             str(run), _kind(run), run.state, text.moment(run.started_at), f"{len(result.rules):,}", _counts_text(result),
             f"{result.written:,}", text.number_or_unknown(result.left),
         )  # fmt: skip
-    advice = [(run, _advice(run, using)) for run in listed]
+    pairs = zip(listed, results, strict=True)
+    advice = [(run, _advice(run, using, alive=result.alive)) for run, result in pairs]
     return Group("", rows, "", *(f"{run}: {text}" for run, text in advice if text))
 
 
@@ -224,17 +224,17 @@ def _kind(run: Run) -> str:
     return f"undo of {str(run.undoes_id)[:8]}" if run.undoes_id else str(run.kind)
 
 
-def _advice(run: Run, using: str) -> str:
+def _advice(run: Run, using: str, *, alive: bool) -> str:
     """How to go on with a run that doesn't go on by itself; empty for a run that does, or that has ended for good.
 
-    Costs up to three statements for an active run, and none for other runs.
+    Costs up to two statements for an active run without a worker, and none for other runs.
     """
     from reconcile import runs
 
     go_on = f"Go on with it: reconcile runs resume {run}"
     if run.state in {run.State.STOPPED, run.State.PAUSED}:
         return f"{run.state}. {go_on}"
-    if run.state not in run.ACTIVE or runs.has_live_worker(run, using=using):
+    if run.state not in run.ACTIVE or alive:
         return ""
     quiet = int((database_now(using) - runs.last_heartbeat(run, using=using)).total_seconds())
     if run.state == run.State.CANCELLING:
@@ -242,18 +242,18 @@ def _advice(run: Run, using: str) -> str:
     return f"no sign of life for {quiet} s. {go_on}"
 
 
-def _run_text(run: Run, outcomes: Sequence[Outcome], result: RunResult, using: str) -> RenderableType:
+def _run_text(run: Run, result: RunResult, using: str) -> RenderableType:
     numbers = ("Checked", "Missing", "Stale", "Extra", "Written", "Left")
     rows = text.table("", "Rule", *numbers, numbers=numbers)
-    by_rule = {outcome.rule: outcome for outcome in outcomes}
     for each in result.rules:
-        outcome = by_rule[each.rule]
+        outcome = each.outcome
         found = (outcome.checked, outcome.missing, outcome.stale, outcome.extra)
         known = each.found is not None
         rows.add_row(
             text.result_text(str(each.result)), each.rule, *(f"{number:,}" if known else "–" for number in found),
             f"{each.written:,}", text.number_or_unknown(each.left),
         )  # fmt: skip
+    outcomes = sorted((each.outcome for each in result.rules), key=lambda outcome: outcome.position)
     remarks = [
         (outcome.rule, f"for {len(outcome.only):,} of its records alone, by keys")
         for outcome in outcomes
@@ -262,7 +262,9 @@ def _run_text(run: Run, outcomes: Sequence[Outcome], result: RunResult, using: s
     remarks += [(each.rule, each.why) for each in result.rules if each.why]
     remarks += [(outcome.rule, outcome.warning) for outcome in outcomes if outcome.warning]
     nothing = nothing_judged(allowed=False) if result.is_empty else ""
-    last = [remark for remark in (run.why_stopped, nothing, _advice(run, using)) if remark]
+    last = [
+        remark for remark in (run.why_stopped, nothing, _advice(run, using, alive=result.alive)) if remark
+    ]
     head = f"Run {run.pk}, {_kind(run)}, {run.state}: {_sum_in_words(result)}"
     return Group("", head, "", rows, "", *text.remark_lines(remarks), *last)
 

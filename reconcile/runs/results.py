@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -33,6 +33,7 @@ __all__ = [
     "reported_rows",
     "result_of",
     "result_word",
+    "results_of",
     "written_by_outcome",
     "written_rows",
 ]
@@ -284,6 +285,13 @@ def written_by_outcome(outcomes: Sequence[Outcome]) -> Mapping[int, Written]:
         if outcome in found:
             found[outcome].add(verb, rows)
     return found
+
+
+def results_of(outcomes: Iterable[Outcome], run: Run) -> list[RuleRepair]:
+    """Return the results of those of the run's rules that it has come to. One statement."""
+    begun = [outcome for outcome in outcomes if outcome.status]
+    written = written_by_outcome(begun)
+    return [result_of(outcome, run, written=written[outcome.pk]) for outcome in begun]
 
 
 def result_of(

@@ -5,6 +5,7 @@ One function makes it from what is stored, and everything that speaks of a run s
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -50,7 +51,10 @@ _ALARMING: Mapping[Alarm, frozenset[Status]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RuleResult:
-    """What became of one rule. found, left: drifted rows before and after, of all kinds; None if they could not be counted."""
+    """What became of one rule. found, left: drifted rows before and after, of all kinds; None if they could not be counted.
+
+    outcome, by_verb: what is stored of it, for those who tell more.
+    """
 
     rule: str
     result: Result
@@ -59,6 +63,8 @@ class RuleResult:
     written: int
     left: int | None
     why: str
+    outcome: Outcome
+    by_verb: Written
 
     def in_words(self) -> str:
         """`reported, 12 left`."""
@@ -74,13 +80,17 @@ class RuleResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What became of a run; the worst rules come first. The sums are None if a rule's number is not known."""
+    """What became of a run; the worst rules come first. The sums are None if a rule's number is not known.
+
+    alive: whether a worker is at work on it, as far as the heartbeat shows.
+    """
 
     run: str
     kind: str
     state: str
     database: str
     rules: Sequence[RuleResult]
+    alive: bool = False
 
     @property
     def result(self) -> Result:
@@ -171,31 +181,28 @@ def run_result(run: Run, *, using: str) -> RunResult:
 
 def run_results(runs: Sequence[Run], *, using: str) -> Sequence[RunResult]:
     """What became of each of the runs. Two statements, and two more for each that is active: its worker may be dead."""
-    outcomes = list(
-        Outcome._base_manager.using(using).filter(run__in=[run.pk for run in runs]).order_by("position")
-    )
+    stored = Outcome._base_manager.using(using).filter(run__in=[run.pk for run in runs])
+    outcomes = list(stored.order_by("position"))
     written = written_by_outcome(outcomes)
-    dead = {run.pk for run in runs if run.state in Run.ACTIVE and not has_live_worker(run, using=using)}
-    return [
-        RunResult(
-            run=str(run.pk),
-            kind=run.kind,
-            state=run.state,
-            database=using,
-            rules=_worst_first(
-                [
-                    _rule_result(run, outcome, written[outcome.pk], alive=run.pk not in dead)
-                    for outcome in outcomes
-                    if outcome.run_id == run.pk
-                ]
-            ),
-        )
-        for run in runs
-    ]
+    of_run: defaultdict[Any, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        of_run[outcome.run_id].append(outcome)
+    return [_run_result(run, of_run[run.pk], written, using) for run in runs]
 
 
-def _worst_first(results: Sequence[RuleResult]) -> Sequence[RuleResult]:
-    return sorted(results, key=lambda each: _RANKS[each.result])
+def _run_result(
+    run: Run, outcomes: Sequence[Outcome], written: Mapping[int, Written], using: str
+) -> RunResult:
+    alive = run.state in Run.ACTIVE and has_live_worker(run, using=using)
+    rules = [_rule_result(run, outcome, written[outcome.pk], alive=alive) for outcome in outcomes]
+    return RunResult(
+        run=str(run.pk),
+        kind=run.kind,
+        state=run.state,
+        database=using,
+        rules=sorted(rules, key=lambda each: _RANKS[each.result]),
+        alive=alive,
+    )
 
 
 def _rule_result(run: Run, outcome: Outcome, written: Written, *, alive: bool) -> RuleResult:
@@ -209,6 +216,8 @@ def _rule_result(run: Run, outcome: Outcome, written: Written, *, alive: bool) -
         written=written.total,
         left=outcome.left,
         why=outcome.error or outcome.why_stopped,
+        outcome=outcome,
+        by_verb=written,
     )
 
 

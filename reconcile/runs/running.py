@@ -38,7 +38,7 @@ from reconcile.runs.guards import (
 )
 from reconcile.runs.leases import LEASE
 from reconcile.runs.one_rule import run_rule
-from reconcile.runs.results import Progress, RuleRepair, preview_result, result_of
+from reconcile.runs.results import Progress, RuleRepair, preview_result, result_of, results_of
 from reconcile.runs.steering import beats, end_run, end_silent, last_heartbeat
 from reconcile.runs.undo_run import advance_undo
 from reconcile.states import states_before
@@ -234,7 +234,7 @@ def _claim(run: Run, using: str) -> bool:
 
 
 def _results_so_far(run: Run, using: str) -> tuple[Run, list[RuleRepair]]:
-    return run, [result_of(outcome, run) for outcome in _outcomes(run, using) if outcome.status]
+    return run, results_of(_outcomes(run, using), run)
 
 
 def _new_night(rules: Rules, delivery: str, using: str) -> tuple[Run, list[RuleRepair]]:
@@ -406,5 +406,5 @@ def _repeat_circle(
 ) -> None:
     with evaluation_errors(using):
         repeat_circle(circle, run, rules, using=using, take=advance_rule)
-        for outcome in _outcomes(run, using).filter(rule__in=circle):
-            results[outcome.rule] = result_of(outcome, run)
+        for result in results_of(_outcomes(run, using).filter(rule__in=circle), run):
+            results[result.rule] = result

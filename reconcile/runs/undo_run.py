@@ -27,7 +27,7 @@ from reconcile.repair.pacing import Pace
 from reconcile.repair.quarantine import Quarantine
 from reconcile.repair.walking import work_through
 from reconcile.runs.leases import LEASE, acquire_lease, check_lease
-from reconcile.runs.results import Progress, RuleRepair, moved_in_words, result_of, written_rows
+from reconcile.runs.results import Progress, RuleRepair, moved_in_words, results_of, written_by_outcome
 from reconcile.runs.steering import RunControl, end_run, has_live_worker
 from reconcile.states import OutcomeState
 from reconcile.undo.changes import read_changes
@@ -226,17 +226,19 @@ def advance_undo(run: Run, *, using: str, progress: Progress | None = None) -> l
         except GivenUpError as error:
             undoing.give_up(str(error))
         log.info("run_undone", run=str(run.undoes_id), by=str(run.pk))
-    return [result_of(outcome, run) for outcome in _outcomes(run, using) if outcome.status]
+    return results_of(_outcomes(run, using), run)
 
 
 def undo_results(run: Run, *, using: str) -> list[RuleUndo]:
     """Return what an undo has done so far, rule by rule, from its outcomes."""
     counts = count_changes(_undone_run(run, using), using)
+    outcomes = list(_outcomes(run, using))
+    written = written_by_outcome(outcomes)
     done = [
         RuleUndo(
             rule=outcome.rule,
             planned=Written(**outcome.planned),
-            written=written_rows(outcome),
+            written=written[outcome.pk],
             outside=outside_effects(counts.get(outcome.rule, {})),
             conflicts=tuple(Conflict(each["key"], each["why"]) for each in outcome.refused),
             left=outcome.left or 0,
@@ -244,7 +246,7 @@ def undo_results(run: Run, *, using: str) -> list[RuleUndo]:
             warning=outcome.warning,
             incomplete=outcome.state != Outcome.State.DONE or bool(outcome.left),
         )
-        for outcome in _outcomes(run, using)
+        for outcome in outcomes
     ]
     others = {
         rule: outside_effects(verbs) for rule, verbs in counts.items() if not planned_writes(verbs).total

@@ -17,7 +17,7 @@ from reconcile.models import Outcome, Run, WorkItem
 from reconcile.runs import Alarm, Result, run_result, running, steering
 from reconcile.runs.leases import LEASE
 from tests.cli.test_cli import rules, run, run_json
-from tests.helpers import Session
+from tests.helpers import Session, statements
 from tests.tables import table_of
 from tests.zoo.models import Basket, Bill, Parcel, Team
 
@@ -457,6 +457,24 @@ def test_a_rule_that_nobody_has_come_to_has_found_nothing_that_is_known(sister):
     night(), sister.refresh_from_db()
     (each,) = run_result(sister, using="default").rules
     assert (each.result, each.found) == (Result.OPEN, None)
+
+
+@pytest.mark.parametrize("words", [("nightly",), ("runs",), ("runs", "show")], ids=" ".join)
+def test_what_is_said_of_a_run_takes_as_many_statements_for_twenty_rules_as_for_one(sister, words):
+    Outcome.objects.update(state="done", status="pass", checked=1)
+    words = (*words, str(sister.pk)) if "show" in words else words
+    numbers = []
+    for more in range(2):
+        Outcome.objects.bulk_create(
+            [
+                Outcome(run=sister, rule=f"own.{more}{each}", position=each + 1, status="pass", state="done")
+                for each in range(19 * more)
+            ]
+        )
+        with statements() as sent:
+            run(*words)
+        numbers.append(len(sent))
+    assert numbers[0] == numbers[1]
 
 
 def test_a_rule_at_work_is_not_open(sister):
