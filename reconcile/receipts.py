@@ -13,7 +13,7 @@ makes promises and keeps them is in `remedies.enqueue`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ValidationError
 from django.db import connections, router
 from django.db.models import (
+    Case,
     CharField,
     CompositePrimaryKey,
     DateTimeField,
     Exists,
+    Expression,
     F,
     Field,
     Model,
@@ -34,6 +36,7 @@ from django.db.models import (
     Subquery,
     TextField,
     Value,
+    When,
 )
 from django.db.models.functions import MD5, Cast
 
@@ -97,14 +100,18 @@ def of_record(name: str, model: type[Model], using: str, key: str = "pk") -> Row
     return receipts_of(name, model, using).filter(Same(F("key"), text, field=_field("key")))
 
 
-def with_version(rows: Rows, names: Sequence[str], record: Model | None = None) -> Rows:
-    """`rows` with the version of each, which `is_of_version` compares: a hash of its columns of these names, or of those of `record`."""
+def with_version(rows: Rows, names: Sequence[str], read: Sequence[Model] = ()) -> Rows:
+    """`rows` with the version of each, which `is_of_version` compares: a hash of its columns of these names, as they are or as they were `read`."""
     if not names:
         return rows
     fields = [known_field(rows.model, name) for name in names]
-    hashed = MD5(Cast(image(fields, None if record is None else partial(_as_read, record)), TextField()))
-    versions: Rows = rows.alias(**{_VERSION: hashed})
+    hashed = [When(pk=each.pk, then=_hash(image(fields, partial(_as_read, each)))) for each in read]
+    versions: Rows = rows.alias(**{_VERSION: Case(*hashed) if hashed else _hash(image(fields))})
     return versions
+
+
+def _hash(of: Expression) -> Expression:
+    return MD5(Cast(of, TextField()))
 
 
 def is_of_version(names: Sequence[str]) -> Q:
@@ -235,7 +242,7 @@ def _querysets(objects: Any, keys: Iterable[Any] | None, using: str | None) -> I
     elif isinstance(objects, QuerySet):
         yield from _of_queryset(objects, using)
     else:
-        yield from _of_instances([objects] if isinstance(objects, Model) else objects, using)
+        yield from _of_instances(objects, using)
 
 
 def _of_queryset(rows: Rows, using: str | None) -> Iterator[Rows]:
@@ -252,20 +259,26 @@ def _of_queryset(rows: Rows, using: str | None) -> Iterator[Rows]:
 
 
 def _of_instances(objects: Any, using: str | None) -> Iterator[Rows]:
+    for (model, alias), records in _groups(objects, using).items():
+        yield from _by_keys(model, [each.pk for each in records], alias)
+
+
+def _groups(objects: Any, using: str | None) -> Mapping[tuple[type[Model], str], Sequence[Model]]:
+    """A record, or several, by their model and database."""
+    objects = [objects] if isinstance(objects, Model) else objects
     if not isinstance(objects, Iterable) or isinstance(objects, str | bytes):
         raise UsageError(
             f"{objects!r} is no record. Give a record, several, a queryset, or a model with keys=[…]."
         )
-    groups: dict[tuple[type[Model], str], list[Any]] = {}
+    groups: dict[tuple[type[Model], str], list[Model]] = {}
     for each in objects:
         if not isinstance(each, Model) or each.pk is None:
             raise UsageError(
                 f"{each!r} is no saved record. Give a model with keys=[…] where you have keys alone."
             )
         alias = using or each._state.db or router.db_for_write(type(each))
-        groups.setdefault((concrete_model(type(each)), alias), []).append(each.pk)
-    for (model, alias), keys in groups.items():
-        yield from _by_keys(model, keys, alias)
+        groups.setdefault((concrete_model(type(each)), alias), []).append(each)
+    return groups
 
 
 def _by_keys(model: type[Model], keys: Iterable[Any], using: str) -> Iterator[Rows]:
@@ -295,7 +308,7 @@ def record(
     objects: a record, an iterable of records (of several models, if you like), a queryset, or a model with `keys`.
     using: alias of the database; that of the records unless given.
     version: for a `HaveReceipt` with a version, the same columns. Of records their values are taken as they were read, in a
-        statement for each, so that one that changed meanwhile is owed again; of a queryset or keys as they are now. Without it a
+        statement for each 100, so that one that changed meanwhile is owed again; of a queryset or keys as they are now. Without it a
         receipt keeps the version for which it was promised.
 
     A promise becomes done, and what is done stays as it was: calling it twice changes nothing. Records that don't
@@ -304,9 +317,9 @@ def record(
     """
     _examine(name)
     names = version_names(version)
-    if not names or isinstance(objects, type | QuerySet):
+    if not names or keys is not None or isinstance(objects, type | QuerySet):
         return sum(_record(name, rows, names) for rows in records_of(objects, keys, using))
-    return sum(_record_as_read(name, each, keys, using, names) for each in _each(objects))
+    return sum(_record(name, rows, names, read) for rows, read in _as_they_were_read(objects, using))
 
 
 def forget(name: str, objects: Any, *, keys: Iterable[Any] | None = None, using: str | None = None) -> int:
@@ -331,17 +344,19 @@ def version_names(version: Version) -> tuple[str, ...]:
     return names
 
 
-def _each(objects: Any) -> Iterable[Any]:
-    return objects if isinstance(objects, Iterable) and not isinstance(objects, str | bytes) else [objects]
+_READ_AT_ONCE = 100
+"""Records whose values as they were read go into one statement."""
 
 
-def _record_as_read(
-    name: str, each: Any, keys: Iterable[Any] | None, using: str | None, names: Sequence[str]
-) -> int:
-    return sum(_record(name, rows, names, each) for rows in records_of(each, keys, using))
+def _as_they_were_read(objects: Any, using: str | None) -> Iterator[tuple[Rows, Sequence[Model]]]:
+    """The records, as querysets that one statement takes, with the objects that their values are read from."""
+    for (model, alias), records in _groups(objects, using).items():
+        for some in blocks(records, _READ_AT_ONCE):
+            for rows in records_of(model, [each.pk for each in some], alias):
+                yield rows, some
 
 
-def _record(name: str, rows: Rows, names: Sequence[str] = (), read: Model | None = None) -> int:
+def _record(name: str, rows: Rows, names: Sequence[str] = (), read: Sequence[Model] = ()) -> int:
     now = database_now(rows.db)
     unknown = [each for each in names if field_named(rows.model, each) is None]
     if unknown:

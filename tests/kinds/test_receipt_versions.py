@@ -123,6 +123,19 @@ def test_many_records_of_which_some_have_changed():
     assert Receipt.objects.count() == 30
 
 
+def test_many_records_as_they_were_read_take_few_statements():
+    Basket.objects.bulk_create([Basket(label=f"a{number}") for number in range(250)])
+    read = [*Basket.objects.order_by("pk"), Basket.objects.earliest("pk")]
+    changed = read[200]
+    Basket.objects.filter(pk=changed.pk).update(label="b")
+    with statements() as one:
+        receipts.record("search", read[:1], version="label")
+    with statements() as sent:
+        assert receipts.record("search", read, version="label") == 249
+    assert len(sent) == 3 * len(one)
+    assert_finds(indexed(), missing=[changed])
+
+
 def test_receipts_without_a_version_are_of_none():
     basket = Basket.objects.create(label="a")
     receipts.record("search", basket)
