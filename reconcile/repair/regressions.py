@@ -64,7 +64,7 @@ def find_regressions(
     Repairs from before the rule was edited don't count. Repairs that are younger than the rule's settle time don't count, since their
     effects may be in flight. Repairs that were undone since don't count. Nor do records that owe something else by now than what was
     journalled: what they are computed from has changed, and nobody has written them wrong. One statement, and if any is found,
-    two for each 5,000 of them and one for each of their chunks; reads the keys chunk by chunk.
+    three for each 5,000 of them; reads the keys chunk by chunk.
     """
     repaired = _repaired_before(rule, drifted, run=run, using=using, now=now)
     if not repaired:
@@ -113,29 +113,30 @@ def _nearly_right(rule: Rule, fix: Correction) -> frozenset[str]:
 def _moved(fix: Correction, repaired: Mapping[Any, _Place], nearly: frozenset[str], using: str) -> set[Any]:
     """Those of the records for which something else is owed now than what their repair has written, as far as the journal tells.
 
-    A column that is right again says nothing: of those that are wrong each must owe something else. Of rows of another table it isn't known here whose they are: all of the records, if none of the rows owes what was journalled.
+    A column that is right again says nothing: of those that are wrong each must owe something else. Of rows of another table it isn't
+    known here whose they are: all of the records, if none of the rows owes what was journalled.
     """
-    journalled = _journalled(fix, set(repaired.values()), using)
-    owed: dict[str, Mapping[str, Any]] = {}
+    moved, same = set[str](), set[str]()
     for block in blocks(repaired):
-        owed |= _wrong_columns(fix, block, using)
-    same = {
-        key for key, values in owed.items() if key not in journalled or _owes(journalled[key], values, nearly)
-    }
+        owed = _wrong_columns(fix, block, using)
+        journalled = _journalled(fix, {repaired[key] for key in block}, owed, using)
+        for key, values in owed.items():
+            is_same = key not in journalled or _owes(journalled[key], values, nearly)
+            (same if is_same else moved).add(key)
     if fix.own:
-        return {key for key in repaired if str(key) in owed and str(key) not in same}
-    return set() if same or not owed else set(repaired)
+        return {key for key in repaired if str(key) in moved}
+    return set() if same or not moved else set(repaired)
 
 
-def _journalled(fix: Correction, places: Collection[_Place], using: str) -> Mapping[str, Any]:
-    """What the last repair of each row has left of its columns, by its key as text. One statement for each chunk."""
-    found: dict[str, Any] = {}
-    for work_item, number in sorted(places):
-        changes = Change._base_manager.using(using).filter(
-            work_item=work_item, chunk=number, model=label_of(fix.model), after__isnull=False
-        )
-        found |= dict(changes.order_by("pk").values_list("key", "after"))
-    return found
+def _journalled(
+    fix: Correction, places: Collection[_Place], keys: Collection[str], using: str
+) -> Mapping[str, Any]:
+    """What the last of these repairs of each row has left of its columns, by its key as text. One statement."""
+    changes = Change._base_manager.using(using).filter(
+        work_item__in={work_item for work_item, _ in places}, chunk__in={number for _, number in places},
+        model=label_of(fix.model), key__in=list(keys), after__isnull=False,
+    )  # fmt: skip
+    return dict(changes.order_by("pk").values_list("key", "after"))
 
 
 def _wrong_columns(fix: Correction, keys: Sequence[Any], using: str) -> Mapping[str, Mapping[str, Any]]:
