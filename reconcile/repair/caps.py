@@ -91,8 +91,8 @@ def plan(check: RuleCheck, caps: Caps | None = None, written: Written | None = N
     max_repairs = rule.max_repairs if caps.max_repairs is None else caps.max_repairs
     max_deletes = rule.max_deletes if caps.max_deletes is None else caps.max_deletes
     over = {
-        **_exceeded_caps(check, planned.total, written.total, max_repairs, f"{least}{{}} repairs"),
-        **_exceeded_caps(check, planned.by(DELETE), written.by(DELETE), max_deletes, "{} deletes"),
+        **_exceeded_caps(check, planned.total, written.total, max_repairs, "repairs", least),
+        **_exceeded_caps(check, planned.by(DELETE), written.by(DELETE), max_deletes, "deletes"),
     }
     return RulePlan(
         rule=rule,
@@ -116,7 +116,7 @@ def _cap_rows(limit: Limit, check: RuleCheck) -> float | None:
 
 
 def _exceeded_caps(
-    check: RuleCheck, planned: int, written: int, limit: Limit, what: str
+    check: RuleCheck, planned: int, written: int, limit: Limit, what: str, least: str = ""
 ) -> Mapping[str, str]:
     """Where a cap is passed, the option that raises it, with what is to be said."""
     if limit is None or planned + written <= cap_rows(limit, check.tally.checked):
@@ -125,11 +125,8 @@ def _exceeded_caps(
     of = (
         f" of {check.tally.checked:,} records, and {FLOOR} rows in any case" if isinstance(limit, str) else ""
     )
-    said = what.format(f"{planned:,}")
-    message = f"{said[:-1]} is planned" if planned == 1 else f"{said} are planned"
-    return {
-        f"--max-{what.rsplit(maxsplit=1)[-1]} {planned + written}": f"{message}{more}, and the cap is {limit}{of}"
-    }
+    rows = f"1 {what[:-1]} is" if planned == 1 else f"{planned:,} {what} are"
+    return {f"--max-{what} {planned + written}": f"{least}{rows} planned{more}, and the cap is {limit}{of}"}
 
 
 def _refusal(rule: str, over: Mapping[str, str]) -> str:
