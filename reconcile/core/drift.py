@@ -5,7 +5,7 @@ Nothing here knows a model, a database or a rule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -60,6 +60,11 @@ class Bound(StrEnum):
 
     EXACT = "exact"
     AT_LEAST = "at least"
+
+    @classmethod
+    def of_all(cls, bounds: Iterable[Bound]) -> Bound:
+        """How well a sum is known of which each part is known so well."""
+        return cls.AT_LEAST if cls.AT_LEAST in bounds else cls.EXACT
 
 
 class Status(StrEnum):

@@ -149,21 +149,23 @@ def _say_that_it_waits(rule: Rule, using: str) -> None:
     log.warning("check_waits_for_lock", rule=rule.name, database=using, at_most_seconds=lock_wait())
 
 
-def _plan(rule: Rule, counted: _DriftCount, scope: Scope) -> tuple[Written, Bound]:
-    """The rows that the remedy would write for what was counted in the scope.
+def _plan(rule: Rule, counted: _DriftCount, scope: Scope) -> tuple[Written, Written, Bound]:
+    """What was counted in the scope, by the verb of its remedy, and the rows that the remedy would write for it.
 
     Of records that are computed from each other those alone are sure whose sources don't drift. A record that can't be evaluated
     may be among any of them.
     """
     finder, remedy = counted.finder, rule.remedy(counted.finder.drift)
-    number, bound = max(counted.number - counted.unrepairable, 0), finder.bound
+    records = remedy.plan(finder, counted.number, scope)
+    number, bounds = max(counted.number - counted.unrepairable, 0), {finder.bound, remedy.bound}
     if not number or not remedy.repairs or remedy.calls:
-        return remedy.plan(finder, number if remedy.repairs else 0, scope), Bound.EXACT
-    if finder.levels is not None:
-        number, bound = 0 if counted.failed else finder.levels.ready(scope).count(), Bound.AT_LEAST
+        bounds = {Bound.EXACT}
+    elif finder.levels is not None:
+        number, bounds = 0 if counted.failed else finder.levels.ready(scope).count(), {Bound.AT_LEAST}
     elif finder.count_to_write is not None and not counted.failed:
         number = finder.count_to_write(scope)
-    return remedy.plan(finder, number, scope), bound if remedy.bound is Bound.EXACT else remedy.bound
+    rows = records if number == counted.number else remedy.plan(finder, number, scope)
+    return records, rows, Bound.of_all(bounds)
 
 
 def _found(
@@ -184,12 +186,9 @@ def _found(
             for each in counts
             if keep
         },
-        planned=sum((rows for rows, _ in plans), Written()),
-        planned_records=sum(
-            (rule.remedy(each.finder.drift).plan(each.finder, each.number, scope) for each in counts),
-            Written(),
-        ),
-        bound=Bound.EXACT if all(bound is Bound.EXACT for _, bound in plans) else Bound.AT_LEAST,
+        planned=sum((rows for _, rows, _ in plans), Written()),
+        planned_records=sum((records for records, _, _ in plans), Written()),
+        bound=Bound.of_all(bound for _, _, bound in plans),
         guarantee=examined.guarantee,
         remarks=(*examined.remarks, *notes),
         notes=notes,

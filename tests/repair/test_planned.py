@@ -136,6 +136,18 @@ def test_the_number_of_statements_of_a_plan_does_not_depend_on_the_number_of_rec
     assert sent(1) == sent(200)
 
 
+def test_the_condition_of_a_split_is_counted_once():
+    Basket.objects.bulk_create([Basket(note="x", quantity=1) for _ in range(3)])
+    parts = {"plain": Update(), "split": Split(when=Q(quantity=1), each=Update(), rest=Update())}
+    sent = {}
+    for name, remedy in parts.items():
+        rule = Rule(name=name, every=Basket, must=HaveValues(note="y"), remedies={STALE: remedy})
+        with statements() as captured:
+            planned(rule)
+        sent[name] = len(captured)
+    assert sent["split"] == sent["plain"] + 1
+
+
 # What people and programs are told.
 
 
