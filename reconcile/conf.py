@@ -6,6 +6,7 @@ Settings are read when they are used, so that a test may override them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 from django.conf import settings
@@ -14,7 +15,7 @@ from django.utils.module_loading import import_string
 from reconcile.errors import Fault, nearest
 
 __all__ = [
-    "LOCK_WAIT", "MOST_RECORDS", "REST", "Throttle", "chunk_limit", "lock_wait", "rest_factor", "rule_packages", "setting_faults",
+    "LOCK_WAIT", "MOST_RECORDS", "REST", "Alarm", "Throttle", "alarm", "chunk_limit", "lock_wait", "rest_factor", "rule_packages", "setting_faults",
     "shows_filtered_rows", "throttles",
 ]  # fmt: skip
 
@@ -38,8 +39,18 @@ MOST_REST = 1_000
 REFUSED, FILTERED = "refused", "filtered"
 """What `ROW_SECURITY` may be."""
 
-ALARMS = ("never", "error", "fail", "warn")
-"""What `ALARM` may be."""
+
+class Alarm(StrEnum):
+    """What `ALARM` may be: from what on a night is incomplete, so that its task fails."""
+
+    NEVER = "never"
+    ERROR = "error"
+    """An error, a failed repair, a rule that was held or is still open."""
+    FAIL = "fail"
+    """The same, and drift above a rule's `error_if`."""
+    WARN = "warn"
+    """The same, and drift above a rule's `warn_if`."""
+
 
 _SHAPE = 'Set RECONCILE = {"RULES": ["rules"]}.'
 
@@ -73,9 +84,9 @@ def rest_factor() -> float:
     return factor
 
 
-def alarm() -> str:
+def alarm() -> Alarm:
     """`ALARM`: from what on the task of a night fails."""
-    return str(_read_settings().get("ALARM", "fail"))
+    return Alarm(_read_settings().get("ALARM", Alarm.FAIL))
 
 
 def throttles() -> Sequence[Throttle]:
@@ -150,8 +161,8 @@ def _row_security_faults(value: Any) -> Iterator[Fault]:
 
 
 def _alarm_faults(value: Any) -> Iterator[Fault]:
-    if value not in ALARMS:
-        hint = f"Give one of {', '.join(map(repr, ALARMS))}: from what on the task of a night fails."
+    if value not in [*Alarm]:
+        hint = f"Give one of {', '.join(repr(str(each)) for each in Alarm)}: from what on the task of a night fails."
         yield _fault(f"settings.RECONCILE['ALARM'] is {value!r}.", hint)
 
 

@@ -4,6 +4,7 @@ A run takes its rules in order; for each it checks, plans, repairs in work items
 in the database, so that a run that was killed anywhere goes on where it was.
 """
 
+from reconcile.conf import Alarm
 from reconcile.runs.leases import LEASE
 from reconcile.runs.results import (
     Progress,
@@ -14,7 +15,7 @@ from reconcile.runs.results import (
     written_by_outcome,
     written_rows,
 )
-from reconcile.runs.run_result import Alarm, RuleResult, RunResult, raise_alarm, run_result, run_results
+from reconcile.runs.run_result import RuleResult, RunResult, raise_alarm, run_result, run_results
 from reconcile.runs.running import find_run, nightly, preview, repair, resume
 from reconcile.runs.steering import cancel, has_live_worker, last_heartbeat, pause
 from reconcile.runs.undo_preview import preview_undo

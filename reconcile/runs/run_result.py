@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from reconcile.conf import alarm
+from reconcile.conf import Alarm, alarm
 from reconcile.core.drift import Status
 from reconcile.core.verbs import Written
 from reconcile.errors import NightIncomplete
@@ -20,25 +19,12 @@ from reconcile.runs.results import Result, result_word, written_by_outcome
 from reconcile.runs.steering import has_live_worker
 
 __all__ = [
-    "Alarm",
     "RuleResult",
     "RunResult",
     "raise_alarm",
     "run_result",
     "run_results",
 ]
-
-
-class Alarm(StrEnum):
-    """`RECONCILE["ALARM"]`: from what on a night is incomplete, so that its task fails."""
-
-    NEVER = "never"
-    ERROR = "error"
-    """An error, a failed repair, a rule that was held or is still open."""
-    FAIL = "fail"
-    """The same, and drift above a rule's `error_if`."""
-    WARN = "warn"
-    """The same, and drift above a rule's `warn_if`."""
 
 
 _BROKEN = frozenset({Result.ERROR, Result.UNVERIFIED, Result.FAILED, Result.HELD, Result.OPEN})
@@ -157,12 +143,12 @@ def raise_alarm(result: RunResult, *, allow_empty: bool = False) -> None:
 
     Not for a run that goes on: its own worker will.
     """
-    if result.state in Run.ACTIVE or alarm() == Alarm.NEVER:
+    if result.state in Run.ACTIVE or alarm() is Alarm.NEVER:
         return
     if result.is_empty and not allow_empty:
         message = f"Run {result.run} has judged no record on {result.database!r}, so nothing is known: there is none, or all are too young. If that may be: allow_empty=True."
         raise NightIncomplete(message, result.as_dict())
-    alarming = result.alarming(Alarm(alarm()))
+    alarming = result.alarming(alarm())
     if alarming or result.state != Run.State.FINISHED:
         named = "; ".join(f"{each.rule}: {each.in_words()}" for each in alarming[:NAMED])
         more = f"; and {len(alarming) - NAMED:,} more" if len(alarming) > NAMED else ""
