@@ -12,7 +12,7 @@ import sqlparse
 from django.db.models import Expression, QuerySet
 from sqlparse.exceptions import SQLParseError
 
-from reconcile.db.dialects import dialect_of
+from reconcile.db.dialects import dialect_of, literal
 from reconcile.db.statements import select_sql
 
 __all__ = ["Symbol", "executable_text", "statement_text"]
@@ -45,7 +45,7 @@ def statement_text(
     if symbols:
         sql = _alike(sql, symbols)
     replacements = words or {}
-    return _break_lines(sql % tuple(replacements.get(str(param)) or _literal(param) for param in params))
+    return _break_lines(sql % tuple(replacements.get(str(param)) or literal(param) for param in params))
 
 
 _LITERAL = re.compile("'(?:[^']|'')*'")
@@ -53,23 +53,13 @@ _LITERAL = re.compile("'(?:[^']|'')*'")
 
 def _break_lines(sql: str) -> str:
     """The statement in lines. Its literals are taken out meanwhile: the formatter takes a backslash in one for an escape, and breaks the rest."""
-    literals: list[str] = []
-
-    def keep(found: re.Match[str]) -> str:
-        literals.append(found[0])
-        return _kept(len(literals) - 1)
-
-    bare = _LITERAL.sub(keep, sql)
+    literals = iter(_LITERAL.findall(sql))
     try:
-        broken = sqlparse.format(bare, reindent=True)
+        broken = sqlparse.format(_LITERAL.sub("''", sql), reindent=True)
     except SQLParseError:
         # It gives up on very long lists of values.
         return sql
-    return re.sub(r"_literal_(\d+)_", lambda found: literals[int(found[1])], broken)
-
-
-def _kept(number: int) -> str:
-    return f"_literal_{number}_"
+    return re.sub("''", lambda _: next(literals), broken)
 
 
 def executable_text(queryset: QuerySet[Any, Any]) -> str | None:
@@ -100,18 +90,3 @@ def _alike(sql: str, symbols: tuple[Symbol, ...]) -> str:
         sql = sql.replace(f"({each.name})", each.name)
     # Since Django 6 the aliases of subqueries and of filtered relations are quoted.
     return re.sub(r"""(["`])([T-Z]\d+|_\w+(?=["`](?:\.| ON )))\1""", r"\2", sql)
-
-
-def _literal(value: Any) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, bool):
-        return str(value).upper()
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f"x'{bytes(value).hex()}'"
-    # A text that is a member of an enumeration is bound as its value, and prints as its name.
-    text = str.__str__(value) if isinstance(value, str) else str(value)
-    quoted = text.replace("'", "''")
-    return f"'{quoted}'"

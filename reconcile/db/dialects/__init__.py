@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import connections
 
-from reconcile.db.dialects.base import Dialect, Failure
+from reconcile.db.dialects.base import Dialect, Failure, literal
 from reconcile.db.dialects.forms import Forms, ImageColumn, spell
 from reconcile.db.dialects.mysql import MySQL
 from reconcile.db.dialects.postgresql import PostgreSQL
@@ -12,7 +12,17 @@ from reconcile.db.dialects.sqlite import SQLite
 from reconcile.db.django_compat import BaseDatabaseWrapper
 from reconcile.errors import UsageError
 
-__all__ = ["DIALECTS", "Dialect", "Failure", "Forms", "ImageColumn", "dialect_of", "forms_of", "spell"]
+__all__ = [
+    "DIALECTS",
+    "Dialect",
+    "Failure",
+    "Forms",
+    "ImageColumn",
+    "dialect_of",
+    "forms_of",
+    "literal",
+    "spell",
+]
 
 DIALECTS: dict[str, type[Dialect]] = {"postgresql": PostgreSQL, "mysql": MySQL, "sqlite": SQLite}
 

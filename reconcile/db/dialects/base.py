@@ -24,7 +24,16 @@ from reconcile.db.django_compat import (
 from reconcile.db.schema import ForeignKeyInto, Schema, Table, current_schema, use_schema
 from reconcile.errors import ChunkConflictError, Refusal, first_line
 
-__all__ = ["LOCKED", "LOCK_TIMEOUT_MS", "NO_RIGHT", "SAY_AFTER", "STATEMENT_TIMEOUT_MS", "Dialect", "Failure"]
+__all__ = [
+    "LOCKED",
+    "LOCK_TIMEOUT_MS",
+    "NO_RIGHT",
+    "SAY_AFTER",
+    "STATEMENT_TIMEOUT_MS",
+    "Dialect",
+    "Failure",
+    "literal",
+]
 
 LOCK_TIMEOUT_MS = 300
 """Below every server's deadlock timeout (PostgreSQL: 1 s), so that the repair yields and never the live handler."""
@@ -63,6 +72,22 @@ class Failure(StrEnum):
     """The disk is full, memory or connections have run out, the server is read-only, or a right is missing."""
     STATEMENT = "statement"
     """The statement itself can't be run: a table or column is missing, or the server doesn't know what it says."""
+
+
+def literal(value: Any) -> str:
+    """A value as standard SQL writes it."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"x'{bytes(value).hex()}'"
+    # A text that is a member of an enumeration is bound as its value, and prints as its name.
+    text = str.__str__(value) if isinstance(value, str) else str(value)
+    quoted = text.replace("'", "''")
+    return f"'{quoted}'"
 
 
 class Dialect:

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import Error
 
-from reconcile.db.dialects.base import Dialect, Failure
+from reconcile.db.dialects.base import Dialect, Failure, literal
 from reconcile.db.dialects.sqlite_forms import SQLiteForms
 from reconcile.db.django_compat import begin_mode
 from reconcile.db.schema import ForeignKeyInto, Table, UniqueIndex
@@ -152,7 +152,7 @@ class SQLite(Dialect):
 
     def write_out(self, sql: str, params: Sequence[Any]) -> str:
         """The driver has no form for it; what it takes are five types, each with one literal."""
-        return sql % tuple(map(_literal, params))
+        return sql % tuple(literal(int(each) if isinstance(each, bool) else each) for each in params)
 
     def spell_text(self, text: str) -> str:
         """The numbers of the characters; a cast of bytes would have a column's affinity, and be compared otherwise."""
@@ -166,16 +166,3 @@ _ARGUMENTS = 100
 
 def _numbers(text: str) -> str:
     return ", ".join(str(ord(char)) for char in text)
-
-
-def _literal(value: Any) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, bool | int | float):
-        return repr(int(value) if isinstance(value, bool) else value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f"x'{bytes(value).hex()}'"
-    # A text that is a member of an enumeration is bound as its value, and prints as its name.
-    text = str.__str__(value) if isinstance(value, str) else str(value)
-    quoted = text.replace("'", "''")
-    return f"'{quoted}'"
