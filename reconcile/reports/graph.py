@@ -5,9 +5,10 @@ An arrow leads from a rule that writes columns to one that reads them. In a circ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from reconcile.db.expressions import Column
 from reconcile.rules.order import Order
 
 __all__ = ["dot", "mermaid"]
@@ -57,15 +58,12 @@ NAMED = 3
 
 
 def _arrows(order: Order) -> Iterator[_Arrow]:
-    """In the order in which the rules run, whatever order the columns were found in."""
-    place = {rule.name: number for number, rule in enumerate(order.rules)}
-    for after in place:
-        for before in sorted(order.waits_for[after], key=place.__getitem__):
-            together = any({before, after} <= {*circle} for circle in order.circles)
-            yield _Arrow(before, after, _columns_in_words(order, before, after), together)
+    for rule in order.rules:
+        for before, columns in order.before(rule.name):
+            together = any({before, rule.name} <= {*circle} for circle in order.circles)
+            yield _Arrow(before, rule.name, _columns_in_words(columns), together)
 
 
-def _columns_in_words(order: Order, before: str, after: str) -> str:
-    named = sorted(f"{model.__name__}.{name}" for model, name in order.waits_for[after][before])
-    more = f", +{len(named) - NAMED}" if len(named) > NAMED else ""
-    return ", ".join(named[:NAMED]) + more
+def _columns_in_words(columns: Sequence[Column]) -> str:
+    named = ", ".join(f"{model.__name__}.{name}" for model, name in columns[:NAMED])
+    return f"{named}, +{len(columns) - NAMED}" if len(columns) > NAMED else named

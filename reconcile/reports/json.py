@@ -286,19 +286,15 @@ def explanation(explained: Explanation) -> str:
 
 def order_report(order: Order) -> str:
     """The object that the documentation gives for `rules graph --format json`."""
-    place = {rule.name: number for number, rule in enumerate(order.rules)}
     rules = [
         {
-            "rule": name,
+            "rule": rule.name,
             "after": [
-                {
-                    "rule": before,
-                    "columns": sorted(f"{model._meta.label}.{column}" for model, column in columns),
-                }
-                for before, columns in sorted(order.waits_for[name].items(), key=lambda item: place[item[0]])
+                {"rule": before, "columns": [f"{model._meta.label}.{column}" for model, column in columns]}
+                for before, columns in order.before(rule.name)
             ],
         }
-        for name in place
+        for rule in order.rules
     ]
     return _dump({"rules": rules, "circles": [list(each) for each in order.circles]})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 
 from reconcile.core.declaration import field_named
@@ -35,6 +36,16 @@ class Order:
     rules: Sequence[Rule]
     circles: Sequence[Sequence[str]]
     waits_for: Waits
+
+    def before(self, name: str) -> Iterator[tuple[str, Sequence[Column]]]:
+        """The rules that this one comes after, in their order, each with the columns that it writes and this one reads, by name."""
+        for before in sorted(self.waits_for[name], key=self._places.__getitem__):
+            columns = self.waits_for[name][before]
+            yield before, sorted(columns, key=lambda column: (column[0]._meta.label, column[1]))
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return {rule.name: place for place, rule in enumerate(self.rules)}
 
 
 def sort_rules(rules: Mapping[str, Rule], *, using: str, now: datetime) -> Order:
