@@ -43,6 +43,7 @@ __all__ = [
     "local_time",
     "message",
     "next_step",
+    "nothing_judged",
     "overall",
     "paragraphs",
     "place",
@@ -56,7 +57,7 @@ RowsByDrift = Mapping[Drift, Sequence[Row]]
 Overall = Literal["clean", "empty", "warn", "drift", "error"]
 """`empty`: nothing was looked at, so nothing is known."""
 
-EMPTY = "0 records checked, so nothing is known."
+EMPTY = "0 records checked, so nothing is known"
 """What each format says of a check that has judged no record."""
 
 
@@ -76,17 +77,15 @@ def word(check: RuleCheck) -> str:
     return str(check.status)
 
 
-def nothing_judged(*, allowed: bool) -> str:
-    """What is said where no record was judged, with the way out."""
-    return EMPTY if allowed else f"{EMPTY} If there may be none: --allow-empty."
+def nothing_judged(*, allowed: bool, rules: int = 0, young: str = "") -> str:
+    """What is said where no record was judged, by how many rules if that is given, with the way out."""
+    said = f"{EMPTY}, by {plural(rules, 'rule')}." if rules else f"{EMPTY}."
+    return " ".join(filter(None, [said, young, "" if allowed else "If there may be none: --allow-empty."]))
 
 
 def empty_in_words(report: CheckReport) -> str:
-    """What is said of a check that has judged nothing, with the way out."""
-    rules = plural(len(report.checks), "rule")
-    young = f" {report.young}" if report.young else ""
-    allowed = "" if report.allow_empty else " If there may be none: --allow-empty."
-    return f"{EMPTY[:-1]}, by {rules}.{young}{allowed}"
+    """The same of a check."""
+    return nothing_judged(allowed=report.allow_empty, rules=len(report.checks), young=report.young)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import RuleCheck
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import (
+    EMPTY,
     CheckReport,
     Overall,
     has_part,
@@ -84,7 +85,7 @@ def _day(past: PastRun) -> str:
 
 _OVERALL: Mapping[Overall, str] = {
     "clean": "All clean",
-    "empty": "0 records checked, so nothing is known",
+    "empty": EMPTY,
     "warn": "Warnings",
     "drift": "Drift found",
     "error": "Not evaluated",
