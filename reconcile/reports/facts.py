@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from reconcile.core.wording.numbers import plural
+from reconcile.core.wording.names import plural
 from reconcile.rules.rule import Rule
 from reconcile.rules.settle import Settle
 from reconcile.rules.unattended import unattended_refusal

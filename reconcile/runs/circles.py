@@ -12,7 +12,7 @@ import structlog
 from django.db import transaction
 
 from reconcile.core.verbs import INSERT
-from reconcile.core.wording.numbers import plural
+from reconcile.core.wording.names import plural
 from reconcile.detect.checking import RuleCheck, check
 from reconcile.models import Outcome, Run, WorkItem, transition
 from reconcile.rules.order import makes_own_records

@@ -13,7 +13,7 @@ from uuid import UUID
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import Coverage, blocks
 from reconcile.core.verbs import DELETE, VERBS, Written
-from reconcile.core.wording.numbers import plural
+from reconcile.core.wording.names import plural
 from reconcile.db.clock import database_now
 from reconcile.errors import Refusal
 from reconcile.models import Chunk, Outcome, Run

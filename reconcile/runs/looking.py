@@ -16,7 +16,7 @@ from django.db.models import Field, ForeignKey, Model, QuerySet
 
 from reconcile.core.scopes import Keys, blocks
 from reconcile.core.verbs import DELETE, UPDATE, verbs_of
-from reconcile.core.wording.numbers import plural
+from reconcile.core.wording.names import plural
 from reconcile.db.clock import database_now
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import explicit_alias, is_nested_in_transaction, referred_field

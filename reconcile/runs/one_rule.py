@@ -16,7 +16,7 @@ from reconcile.core.finder import Finder, Source
 from reconcile.core.fixes import Insertion, Merging, Promise
 from reconcile.core.scopes import Keys
 from reconcile.core.verbs import DELETE
-from reconcile.core.wording.numbers import plural
+from reconcile.core.wording.names import plural
 from reconcile.db.dialects import dialect_of
 from reconcile.db.schema import may_change_values
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors

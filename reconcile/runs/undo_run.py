@@ -14,7 +14,7 @@ from reconcile.conf import throttles
 from reconcile.core.drift import Status
 from reconcile.core.finder import Rows
 from reconcile.core.verbs import UNDOABLE, VERBS, Written
-from reconcile.core.wording.numbers import plural
+from reconcile.core.wording.names import plural
 from reconcile.db.clock import database_now
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import evaluation_errors

@@ -1,4 +1,4 @@
-"""Models and functions by the names that people know them by, each by one that no other has."""
+"""Models and functions by the names that people know them by, each by one that no other has; and how many there are of a thing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from django.db.models import Model
 from reconcile.core.function_source import source_of
 from reconcile.core.wording.constants import constant_in_words
 
-__all__ = ["function_in_words", "model_in_words", "models_in_words", "row_in_words"]
+__all__ = ["function_in_words", "model_in_words", "models_in_words", "plural", "row_in_words"]
+
+
+def plural(number: int, noun: str) -> str:
+    """A number with its noun, such as `1 rule` or `1,200 rules`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def model_in_words(model: type[Model]) -> str:
