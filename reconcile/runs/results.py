@@ -203,7 +203,8 @@ def _preview_word(rule_plan: RulePlan, why: str) -> Result:
         return Result.REFUSED
     if rule_plan.records.total:
         return Result.OPEN
-    return Result.REPORTED if rule_plan.check.tally.total else Result.CLEAN
+    tally = rule_plan.check.tally
+    return Result.REPORTED if tally.total else Result.CLEAN if tally.checked else Result.SKIPPED
 
 
 def moved_in_words(columns: Collection[str]) -> str:

@@ -425,6 +425,7 @@ def test_a_repair_that_looks_at_nothing_verifies_nothing(nothing):
     assert "If there may be none: --allow-empty." in run("repair", "--apply")[1]
     assert run_json("repair", "--apply")[1]["status"] == "empty"
     assert run("repair")[0] == 0
+    assert [each["result"] for each in run_json("repair")[1]["rules"]] == ["skipped"]
     stopped = Run.objects.latest("started_at")
     Outcome.objects.filter(run=stopped).update(state="waiting")
     Run.objects.filter(pk=stopped.pk).update(state="stopped", finished_at=None)
