@@ -285,12 +285,12 @@ def write_report(
     form: str,
     output: Path | None,
     *,
-    text: Callable[[], RenderableType],
+    text: Callable[[], RenderableType] = str,
     **machine: Callable[[], str],
 ) -> None:
     """Write the report in the chosen format, to the file `output` or to standard output.
 
-    `text` makes the report for people; `machine` has one function for each other format, by its name. A file is written
+    `text` makes the report for people, where the command has one; `machine` has one function for each other format, by its name. A file is written
     as a whole or not at all. Raises UsageError if the file can't be written, ReconcileError if standard output can't.
     """
 

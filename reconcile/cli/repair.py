@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from reconcile.cli.group import exit_code, reconcile
 from reconcile.cli.options import (
+    DEFAULT_SAMPLES,
     Limit,
     allow_empty_option,
     chosen_keys,
@@ -100,31 +101,26 @@ def repair_command(
     kept = read_plan(plan_file) if plan_file else None
     if kept is not None:
         rules = _rules_of_plan(rules, kept, names, using)
-    caps = Caps(max_repairs=max_repairs, max_deletes=max_deletes)
+    given: Mapping[str, Any] = {
+        "using": using, "caps": Caps(max_repairs=max_repairs, max_deletes=max_deletes), "kept_plan": kept, "only": only,
+    }  # fmt: skip
     run = None
+    rows: Mapping[str, RowsByDrift] = {}
     if applied:
         _tell_of_clock(using)
         with progress_bar("repairing", total=None) as advance:
-            run, repairs = runs.repair(
-                rules, using=using, caps=caps, kept_plan=kept, progress=advance, only=only
-            )
+            run, repairs = runs.repair(rules, progress=advance, **given)
     else:
-        repairs = runs.preview(
-            rules,
-            using=using,
-            now=database_now(using),
-            caps=caps,
-            kept_plan=kept,
-            only=only,
-            samples=max(show or 0, 5),
-        )
-    number = _number_of_rows(show, form, output, values=values)
+        number = _number_of_rows(show, form, output, values=values)
+        samples = max(number, DEFAULT_SAMPLES)
+        repairs = runs.preview(rules, now=database_now(using), samples=samples, **given)
+        rows = _rows_of_plan(rules, repairs, number, using)
     report = RepairReport(
         asked=applied,
         run=str(run.pk) if run else None,
         database=using,
         repairs=repairs,
-        rows=_rows_of_plan(rules, repairs, number, using) if number and not applied else {},
+        rows=rows,
         seconds=time.monotonic() - started,
         allow_empty=allow_empty,
     )
@@ -147,7 +143,9 @@ def _number_of_rows(show: int | None, form: str, output: Path | None, *, values:
 def _rows_of_plan(
     rules: Mapping[str, Rule], repairs: Sequence[RuleRepair], number: int, using: str
 ) -> Mapping[str, RowsByDrift]:
-    """The first rows that the plan would write, by rule."""
+    """The first rows that the plan would write, by rule; none if no row is asked for."""
+    if not number:
+        return {}
     now = database_now(using)
     planned = (each for each in repairs if each.planned_records.total)
     return {

@@ -139,7 +139,6 @@ def graph_command(
         ctx,
         form,
         output,
-        text=str,
         mermaid=lambda: graph.mermaid(order),
         dot=lambda: graph.dot(order),
         json=lambda: json.order_report(order),
