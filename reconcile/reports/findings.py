@@ -44,6 +44,7 @@ __all__ = [
     "message",
     "next_step",
     "nothing_judged",
+    "others",
     "overall",
     "paragraphs",
     "place",
@@ -294,6 +295,17 @@ def is_reported(report: CheckReport, check: RuleCheck) -> bool:
 def has_part(report: CheckReport, check: RuleCheck) -> bool:
     """Whether a page has a part about the rule: it is reported, or there are remarks about it."""
     return is_reported(report, check) or bool(check.remarks)
+
+
+def others(report: CheckReport) -> Sequence[tuple[str, str, Sequence[RuleCheck]]]:
+    """The rules without a part of their own: those that passed, and apart from them those that saw no record, each with their status and a title."""
+    found = [check for check in report.checks if not has_part(report, check)]
+    seen = [check for check in found if word(check) != "skipped"]
+    unseen = [check for check in found if word(check) == "skipped"]
+    groups = (("pass", "passed", seen), ("skipped", "saw no record", unseen))
+    return [
+        (status, f"{plural(len(those), 'rule')} {what}", those) for status, what, those in groups if those
+    ]
 
 
 def counts(check: RuleCheck) -> str:

@@ -22,11 +22,13 @@ from reconcile.reports.findings import (
     EMPTY,
     CheckReport,
     Overall,
+    empty_in_words,
     has_part,
     headline,
     keys,
     local_time,
     next_step,
+    others,
     place,
     plain,
     prose,
@@ -94,11 +96,14 @@ _WORST_FIRST = (Status.ERROR, Status.FAIL, Status.WARN, Status.PASS)
 
 
 def check_report(report: CheckReport) -> str:
-    """The page: the outcome, then each rule that does not pass, worst first, then the rules that pass."""
+    """The page: the outcome, then each rule that does not pass, worst first, then the rules that pass, and those that saw no record."""
     ordered = sorted(report.checks, key=lambda check: _WORST_FIRST.index(check.status))
     with dialect_of(report.database).without_server():
         looked_at = [_rule_to_look_at(report, check) for check in ordered if has_part(report, check)]
-    passed = [_summary(report, check) for check in ordered if not has_part(report, check)]
+    rest = [
+        {"status": status, "title": title, "rules": [_summary(report, check) for check in those]}
+        for status, title, those in others(report)
+    ]
     context = {
         "status": report.status,
         "outcome": f"{_OVERALL[report.status]}{report.extent}",
@@ -108,8 +113,8 @@ def check_report(report: CheckReport) -> str:
         "seconds": f"{report.seconds:.1f}",
         "tiles": _tiles(report),
         "looked_at": looked_at,
-        "passed": passed,
-        "passed_rules": plural(len(passed), "rule"),
+        "nothing": empty_in_words(report) if report.is_empty else "",
+        "others": rest,
     }
     return _template().render(Context(context)).strip()
 

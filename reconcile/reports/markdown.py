@@ -22,6 +22,7 @@ from reconcile.reports.findings import (
     headline,
     keys,
     next_step,
+    others,
     place,
     plain,
     prose,
@@ -170,7 +171,6 @@ _OVERALL: dict[Overall, str] = {
 def check_report(report: CheckReport) -> str:
     """The summary: the outcome as its heading, a table of the rules that don't pass, a folded part for each, and the rest."""
     looked_at = [check for check in report.checks if has_part(report, check)]
-    passed = [check for check in report.checks if not has_part(report, check)]
     if report.is_empty:
         return "\n\n".join([f"## {_OVERALL['empty']}: nothing is known", empty_in_words(report)])
     parts = [
@@ -180,8 +180,7 @@ def check_report(report: CheckReport) -> str:
     if looked_at:
         parts.append(_table(looked_at))
         parts += [_check_details(report, check) for check in looked_at]
-    if passed:
-        parts.append(_fold(f"{plural(len(passed), 'rule')} passed", [_table(passed)]))
+    parts += [_fold(title, [_table(those)]) for _, title, those in others(report)]
     return "\n\n".join(parts)
 
 

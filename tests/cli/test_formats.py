@@ -186,8 +186,10 @@ def test_a_check_of_no_record_is_not_clean_in_any_format(form, more, code):
     assert (exited, err) == (code, "")
     READERS[form](out)
     assert ("empty" if form == "json" else "0 records checked") in out
-    for good in ("All clean", "✅", "No drift"):
+    for good in ("All clean", "✅", "No drift", " passed"):
         assert good not in out
+    if form in {"html", "markdown", "text", "concise", "github"}:
+        assert ("If there may be none: --allow-empty." in out) is (code == 1)
 
 
 @pytest.mark.django_db
@@ -208,6 +210,17 @@ def test_a_rule_without_records_beside_others_is_skipped_and_said():
         "notes.target": "skipped",
     }
     assert report["status"] == "clean"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("form", ["html", "markdown"])
+def test_rules_that_saw_no_record_are_not_among_those_that_passed(form):
+    Order.objects.create(created_at=an_hour_ago())
+    out = run("check", "orders.invoice", "notes.target", "subscribers.email", "--format", form)[1]
+    passed, unseen = out.split("2 rules saw no record")
+    assert "1 rule passed" in passed
+    assert ("orders.invoice" in passed, "notes.target" in passed) == (True, False)
+    assert ("notes.target" in unseen, "subscribers.email" in unseen) == (True, True)
 
 
 @pytest.mark.django_db
