@@ -9,9 +9,10 @@ from django.db.models import F, Max, Q, Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 
-from reconcile import EXTRA, Call, Delete, HaveRow, HaveSource, Rule, Settle
+from reconcile import EXTRA, STALE, Call, Delete, HaveRow, HaveSource, Rule, Settle
 from reconcile.core.drift import Guarantee
 from reconcile.core.scopes import EVERYTHING, Keys
+from reconcile.detect.explaining import explain
 from reconcile.rules.order import sort_rules
 from sample_project.shop.models import Group, Order
 from tests.helpers import assert_clean, assert_finds, checked, everything, repaired, statements
@@ -136,6 +137,12 @@ def test_a_content_type_without_a_model_is_another_matter_than_a_deleted_row():
     _, finder = TARGET.compile(using="default", now=timezone.now()).finders
     assert finder.keys(Keys(list(Memo.objects.values_list("pk", flat=True)))) == [each.pk for each in unknown]
     assert finder.keys(Keys([])) == []
+
+
+def test_it_is_explained_what_is_stale_about_a_row_without_a_column():
+    parts = {each.drift: each for each in explain(TARGET, using="default", now=timezone.now()).parts}
+    assert "has no model in this project" in parts[STALE].advice
+    assert parts[EXTRA].advice == ""
 
 
 def test_what_deletes_rows_without_a_target_leaves_those_of_an_app_that_is_not_installed():

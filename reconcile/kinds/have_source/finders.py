@@ -144,6 +144,12 @@ def generic_key(model: type[Model], name: str) -> Any:
     return None
 
 
+_UNKNOWN = (
+    "Their content type has no model in this project: its app isn't installed, or was removed, so nobody knows whether their target is "
+    "there. To take them for rows whose target is gone, say unknown=None."
+)
+
+
 class _GenericFinder(OwnRangeFinder):
     """Which content types there are is asked of the database."""
 
@@ -177,7 +183,10 @@ class Generic:
         gone = _GenericFinder(drift=EXTRA, model=model, using=using, query=self.find, count_rows=self.count)
         if self.unknown_is_extra:
             return (gone,)
-        return gone, _GenericFinder(drift=STALE, model=model, using=using, query=self.find_unknown)
+        unknown = _GenericFinder(
+            drift=STALE, model=model, using=using, query=self.find_unknown, advice=_UNKNOWN
+        )
+        return gone, unknown
 
     def find_unknown(self, scope: Scope) -> Rows:
         """The rows in scope whose content type has no model. One statement for each content type in use, and two more."""
