@@ -166,13 +166,8 @@ def advise_constraint(
     home: type[Model] = next(iter(homes))
     nullable = not plain or any(field.null for field in fields)
     strict = not nulls_distinct and nullable
-    if declared := _declared(home, fields if plain else (), condition, strict=strict):
-        return ConstraintAdvice(
-            refusal=Refusal(
-                f"{home._meta.label} declares one already, {declared!r}. It doesn't count here: this database has no such "
-                "constraint, or holds it back until COMMIT, or lets NULL past it."
-            )
-        )
+    if refusal := _refuse_declared(home, fields if plain else (), condition, strict=strict):
+        return ConstraintAdvice(refusal=refusal)
     names = (
         tuple(field.name for field in fields)
         if plain
@@ -202,8 +197,10 @@ def is_foreign(model: type[Model]) -> bool:
     return any(part in {"site-packages", "dist-packages"} for part in home.parts)
 
 
-def _declared(model: type[Model], fields: Sequence[Field[Any, Any]], condition: Q, *, strict: bool) -> str:
-    """The name of a constraint of the model on just these columns under just this condition; empty if there is none."""
+def _refuse_declared(
+    model: type[Model], fields: Sequence[Field[Any, Any]], condition: Q, *, strict: bool
+) -> Refusal | None:
+    """Why another would not help, where the model has a constraint on just these columns under just this condition; None if it hasn't."""
     names = {field.name for field in fields}
     for each in model._meta.constraints:
         if isinstance(each, UniqueConstraint) and names and {*each.fields} == names:
@@ -211,8 +208,11 @@ def _declared(model: type[Model], fields: Sequence[Field[Any, Any]], condition: 
                 model._base_manager.all(), condition
             )
             if same and (each.nulls_distinct is False) is strict:
-                return each.name
-    return ""
+                return Refusal(
+                    f"{model._meta.label} declares one already, {each.name!r}. It doesn't count here: this database has no such "
+                    "constraint, or holds it back until COMMIT, or lets NULL past it."
+                )
+    return None
 
 
 def _refuse_one_table(
