@@ -835,6 +835,14 @@ def test_postgresql_version_is_a_number():
         assert compat.postgresql_version(connection) == int(cursor.fetchone()[0])
 
 
+@pytest.mark.postgresql
+def test_is_utf8_is_said_by_the_session_alone():
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW server_encoding")
+        assert compat.is_utf8(connection) is (cursor.fetchone()[0] == "UTF8")
+    assert not compat.is_utf8(connection.copy())
+
+
 def test_stand_in_for_server_ends_with_the_block():
     before = {**vars(transaction.get_connection())}
     with compat.stand_in_for_server(transaction.get_connection(), {"pg_version": 1}, forgetting=["kept"]):
@@ -963,7 +971,7 @@ def modules():
     return [
         path
         for path in sorted(PACKAGE.rglob("*.py"))
-        if path.name != "django_compat.py" and not {"migrations"} & {*path.relative_to(PACKAGE).parts}
+        if not {"django_compat", "migrations"} & {*path.relative_to(PACKAGE).parts}
     ]
 
 

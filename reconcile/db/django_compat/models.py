@@ -1,0 +1,166 @@
+"""Models, fields and signals."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.db.models import Field, Model
+from django.db.models.fields import (
+    NOT_PROVIDED,  # What db_default holds where a field has none.
+)
+from django.db.models.fields.reverse_related import (
+    ManyToOneRel,  # The other side of a foreign key, as get_fields() lists it.
+)
+from django.dispatch import Signal
+
+from reconcile.db.django_compat.connections import BaseDatabaseWrapper
+
+__all__ = [
+    "NOT_PROVIDED",
+    "ManyToOneRel",
+    "cast_type",
+    "default_of",
+    "flat_choices",
+    "generic_relation_columns",
+    "has_default",
+    "is_generic_relation",
+    "is_swapped",
+    "managers_of",
+    "many_to_many_columns",
+    "many_to_many_owner",
+    "mute_receivers",
+    "own_columns",
+    "own_many_to_many",
+    "parent_links",
+    "parents_of",
+    "private_fields",
+    "receivers_of",
+    "referred_field",
+    "reverse_name",
+    "reverse_relations",
+]
+
+
+def own_columns(model: type[Model]) -> Sequence[Field[Any, Any]]:
+    """`local_concrete_fields`: the columns of the model's own table, without its parents' and in their order."""
+    return model._meta.local_concrete_fields
+
+
+def own_many_to_many(model: type[Model]) -> Sequence[Any]:
+    """`local_many_to_many`: the many-to-many fields that the model itself declares."""
+    return model._meta.local_many_to_many
+
+
+def private_fields(model: type[Model]) -> Sequence[Any]:
+    """`private_fields`: generic foreign keys and relations, also where content types aren't installed."""
+    return model._meta.private_fields
+
+
+def reverse_relations(model: type[Model]) -> Sequence[Any]:
+    """`related_objects`: the relations from other models, with what get_fields() adds to them left out."""
+    return model._meta.related_objects
+
+
+def managers_of(model: type[Model]) -> Sequence[Any]:
+    """`Options.managers`: the managers of the model, its parents' among them."""
+    return list(model._meta.managers)
+
+
+def parents_of(model: type[Model]) -> Sequence[type[Model]]:
+    """`get_parent_list()`: the models over whose tables a row is spread, nearest first."""
+    return list(model._meta.get_parent_list())
+
+
+def parent_links(model: type[Model]) -> list[Field[Any, Any]]:
+    """`Options.parents`: the columns by which a row continues one of another table."""
+    return [link for link in model._meta.parents.values() if link is not None]
+
+
+def is_swapped(model: type[Model]) -> bool:
+    """`Options.swapped`: whether a setting puts another model in this one's place, so that it has no table."""
+    return bool(model._meta.swapped)
+
+
+def many_to_many_owner(model: type[Model]) -> type[Model] | None:
+    """`Options.auto_created`: the model for whose many-to-many field Django made this one; None for any other."""
+    # The stubs take what Django sets for a flag.
+    owner: Any = model._meta.auto_created
+    return owner or None
+
+
+def many_to_many_columns(field: Any) -> tuple[str, str]:
+    """`m2m_field_name()`, `m2m_reverse_field_name()`: the foreign keys to the field's own model and to the other."""
+    return field.m2m_field_name(), field.m2m_reverse_field_name()
+
+
+def reverse_name(field: Any) -> str:
+    """`related_query_name()`: what a path from the other side calls a relation."""
+    return str(field.related_query_name())
+
+
+def flat_choices(field: Any) -> Sequence[tuple[Any, Any]]:
+    """`flatchoices`: values and labels of a column's choices, out of their groups; none for a column without."""
+    return getattr(field, "flatchoices", None) or ()
+
+
+def generic_relation_columns(relation: Any) -> tuple[str, str]:
+    """`content_type_field_name`, `object_id_field_name`: the columns that a GenericRelation is followed by."""
+    return relation.content_type_field_name, relation.object_id_field_name
+
+
+def is_generic_relation(field: Any) -> bool:
+    """`object_id_field_name`: whether it is a GenericRelation, also where content types aren't installed."""
+    return hasattr(field, "object_id_field_name")
+
+
+def referred_field(field: Any) -> Any:
+    """`target_field`: the column that a foreign key points at, by no other name to be had; None for any other field."""
+    return getattr(field, "target_field", None)
+
+
+def has_default(field: Field[Any, Any]) -> bool:
+    """`Field.has_default()`: whether default= was given; None may be given, too."""
+    return field.has_default()
+
+
+def default_of(field: Field[Any, Any]) -> Any:
+    """`Field.get_default()`: what save() would store where nothing was given: the default, an empty text or None."""
+    return field.get_default()
+
+
+def cast_type(field: Field[Any, Any], connection: BaseDatabaseWrapper) -> str:
+    """`cast_db_type()`: the column's type as CAST takes it, without what only CREATE TABLE takes."""
+    return str(field.cast_db_type(connection))
+
+
+# Signals.
+
+
+def receivers_of(signal: Signal) -> list[tuple[int, Any]]:
+    """`Signal.receivers`: the identity of the sender that each listens to, and the receiver; None for one that is gone.
+
+    Django's versions append other things to an entry; it begins with (receiver's id, sender's id) and the receiver.
+    """
+    entries: list[Any] = list(signal.receivers)
+    return [
+        (key[1], reference() if isinstance(reference, weakref.ReferenceType) else reference)
+        for key, reference, *_ in entries
+    ]
+
+
+@contextmanager
+def mute_receivers(signals: Iterable[Signal]) -> Iterator[None]:
+    """`Signal.receivers`, `sender_receivers_cache`: while the block runs, nobody in this process hears these signals."""
+    kept: list[tuple[Any, Any]] = [(signal, signal.receivers) for signal in signals]
+    try:
+        for signal, _ in kept:
+            signal.receivers = []
+            signal.sender_receivers_cache.clear()
+        yield
+    finally:
+        for signal, receivers in kept:
+            signal.receivers = receivers
+            signal.sender_receivers_cache.clear()
