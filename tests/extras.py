@@ -29,12 +29,15 @@ from reconcile import Rule, Satisfy
 
 mailed = Rule(every=User, must=Satisfy(~Q(email="")))
 """
+ADD_A_USER = "django-admin shell -c 'from django.contrib.auth.models import User; User.objects.create(email=\"a@b.c\")'"
 
 CHECKS = {
     "": [
         ("reconcile --help", 0, ""),
         ("django-admin migrate --verbosity 0", 0, ""),
         ("django-admin reconcile rules", 0, ""),
+        ("reconcile check", 1, ""),
+        (ADD_A_USER, 0, ""),
         ("reconcile check", 0, ""),
         ("reconcile repair --apply", 0, ""),
         ("reconcile check --format junit", 2, "django-reconcile[ci]"),
@@ -43,6 +46,7 @@ CHECKS = {
     ],
     "ci": [
         ("django-admin migrate --verbosity 0", 0, ""),
+        (ADD_A_USER, 0, ""),
         ("reconcile check --format junit=report.xml", 0, ""),
         ("reconcile baseline update", 0, ""),
     ],
