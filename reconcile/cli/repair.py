@@ -23,6 +23,7 @@ from reconcile.cli.options import (
     output_options,
     progress_bar,
     rule_arguments,
+    write_file,
     write_report,
 )
 from reconcile.cli.runs import runs_group
@@ -32,7 +33,8 @@ from reconcile.detect.listing import drifted_rows
 from reconcile.errors import UnknownNameError, UsageError
 from reconcile.repair.plan_file import PlanFile, read_plan
 from reconcile.reports import json, text
-from reconcile.reports.findings import RepairReport, RowsByDrift
+from reconcile.reports.findings import RepairReport, RowsByDrift, local_time
+from reconcile.reports.repair_sql import repair_sql
 from reconcile.rules.registry import project_rules
 from reconcile.rules.rule import Rule
 
@@ -68,6 +70,13 @@ if TYPE_CHECKING:
 @click.option(
     "--values", is_flag=True, help="With --format json: the same rows in the report; without it, it has none."
 )
+@click.option(
+    "--sql",
+    "sql_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write into FILE what would be executed, as SQL to read: a chunk of each kind of drift.",
+)
 @keys_option
 @allow_empty_option
 @output_options
@@ -82,6 +91,7 @@ def repair_command(
     plan_file: Path | None,
     key_texts: tuple[str, ...],
     show: int | None,
+    sql_file: Path | None,
     form: str,
     output: Path | None,
     *,
@@ -97,6 +107,8 @@ def repair_command(
     rules = chosen_rules(names, selectors, using)
     if key_texts and plan_file:
         raise UsageError("--plan has been made for all records of its rules. Leave --keys out.")
+    if sql_file and applied:
+        raise UsageError("--sql writes what a repair would execute. Leave --apply out, and read it first.")
     only = chosen_keys(key_texts, rules, using)
     kept = read_plan(plan_file) if plan_file else None
     if kept is not None:
@@ -112,7 +124,7 @@ def repair_command(
             run, repairs = runs.repair(rules, progress=advance, **given)
     else:
         number = _number_of_rows(show, form, output, values=values)
-        samples = max(number, DEFAULT_SAMPLES)
+        samples = max(number, show or 0, DEFAULT_SAMPLES)
         repairs = runs.preview(rules, now=database_now(using), samples=samples, **given)
         rows = _rows_of_plan(rules, repairs, number, using)
     report = RepairReport(
@@ -124,7 +136,27 @@ def repair_command(
         seconds=time.monotonic() - started,
         allow_empty=allow_empty,
     )
+    if sql_file is not None:
+        _write_sql(sql_file, report, rules, show or SHOWN)
     _write_report_and_exit(ctx, report, form, output)
+
+
+def _write_sql(file: Path, report: RepairReport, rules: Mapping[str, Rule], number: int) -> None:
+    """Write a chunk of the first records of each kind of drift as SQL. Raises UsageError if the file can't be written."""
+    from reconcile.repair.spelling import spell_chunks
+
+    using = report.database
+    now = database_now(using)
+    chunks = {
+        each.rule: spell_chunks(rules[each.rule], _first_of_each(each.samples, number), using=using, now=now)
+        for each in report.repairs
+        if each.planned_records.total and not each.why_stopped
+    }
+    sql = repair_sql(report, rules, chunks, at=local_time(now))
+    try:
+        write_file(file, lambda target: target.write(f"{sql}\n"))
+    except OSError as error:
+        raise UsageError(f"The SQL can't be written to {str(file)!r}: {error.strerror or error}.") from error
 
 
 SHOWN = 3

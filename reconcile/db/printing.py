@@ -13,9 +13,10 @@ from django.db.models import Expression, QuerySet
 from sqlparse.exceptions import SQLParseError
 
 from reconcile.db.dialects import dialect_of, literal
+from reconcile.db.django_compat import SQL
 from reconcile.db.statements import select_sql
 
-__all__ = ["Symbol", "executable_text", "statement_text"]
+__all__ = ["Symbol", "executable_select", "executable_text", "statement_text"]
 
 
 class Symbol(Expression):
@@ -62,16 +63,19 @@ def _break_lines(sql: str) -> str:
     return re.sub("''", lambda _: next(literals), broken)
 
 
-def executable_text(queryset: QuerySet[Any, Any]) -> str | None:
-    """The queryset's SELECT as its database takes it without parameters; None if Django knows that it has no rows.
+def executable_select(queryset: QuerySet[Any, Any]) -> str | None:
+    """The queryset's SELECT as `executable_text`; None if Django knows that it has no rows."""
+    selected = select_sql(queryset)
+    return None if selected is None else executable_text(selected, using=queryset.db)
+
+
+def executable_text(statement: SQL, *, using: str) -> str:
+    """The statement as its database takes it without parameters.
 
     It has no character that a terminal would not print as it is, so that a copy of the screen is the same statement.
     """
-    selected = select_sql(queryset)
-    if selected is None:
-        return None
-    sql, params = selected
-    dialect = dialect_of(queryset.db)
+    sql, params = statement
+    dialect = dialect_of(using)
     texts = {
         f"text-{uuid4().hex}": str.__str__(each)
         for each in params

@@ -18,7 +18,7 @@ from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import combined_queries, ordering_of, selected_annotations
 from reconcile.db.expressions import columns_read
-from reconcile.db.printing import executable_text
+from reconcile.db.printing import executable_select
 from reconcile.db.statements import KEY, WANTED
 from reconcile.detect.checking import evaluation_errors
 from reconcile.detect.examining import examine
@@ -64,7 +64,7 @@ def _listing(finder: Finder) -> Listing:
     if finder.needs_python:
         why = "Only Python can tell which rows these are, and what they must be: reconcile check."
         return Listing(drift=finder.drift, model=label, sql=None, remarks=(why,))
-    sql = executable_text(_rows(finder, EVERYTHING))
+    sql = executable_select(_rows(finder, EVERYTHING))
     return Listing(drift=finder.drift, model=label, sql=sql, remarks=tuple(_remarks(finder, sql)))
 
 

@@ -3,7 +3,7 @@
 A remedy writes for the keys of one chunk, inside that chunk's transaction, and journals what it wrote.
 """
 
-from reconcile.remedies.base import Journal, Message, Remedy, WriteResult
+from reconcile.remedies.base import Journal, Message, Remedy, WriteResult, WriteStep
 from reconcile.remedies.call import Call
 from reconcile.remedies.delete import Delete
 from reconcile.remedies.enqueue import Enqueue
@@ -29,5 +29,6 @@ __all__ = [
     "Split",
     "Update",
     "WriteResult",
+    "WriteStep",
     "references_to",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -12,10 +12,11 @@ from reconcile.core.drift import Bound, Drift
 from reconcile.core.finder import Finder
 from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.core.verbs import DELETE, INSERT, UPDATE, VERBS, Written
+from reconcile.db.django_compat import SQL
 from reconcile.db.expressions import Column
 from reconcile.errors import Fault
 
-__all__ = ["Journal", "Message", "Remedy", "WriteResult"]
+__all__ = ["Journal", "Message", "Remedy", "WriteResult", "WriteStep"]
 
 
 class Journal(Protocol):
@@ -111,6 +112,14 @@ class WriteResult:
         return cls(Written(**{verb: rows}), **more)
 
 
+@dataclass(frozen=True)
+class WriteStep:
+    """What a remedy does for the records of a chunk, for people to read: in words, and as a statement where it sends one."""
+
+    words: str
+    sql: SQL | None = None
+
+
 class Remedy:
     """Base of every remedy. Most have one verb, take any number of keys, and are done when the chunk is."""
 
@@ -175,6 +184,10 @@ class Remedy:
     def plan(self, finder: Finder, drifted: int, scope: Scope = EVERYTHING) -> Written:  # noqa: ARG002
         """The rows that it would write for `drifted` rows of the finder in the scope; unless overridden, as many under its usual verb."""
         return Written(**dict.fromkeys(self.verbs[:1], drifted))
+
+    def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:
+        """What `write` does for the records of `keys`, apart from its journal. Reads, and writes nothing."""
+        raise NotImplementedError
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Repair the locked records of `keys`.

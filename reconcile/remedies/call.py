@@ -13,7 +13,7 @@ from reconcile.core.options import Option, is_one_of, option_faults
 from reconcile.core.scopes import Keys
 from reconcile.core.verbs import CALLED
 from reconcile.errors import Fault
-from reconcile.remedies.base import Journal, Remedy, WriteResult
+from reconcile.remedies.base import Journal, Remedy, WriteResult, WriteStep
 from reconcile.remedies.project_code import (
     BATCH,
     accepts,
@@ -72,6 +72,12 @@ class Call(Remedy):
             hint = "Give a function that takes it and needs nothing else; functools.partial binds the rest."
             yield Fault("reconcile.E012", message, hint)
         yield from version_faults(self.function, self.version, "Call")
+
+    def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:  # noqa: ARG002
+        """The function, of which nobody knows what it sends."""
+        yield WriteStep(
+            f"Call {function_name(self.function)}() with the locked records. What it writes is its own."
+        )
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Call the function with the records of `keys` that drift still."""

@@ -19,11 +19,12 @@ from reconcile.db.django_compat import raw_delete
 from reconcile.db.expressions import Column, columns_of
 from reconcile.db.schema import ForeignKeyInto
 from reconcile.db.text_keys import AsText, SameText
+from reconcile.db.unexecuted import first_write
 from reconcile.errors import ChunkConflictError, Fault
-from reconcile.remedies.base import Journal, Remedy, WriteResult
+from reconcile.remedies.base import Journal, Remedy, WriteResult, WriteStep
 from reconcile.remedies.references import Reference, Referring, deletion_faults
 
-__all__ = ["Delete", "Leaving", "delete_rows", "referred_rows"]
+__all__ = ["Delete", "Leaving", "delete_rows", "referred_rows", "spell_delete", "spell_references"]
 
 Leaving = Callable[[Reference], "Sequence[AbstractSet[Any]]"]
 
@@ -53,6 +54,13 @@ class Delete(Remedy):
             return (Fault("reconcile.E012", f"Delete() does not mend {drift} drift.", "Use Report()."),)
         return list(deletion_faults("Delete()", finder.model)) if finder else ()
 
+    def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:
+        """What may refer to the rows, and the DELETE."""
+        yield spell_references(
+            finder, "Read whether a row refers to them; such a row is left alone, and said"
+        )
+        yield spell_delete(finder.model, keys.values, using=finder.using)
+
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Journal and delete the rows of `keys` that still drift and that nothing refers to."""
         free, busy = finder.lock.lock_neighbours(finder.model, keys, finder.using)
@@ -63,6 +71,19 @@ class Delete(Remedy):
             finder.model, [key for key in extra if key not in refused], journal, using=finder.using
         )
         return WriteResult.of(DELETE, deleted, waiting=busy, refused=refused, keys=extra)
+
+
+def spell_references(finder: Finder, words: str) -> WriteStep:
+    """The words, and by which columns rows refer to those of the finder."""
+    referring = Referring.to(finder.model, finder.using)
+    names = [each.name for each in referring.all] + [each.table for each in referring.undeclared]
+    return WriteStep(f"{words}: {', '.join(names) or 'nothing refers to this model'}.")
+
+
+def spell_delete(model: type[Model], keys: Sequence[Any], *, using: str) -> WriteStep:
+    """The DELETE of rows, without it."""
+    rows = model._base_manager.using(using).filter(Keys(keys).on("pk"))
+    return WriteStep("Delete the rows.", first_write(lambda: raw_delete(rows, using), using=using))
 
 
 def delete_rows(

@@ -21,7 +21,7 @@ from reconcile.core.options import Option, is_whole, option_faults
 from reconcile.core.scopes import Keys
 from reconcile.core.verbs import ENQUEUED
 from reconcile.errors import Fault, nearest
-from reconcile.remedies.base import Journal, Message, Remedy, WriteResult
+from reconcile.remedies.base import Journal, Message, Remedy, WriteResult, WriteStep
 
 __all__ = ["Enqueue"]
 
@@ -68,6 +68,13 @@ class Enqueue(Remedy):
             other = "Give the name of a task of this project's Celery application."
             hint = nearest(self.task, known).strip() or other
             yield Fault("reconcile.E012", f"Enqueue: no task is registered as {self.task!r}.", hint)
+
+    def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:  # noqa: ARG002
+        """The message, and the receipts that it promises."""
+        promises = "Promise the receipts that the records owe. " if isinstance(finder.fix, Promise) else ""
+        yield WriteStep(
+            f"{promises}After COMMIT, send the keys to the task {_name(self.task)}. What it writes is its own."
+        )
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Promise and journal the keys that still drift. The outbox sends the message."""

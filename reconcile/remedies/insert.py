@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from django.db import IntegrityError, transaction
@@ -16,9 +17,10 @@ from reconcile.core.fixes import Derivation, Insertion
 from reconcile.core.scopes import Keys
 from reconcile.core.verbs import INSERT
 from reconcile.db.dialects import dialect_of
-from reconcile.db.statements import insert_select
+from reconcile.db.statements import insert_select, select_sql
+from reconcile.db.unexecuted import first_write
 from reconcile.errors import ChunkConflictError, Fault, NotRepairedError
-from reconcile.remedies.base import Journal, Remedy, WriteResult
+from reconcile.remedies.base import Journal, Remedy, WriteResult, WriteStep
 
 __all__ = ["Insert", "derive"]
 
@@ -84,6 +86,18 @@ class Insert(Remedy):
             return ()
         return (Fault("reconcile.E012", f"Insert() does not mend {drift} drift.", "Use Report()."),)
 
+    def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:
+        """The INSERT; where Python makes values once a row, the SELECT of the others, since to make them may have effects."""
+        fix, using = finder.fix, finder.using
+        if isinstance(fix, Derivation):
+            sql = first_write(partial(_insert_derived, fix, keys, using), using=using)
+            yield WriteStep("Insert the rows that Python derives from the records.", sql)
+        elif isinstance(fix, Insertion) and fix.makers:
+            words = f"Read the rows that are owed; Python makes {', '.join(fix.makers)} for each, and inserts them with VALUES."
+            yield WriteStep(words, select_sql(fix.owed(keys)))
+        elif isinstance(fix, Insertion):
+            yield _spell_insert(fix, keys, using)
+
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Insert and journal the rows that the records of `keys` owe."""
         insertion = finder.fix
@@ -114,6 +128,19 @@ class Insert(Remedy):
         # Each record had no row, and by its link one was found after it was written.
         seen = insertion.rows_per_record == 1 and recorded == len(every.values) and not before.values
         return WriteResult.of(INSERT, written, verified=seen, keys=keys.values)
+
+
+def _spell_insert(insertion: Insertion, keys: Keys, using: str) -> WriteStep:
+    words = "Insert the rows that are owed."
+    insert = partial(_insert, insertion, keys, skip_conflicts=False)
+    if insertion.rows_per_record == 1 and dialect_of(using).returns_new_rows(insertion.model):
+        words = (
+            "Insert the rows that are owed, and their images into the journal, in one statement (WITH … RETURNING). Unless each record gets its row, it is "
+            "rolled back to a savepoint; those that still lack one are read again, and it is sent once more, with NOT EXISTS."
+        )
+        rows = insertion.owed_unchecked(keys)
+        insert = partial(insert_select, insertion.model, insertion.selected, rows, skip_conflicts=False)
+    return WriteStep(words, first_write(insert, using=using))
 
 
 def _all_at_once(insertion: Insertion, keys: Keys, journal: Journal, *, using: str) -> tuple[int, int]:

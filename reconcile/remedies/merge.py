@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 from django.db.models import BooleanField, Case, CompositePrimaryKey, Field, Model, Q, Value, When
@@ -23,10 +24,11 @@ from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import ManyToOneRel, many_to_many_owner
 from reconcile.db.expressions import Column, columns_of
 from reconcile.db.statements import CASES, first_true_branch
+from reconcile.db.unexecuted import first_write
 from reconcile.db.uniques import Unique, uniques_of
 from reconcile.errors import ChunkConflictError, Fault
-from reconcile.remedies.base import Journal, Remedy, WriteResult
-from reconcile.remedies.delete import delete_rows
+from reconcile.remedies.base import Journal, Remedy, WriteResult, WriteStep
+from reconcile.remedies.delete import delete_rows, spell_delete, spell_references
 from reconcile.remedies.references import Reference, Referring, deletion_faults
 
 __all__ = ["Colliding", "Merge", "Repointing", "examine_references", "unique_with"]
@@ -327,6 +329,23 @@ class Merge(Remedy):
             return (Fault("reconcile.E012", f"Merge() does not mend this {drift} drift.", hint),)
         return list(deletion_faults("Merge()", finder.model))
 
+    def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:
+        """What refers to the rows that go, the DELETE, and the UPDATE of the rows that stay."""
+        merging, using = finder.fix, finder.using
+        if not isinstance(merging, Merging):
+            raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to merge.")
+        groups = {other: stays for other, stays in merging.members(keys) if other != stays}
+        yield spell_references(
+            finder,
+            "Read what refers to the rows that go, lock it, and update it to refer to the row that stays",
+        )
+        yield spell_delete(finder.model, [*groups], using=using)
+        if taken := _read_merged_values(merging, groups):
+            update = partial(_update_survivors, finder, merging, taken)
+            yield WriteStep(
+                "Update the rows that stay to the merged values.", first_write(update, using=using)
+            )
+
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Merge the whole groups of the rows of `keys`."""
         merging, using = finder.fix, finder.using
@@ -417,10 +436,18 @@ def _take_over(finder: Finder, merging: Merging, taken: Mapping[Any, Sequence[An
     """Journal and update the rows that stay. Three statements, and one more for each further 1,000 rows."""
     if not taken:
         return 0
-    model, keys = finder.model, [*taken]
-    recorded = journal.record_before(model, merging.fields, Keys(keys))
-    written = 0
-    for some in blocks(keys, CASES):
+    model = finder.model
+    recorded = journal.record_before(model, merging.fields, Keys([*taken]))
+    written = _update_survivors(finder, merging, taken)
+    completed = journal.record_after(model, merging.fields)
+    if not recorded == written == completed:
+        raise ChunkConflictError(f"{model._meta.label}: of {recorded} rows that stay {written} were updated.")
+    return written
+
+
+def _update_survivors(finder: Finder, merging: Merging, taken: Mapping[Any, Sequence[Any]]) -> int:
+    model, written = finder.model, 0
+    for some in blocks([*taken], CASES):
         values = {
             field.attname: first_true_branch(
                 field, [(Q(pk=key), taken[key][place]) for key in some], using=finder.using
@@ -428,7 +455,4 @@ def _take_over(finder: Finder, merging: Merging, taken: Mapping[Any, Sequence[An
             for place, field in enumerate(merging.fields)
         }
         written += model._base_manager.using(finder.using).filter(Keys(some).on("pk")).update(**values)
-    completed = journal.record_after(model, merging.fields)
-    if not recorded == written == completed:
-        raise ChunkConflictError(f"{model._meta.label}: of {recorded} rows that stay {written} were updated.")
     return written

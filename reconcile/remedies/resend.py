@@ -28,7 +28,7 @@ from reconcile.db.django_compat import (
     receivers_of,
 )
 from reconcile.errors import ChunkConflictError, Fault
-from reconcile.remedies.base import Journal, Remedy, WriteResult
+from reconcile.remedies.base import Journal, Remedy, WriteResult, WriteStep
 from reconcile.remedies.project_code import BATCH, blame, call_function, drifted_records, function_name
 
 __all__ = [
@@ -241,6 +241,16 @@ class Resend(Remedy):
         """One call for each record; for a pre_save receiver, one update."""
         verb = UPDATE if self._signal(finder.model) is pre_save else CALLED
         return Written(**{verb: drifted})
+
+    def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:  # noqa: ARG002
+        """The receiver, of which nobody knows what it sends."""
+        name = function_name(self.receiver)
+        if self._signal(finder.model) is pre_save:
+            yield WriteStep(
+                f"Call {name}() with each locked record, and UPDATE the columns that it has changed."
+            )
+        else:
+            yield WriteStep(f"Call {name}() with each locked record. What it writes is its own.")
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Call the receiver for the records of `keys` that drift still."""

@@ -14,8 +14,9 @@ from reconcile.core.finder import Finder
 from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.core.verbs import Written
 from reconcile.db.expressions import Column
+from reconcile.db.unexecuted import first_read
 from reconcile.errors import Fault, NotRepairedError
-from reconcile.remedies.base import Journal, Remedy, WriteResult
+from reconcile.remedies.base import Journal, Remedy, WriteResult, WriteStep
 
 __all__ = ["Split"]
 
@@ -81,6 +82,19 @@ class Split(Remedy):
         single = min(self._number(finder, scope), drifted) if drifted else 0
         each, rest = self.parts
         return each.plan(finder, single, scope) + rest.plan(finder, drifted - single, scope)
+
+    def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:
+        """Which records are which, what is done for the first of those that go one by one, and for the others at once."""
+        read = first_read(lambda: self._single(finder, keys), using=finder.using)
+        yield WriteStep("Read which records go one by one.", read)
+        single = self._single(finder, keys)
+        rest = [key for key in keys.values if key not in {*single}]
+        for key in single[:1]:
+            yield WriteStep(f"One by one, {len(single):,} of these records. The first:")
+            yield from self.each.spell(finder, Keys([key]))
+        if rest:
+            yield WriteStep(f"The other {len(rest):,} at once:")
+            yield from self.rest.spell(finder, Keys(rest))
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Repair the locked records of `keys`: first those of `each`, then the rest."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from django.db.models import Field, JSONField, Model, Value
@@ -16,9 +17,11 @@ from reconcile.core.row_locks import lock_rows
 from reconcile.core.scopes import Keys
 from reconcile.core.verbs import UPDATE
 from reconcile.db.columns import JSON_NULL
-from reconcile.db.statements import KEY, update_from
+from reconcile.db.dialects import dialect_of
+from reconcile.db.statements import KEY, select_sql, update_from
+from reconcile.db.unexecuted import first_read, first_write
 from reconcile.errors import ChunkConflictError, Fault, NotRepairedError
-from reconcile.remedies.base import Journal, Remedy, WriteResult
+from reconcile.remedies.base import Journal, Remedy, WriteResult, WriteStep
 
 __all__ = ["BATCH", "Update", "rewrite"]
 
@@ -99,6 +102,29 @@ class Update(Remedy):
             return ()
         return (Fault("reconcile.E012", f"Update() does not mend {drift} drift.", "Use Report()."),)
 
+    def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:
+        """The UPDATE, and what it needs beforehand: the lock of rows that are not the records themselves, and the values."""
+        fix, using = finder.fix, finder.using
+        if isinstance(fix, Rewriting):
+            rows = [each for each in fix.wanted(keys) if each.refusal is None]
+            if not fix.own:
+                yield _spell_lock(fix.model, [each.key for each in rows], using)
+            update = partial(_write, fix, rows, using)
+            yield WriteStep(
+                "Update the rows to what Python computes from the records.", first_write(update, using=using)
+            )
+        elif isinstance(fix, Correction):
+            wanted = fix.wanted(keys)
+            stale = Keys(list(wanted.values_list(KEY, flat=True)))
+            if not fix.own:
+                yield _spell_lock(fix.model, stale.values, using)
+            wanted = wanted.filter(stale.on("pk"))
+            if dialect_of(using).locks_what_it_reads:
+                words = "Read what they must be: an UPDATE would lock each row that it reads."
+                yield WriteStep(words, select_sql(wanted))
+            update = partial(update_from, fix.model, fix.fields, wanted)
+            yield WriteStep("Update the rows to what they must be.", first_write(update, using=using))
+
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Journal, update and confirm the stale rows of `keys`."""
         correction = finder.fix
@@ -125,6 +151,11 @@ class Update(Remedy):
                 f"{correction.model._meta.label}: rows that nobody holds are still stale after the update."
             )
         return WriteResult.of(UPDATE, written, waiting=busy, waiting_rows=len(locked), keys=records)
+
+
+def _spell_lock(model: type[Model], keys: Iterable[Any], using: str) -> WriteStep:
+    words = "Lock the stale rows, and skip those that another session has locked."
+    return WriteStep(words, first_read(lambda: lock_rows(model, [*keys], using=using), using=using))
 
 
 def _drifted_keys(finder: Finder, keys: Keys, stale: Keys) -> Sequence[Any] | None:

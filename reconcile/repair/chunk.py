@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,8 +121,17 @@ class ChunkExecutor:
             return 0
         self._retry_policy.note_failure(tries=number)
         self.item.count_quarantined(len(keys))
-        self.quarantine.add(keys, failure, contention=self._retry_policy.is_contention(failure))
+        contention = self._retry_policy.is_contention(failure)
+        self.quarantine.add(
+            keys, failure, contention=contention, holder="" if contention else self.name_holder(keys)
+        )
         return 0
+
+    def name_holder(self, keys: Sequence[Any]) -> str:
+        """Which row has a unique value that a single record owes, as a sentence; empty for several, if none has, or nobody can tell."""
+        with suppress(Error):
+            return self.work.name_holder(keys[0]) if len(keys) == 1 else ""
+        return ""
 
     def _is_taken(self, failure: Exception) -> bool:
         """Whether another row has the unique value that a record owes; it may be one that this work item repairs."""

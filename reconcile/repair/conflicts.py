@@ -1,7 +1,7 @@
-"""Conflicts: records that owe a unique value which another drifted record still has.
+"""Conflicts: records that owe a unique value which another row has.
 
-One after the other they can have it, the record first whose value is free: 3 → 4, then 2 → 3, then 1 → 2. Records that owe each
-other's values in a circle can't.
+Where that one drifts, too, they can have it one after the other, the record first whose value is free: 3 → 4, then 2 → 3, then
+1 → 2. Records that owe each other's values in a circle can't.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reconcile.core.finder import Finder
-from reconcile.core.fixes import Overwriting
-from reconcile.core.scopes import Keys, blocks
-from reconcile.db.uniques import uniques_of
+from django.db.models import Q
 
-__all__ = ["order_conflicts"]
+from reconcile.core.finder import Finder
+from reconcile.core.fixes import Derivation, Insertion, Overwriting
+from reconcile.core.scopes import Keys, blocks
+from reconcile.db.uniques import Unique, uniques_of
+
+__all__ = ["name_holder", "order_conflicts"]
 
 Values = Mapping[str, Any]
 
@@ -43,6 +45,54 @@ def order_conflicts(finder: Finder, keys: Sequence[Any]) -> tuple[list[Any], set
             waits_for[one].add(other)
     ordered, swaps = _sort(keys, waits_for)
     return [*ordered, *(key for key in keys if key in swaps)], swaps
+
+
+def name_holder(finder: Finder, key: Any) -> str:
+    """Which row has a unique value that the record owes, as a sentence; empty if none has, or nobody can tell.
+
+    Two statements, and one or two for each unique constraint of the table.
+    """
+    model, using = finder.model_written, finder.using
+    uniques = [each for each in uniques_of(model, using) if each.fields and not each.expressions]
+    for row, values in _rows_wanted(finder, key):
+        for unique in uniques:
+            names = [field.attname for field in unique.fields]
+            given = {name: values.get(name) for name in names}
+            if None in given.values() or not _is_held_to(unique, values, using):
+                continue
+            others = model._base_manager.using(using).filter(unique.condition or Q(), **given)
+            holder = others.exclude(pk=row).values_list("pk", flat=True).first()
+            if holder is not None:
+                return f"{model._meta.label} {holder} has the same {' and '.join(field.name for field in unique.fields)}."
+    return ""
+
+
+def _rows_wanted(finder: Finder, key: Any) -> Iterator[tuple[Any, Values]]:
+    """The rows that the record owes, each with its key, None for a new one, and its values as far as they are known beforehand."""
+    fix, keys = finder.fix, Keys([key])
+    if isinstance(fix, Insertion):
+        names = [field.attname for field in fix.selected]
+        yield from ((None, dict(zip(names, values, strict=True))) for values in fix.owed(keys))
+    elif isinstance(fix, Derivation):
+        names = [field.attname for field in fix.model._meta.concrete_fields]
+        yield from ((None, {name: getattr(row, name) for name in names}) for row in fix.owed(keys))
+    else:
+        owed = dict(_rows_owed(finder, [key]))
+        columns = [field.attname for field in finder.model_written._meta.concrete_fields]
+        for row, there in _read_rows(finder, owed, columns).items():
+            yield row, {**there, **owed[row].values}
+
+
+def _is_held_to(unique: Unique, values: Values, using: str) -> bool:
+    """Whether a row of these values meets the condition of the constraint. One statement, if there is one."""
+    if unique.condition is None:
+        return True
+    by_name = {
+        field.name: values[field.attname]
+        for field in unique.table._meta.concrete_fields
+        if field.attname in values
+    }
+    return bool(unique.condition.check({**by_name, **values}, using=using))
 
 
 def _rows_owed(finder: Finder, keys: Sequence[Any]) -> Iterator[tuple[Any, _Owed]]:

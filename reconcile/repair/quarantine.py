@@ -10,7 +10,7 @@ import structlog
 
 from reconcile.errors import HopelessError, NotRepairedError, first_line
 
-__all__ = ["HOPELESS", "Quarantine"]
+__all__ = ["HOPELESS", "Quarantine", "with_more"]
 
 log = structlog.get_logger()
 
@@ -73,12 +73,12 @@ class Quarantine:
         for key, why in refused.items():
             self.give_up(key, why)
 
-    def add(self, keys: Sequence[Any], failure: Exception, *, contention: bool) -> None:
+    def add(self, keys: Sequence[Any], failure: Exception, *, contention: bool, holder: str = "") -> None:
         """Put the keys aside to be tried again at the end, or give up on them.
 
-        contention: whether other sessions caused the failure. Raises HopelessError as `give_up` does.
+        contention: whether other sessions caused the failure. holder: which row is in the way, as a sentence. Raises HopelessError as `give_up` does.
         """
-        message = first_line(failure)
+        message = with_more(first_line(failure), holder)
         is_unverified = isinstance(failure, NotRepairedError) and not self.unverified.issuperset(keys)
         if not (is_unverified or contention):
             for key in keys:
@@ -130,3 +130,8 @@ class Quarantine:
         if more >= self.hopeless and more > self.mended - mended_before:
             self.fail_unverified()
             raise HopelessError(failed=failed, mended=self.mended, last=f"{key}: {message}")
+
+
+def with_more(message: str, more: str) -> str:
+    """The database's message as a sentence, and after it a sentence that says more."""
+    return f"{message.rstrip('.')}. {more}" if more else message

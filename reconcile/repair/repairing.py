@@ -20,7 +20,7 @@ from reconcile.detect.checking import KeptKeys
 from reconcile.errors import NotRepairedError
 from reconcile.remedies import Journal, Remedy, WriteResult
 from reconcile.repair.chunk import ChunkExecutor
-from reconcile.repair.conflicts import order_conflicts
+from reconcile.repair.conflicts import name_holder, order_conflicts
 from reconcile.repair.drifted_keys import DriftedKeys
 from reconcile.repair.levels import repair_by_levels
 from reconcile.repair.walking import AHEAD, Progress, work_through
@@ -107,6 +107,10 @@ class RepairWork:
     def unwritable(self, keys: Sequence[Any]) -> Mapping[Any, str]:
         """Those of the keys whose values don't fit their columns."""
         return self.finder.unwritable(keys)
+
+    def name_holder(self, key: Any) -> str:
+        """The row that has a unique value which the record owes."""
+        return name_holder(self.finder, key)
 
     def order_conflicts(self, keys: Sequence[Any]) -> tuple[Sequence[Any], set[Any]]:
         """The order in which each record finds its unique value free, and the swaps."""

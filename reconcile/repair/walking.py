@@ -11,6 +11,7 @@ import structlog
 
 from reconcile.errors import GivenUpError, HopelessError
 from reconcile.repair.chunk import ChunkExecutor
+from reconcile.repair.quarantine import with_more
 
 __all__ = ["AHEAD", "Progress", "work_through"]
 
@@ -109,6 +110,10 @@ def _resolve_conflicts(executor: ChunkExecutor) -> None:
             break
     conflicts = quarantine.take_conflicts()
     executor.item.count_quarantined(len(conflicts))
-    for key, why in conflicts.items():
-        swapped = f" {SWAP}" if key in swaps else ""
-        quarantine.give_up(key, f"{why}{swapped}")
+    for number, (key, why) in enumerate(conflicts.items()):
+        more = SWAP if key in swaps else executor.name_holder([key]) if number < NAMED else ""
+        quarantine.give_up(key, with_more(why, more))
+
+
+NAMED = 50
+"""Records of which it is said which row is in their way, where each is by itself for that reason."""

@@ -70,6 +70,10 @@ class Work(Protocol):
         """Those of the keys that no try can write, each with the reason."""
         ...
 
+    def name_holder(self, key: Any) -> str:
+        """Which row has a unique value that the key owes, as a sentence; empty if none has, or nobody can tell."""
+        ...
+
     def order_conflicts(self, keys: Sequence[Any]) -> tuple[Sequence[Any], set[Any]]:
         """The keys in an order in which each finds its unique value free, and those of swaps, which have no such place."""
         ...

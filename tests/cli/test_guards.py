@@ -218,3 +218,41 @@ def test_records_that_drift_again_are_said_in_the_report():
     Category.objects.update(path="wrong")
     code, out, _ = said("repair", "categories.path", "--format", "json")
     assert (json.loads(out)["rules"][0]["again"], code) == (1, 0)
+
+
+def test_what_a_repair_would_execute_is_written_for_people_to_read(tmp_path):
+    orphans(1)
+    missing(2)
+    file = tmp_path / "repair.sql"
+    code, out, err = said(
+        "repair", "orders.invoice", "articles.slug", "notes.target", "--sql", str(file), "--max-deletes", "0"
+    )
+    assert (code, "would be written. Nothing has been" in out) == (4, True), err
+    sql = file.read_text()
+    assert sql.startswith("-- What a repair would execute on the database 'default' (")
+    invoice, notes = sql.index("-- orders.invoice: Every order"), sql.index("-- notes.target: ")
+    assert "-- Insert 2 rows." in sql
+    assert "-- missing: Insert for 2 of 2 records of shop.Order" in sql
+    assert 'INSERT INTO "shop_invoice"' in sql[invoice:]
+    assert sql.count("ROLLBACK;") == 1
+    assert "COMMIT;" not in sql
+    assert "-- But it would stop before its first write: " in sql[notes:]
+    assert "-- Nothing to repair: articles.slug." in sql
+    assert not Invoice.objects.exists()
+
+
+def test_as_many_records_as_are_shown_stand_in_the_sql(tmp_path):
+    missing(12)
+    file = tmp_path / "repair.sql"
+    assert said("repair", "orders.invoice", "--sql", str(file), "--show", "11")[0] == 0
+    assert "Insert for 11 of 12 records of shop.Order" in file.read_text()
+
+
+def test_the_sql_of_a_repair_is_for_reading_before_it(tmp_path):
+    missing(1)
+    code, _, err = said("repair", "orders.invoice", "--apply", "--sql", str(tmp_path / "repair.sql"))
+    assert (code, "Leave --apply out, and read it first" in flat(err)) == (2, True)
+    code, _, err = said("repair", "orders.invoice", "--sql", str(tmp_path / "no" / "repair.sql"))
+    assert (code, "The SQL can't be written to" in flat(err)) == (2, True)
+    assert not Invoice.objects.exists()
+    assert not [*tmp_path.iterdir()]

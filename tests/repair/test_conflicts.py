@@ -4,12 +4,14 @@ import random
 
 import pytest
 from django.db import connection
-from django.db.models import Case, F, Value, When
+from django.db.models import Case, CharField, F, Value, When
+from django.utils import timezone
 
 from reconcile import FromPython, HaveRow, HaveValues, Rule, runs
 from reconcile.models import Change
+from reconcile.repair.conflicts import name_holder
 from tests.helpers import assert_clean, repaired
-from tests.zoo.models import Contact, Locker, Team
+from tests.zoo.models import Contact, Locker, Seat, Team
 
 pytestmark = pytest.mark.django_db
 
@@ -121,3 +123,46 @@ def test_a_swap_that_the_collation_folds_is_named():
         assert "a swap" in result.refused[0]["why"]
     else:
         assert (result.written.update, result.left) == (2, 0)
+
+
+def test_the_row_that_has_the_value_is_named():
+    first, second = Locker.objects.create(number=1), Locker.objects.create(number=2)
+    result = repaired(moved({first.pk: 2, second.pk: 2}))
+    (refused,) = result.refused
+    assert refused["why"].endswith(f". zoo.Locker {second.pk} has the same number.")
+
+
+def test_the_row_that_keeps_a_new_one_out_is_named():
+    """PostgreSQL and SQLite pass over it, so that the database says nothing at all."""
+    team, holder = Team.objects.create(name="a"), Contact.objects.create(code="x")
+    must = HaveRow(Contact, link={"team": F("pk")}, values={"code": Value("x")})
+    result = repaired(Rule(name="r", every=Team, must=must))
+    (refused,) = result.refused
+    assert refused["key"] == str(team.pk)
+    assert refused["why"].endswith(f". zoo.Contact {holder.pk} has the same code.")
+
+
+def test_a_constraint_with_a_condition_counts_where_the_row_meets_it():
+    contact = Contact.objects.create()
+    taken, free = Seat.objects.create(contact=contact), Seat.objects.create(contact=contact, taken=False)
+    finder, *_ = (
+        Rule(name="r", every=Seat, must=HaveValues(taken=True))
+        .compile(using="default", now=timezone.now())
+        .finders
+    )
+    says = connection.features.supports_partial_indexes
+    assert name_holder(finder, free.pk) == (f"zoo.Seat {taken.pk} has the same contact." if says else "")
+    finder, *_ = (
+        Rule(name="r", every=Seat, must=HaveValues(taken=False))
+        .compile(using="default", now=timezone.now())
+        .finders
+    )
+    assert name_holder(finder, taken.pk) == ""
+
+
+def test_nobody_is_named_where_no_row_has_the_value():
+    team = Team.objects.create(name="a")
+    Contact.objects.create(code=None)
+    must = HaveRow(Contact, link={"team": F("pk")}, values={"code": Value(None, output_field=CharField())})
+    finder, *_ = Rule(name="r", every=Team, must=must).compile(using="default", now=timezone.now()).finders
+    assert name_holder(finder, team.pk) == ""

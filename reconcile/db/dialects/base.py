@@ -156,6 +156,9 @@ class Dialect:
         """Around statements that read and may fail: a transaction that the caller has open goes on after an error."""
         yield
 
+    begin: ClassVar[Sequence[str]] = ("BEGIN",)
+    """The statements with which a chunk's transaction begins, before `prepare_chunk`."""
+
     def prepare_chunk(self) -> None:
         """Assert the isolation level and set the chunk's time-outs. At most two statements."""
 

@@ -153,6 +153,16 @@ class MySQL(Dialect):
     locks_what_it_reads = True
     """In READ COMMITTED, too; an `INSERT … SELECT` locks nothing that it reads there."""
 
+    @property
+    def begin(self) -> Sequence[str]:  # type: ignore[override]
+        """What `transaction` begins with."""
+        return (f"SET SESSION innodb_lock_wait_timeout = {self._lock_wait}", "START TRANSACTION")
+
+    @property
+    def _lock_wait(self) -> int:
+        """Seconds that a chunk waits for a row lock."""
+        return 0 if self._is_mariadb else 1
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """On MariaDB a chunk never waits for a row lock, so no deadlock can have it as a part, and a live handler as its
@@ -162,7 +172,7 @@ class MySQL(Dialect):
         BEGIN and COMMIT.
         """
         before = self._assert_isolation()
-        self._wait(0 if self._is_mariadb else 1)
+        self._wait(self._lock_wait)
         skipping = self.connection.execute_wrapper(_wait_one_second) if self._is_mariadb else nullcontext()
         try:
             with skipping, super().transaction():

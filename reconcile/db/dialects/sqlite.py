@@ -75,6 +75,8 @@ class SQLite(Dialect):
     lock_retry_seconds = 0.11
     """`sqlite3_busy_timeout` waits a tenth of a second at most between two tries (`sqliteDefaultBusyCallback` in its main.c)."""
 
+    begin = ("BEGIN IMMEDIATE",)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """`BEGIN IMMEDIATE`: one that begins by reading fails at once when it upgrades, whatever its time-out."""
