@@ -60,7 +60,9 @@ def _break_lines(sql: str) -> str:
     except SQLParseError:
         # It gives up on very long lists of values.
         return sql
-    return re.sub("''", lambda _: next(literals), broken)
+    # It takes the word for the statement.
+    locking = re.sub(r"\bFOR(?: NO KEY)?\s+UPDATE\b", lambda found: " ".join(found[0].split()), broken)
+    return re.sub("''", lambda _: next(literals), locking)
 
 
 def executable_select(queryset: QuerySet[Any, Any]) -> str | None:
