@@ -23,6 +23,7 @@ from reconcile.db.django_compat import (
     WhereNode,
     annotations_of,
     base_alias,
+    column_of_outer_query,
     columns_joined,
     columns_selected,
     copy_expression,
@@ -231,6 +232,11 @@ def names_in(expression: Any) -> Iterator[str]:
             yield path_of(node)
         elif _is_pair(node):
             yield node[0]
+
+
+def outer_names_in(query: Query) -> Iterator[str]:
+    """The paths of the row around the query that its conditions name."""
+    return (path_of(node) for node in nodes_in(where_of(query)) if column_of_outer_query(node))
 
 
 def aggregates_in(expression: Any) -> Iterator[Aggregate]:

@@ -86,10 +86,12 @@ __all__ = [
     "raw_delete",
     "relation_joined",
     "rewrite_query",
+    "rows_of_query",
     "selected_annotations",
     "selection_of",
     "shape_of",
     "slice_of",
+    "slice_of_query",
     "split_lookup",
     "table_it_reads_from",
     "table_name",
@@ -207,6 +209,19 @@ def columns_selected(query: Query) -> tuple[Any, ...]:
 def ordering_of(query: Query) -> tuple[Any, ...]:
     """`Query.order_by`: what order_by() was given; `QuerySet.ordered` counts `Meta.ordering` as well."""
     return tuple(query.order_by)
+
+
+def slice_of_query(query: Query) -> tuple[int, int | None]:
+    """`low_mark`, `high_mark`: which of the rows the query has, from 0 on, and to before which."""
+    return query.low_mark, query.high_mark
+
+
+def rows_of_query(query: Query) -> QuerySet[Any, Any]:
+    """The queryset of a subquery, by its model's base manager."""
+    model: Any = query.model
+    rows: QuerySet[Any, Any] = model._base_manager.all()
+    rows.query = query.clone()
+    return rows
 
 
 def combined_queries(query: Query) -> tuple[Query, ...]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from django.db.models import F, Field, FilteredRelation, Model, Q, QuerySet, Subquery
+from django.db.models import F, Field, FilteredRelation, Model, Q, QuerySet
 
 from reconcile.core.declaration import as_expression, column_faults, expression_faults, field_named
 from reconcile.core.drift import STALE, Guarantee, Tally
@@ -22,21 +23,21 @@ from reconcile.core.scopes import EVERYTHING, Scope
 from reconcile.core.wording.terms import in_words
 from reconcile.db.columns import concrete_model
 from reconcile.db.comparisons import AsStored, any_differs, overflows
-from reconcile.db.django_compat import LOOKUP_SEP, Query, shape_of
+from reconcile.db.django_compat import LOOKUP_SEP, shape_of
 from reconcile.db.expressions import (
     Column,
     columns_read_of_others,
     joins_whole,
     names_in,
-    nodes_in,
     prepare,
 )
 from reconcile.db.statements import KEY, WANTED
 from reconcile.errors import Fault
 from reconcile.kinds.base import Effect
 from reconcile.kinds.have_row.link import link_terms
+from reconcile.kinds.have_values.first_rows import first_rows
 from reconcile.kinds.have_values.python_finder import python_finder
-from reconcile.kinds.have_values.trees import Reads, level_columns, level_faults, levels
+from reconcile.kinds.have_values.trees import Firsts, Reads, is_upward, level_columns, level_faults, levels
 from reconcile.kinds.values.aggregates import JOINED, aggregate_form, joined_relation
 from reconcile.kinds.values.base import DerivedValue
 from reconcile.kinds.values.from_python import FromPython, needs_python, python_value_faults, written_fields
@@ -156,7 +157,7 @@ class HaveValues(Effect):
             if own and read & written:
                 message = f"HaveValues({name}=…): {type(derived).__name__} reads {min(read & written)!r}, which the rule writes"
                 hint = (
-                    f"Read it by a path of one step, such as F('parent__{name}') or Max('children__{name}')."
+                    f"Read it by a path of one step, such as F('parent__{name}') or Max('children__{name}'), or by a Subquery of one row."
                 )
                 yield Fault("reconcile.E015", f"{message} in other records.", hint)
 
@@ -186,13 +187,14 @@ class HaveValues(Effect):
         )
 
     def reads_of_others(self, every: QuerySet[Any]) -> frozenset[Column]:
-        """Without those that a path of one step reads: their order is that of levels, and needs no rounds."""
+        """Without those that are read by one step: their order is that of levels, and needs no rounds."""
         found = super().reads_of_others(every)
-        values = map(without_tolerance, self.columns.values())
-        elsewhere = (DerivedValue, Query, QuerySet, Subquery)
-        if any(isinstance(node, elsewhere) for each in values for node in nodes_in(each)):
+        firsts = self._firsts(every.model)
+        if firsts is None or any(
+            isinstance(each, DerivedValue) for each in self._given(every.model).values()
+        ):
             return found
-        by_level = level_columns(every.model, self._reads(every.model))
+        by_level = level_columns(every.model, self._reads(every.model), firsts)
         in_order = {(concrete_model(every.model), attname) for attname in by_level}
         return found - in_order | columns_read_of_others(every)
 
@@ -224,7 +226,9 @@ class HaveValues(Effect):
             return self._with_expected_values(source, scope, alias=True).filter(differs)
 
         whole = not is_carried(source, values)
-        in_order = levels(source, self._reads(source.model), find)
+        in_order = levels(
+            source, self._reads(source.model), self._firsts(source.model, source.now) or {}, find
+        )
         finder = QueryFinder(
             drift=STALE, model=source.model, using=source.using, in_windows=not whole, query=find,
             window=window_size(source, values), tally_all=self._tally(source, differs) if whole else None,
@@ -266,6 +270,23 @@ class HaveValues(Effect):
                 reads.setdefault(field, []).extend(_paths_of(value))
         return reads
 
+    def _given(self, model: type[Model]) -> Mapping[Field[Any, Any], Any]:
+        """The values without their tolerances."""
+        return {field: without_tolerance(value) for field, value in self._values(model).items()}
+
+    def _firsts(self, model: type[Model], now: datetime | None = None) -> Firsts | None:
+        """The subqueries that read what the rule writes, each in one other record; None if one reads it in another way."""
+        given = self._given(model)
+        plain = {
+            field: as_expression(value, field)
+            for field, value in given.items()
+            if not isinstance(value, DerivedValue)
+        }
+        if now is not None:
+            plain = {field: prepare(value, now) for field, value in plain.items()}
+        found = first_rows(model, plain)
+        return found if not found or is_upward(model, self._reads(model)) else None
+
     def _split_by_python(self, model: type[Model]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The columns whose values only Python can compute, and the others."""
         by_python = {name: value for name, value in self.columns.items() if needs_python(model, name, value)}
@@ -283,10 +304,10 @@ class HaveValues(Effect):
             return beside._with_expected_values(source, scope) if fields else source.records(scope)
 
         differing = any_differs(fields, _wanted_column, tolerances(values)) if fields else Q()
-        reads = self._reads(source.model)
+        reads, firsts = self._reads(source.model), beside._firsts(source.model, source.now) or {}
         return python_finder(
             source, by_python, beside=fields, select_expected=select_expected, differing=differing,
-            order=lambda find: levels(source, reads, find),
+            order=lambda find: levels(source, reads, firsts, find),
         )  # fmt: skip
 
     def _values(self, model: type[Model]) -> dict[Field[Any, Any], Any]:

@@ -19,11 +19,15 @@ from reconcile.core.scopes import EVERYTHING, Scope, blocks
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import LOOKUP_SEP, ManyToOneRel, referred_field
 from reconcile.errors import Fault
+from reconcile.kinds.have_values.first_rows import FirstRow
 
-__all__ = ["Reads", "level_columns", "level_faults", "levels"]
+__all__ = ["Firsts", "Reads", "is_upward", "level_columns", "level_faults", "levels"]
 
 Reads = Mapping["Field[Any, Any]", Sequence[str]]
 """For each written column the paths that its value reads."""
+
+Firsts = Mapping["Field[Any, Any]", "Sequence[FirstRow]"]
+"""For each written column the subqueries that read a written column of one other record."""
 
 Node = tuple[Any, str]
 """A column of a record, by the record's key: what is computed from others of its kind."""
@@ -48,6 +52,11 @@ class _Step:
         """Whether it leads from the row that refers to the one that is referred to."""
         return self.key is self.here
 
+    def without(self, records: Rows, drifted: Rows) -> Rows:
+        """Those of the records that are computed from none of the drifted ones."""
+        # As the JOIN compares them by which the value is read: that of the database.
+        return records.filter(~Exists(drifted.filter(**{self.there.attname: OuterRef(self.here.attname)})))
+
 
 @dataclass(frozen=True)
 class _Edge:
@@ -62,25 +71,53 @@ class _Edge:
     up: bool
 
     def flipped(self) -> _Edge:
+        """The same way, from its end."""
         return _Edge(self.read, self.computed, self.key, not self.up)
 
+    def followed(self, rows: Rows, keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        """Each of the keys with each key to which it leads. Only among `rows`: what the rule doesn't write stays as it is."""
+        referred = referred_field(self.key).attname
+        # The key itself and not the column that refers: where the database folds case, they may be spelt differently.
+        above = Subquery(rows.filter(**{referred: OuterRef(self.key.attname)}).values("pk")[:1])
+        for block in blocks(keys):
+            scope: dict[str, Any] = {"pk__in": block}
+            if not self.up:
+                scope = {f"{self.key.attname}__in": rows.filter(pk__in=block).values(referred)}
+            pairs = rows.filter(**scope).annotate(**{_ABOVE: above}).values_list("pk", _ABOVE)
+            yield from (pair if self.up else pair[::-1] for pair in pairs if None not in pair)
 
-def levels(source: Source, reads: Reads, find: Callable[[Scope], Rows]) -> Levels | None:
+
+@dataclass(frozen=True)
+class _FirstEdge:
+    """A column of a record is computed from a column of the one other record that a subquery finds."""
+
+    computed: str
+    read: str
+    first: FirstRow
+
+    up = True
+
+    def followed(self, rows: Rows, keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        """Each of the keys with that of the other record."""
+        return self.first.followed(rows, keys)
+
+
+def levels(source: Source, reads: Reads, firsts: Firsts, find: Callable[[Scope], Rows]) -> Levels | None:
     """How the records depend on each other, where an expression reads a written column of other records; else None."""
-    steps = {step.path: step for _, step, _ in _steps(source.model, reads)}
+    by_path = {step.path: step for _, step, _ in _steps(source.model, reads)}
+    steps: list[_Step | FirstRow] = [*by_path.values()]
+    steps += [each for some in firsts.values() for each in some]
     if not steps:
         return None
 
     def ready(scope: Scope) -> Rows:
         rows = find(scope)
-        for step in steps.values():
-            # As the JOIN compares them by which the value is read: that of the database.
-            sources = find(EVERYTHING).filter(**{step.there.attname: OuterRef(step.here.attname)})
-            rows = rows.filter(~Exists(sources))
+        for step in steps:
+            rows = step.without(rows, find(EVERYTHING))
         return rows
 
-    edges = _edges(source.model, reads)
-    backwards = not any(step.up for step in steps.values())
+    edges = _edges(source.model, reads, firsts)
+    backwards = not any(step.up for step in steps)
     # By several steps a record waits for more than its columns do, so their heights say nothing of its turn.
     one_way = len(steps) == 1
 
@@ -88,12 +125,13 @@ def levels(source: Source, reads: Reads, find: Callable[[Scope], Rows]) -> Level
         rows = source.records_of_any_age(EVERYTHING)
         return _circles(rows, edges, keys, heights, step=(-1 if backwards else 1) if one_way else 0)
 
-    return Levels(ready=ready, circles=circles, path=", ".join(sorted(steps)))
+    return Levels(ready=ready, circles=circles, path=", ".join(sorted({step.path for step in steps})))
 
 
-def level_columns(model: type[Model], reads: Reads) -> frozenset[str]:
-    """The columns, by attname, that the values read in other records by a path of one step: the order of levels sees to them."""
-    return frozenset(read.attname for _, _, read in _steps(model, reads))
+def level_columns(model: type[Model], reads: Reads, firsts: Firsts) -> frozenset[str]:
+    """The columns, by attname, that the values read in other records by one step: the order of levels sees to them."""
+    by_path = (read.attname for _, _, read in _steps(model, reads))
+    return frozenset(by_path).union(*(first.reads for some in firsts.values() for first in some))
 
 
 def _steps(model: type[Model], reads: Reads) -> Iterator[tuple[Field[Any, Any], _Step, Field[Any, Any]]]:
@@ -105,17 +143,25 @@ def _steps(model: type[Model], reads: Reads) -> Iterator[tuple[Field[Any, Any], 
                 yield computed, step, named[path.rpartition(LOOKUP_SEP)[2]]
 
 
-def _edges(model: type[Model], reads: Reads) -> Sequence[_Edge]:
+def _edges(model: type[Model], reads: Reads, firsts: Firsts) -> Sequence[_Edge | _FirstEdge]:
     """All ways from a column to those that it is computed from. If each leads to the rows that refer, all of them backwards.
 
     A circle is the same in both directions, and a row refers to one, but may be referred to by many.
     """
     edges = {_Edge(one.attname, read.attname, step.key, step.up) for one, step, read in _steps(model, reads)}
-    return [*edges] if any(edge.up for edge in edges) else [edge.flipped() for edge in edges]
+    found = [
+        _FirstEdge(field.attname, read, first)
+        for field, some in firsts.items()
+        for first in some
+        for read in first.reads
+    ]
+    if found or any(edge.up for edge in edges):
+        return [*edges, *found]
+    return [edge.flipped() for edge in edges]
 
 
 def _circles(
-    rows: Rows, edges: Sequence[_Edge], keys: Sequence[Any], heights: Heights, *, step: int
+    rows: Rows, edges: Sequence[_Edge | _FirstEdge], keys: Sequence[Any], heights: Heights, *, step: int
 ) -> dict[Any, Sequence[Any]]:
     """Those of the records of `keys` that are computed from themselves in the end, each with its circle.
 
@@ -128,9 +174,7 @@ def _circles(
     while ahead:
         graph |= {node: [] for node in ahead}
         for edge in edges:
-            for here, there in _followed(
-                rows, edge, [key for key, column in ahead if column == edge.computed]
-            ):
+            for here, there in edge.followed(rows, [key for key, column in ahead if column == edge.computed]):
                 graph[here, edge.computed].append((there, edge.read))
         ahead = {above for node in ahead for above in graph[node]} - graph.keys() - heights.of.keys()
     found: dict[Any, Sequence[Any]] = {}
@@ -153,19 +197,6 @@ def _heights(graph: Mapping[Node, Sequence[Node]], known: Heights, step: int) ->
             above = (found.get(each, known.of.get(each, 0)) for each in graph[node])
             found[node] = furthest((each + step for each in above), default=0)
     return {node: found.get(node, inf) for node in graph}
-
-
-def _followed(rows: Rows, edge: _Edge, keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """Each of the keys with each key to which the edge leads. Only among `rows`: what the rule doesn't write stays as it is."""
-    referred = referred_field(edge.key).attname
-    # The key itself and not the column that refers: where the database folds case, they may be spelt differently.
-    above = Subquery(rows.filter(**{referred: OuterRef(edge.key.attname)}).values("pk")[:1])
-    for block in blocks(keys):
-        scope: dict[str, Any] = {"pk__in": block}
-        if not edge.up:
-            scope = {f"{edge.key.attname}__in": rows.filter(pk__in=block).values(referred)}
-        pairs = rows.filter(**scope).annotate(**{_ABOVE: above}).values_list("pk", _ABOVE)
-        yield from (pair if edge.up else pair[::-1] for pair in pairs if None not in pair)
 
 
 def _circles_in(graph: Mapping[Node, Sequence[Node]]) -> Iterator[Sequence[Node]]:
@@ -225,6 +256,11 @@ def _ways(circle: Sequence[Node]) -> dict[Any, Sequence[Any]]:
     if len(keys) > 1 and keys[-1] == keys[0]:
         keys.pop()
     return {key: [*keys[place:], *keys[:place], key] for place, key in enumerate(keys)}
+
+
+def is_upward(model: type[Model], reads: Reads) -> bool:
+    """Whether no path leads from a record to those that refer to it, so that its turn can come after that of a single other."""
+    return all(step.up for _, step, _ in _steps(model, reads))
 
 
 def level_faults(model: type[Model], reads: Reads, where: str) -> Iterator[Fault]:
