@@ -11,8 +11,6 @@ from reconcile.runs.results import (
     Result,
     RuleRepair,
     result_of,
-    result_word,
-    written_by_outcome,
     written_rows,
 )
 from reconcile.runs.run_result import RuleResult, RunResult, raise_alarm, run_result, run_results
@@ -43,12 +41,10 @@ __all__ = [
     "raise_alarm",
     "repair",
     "result_of",
-    "result_word",
     "resume",
     "run_result",
     "run_results",
     "undo",
     "undo_results",
-    "written_by_outcome",
     "written_rows",
 ]  # fmt: skip

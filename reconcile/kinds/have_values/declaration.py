@@ -156,9 +156,7 @@ class HaveValues(Effect):
             own = rows is not None and concrete_model(rows) is concrete_model(model)
             if own and read & written:
                 message = f"HaveValues({name}=…): {type(derived).__name__} reads {min(read & written)!r}, which the rule writes"
-                hint = (
-                    f"Read it by a path of one step, such as F('parent__{name}') or Max('children__{name}'), or by a Subquery of one row."
-                )
+                hint = f"Read it by a path of one step, such as F('parent__{name}') or Max('children__{name}'), or by a Subquery of one row."
                 yield Fault("reconcile.E015", f"{message} in other records.", hint)
 
     def _value_faults(
