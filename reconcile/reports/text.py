@@ -271,8 +271,8 @@ def _plan_status(repair: RuleRepair) -> Text:
 
 
 def moment(at: datetime) -> str:
-    """`2026-11-29 10:36:48+01:00`, in the project's time zone."""
-    return local_time(at).isoformat(" ", "seconds")
+    """`2026-11-29 10:36+01:00`, in the project's time zone."""
+    return local_time(at).isoformat(" ", "minutes")
 
 
 def remark_lines(remarks: Iterable[tuple[str, str | Text]]) -> Iterator[RenderableType]:

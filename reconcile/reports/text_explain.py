@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from typing import Any
 
+from pygments.token import Comment, Keyword, Number, String, Token
 from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.syntax import Syntax
+from rich.style import Style
+from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +30,17 @@ from reconcile.rules.rule import Rule
 __all__ = ["explanation", "inspection", "listing", "subjects", "value_in_words"]
 
 _MARGIN = "  "
+
+_SQL = ANSISyntaxTheme(
+    {
+        Token: Style(),
+        Keyword: Style(bold=True),
+        Comment: Style(dim=True),
+        Number: Style(color="cyan"),
+        String.Single: Style(color="green"),
+    }
+)
+"""The terminal's own colours, so that it can be read on a dark and on a light one."""
 
 
 def explanation(explained: Explanation) -> RenderableType:
@@ -99,7 +112,7 @@ def _part(part: Part) -> Iterator[RenderableType]:
         if not part.sql:
             return
     sql = part.sql or part.nothing
-    yield _unwrapped(Syntax("", "sql", background_color="default").highlight(sql))
+    yield _unwrapped(Syntax("", "sql", theme=_SQL).highlight(sql))
     if part.plan:
         yield Text("")
         yield _unwrapped(Text(part.plan, style="dim"))
