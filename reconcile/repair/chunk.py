@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,7 @@ from reconcile.conf import Throttle
 from reconcile.core.scopes import Keys
 from reconcile.db.dialects import Failure, dialect_of
 from reconcile.detect.checking import evaluation_errors
-from reconcile.errors import ChunkConflictError, NotRepairedError, RemedyFailedError
+from reconcile.errors import ChunkConflictError, NotRepairedError, RemedyFailedError, with_type
 from reconcile.repair.attempt import (
     Attempt,
     LeasedItem,
@@ -129,9 +128,13 @@ class ChunkExecutor:
 
     def name_holder(self, keys: Sequence[Any]) -> str:
         """Which row has a unique value that a single record owes, as a sentence; empty for several, if none has, or nobody can tell."""
-        with suppress(Error):
-            return self.work.name_holder(keys[0]) if len(keys) == 1 else ""
-        return ""
+        if len(keys) != 1:
+            return ""
+        try:
+            return self.work.name_holder(keys[0])
+        except Exception as error:  # noqa: BLE001 - to name a row is a courtesy, and must not end the rule
+            log.warning("holder_not_found", rule=self.item.rule, key=str(keys[0]), error=with_type(error))
+            return ""
 
     def _is_taken(self, failure: Exception) -> bool:
         """Whether another row has the unique value that a record owes; it may be one that this work item repairs."""

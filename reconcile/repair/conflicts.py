@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Q, Value
 
 from reconcile.core.finder import Finder
 from reconcile.core.fixes import Derivation, Insertion, Overwriting
 from reconcile.core.scopes import Keys, blocks
+from reconcile.db.columns import stored_field
+from reconcile.db.django_compat import NOT_PROVIDED
 from reconcile.db.uniques import Unique, uniques_of
 
 __all__ = ["name_holder", "order_conflicts"]
@@ -84,15 +86,23 @@ def _rows_wanted(finder: Finder, key: Any) -> Iterator[tuple[Any, Values]]:
 
 
 def _is_held_to(unique: Unique, values: Values, using: str) -> bool:
-    """Whether a row of these values meets the condition of the constraint. One statement, if there is one."""
+    """Whether a row of these values meets the condition of the constraint; not, if nobody can tell. One statement, if there is one."""
     if unique.condition is None:
         return True
-    by_name = {
-        field.name: values[field.attname]
-        for field in unique.table._meta.concrete_fields
+    columns = unique.table._meta.concrete_fields
+    # What is given no value is NULL, but for what the database or Python makes.
+    known = [
+        field
+        for field in columns
         if field.attname in values
+        or (field.null and field.db_default is NOT_PROVIDED and not field.primary_key)
+    ]
+    typed = {
+        name: Value(values.get(field.attname), output_field=stored_field(field))
+        for field in known
+        for name in {field.name, field.attname}
     }
-    return bool(unique.condition.check({**by_name, **values}, using=using))
+    return bool(unique.condition.check(typed, using=using))
 
 
 def _rows_owed(finder: Finder, keys: Sequence[Any]) -> Iterator[tuple[Any, _Owed]]:

@@ -128,7 +128,7 @@ class RepairWork:
             return drifted
         raise NotRepairedError(
             f"{self.finder.model._meta.label} {min(left, key=str)} is still {self.finder.drift} after the repair; does "
-            "something in the database change what is written, or does where= exclude it?"
+            "something in the database change what is written, does where= exclude it, or has another row a unique value that it owes?"
         )
 
     def _verify_values(self, stale: Finder, keys: Sequence[Any], wrote: WriteResult) -> None:

@@ -11,7 +11,7 @@ from reconcile import FromPython, HaveRow, HaveValues, Rule, runs
 from reconcile.models import Change
 from reconcile.repair.conflicts import name_holder
 from tests.helpers import assert_clean, repaired
-from tests.zoo.models import Contact, Locker, Seat, Team
+from tests.zoo.models import Contact, Desk, Locker, Seat, Team
 
 pytestmark = pytest.mark.django_db
 
@@ -166,3 +166,43 @@ def test_nobody_is_named_where_no_row_has_the_value():
     must = HaveRow(Contact, link={"team": F("pk")}, values={"code": Value(None, output_field=CharField())})
     finder, *_ = Rule(name="r", every=Team, must=must).compile(using="default", now=timezone.now()).finders
     assert name_holder(finder, team.pk) == ""
+
+
+PARTIAL = pytest.mark.skipif(
+    not connection.features.supports_partial_indexes, reason="the database has no partial indexes"
+)
+
+
+@PARTIAL
+def test_a_condition_on_a_column_that_is_given_no_value_sets_the_record_aside_alone():
+    """NULL is what the new row will have there; the others are repaired."""
+    first, second, third = (Contact.objects.create(visits=visits) for visits in (5, 5, 6))
+    holder = Desk.objects.create(contact=first, number=5)
+    must = HaveRow(Desk, link={"contact": F("pk")}, values={"number": F("visits")})
+    result = repaired(Rule(name="r", every=Contact, must=must))
+    assert (result.error, result.written.insert, result.left) == (None, 1, 1)
+    (refused,) = result.refused
+    assert refused["key"] == str(second.pk)
+    assert refused["why"].endswith(f"zoo.Desk {holder.pk} has the same number.")
+    assert Desk.objects.filter(contact=third).exists()
+
+
+@PARTIAL
+def test_so_does_one_on_a_column_that_is_null():
+    contact = Contact.objects.create(visits=5)
+    holder, other = (Desk.objects.create(contact=contact, number=number) for number in (5, 6))
+    result = repaired(Rule(name="r", every=Desk, must=HaveValues(number=F("contact__visits"))))
+    assert (result.error, result.left) == (None, 1)
+    (refused,) = result.refused
+    assert refused["key"] == str(other.pk)
+    assert refused["why"].endswith(f"zoo.Desk {holder.pk} has the same number.")
+
+
+def test_a_name_that_can_not_be_found_is_left_out_and_ends_nothing(monkeypatch):
+    def fail(*_):
+        raise ValueError("no name")
+
+    monkeypatch.setattr("reconcile.repair.repairing.name_holder", fail)
+    first, second = Locker.objects.create(number=1), Locker.objects.create(number=2)
+    result = repaired(moved({first.pk: 2, second.pk: 2}))
+    assert (result.error, result.left, len(result.refused)) == (None, 1, 1)

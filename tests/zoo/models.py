@@ -497,6 +497,21 @@ class Seat(models.Model):
         )
 
 
+class Desk(models.Model):
+    """Unique among those that are not put away, as rows are that are only marked as deleted."""
+
+    contact = models.ForeignKey(Contact, on_delete=models.CASCADE)
+    number = models.IntegerField(default=0)
+    put_away_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("number",), condition=models.Q(put_away_at=None), name="zoo_desk_number"
+            ),
+        )
+
+
 class Rack(models.Model):
     """Unique by an expression."""
 
