@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from django.db.models import Field, Model, Q, QuerySet
@@ -176,6 +177,10 @@ class Heights:
         """Add heights."""
         self.of |= found
         self.lowest = min([self.lowest, *found.values()])
+
+    def forget_unlimited(self) -> None:
+        """Forget the records of which only is known that they were in no circle."""
+        self.of = {node: height for node, height in self.of.items() if height != inf}
 
     def above_lowest(self, keys: Iterable[Any]) -> Mapping[Any, float]:
         """For each key how many levels at most lie between its record's columns and the lowest."""

@@ -23,6 +23,9 @@ log = structlog.get_logger()
 LEVELS = 1_000
 """Most levels of a tree that one repair goes down."""
 
+FORGET = 8
+"""Levels after which circles are looked for anew where heights don't tell of them: another session may have closed one meanwhile."""
+
 STEPS = 50
 """Most records of a circle that a message names."""
 
@@ -65,6 +68,8 @@ class _Tree:
             keys = ready.beyond(after) if begun else ready.within(None)
             for level in range(LEVELS):
                 passed = {*quarantine.failures, *waiting}
+                if level % FORGET == FORGET - 1:
+                    self.heights.forget_unlimited()
                 ahead = (key for key in keys if key not in passed)
                 # A killed worker has begun with some of the first level, and this one with the others.
                 least = level - 1 if begun else level

@@ -276,7 +276,7 @@ def test_a_record_that_another_session_holds_is_left_alone():
         (Q(wieght=1), {}, "Satisfy: Cannot resolve keyword 'wieght' into field. Did you mean 'weight'?"),
         (Q(weight__gtee=1), {}, "perhaps you meant gte"),
         (Q(weight__gte="heavy"), {}, "Compare a column with a value of its type."),
-        (Q(team__nme="x"), {}, "Unsupported lookup 'nme' for ForeignKey or join on the field not permitted. Name a column"),
+        (Q(team__nme="x"), {}, "Unsupported lookup 'nme' for ForeignKey or join on the field not permitted. Name a lookup that the column has, such as __gte or __in, or a column behind it, if it is a key"),
         (Q(stamps__pk=1), {}, "Satisfy: a path leads to many rows. Say whether one exists: Exists("),
         (~Q(stamps__pk=1), {}, "a path leads to many rows."),
         (Q(badges__name="x"), {}, "a path leads to many rows."),

@@ -65,7 +65,7 @@ def by_looked_up_value():
     )
 
 
-EACH_WAY = [by_filter, by_exists, by_membership, by_condition, by_subquery, by_looked_up_value]
+EACH_WAY = [by_filter, by_exists, by_membership, by_condition, by_subquery]
 
 
 @pytest.mark.parametrize("way", EACH_WAY, ids=lambda way: way.__name__)
@@ -86,7 +86,14 @@ def test_the_plan_says_that_it_counts_the_first_round(way):
     assert "goes on in rounds, and this plan is of the first" in planned.warning
 
 
-@pytest.mark.parametrize("way", EACH_WAY, ids=lambda way: way.__name__)
+def test_a_value_of_one_other_record_goes_level_by_level():
+    nodes = chain(5, depth=9)
+    (result,) = repaired(by_looked_up_value())
+    assert set(nodes.values_list("depth", flat=True)) == {9}
+    assert (result.written.update, result.left, result.warning) == (4, 0, "")
+
+
+@pytest.mark.parametrize("way", [*EACH_WAY, by_looked_up_value], ids=lambda way: way.__name__)
 def test_what_is_clean_takes_no_round(way, monkeypatch):
     monkeypatch.setattr(circles, "check", None)
     chain(3)

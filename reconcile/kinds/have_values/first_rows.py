@@ -11,7 +11,7 @@ from django.db.models import Exists, Field, Model, OuterRef, QuerySet, Subquery
 from reconcile.core.finder import Rows
 from reconcile.core.scopes import blocks
 from reconcile.db.columns import concrete_model
-from reconcile.db.django_compat import Query, rows_of_query, shape_of, slice_of_query
+from reconcile.db.django_compat import Query, ordering_of, rows_of_query, shape_of, slice_of_query, where_of
 from reconcile.db.expressions import Column, columns_read, columns_read_of_others, nodes_in, outer_names_in
 
 __all__ = ["FirstRow", "first_rows"]
@@ -31,6 +31,13 @@ class FirstRow:
     reads: frozenset[str]
 
     up = True
+
+    def finds_as(self, other: Any) -> bool:
+        """Whether the other step leads to the same record, whatever it reads there."""
+        if not isinstance(other, FirstRow):
+            return False
+        one, two = self.rows.query, other.rows.query
+        return where_of(one) == where_of(two) and ordering_of(one) == ordering_of(two)
 
     def without(self, records: Rows, drifted: Rows) -> Rows:
         """Those of the records of which the other one is not among the drifted."""

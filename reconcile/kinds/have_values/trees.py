@@ -106,7 +106,9 @@ def levels(source: Source, reads: Reads, firsts: Firsts, find: Callable[[Scope],
     """How the records depend on each other, where an expression reads a written column of other records; else None."""
     by_path = {step.path: step for _, step, _ in _steps(source.model, reads)}
     steps: list[_Step | FirstRow] = [*by_path.values()]
-    steps += [each for some in firsts.values() for each in some]
+    for each in (each for some in firsts.values() for each in some):
+        if not any(each.finds_as(other) for other in steps):
+            steps.append(each)
     if not steps:
         return None
 
