@@ -284,9 +284,7 @@ def check_command(
             database=using,
             checks=checks,
             seconds=seconds,
-            hint=""
-            if fixtures
-            else shlex.join(["reconcile", "repair", *choice_words(names, selectors, using, key_texts)]),
+            hint="" if fixtures else _repair_command(checks, names, selectors, using, key_texts),
             at=now,
             fail_on=fail_on,
             past=_past_runs(checks, using) if has_trend else {},
@@ -296,6 +294,19 @@ def check_command(
         )
         write_check(ctx, asked, report)
     ctx.exit(exit_code(error=report.status == "error", drift=report.failed))
+
+
+def _repair_command(
+    checks: Sequence[RuleCheck],
+    names: Sequence[str],
+    selectors: Sequence[str],
+    using: str,
+    keys: Sequence[str],
+) -> str:
+    """What prints the plan for what has drifted: of rules that were named, those that have."""
+    drifted = {each.rule.name for each in checks if each.tally.total}
+    some = [name for name in names if name in drifted]
+    return shlex.join(["reconcile", "repair", *choice_words(some or names, selectors, using, keys)])
 
 
 def _past_runs(checks: Sequence[RuleCheck], using: str) -> Mapping[str, Sequence[PastRun]]:

@@ -30,7 +30,8 @@ from reconcile.reports.facts import printable
 
 __all__ = ["Subject", "exit_code", "reconcile", "set_up_django", "standard_output"]
 
-EXIT_DRIFT, EXIT_USAGE, EXIT_ERROR, EXIT_INCOMPLETE, EXIT_LEASED, EXIT_INTERRUPTED = 1, 2, 3, 4, 75, 130
+EXIT_DRIFT, EXIT_USAGE, EXIT_ERROR, EXIT_INCOMPLETE = 1, 2, 3, 4
+EXIT_LEASED, EXIT_INTERRUPTED, EXIT_NOT_READ = 75, 130, 141
 
 _CODES_OF_ERRORS: tuple[tuple[type[ReconcileError], int], ...] = (
     (UsageError, EXIT_USAGE),
@@ -81,6 +82,10 @@ class Group(click.RichGroup):
             ctx.exit(code)
         except (click.ClickException, Exit, click.Abort):
             raise
+        except BrokenPipeError:
+            # What is left in the buffer would fail again when Python exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(EXIT_NOT_READ)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(EXIT_INTERRUPTED)

@@ -125,6 +125,7 @@ def rule_arguments(command: Command) -> Command:
         metavar="RULE|KIND:VALUE",
         expose_value=False,
         callback=_keep_excluded,
+        shell_complete=complete_rules,
         help="Leave these rules out, by name or as for --select.",
     )(command)
     command = click.option(
@@ -146,11 +147,21 @@ def complete_rules(ctx: click.Context, param: click.Parameter, incomplete: str) 
         return []
 
 
+def complete_databases(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """The aliases of databases that begin so."""
+    try:
+        set_up_django()
+        return [alias for alias in connections if alias.startswith(incomplete)]
+    except Exception:  # noqa: BLE001 - whatever the project raises
+        return []
+
+
 def database_option(command: Command) -> Command:
     """Give the command the option `--database`."""
     return click.option(
         "--database",
         "using",
+        shell_complete=complete_databases,
         default="default",
         show_default=True,
         metavar="ALIAS",
@@ -300,8 +311,8 @@ def write_report(
             # A format with one line for each finding is empty if there is none.
             target.write(f"{report}\n" if report else "")
         else:
-            width = None if target.isatty() else WIDTH
-            console = Console(file=target, highlight=False, width=width)
+            width = None if target.isatty() or "COLUMNS" in os.environ else WIDTH
+            console = _Console(file=target, highlight=False, width=width)
             console.print(_Printable(text()), crop=False)
         target.flush()
 
@@ -314,6 +325,12 @@ def write_report(
         raise UsageError(
             f"The report can't be written to {str(output)!r}: {error.strerror or error}. {_WHAT_STANDS}"
         ) from error
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command's exit code: rich would exit with 1, which means drift."""
+        raise BrokenPipeError
 
 
 class _Printable:

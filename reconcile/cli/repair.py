@@ -104,9 +104,13 @@ def repair_command(
     from reconcile.repair.caps import Caps
 
     started = time.monotonic()
+    if values and form != "json":
+        raise UsageError("--values is for --format json. A plan for people has them by --show N.")
     rules = chosen_rules(names, selectors, using)
     if key_texts and plan_file:
         raise UsageError("--plan has been made for all records of its rules. Leave --keys out.")
+    if sql_file is not None:
+        _refuse_sql_file(sql_file, plan_file, output, show)
     if sql_file and applied:
         raise UsageError("--sql writes what a repair would execute. Leave --apply out, and read it first.")
     only = chosen_keys(key_texts, rules, using)
@@ -139,6 +143,21 @@ def repair_command(
     if sql_file is not None:
         _write_sql(sql_file, report, rules, show or SHOWN)
     _write_report_and_exit(ctx, report, form, output)
+
+
+MOST_IN_SQL = 500
+"""Records of one kind of drift in the SQL of a repair; each statement takes as many."""
+
+
+def _refuse_sql_file(file: Path, plan_file: Path | None, output: Path | None, show: int | None) -> None:
+    """Raise UsageError for a file that is another of the command's, or can't be written, and for a number of records that it can't have."""
+    for option, other in (("--plan", plan_file), ("--output", output)):
+        if other is not None and other.resolve() == file.resolve():
+            raise UsageError(f"--sql and {option} name the same file: {str(file)!r}. Give --sql another.")
+    if not file.resolve().parent.is_dir():
+        raise UsageError(f"The SQL can't be written to {str(file)!r}: there is no such folder.")
+    if show is not None and not 1 <= show <= MOST_IN_SQL:
+        raise UsageError(f"--sql has 1 to {MOST_IN_SQL} records of each kind of drift, and --show is {show}.")
 
 
 def _write_sql(file: Path, report: RepairReport, rules: Mapping[str, Rule], number: int) -> None:

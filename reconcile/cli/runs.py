@@ -157,7 +157,7 @@ def nightly_command(
     using = known_database(using)
     run, repairs = runs.nightly(using=using)
     run.refresh_from_db(using=using)
-    result = write_run(ctx, run, using, form, output)
+    result = write_run(ctx, run, using, form, output, allow_empty=allow_empty)
     ctx.exit(
         exit_code(
             error=any(each.result is runs.Result.ERROR for each in result.rules),
@@ -169,7 +169,9 @@ def nightly_command(
     )
 
 
-def write_run(ctx: click.Context, run: Run, using: str, form: str, output: Path | None) -> RunResult:
+def write_run(
+    ctx: click.Context, run: Run, using: str, form: str, output: Path | None, *, allow_empty: bool = False
+) -> RunResult:
     """Write what became of each rule of the run."""
     from reconcile import runs
 
@@ -178,7 +180,7 @@ def write_run(ctx: click.Context, run: Run, using: str, form: str, output: Path 
         ctx,
         form,
         output,
-        text=lambda: _run_text(run, result, using),
+        text=lambda: _run_text(run, result, using, allow_empty=allow_empty),
         json=lambda: json.run_report(run, result, _details(run, result)),
     )
     return result
@@ -242,7 +244,7 @@ def _advice(run: Run, using: str, *, alive: bool) -> str:
     return f"no sign of life for {quiet} s. {go_on}"
 
 
-def _run_text(run: Run, result: RunResult, using: str) -> RenderableType:
+def _run_text(run: Run, result: RunResult, using: str, *, allow_empty: bool) -> RenderableType:
     numbers = ("Checked", "Missing", "Stale", "Extra", "Written", "Left")
     rows = text.table("", "Rule", *numbers, numbers=numbers)
     for each in result.rules:
@@ -261,7 +263,7 @@ def _run_text(run: Run, result: RunResult, using: str) -> RenderableType:
     ]
     remarks += [(each.rule, each.why) for each in result.rules if each.why]
     remarks += [(outcome.rule, outcome.warning) for outcome in outcomes if outcome.warning]
-    nothing = nothing_judged(allowed=False) if result.is_empty else ""
+    nothing = nothing_judged(allowed=allow_empty) if result.is_empty else ""
     last = [
         remark for remark in (run.why_stopped, nothing, _advice(run, using, alive=result.alive)) if remark
     ]

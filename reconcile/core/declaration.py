@@ -348,7 +348,9 @@ def resolution_fault(error: FieldError | FieldDoesNotExist, where: str) -> Fault
     text = message.partition(" Choices are: ")[0]
     hint = nearest(name, known).strip() or (f"Known: {', '.join(known)}." if any(known) else "")
     if "Unsupported lookup" in text and "perhaps you meant" not in text:
-        hint = "Name a column behind the key, or a lookup that the column has, such as __gte or __in."
+        hint = (
+            "Name a lookup that the column has, such as __gte or __in, or a column behind it, if it is a key."
+        )
     if "mixed types" in text or "Cannot infer type" in text:
         hint = "Say what type the value has: Coalesce(…, output_field=DateTimeField())."
     return Fault("reconcile.E013", f"{where}: {text.rstrip('?.')}.", hint)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from django.db.models import QuerySet
+from django.db.models.manager import BaseManager
 
 from reconcile.errors import Fault
 
@@ -41,17 +43,24 @@ class Option:
 
 
 def as_given(value: Any) -> str:
-    """The value as Python shows it; a queryset by its model, since to show itself it would ask the database."""
-    if isinstance(value, QuerySet):
-        return f"<QuerySet of {value.model._meta.label}>"
+    """The value as Python shows it; a queryset by its model, since to show itself it would ask the database, and a class by its name."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{as_given(key)}: {as_given(each)}' for key, each in value.items())}}}"
-    if isinstance(value, list | tuple):
-        inside = ", ".join(map(as_given, value))
-        if isinstance(value, list):
-            return f"[{inside}]"
-        return f"({inside},)" if len(value) == 1 else f"({inside})"
-    return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_given, value))}]"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(as_given, value))}{',' * (len(value) == 1)})"
+    return _single_as_given(value)
+
+
+def _single_as_given(value: Any) -> str:
+    if isinstance(value, QuerySet):
+        return f"<QuerySet of {value.model._meta.label}>"
+    if isinstance(value, BaseManager):
+        return f"a manager of {value.model._meta.label}" if getattr(value, "model", None) else "a manager"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return str(value) if isinstance(value, StrEnum) else repr(value)
 
 
 def option_faults(declaration: object, options: Sequence[Option], owner: str = "") -> Iterator[Fault]:

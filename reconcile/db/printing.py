@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 from uuid import uuid4
@@ -78,17 +78,28 @@ def executable_text(statement: SQL, *, using: str) -> str:
     """
     sql, params = statement
     dialect = dialect_of(using)
-    texts = {
-        f"text-{uuid4().hex}": str.__str__(each)
-        for each in params
-        if isinstance(each, str) and not each.isprintable()
-    }
-    names = {text: name for name, text in texts.items()}
-    named = [names.get(each, each) if isinstance(each, str) else each for each in params]
+    spelled: dict[str, str] = {}
+    named = [_named(each, spelled, dialect.spell_text) for each in params]
     written = dialect.write_out(_break_lines(sql), named)
-    return reduce(
-        lambda so_far, each: so_far.replace(f"'{each}'", dialect.spell_text(texts[each])), texts, written
-    )
+    return reduce(lambda so_far, each: so_far.replace(f"'{each}'", spelled[each]), spelled, written)
+
+
+def _named(value: Any, spelled: dict[str, str], spell: Callable[[str], str]) -> Any:
+    """The value; one that has what can't be printed by a name of its own, under which it is then `spelled`."""
+    if isinstance(value, str) and not value.isprintable():
+        found = spell(str.__str__(value))
+    elif isinstance(value, list) and any(isinstance(each, str) and not each.isprintable() for each in value):
+        # An array's text would have the characters as they are.
+        items = (
+            literal(each) if not isinstance(each, str) or each.isprintable() else spell(each)
+            for each in value
+        )
+        found = f"ARRAY[{', '.join(items)}]"
+    else:
+        return value
+    name = f"text-{uuid4().hex}"
+    spelled[name] = found
+    return name
 
 
 def _alike(sql: str, symbols: tuple[Symbol, ...]) -> str:

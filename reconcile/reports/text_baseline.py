@@ -85,7 +85,7 @@ def _indent(line: Text) -> Padding:
 
 def _keys(rows: Rows) -> str:
     if not rows.keys:
-        return f"{rows.number:,}"
+        return plural(rows.number, "row")
     shown = rows.keys[:_SHOWN]
     more = rows.number - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more else "")

@@ -24,7 +24,7 @@ from reconcile.detect.listing import Listing
 from reconcile.kinds import ConstraintAdvice
 from reconcile.kinds.uniqueness import FOREIGN
 from reconcile.reports.facts import plural, settle_in_words
-from reconcile.reports.findings import local_time
+from reconcile.reports.findings import local_time, prose
 from reconcile.rules.rule import Rule
 
 __all__ = ["explanation", "inspection", "listing", "subjects", "value_in_words"]
@@ -92,7 +92,7 @@ def listing(rule: Rule, listed: Sequence[Listing]) -> RenderableType:
 
 
 def _listing_lines(rule: Rule, listed: Sequence[Listing]) -> Iterator[str]:
-    yield f"-- {rule.name}: {' '.join(rule.sentence.split())}"
+    yield f"-- {prose(rule.name)}: {' '.join(rule.sentence.split())}"
     for each in listed:
         yield f"\n-- {each.drift}, of {each.model}"
         for remark in each.remarks:
@@ -102,7 +102,7 @@ def _listing_lines(rule: Rule, listed: Sequence[Listing]) -> Iterator[str]:
 
 
 def _part(part: Part) -> Iterator[RenderableType]:
-    reach = "in windows, this is the first" if part.windows else "the whole table in one statement"
+    reach = "in windows, this is the first" if part.windows else "in one statement over the whole table"
     yield Text.assemble(f"\n{part.drift}", (f"  remedy {part.remedy}; found {reach}", "dim"), style="bold")
     if part.advice:
         yield Text(part.advice, style="dim")

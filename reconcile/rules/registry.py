@@ -120,9 +120,10 @@ class _Loading:
                 self.broken[file.name] = file_state(file.name)
             elif file.module is not None:
                 self.modules[file.name] = file.module
-        for each in _rules_not_made(files):
+        for each in [*_rules_not_made(files), *_nameless_rules(files)]:
             self.unmade[each.name] = each
             self.invalid[each.name] += each.faults_found
+            self.faults += [fault for fault in each.faults_found if fault not in self.faults]
         for file, rule in rules_of(files):
             self._take(rule, file)
 
@@ -178,6 +179,20 @@ def _rules_not_made(files: Sequence[RuleFile]) -> Iterator[InvalidRule]:
             named = file.lost.values()
             nameless = [fault for fault in file.faults if fault not in named]
             yield _not_made(file, "", nameless or file.faults, subject="The file")
+
+
+def _nameless_rules(files: Sequence[RuleFile]) -> Iterator[InvalidRule]:
+    """What stands for rules in a list or dictionary that no variable names: they would be left out, and nobody would notice."""
+    named = {id(value) for file in files if file.module for value in vars(file.module).values()}
+    for file in files:
+        for variable, value in vars(file.module).items() if file.module else ():
+            inside = value.values() if isinstance(value, dict) else value
+            if isinstance(value, list | tuple | set | frozenset | dict) and any(
+                isinstance(each, Rule) and id(each) not in named for each in inside
+            ):
+                message = f"{variable} in {file.name} holds rules that have no variable of their own."
+                hint = "Assign each to a variable: that is its name."
+                yield _not_made(file, variable, [Fault("reconcile.E003", message, hint)], subject="It")
 
 
 def _not_made(file: RuleFile, variable: str, faults: Sequence[Fault], subject: str = "It") -> InvalidRule:
@@ -320,18 +335,31 @@ def _parse_selector(selector: str, rules: Mapping[str, Rule], option: str = "--s
         by_lower = {label.lower(): label for label in known}
         value = by_lower.get(value.lower(), value)
     if value not in known:
-        raise UnknownNameError(kind, value, known, instead=" `reconcile rules` lists them.")
+        what = f"rule about {kind}" if kind in {"model", "app"} else kind
+        raise UnknownNameError(what, value, known, instead=" `reconcile rules` lists them.")
     return kind, value
 
 
 def _traits(rule: Rule, kind: str) -> Sequence[str]:
-    app = rule.model_label.partition(".")[0]
-    return {
-        "tag": rule.tags,
-        "owner": [rule.owner] if rule.owner else [],
-        "model": [rule.model_label],
-        "app": [app] if app else [],
-    }[kind]
+    if kind == "tag":
+        return rule.tags
+    if kind == "owner":
+        return [rule.owner] if rule.owner else []
+    labels = list(dict.fromkeys([rule.model_label, *_written_labels(rule)]))
+    return (
+        labels if kind == "model" else [app for app in (label.partition(".")[0] for label in labels) if app]
+    )
+
+
+def _written_labels(rule: Rule) -> Iterator[str]:
+    """The models whose rows the rule is about beside its records: a rule on invoices is about invoices, too."""
+    if isinstance(rule, InvalidRule):
+        return
+    for model in sorted(
+        {model for model, _ in rule.must.writes(rule.model)}, key=lambda each: each._meta.label
+    ):
+        if model._meta.app_label != "reconcile":
+            yield model._meta.label
 
 
 def _faults_of(rule: Rule) -> Iterator[Fault]:

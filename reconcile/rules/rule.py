@@ -10,6 +10,7 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import CompositePrimaryKey, Model, Q, QuerySet
+from django.db.models.manager import BaseManager
 from django.utils import timezone, translation
 
 from reconcile.core.declaration import Place
@@ -49,7 +50,9 @@ def every_faults(every: Any) -> Iterator[Fault]:
         model = every.model
         yield from _queryset_faults(every)
     else:
-        yield Fault("reconcile.E011", f"every= is {as_given(every)}.", "Give a model or a queryset.")
+        is_manager = isinstance(every, BaseManager)
+        hint = "Give its queryset: add .all()." if is_manager else "Give a model or a queryset."
+        yield Fault("reconcile.E011", f"every= is {as_given(every)}.", hint)
         return
     if model._meta.abstract or is_swapped(model):
         hint = "Give a model that has a table of its own."
@@ -276,11 +279,16 @@ class Rule:
         if isinstance(self.name, str) and len(self.name) > LONGEST_NAME:
             hint = f"Give it a name= of at most {LONGEST_NAME} characters."
             yield Fault("reconcile.E012", f"its name has {len(self.name)} characters.", hint)
+        if isinstance(self.name, str) and not self.name.isprintable():
+            hint = "Give it a name= in one line."
+            yield Fault("reconcile.E012", "its name has characters that can't be printed.", hint)
         yield from self._database_faults()
         unusable = list(every_faults(self.every))
         yield from unusable
         if not isinstance(self.must, Effect):
             hint = "Give an effect: must=HaveRow(…) or must=HaveValues(…)."
+            if isinstance(self.must, type) and issubclass(self.must, Effect):
+                hint = f"Give one of it: must={self.must.__name__}(…)."
             yield Fault("reconcile.E012", f"must= is {as_given(self.must)}.", hint)
         elif not unusable:
             effect_faults = list(self.must.faults(self.model)) or list(self.must.faults_over(self.queryset))
@@ -334,7 +342,9 @@ class Rule:
         for drift, remedy in self.remedies.items():
             if drift not in set(Drift) or not isinstance(remedy, Remedy):
                 hint = "Map MISSING, STALE or EXTRA to a remedy."
-                yield Fault("reconcile.E012", f"remedies= has {drift!r}: {as_given(remedy)}.", hint)
+                if isinstance(remedy, type) and issubclass(remedy, Remedy):
+                    hint = f"Give one of it: {remedy.__name__}(…)."
+                yield Fault("reconcile.E012", f"remedies= has {as_given(drift)}: {as_given(remedy)}.", hint)
             elif drift not in finders:
                 known = ", ".join(each.upper() for each in finders)
                 yield Fault(

@@ -156,8 +156,8 @@ def regressions_in_words(again: Sequence[str]) -> str:
         return ""
     drifts = "drifts again although it was" if len(again) == 1 else "drift again although they were"
     return (
-        f"{len(again):,} of these records {drifts} repaired before ({name_some(again)}). Something writes them "
-        "wrong each time: find it, and mend that."
+        f"{len(again):,} of these records {drifts} repaired before ({name_some(again)}). Something has "
+        "written them wrong again: find it, and mend that."
     )
 
 

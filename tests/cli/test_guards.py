@@ -256,3 +256,32 @@ def test_the_sql_of_a_repair_is_for_reading_before_it(tmp_path):
     assert (code, "The SQL can't be written to" in flat(err)) == (2, True)
     assert not Invoice.objects.exists()
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("option", ["--output", "--plan"])
+def test_the_sql_has_a_file_of_its_own(tmp_path, option):
+    missing(1)
+    plan = planned(tmp_path, "orders.invoice")
+    kept = (tmp_path / "plan.json").read_bytes()
+    code, _, err = said("repair", "orders.invoice", option, plan, "--sql", plan)
+    assert (code, f"--sql and {option} name the same file" in flat(err)) == (2, True)
+    assert (tmp_path / "plan.json").read_bytes() == kept
+
+
+@pytest.mark.parametrize("number", ["0", "501"])
+def test_the_sql_has_some_records_and_not_any_number(tmp_path, number):
+    code, _, err = said("repair", "--sql", str(tmp_path / "repair.sql"), "--show", number)
+    assert (code, f"--show is {number}" in flat(err)) == (2, True)
+
+
+def test_values_are_for_json_alone():
+    code, _, err = said("repair", "--values")
+    assert (code, "--values is for --format json" in flat(err)) == (2, True)
+
+
+def test_a_plan_says_in_its_last_line_what_it_leaves():
+    for _ in range(2):
+        draft = Order.objects.create(status=Order.Status.DRAFT, created_at=an_hour_ago())
+        Invoice.objects.create(order=draft, amount=0)
+    code, out, _ = said("repair", "orders.invoice", "--show", "0")
+    assert (code, out.splitlines()[-1]) == (0, "Nothing to repair; 2 drifted rows are left as they are.")

@@ -1,6 +1,8 @@
 """The verbs and their groups: what is chosen, where help and settings come from, and what reaches a terminal."""
 
 import re
+import shlex
+import subprocess
 
 import click
 import pytest
@@ -14,7 +16,7 @@ from reconcile.reports import graph
 from reconcile.rules.order import sort_rules
 from reconcile.rules.registry import valid_rules
 from tests.cli.test_cli import lacking, rules, run, run_json
-from tests.helpers import environment
+from tests.helpers import ROOT, environment, reconcile_command
 from tests.processes import run_reconcile
 from tests.zoo.models import Basket, Bill
 
@@ -44,7 +46,7 @@ def test_rules_are_selected_by_app_and_excluded_by_anything():
     ("arguments", "said"),
     [
         (["--exclude", "orders.invioce"], "Did you mean 'orders.invoice'?"),
-        (["--exclude", "app:shpo"], "There is no app 'shpo'. Did you mean 'shop'?"),
+        (["--exclude", "app:shpo"], "There is no rule about app 'shpo'. Did you mean 'shop'?"),
         (
             ["--exclude", "colour:red"],
             "--exclude 'colour:red' is none of tag:NAME, owner:NAME, model:APP.MODEL and app:APP.",
@@ -237,3 +239,11 @@ def test_a_circle_is_dotted_and_many_columns_are_cut():
     assert "style=dotted" in graph.dot(order)
     assert 'r0["a #34;quoted#34; #92; name"]' in graph.mermaid(order).replace("r1[", "r0[")
     assert '"a \\"quoted\\" \\\\ name"' in graph.dot(order)
+
+
+def test_a_reader_that_stops_early_is_no_rule_that_could_not_be_evaluated():
+    command = f"{shlex.join(reconcile_command('rules'))} | {{ exec 0<&-; sleep 5; }}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (141, False), done.stderr

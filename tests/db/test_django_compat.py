@@ -11,7 +11,19 @@ from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelatio
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import FieldError
 from django.db import connection, models, transaction
-from django.db.models import Count, Exists, F, FilteredRelation, Index, OuterRef, Q, Sum, Value, Window
+from django.db.models import (
+    Count,
+    Exists,
+    F,
+    FilteredRelation,
+    Index,
+    OuterRef,
+    Q,
+    Subquery,
+    Sum,
+    Value,
+    Window,
+)
 from django.db.models.functions import Concat, Lower, RowNumber
 from django.db.models.signals import post_save
 from django.dispatch import Signal
@@ -996,3 +1008,19 @@ def test_no_other_module_reads_what_is_not_described():
 )
 def test_what_is_not_described_is_seen(source):
     assert [*foreign_names(ast.parse(source))]
+
+
+def test_rows_in_statement_is_at_least_one_and_a_number():
+    rows = [Team() for _ in range(5_000)]
+    assert 1 <= compat.rows_in_statement("default", ["pk", "pk", "name"], rows) <= 5_000
+
+
+def test_slice_of_query_counts_from_0():
+    assert compat.slice_of_query(Team.objects.all()[2:5].query) == (2, 5)
+    assert compat.slice_of_query(Team.objects.all().query) == (0, None)
+
+
+def test_rows_of_query_are_those_of_the_subquery():
+    first, _ = Team.objects.create(), Team.objects.create()
+    within = Subquery(Team.objects.order_by("pk").values("pk")[:1])
+    assert [*compat.rows_of_query(within.query).values_list("pk", flat=True)] == [first.pk]

@@ -43,7 +43,7 @@ def test_a_good_rule_has_no_fault():
         ({"every": Order.objects.extra(select={"one": "1"})}, "every= is extended by extra()."),
         ({"every": Pair, "must": HaveValues(left=1)}, "every= is zoo.Pair, whose primary key is composite."),
         ({"must": None}, "must= is None. Give an effect"),
-        ({"must": HaveRow}, "must= is <class"),
+        ({"must": HaveRow}, "must= is the class HaveRow. Give one of it: must=HaveRow(…)."),
         ({"settle": 15}, "settle= is 15."),
         ({"settle": Settle("created_at")}, "settle= gives no time."),
         ({"settle": Settle("create_at", minutes=1)}, "Did you mean 'created_at'?"),

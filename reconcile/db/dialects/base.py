@@ -421,6 +421,10 @@ class Dialect:
         """The statement with its values written in as this database reads them, for people to run. No statement."""
         raise NotImplementedError
 
+    def functions_of_django(self, sql: str) -> Sequence[str]:  # noqa: ARG002
+        """The functions that the statement calls and the shell of the database doesn't have. One statement, where there are any."""
+        return ()
+
     def spell_text(self, text: str) -> str:
         """A text as an expression of ASCII characters that can be printed. No statement."""
         raise NotImplementedError

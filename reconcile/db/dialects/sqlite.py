@@ -156,6 +156,14 @@ class SQLite(Dialect):
         """The driver has no form for it; what it takes are five types, each with one literal."""
         return sql % tuple(literal(int(each) if isinstance(each, bool) else each) for each in params)
 
+    def functions_of_django(self, sql: str) -> Sequence[str]:
+        """Those that the program has given to this connection."""
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT DISTINCT name FROM pragma_function_list WHERE NOT builtin")
+            added = {str(name).upper() for (name,) in cursor.fetchall()}
+        called = {name.upper() for name in re.findall(r"\b(\w+)\(", sql)}
+        return sorted(added & called)
+
     def spell_text(self, text: str) -> str:
         """The numbers of the characters; a cast of bytes would have a column's affinity, and be compared otherwise."""
         pieces = [text[start : start + _ARGUMENTS] for start in range(0, len(text), _ARGUMENTS)]

@@ -37,6 +37,7 @@ __all__ = [
     "names_digest",
     "postgresql_version",
     "quoter",
+    "rows_in_statement",
     "settings_of",
     "stand_in_for_server",
     "stored_tables",
@@ -82,6 +83,11 @@ def table_names(connection: BaseDatabaseWrapper) -> Sequence[str]:
 
 
 # Connections: what hand-made SQL and the protocol need to know.
+
+
+def rows_in_statement(using: str, fields: Sequence[Any], rows: Sequence[Any]) -> int:
+    """`bulk_batch_size()`: how many of the rows one statement of Django's takes, with a parameter for each of the fields."""
+    return int(connections[using].ops.bulk_batch_size(fields, rows))
 
 
 def quoter(connection: BaseDatabaseWrapper) -> Callable[[str], str]:
