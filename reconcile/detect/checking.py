@@ -168,14 +168,32 @@ def _plan(rule: Rule, counted: _DriftCount, scope: Scope) -> tuple[Written, Writ
     return records, rows, Bound.of_all(bounds)
 
 
+def _note_on_levels(counted: _DriftCount, records: Written, rows: Written, _: Bound) -> str:
+    """What is said of drifted records that have to wait for others; empty if none has."""
+    waiting = records.total - rows.total
+    if counted.finder.levels is None or waiting <= 0:
+        return ""
+    if not rows.total:
+        return (
+            f"None of the {waiting:,} can be repaired: they are computed from each other in a circle, or from records of one. "
+            "Break the circle; a repair names it."
+        )
+    return f"{waiting:,} of these records are computed from others that drift: they come after them, or stay as they are in a circle."
+
+
 def _found(
     examined: Examination, counts: Sequence[_DriftCount], tally: Tally, scope: Scope, *, keep: bool
 ) -> RuleCheck:
     """What the walk has counted in the scope. One statement more for each remedy that has to look what it would write."""
     rule = examined.compiled.rule
     tally = replace(tally, drifted={each.finder.drift: each.number for each in counts})
-    notes = tuple(filter(None, (each.note for each in counts)))
     plans = [_plan(rule, each, scope) for each in counts]
+    notes = tuple(
+        filter(
+            None,
+            (each.note or _note_on_levels(each, *plan) for each, plan in zip(counts, plans, strict=True)),
+        )
+    )
     return RuleCheck(
         rule=rule,
         status=rule.status(tally),

@@ -18,7 +18,7 @@ from django.db.models.lookups import GreaterThan, LessThan
 
 from reconcile.core.drift import EXTRA, Drift, Guarantee
 from reconcile.core.finder import Finder, Source
-from reconcile.core.fixes import Correction, Insertion, Rewriting
+from reconcile.core.fixes import Correction, Heights, Insertion, Rewriting
 from reconcile.core.scopes import Keys, blocks
 from reconcile.core.verbs import Written
 from reconcile.core.wording.terms import queryset_in_words
@@ -31,6 +31,7 @@ from reconcile.detect.checking import evaluation_errors
 from reconcile.detect.examining import examine
 from reconcile.detect.unevaluable import concerns_values, describe_failure
 from reconcile.errors import UnevaluableRecordError, UsageError
+from reconcile.remedies import Remedy
 from reconcile.rules.rule import Rule
 
 __all__ = [
@@ -468,20 +469,23 @@ def _verdict(rule: Rule, finder: Finder, key: Any, wanted: Wanted, *, young: boo
             would = remedy.plan(finder, len(owed), Keys([key]))
         if remedy.updates and isinstance(finder.fix, Correction):
             would = remedy.plan(finder, len(wanted[finder.fix.model]), Keys([key]))
-    refusal = _refusal(finder, key) if drifts and remedy.repairs else ""
+    refusal = _refusal(finder, remedy, key) if drifts and remedy.repairs else ""
     return Verdict(
         drift=finder.drift, state=state, remedy=type(remedy).__name__, would=Written() if refusal else would,
         owed=owed, refusal=refusal,
     )  # fmt: skip
 
 
-def _refusal(finder: Finder, key: Any) -> str:
-    """Why the values of the drifted row can't be written; empty if they can. One statement, if they may not fit."""
+def _refusal(finder: Finder, remedy: Remedy, key: Any) -> str:
+    """Why the drifted row can't be repaired; empty if it can. A few statements, if its values may not fit, or others may stand in the way."""
     for why in finder.unwritable([key]).values():
         return why
     if isinstance(finder.fix, Rewriting):
         return next((each.refusal.reason for each in finder.fix.rewrites(Keys([key])) if each.refusal), "")
-    return ""
+    if finder.levels is not None:
+        circle = finder.levels.circles([key], Heights()).get(key)
+        return f"it is computed from itself: {' → '.join(map(str, circle))}" if circle else ""
+    return next(iter(remedy.refused(finder, Keys([key])).values()), "")
 
 
 def _young_until(rule: Rule, source: Source, key: Any) -> date | None:

@@ -13,9 +13,10 @@ from django.db.models import F, Field, Model
 from reconcile.core.declaration import field_named, known_field
 from reconcile.core.drift import Drift, Sample
 from reconcile.core.finder import Finder, QueryFinder, Rows
-from reconcile.core.fixes import Correction, Derivation, Insertion, Rewriting
+from reconcile.core.fixes import Correction, Derivation, Heights, Insertion, Rewriting
 from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.db.columns import concrete_model
+from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import combined_queries, ordering_of, selected_annotations
 from reconcile.db.expressions import columns_read
 from reconcile.db.printing import executable_select
@@ -25,7 +26,7 @@ from reconcile.detect.examining import examine
 from reconcile.detect.inspecting import NOT_STATED, Cell, Row, rounded
 from reconcile.rules.rule import Rule
 
-__all__ = ["Listing", "drifted_rows", "keys_read", "listings"]
+__all__ = ["Listing", "drifted_rows", "keys_read", "keys_to_write", "lacking_in_words", "listings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +69,19 @@ def _listing(finder: Finder) -> Listing:
     return Listing(drift=finder.drift, model=label, sql=sql, remarks=tuple(_remarks(finder, sql)))
 
 
+def lacking_in_words(functions: Sequence[str]) -> str:
+    """What is said of a statement that calls functions which the shell of its database doesn't have."""
+    return f"It calls {', '.join(functions)}, which Django adds to its connections, and SQLite's own shell lacks."
+
+
 def _remarks(finder: Finder, sql: str | None) -> Iterator[str]:
     if sql is None:
         now = finder.needs_database
         yield "No row is in this drift now." if now else "No row can ever be in this drift."
     if isinstance(finder.fix, Insertion):
         yield f"Each with the columns of the {finder.fix.model._meta.label} that it owes, as far as the database computes them."
+    if sql is not None and (functions := dialect_of(finder.using).functions_of_django(sql)):
+        yield lacking_in_words(functions)
     if isinstance(finder, QueryFinder) and finder.overflow is not None and finder.fix is not None:
         yield "Without rows whose owed values don't fit their columns, which a check counts, too."
 
@@ -91,9 +99,22 @@ def drifted_rows(
         for finder in examined.compiled.finders:
             texts = [each.key for each in samples if each.drift is finder.drift]
             if texts and rule.remedy(finder.drift).repairs:
-                keys = Keys([finder.model._meta.pk.to_python(text) for text in texts])
-                found[finder.drift] = list(_read(finder, keys))
+                found[finder.drift] = list(_read(finder, keys_to_write(finder, texts)))
         return found
+
+
+def keys_to_write(finder: Finder, texts: Sequence[str]) -> Keys:
+    """The keys of drifted records that a repair would write first, as many as the texts: these, unless they are computed from others.
+
+    Of records that are computed from each other those whose sources don't drift, and that are in no circle.
+    """
+    keys = Keys([finder.model._meta.pk.to_python(text) for text in texts])
+    if finder.levels is None:
+        return keys
+    ready = finder.levels.ready(EVERYTHING).order_by("pk").values_list("pk", flat=True)
+    first = list(ready[: len(texts)])
+    circles = finder.levels.circles(first, Heights())
+    return Keys([key for key in first if key not in circles])
 
 
 def _read(finder: Finder, keys: Keys) -> Iterator[Row]:

@@ -185,6 +185,10 @@ class Remedy:
         """The rows that it would write for `drifted` rows of the finder in the scope; unless overridden, as many under its usual verb."""
         return Written(**dict.fromkeys(self.verbs[:1], drifted))
 
+    def refused(self, finder: Finder, keys: Keys) -> Mapping[Any, str]:  # noqa: ARG002
+        """Those of the drifted keys that `write` would refuse as things stand, each with the reason. Reads."""
+        return {}
+
     def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:
         """What `write` does for the records of `keys`, apart from its journal. Reads, and writes nothing."""
         raise NotImplementedError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set as AbstractSet
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,12 +19,20 @@ from reconcile.db.django_compat import raw_delete
 from reconcile.db.expressions import Column, columns_of
 from reconcile.db.schema import ForeignKeyInto
 from reconcile.db.text_keys import AsText, SameText
-from reconcile.db.unexecuted import first_write
+from reconcile.db.unexecuted import first_read, first_write
 from reconcile.errors import ChunkConflictError, Fault
 from reconcile.remedies.base import Journal, Remedy, WriteResult, WriteStep
 from reconcile.remedies.references import Reference, Referring, deletion_faults
 
-__all__ = ["Delete", "Leaving", "delete_rows", "referred_rows", "spell_delete", "spell_references"]
+__all__ = [
+    "Delete",
+    "Leaving",
+    "delete_rows",
+    "referred_rows",
+    "spell_delete",
+    "spell_references",
+    "spell_refused",
+]
 
 Leaving = Callable[[Reference], "Sequence[AbstractSet[Any]]"]
 
@@ -55,11 +63,17 @@ class Delete(Remedy):
         return list(deletion_faults("Delete()", finder.model)) if finder else ()
 
     def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:
-        """What may refer to the rows, and the DELETE."""
-        yield spell_references(
-            finder, "Read whether a row refers to them; such a row is left alone, and said"
-        )
-        yield spell_delete(finder.model, keys.values, using=finder.using)
+        """What is read before, and the DELETE of the rows that nothing refers to."""
+        again = first_read(lambda: finder.keys(keys), using=finder.using)
+        yield WriteStep("Read which of them are extra still.", again)
+        yield spell_references(finder, "Read whether a row refers to them")
+        yield from spell_refused(self.refused(finder, keys))
+        left = [key for key in keys.values if key not in self.refused(finder, keys)]
+        yield spell_delete(finder.model, left, using=finder.using)
+
+    def refused(self, finder: Finder, keys: Keys) -> Mapping[Any, str]:
+        """The rows that others refer to."""
+        return dict(referred_rows(finder.model, keys, using=finder.using))
 
     def write(self, finder: Finder, keys: Keys, journal: Journal) -> WriteResult:
         """Journal and delete the rows of `keys` that still drift and that nothing refers to."""
@@ -80,8 +94,16 @@ def spell_references(finder: Finder, words: str) -> WriteStep:
     return WriteStep(f"{words}: {', '.join(names) or 'nothing refers to this model'}.")
 
 
+def spell_refused(refused: Mapping[Any, str]) -> Iterator[WriteStep]:
+    """Which rows are left alone, and why, as things stand."""
+    for key, why in refused.items():
+        yield WriteStep(f"{key} is left alone: {why}")
+
+
 def spell_delete(model: type[Model], keys: Sequence[Any], *, using: str) -> WriteStep:
     """The DELETE of rows, without it."""
+    if not keys:
+        return WriteStep("No row is left to delete.")
     rows = model._base_manager.using(using).filter(Keys(keys).on("pk"))
     return WriteStep("Delete the rows.", first_write(lambda: raw_delete(rows, using), using=using))
 

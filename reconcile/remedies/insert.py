@@ -14,9 +14,11 @@ from django.db.models import Model
 from reconcile.core.drift import MISSING, Drift
 from reconcile.core.finder import Finder, Rows
 from reconcile.core.fixes import Derivation, Insertion
-from reconcile.core.scopes import Keys
+from reconcile.core.scopes import Keys, blocks
 from reconcile.core.verbs import INSERT
+from reconcile.core.wording.names import plural
 from reconcile.db.dialects import dialect_of
+from reconcile.db.django_compat import rows_in_statement
 from reconcile.db.statements import insert_select, select_sql
 from reconcile.db.unexecuted import first_write
 from reconcile.errors import ChunkConflictError, Fault, NotRepairedError
@@ -90,8 +92,7 @@ class Insert(Remedy):
         """The INSERT; where Python makes values once a row, the SELECT of the others, since to make them may have effects."""
         fix, using = finder.fix, finder.using
         if isinstance(fix, Derivation):
-            sql = first_write(partial(_insert_derived, fix, keys, using), using=using)
-            yield WriteStep("Insert the rows that Python derives from the records.", sql)
+            yield from _spell_derived(fix, keys, using)
         elif isinstance(fix, Insertion) and fix.makers:
             words = f"Read the rows that are owed; Python makes {', '.join(fix.makers)} for each, and inserts them with VALUES."
             yield WriteStep(words, select_sql(fix.owed(keys)))
@@ -130,8 +131,23 @@ class Insert(Remedy):
         return WriteResult.of(INSERT, written, verified=seen, keys=keys.values)
 
 
+def _spell_derived(derivation: Derivation, keys: Keys, using: str) -> Iterator[WriteStep]:
+    rows = derivation.owed(keys)
+    fields = [each for each in derivation.model._meta.concrete_fields if not each.generated]
+    most = min(BATCH, max(rows_in_statement(using, fields, rows), 1))
+    manager = derivation.model._base_manager.using(using)
+    words = f"Insert {plural(len(rows), 'row')} that Python derives from the records."
+    for some in blocks(rows, most):
+        sql = first_write(partial(manager.bulk_create, some, batch_size=BATCH), using=using)
+        yield WriteStep(words, sql)
+        words = ""
+
+
 def _spell_insert(insertion: Insertion, keys: Keys, using: str) -> WriteStep:
+    times = insertion.rows_per_record
     words = "Insert the rows that are owed."
+    if times > 1:
+        words = f"Insert the rows that are owed: {times} times, each time one row for each record that lacks one still."
     insert = partial(_insert, insertion, keys, skip_conflicts=False)
     if insertion.rows_per_record == 1 and dialect_of(using).returns_new_rows(insertion.model):
         words = (

@@ -28,7 +28,7 @@ from reconcile.db.unexecuted import first_write
 from reconcile.db.uniques import Unique, uniques_of
 from reconcile.errors import ChunkConflictError, Fault
 from reconcile.remedies.base import Journal, Remedy, WriteResult, WriteStep
-from reconcile.remedies.delete import delete_rows, spell_delete, spell_references
+from reconcile.remedies.delete import delete_rows, spell_delete, spell_references, spell_refused
 from reconcile.remedies.references import Reference, Referring, deletion_faults
 
 __all__ = ["Colliding", "Merge", "Repointing", "examine_references", "unique_with"]
@@ -171,14 +171,19 @@ class Repointing:
         return manager.filter(Keys([row.key for row in rows]).on("pk")).update(**cases)
 
 
-def examine_references(referring: Referring, groups: Mapping[Any, Any]) -> list[Repointing]:
+def examine_references(
+    referring: Referring, groups: Mapping[Any, Any], *, lock: bool = True
+) -> list[Repointing]:
     """Examine each referring model: the writes it needs so that `groups`, as other -> survivor, can be merged.
 
+    lock: lock the rows to repoint, and tell which groups wait for other sessions.
     For each model one statement, one more where it has rows to repoint, which are then locked, and one for each
     reference by another column than the primary key.
     """
     return [
-        _Examination(referring=referring, model=model, references=references, groups=groups).examine()
+        _Examination(
+            referring=referring, model=model, references=references, groups=groups, lock=lock
+        ).examine()
         for model, references in referring.by_model().items()
     ]
 
@@ -191,6 +196,7 @@ class _Examination:
     model: type[Model]
     references: Sequence[Reference]
     groups: Mapping[Any, Any]
+    lock: bool
 
     def examine(self) -> Repointing:
         unique = unique_with(
@@ -205,7 +211,8 @@ class _Examination:
                 found.refused.setdefault(survivor, why)
         for number, each in enumerate(unique):
             self._collide(each, f"{_APPLIES}{number}", rows, found)
-        found.busy.update(self._busy(found.rows))
+        if self.lock:
+            found.busy.update(self._busy(found.rows))
         return found
 
     def _rows(self, unique: Sequence[Colliding]) -> list[_Row]:
@@ -329,12 +336,31 @@ class Merge(Remedy):
             return (Fault("reconcile.E012", f"Merge() does not mend this {drift} drift.", hint),)
         return list(deletion_faults("Merge()", finder.model))
 
+    def refused(self, finder: Finder, keys: Keys) -> Mapping[Any, str]:
+        """The rows of groups that what refers to them, or a value, keeps from being merged."""
+        merging, using = finder.fix, finder.using
+        if not isinstance(merging, Merging):
+            return {}
+        groups = {other: stays for other, stays in merging.members(keys) if other != stays}
+        if not groups:
+            return {}
+        referring = Referring.to(finder.model, using)
+        found = _referred_from_elsewhere(referring, groups)
+        for each in examine_references(referring, groups, lock=False):
+            found |= {survivor: why for survivor, why in each.refused.items() if survivor not in found}
+        found |= _unfit_values(merging, _read_merged_values(merging, groups), using)
+        wanted = {*keys.values}
+        return {other: found[stays] for other, stays in groups.items() if stays in found and other in wanted}
+
     def spell(self, finder: Finder, keys: Keys) -> Iterator[WriteStep]:
         """What refers to the rows that go, the DELETE, and the UPDATE of the rows that stay."""
         merging, using = finder.fix, finder.using
         if not isinstance(merging, Merging):
             raise TypeError(f"{finder.drift} drift of {finder.model._meta.label} has nothing to merge.")
         groups = {other: stays for other, stays in merging.members(keys) if other != stays}
+        refused = self.refused(finder, Keys([*groups]))
+        groups = {other: stays for other, stays in groups.items() if other not in refused}
+        yield from spell_refused(refused)
         yield spell_references(
             finder,
             "Read what refers to the rows that go, lock it, and update it to refer to the row that stays",

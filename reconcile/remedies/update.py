@@ -14,10 +14,12 @@ from reconcile.core.drift import STALE, Drift
 from reconcile.core.finder import Finder
 from reconcile.core.fixes import Correction, Rewrite, Rewriting
 from reconcile.core.row_locks import lock_rows
-from reconcile.core.scopes import Keys
+from reconcile.core.scopes import Keys, blocks
 from reconcile.core.verbs import UPDATE
+from reconcile.core.wording.names import plural
 from reconcile.db.columns import JSON_NULL
 from reconcile.db.dialects import dialect_of
+from reconcile.db.django_compat import rows_in_statement
 from reconcile.db.statements import KEY, select_sql, update_from
 from reconcile.db.unexecuted import first_read, first_write
 from reconcile.errors import ChunkConflictError, Fault, NotRepairedError
@@ -109,10 +111,11 @@ class Update(Remedy):
             rows = [each for each in fix.wanted(keys) if each.refusal is None]
             if not fix.own:
                 yield _spell_lock(fix.model, [each.key for each in rows], using)
-            update = partial(_write, fix, rows, using)
-            yield WriteStep(
-                "Update the rows to what Python computes from the records.", first_write(update, using=using)
-            )
+            most = min(BATCH, max(rows_in_statement(using, ["pk", "pk", *fix.fields], rows), 1))
+            words = f"Update {plural(len(rows), 'row')} to what Python computes from the records."
+            for some in blocks(rows, most):
+                yield WriteStep(words, first_write(partial(_write, fix, some, using), using=using))
+                words = ""
         elif isinstance(fix, Correction):
             wanted = fix.wanted(keys)
             stale = Keys(list(wanted.values_list(KEY, flat=True)))

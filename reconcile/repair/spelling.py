@@ -17,6 +17,7 @@ from reconcile.db.printing import executable_text
 from reconcile.db.unexecuted import first_read, first_write
 from reconcile.detect.checking import evaluation_errors
 from reconcile.detect.examining import examine
+from reconcile.detect.listing import keys_to_write, lacking_in_words
 from reconcile.remedies import Remedy, WriteStep
 from reconcile.repair.repairing import RepairWork
 from reconcile.rules.rule import Rule
@@ -41,6 +42,14 @@ class SpelledChunk:
     model: str
     records: int
     steps: Sequence[SpelledStep]
+    remarks: Sequence[str] = ()
+
+
+LEVELS = (
+    "Level by level: first the records that are computed from none that drifts, as here; then, in further chunks, those that are computed from "
+    "these, as far as they drift then. Nothing of a circle is written."
+)
+"""What is said of a chunk of records that are computed from each other."""
 
 
 def spell_chunks(
@@ -56,7 +65,7 @@ def spell_chunks(
             texts = [each.key for each in samples if each.drift is finder.drift]
             remedy = rule.remedy(finder.drift)
             if texts and remedy.repairs:
-                keys = Keys([finder.model._meta.pk.to_python(text) for text in texts])
+                keys = keys_to_write(finder, texts)
                 with transaction.atomic(using=using):
                     found.append(_spell(finder, remedy, keys))
     return found
@@ -73,8 +82,17 @@ def _spell(finder: Finder, remedy: Remedy, keys: Keys) -> SpelledChunk:
         remedy=type(remedy).__name__,
         model=finder.model._meta.label,
         records=len(keys.values),
-        steps=[*_beginning(using), *steps],
+        steps=[*_beginning(using), *steps] if keys.values else [],
+        remarks=tuple(_remarks(finder, steps)),
     )
+
+
+def _remarks(finder: Finder, steps: Sequence[SpelledStep]) -> Iterator[str]:
+    if finder.levels is not None:
+        yield LEVELS
+    sql = "\n".join(each.sql or "" for each in steps)
+    if functions := dialect_of(finder.using).functions_of_django(sql):
+        yield lacking_in_words(functions)
 
 
 def _beginning(using: str) -> Iterator[SpelledStep]:

@@ -44,13 +44,13 @@ def _lines(report: RepairReport, rules: Mapping[str, Rule], chunks: Chunks, at: 
         if repair.error or repair.planned_records.total:
             yield from _rule(repair, rules[repair.rule], chunks.get(repair.rule, ()))
         else:
-            idle.append(repair.rule)
+            idle.append(prose(repair.rule))
     if idle:
         yield f"\n-- Nothing to repair: {', '.join(idle)}."
 
 
 def _rule(repair: RuleRepair, rule: Rule, chunks: Sequence[SpelledChunk]) -> Iterator[str]:
-    yield f"\n\n-- {repair.rule}: {prose(rule.sentence)}"
+    yield f"\n\n-- {prose(repair.rule)}: {prose(rule.sentence)}"
     if repair.error:
         yield f"-- It could not be evaluated, so nothing is repaired: {prose(repair.error)}"
         return
@@ -58,6 +58,8 @@ def _rule(repair: RuleRepair, rule: Rule, chunks: Sequence[SpelledChunk]) -> Ite
     if repair.why_stopped:
         yield f"-- But it would stop before its first write: {prose(repair.why_stopped)}"
         return
+    if repair.warning:
+        yield f"-- {prose(repair.warning)}"
     if repair.unconfirmed:
         yield f"-- Of the deletes {repair.unconfirmed:,} would only be noted: the next run that finds them as well deletes them."
     for chunk in chunks:
@@ -71,12 +73,17 @@ def _planned(repair: RuleRepair) -> str:
         for name, verb in VERBS.items()
         if repair.planned[name]
     ]
-    return f"{least}{', '.join(counts)}".capitalize()
+    return f"{least}{', '.join(counts)}".capitalize() if counts else "Nothing of what drifts can be written"
 
 
 def _chunk(repair: RuleRepair, chunk: SpelledChunk) -> Iterator[str]:
     number = repair.found[chunk.drift]
     yield f"\n-- {chunk.drift}: {chunk.remedy} for {chunk.records:,} of {plural(number, 'record')} of {chunk.model}"
+    for remark in chunk.remarks:
+        yield f"-- {remark}"
+    if not chunk.steps:
+        yield "-- No record can be the first: those that drift are in circles, or computed from records of one."
+        return
     for step in chunk.steps:
         yield from _step(step)
     yield "ROLLBACK;"

@@ -53,7 +53,7 @@ _STYLES = {
     Status.FAIL: "red",
     Status.ERROR: "bold red",
 }
-_FOLDED = {"Rule", "Started"}
+_FOLDED = {"Rule", "Kind", "Result"}
 """Columns whose text goes on in the next line if the terminal is narrow."""
 
 _DRIFT_STYLES = {MISSING: "red", STALE: "yellow", EXTRA: "magenta"}
@@ -243,11 +243,17 @@ def repair_report(report: RepairReport) -> RenderableType:
             result_text(str(repair.result)) if report.applied or repair.error else _plan_status(repair),
             repair.rule,
             *(_planned_text(report, repair, counts[verb]) for verb in verbs),
-            _left_text(repair.left if report.applied else 0),
+            _left_text(repair.left if report.applied else left_by_plan(repair)),
             count_text(repair.skipped),
         )
     remarks = ((repair.rule, remark) for repair in report.repairs for remark in _remarks_on(repair))
     return Group("", rows, "", *remark_lines(remarks), *_planned_rows(report), _repair_sum(report))
+
+
+def left_by_plan(repair: RuleRepair) -> int:
+    """Drifted rows that a repair would leave as they are: what is for people, what can't be stored, and circles of records."""
+    in_circles = 0 if repair.planned.total or repair.bound is Bound.EXACT else repair.planned_records.total
+    return sum(repair.reported.values()) + repair.skipped + in_circles
 
 
 def _is_more(repair: RuleRepair) -> bool:
@@ -320,6 +326,10 @@ def _remarks_on(repair: RuleRepair) -> Iterator[str | Text]:
 
 def _planned_rows(report: RepairReport) -> Iterator[RenderableType]:
     """The first rows that a plan would write: `stale  66  amount: 19.90 → 1.00`."""
+    if len(report.rows) > 1:
+        yield Text(
+            "Rows as they would be written now; a rule may change what a later one reads.\n", style="dim"
+        )
     for rule, by_drift in report.rows.items():
         yield Text(rule, style="bold")
         for drift, rows in by_drift.items():
@@ -355,8 +365,12 @@ def _plan_sum(report: RepairReport) -> Text:
     stopped = [repair for repair in report.repairs if repair.why_stopped and repair.planned_records.total]
     if report.asked:
         return Text("Nothing was written.", style="red")
+    left = sum(left_by_plan(repair) for repair in able)
     if not planned and not stopped and not waiting:
-        return Text(f"Nothing to repair{_of_records(report)}.")
+        said = (
+            f"; {plural(left, 'drifted row')} {'is' if left == 1 else 'are'} left as they are" if left else ""
+        )
+        return Text(f"Nothing to repair{_of_records(report)}{said}.", style="yellow" if left else "")
     text = Text(style="red")
     if stopped:
         their = "its" if len(stopped) == 1 else "their"
@@ -368,6 +382,8 @@ def _plan_sum(report: RepairReport) -> Text:
         text.append(
             f"{plural(waiting, 'delete')} would be noted, for a second run to confirm. ", style="default"
         )
+    if left:
+        text.append(f"{plural(left, 'drifted row')} would be left as they are. ", style="default")
     if planned or waiting:
         text.append("Nothing has been: add --apply to write.", style="bold")
     return text

@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
 from reconcile.core.drift import Bound, Drift, Status
-from reconcile.core.scopes import Keys
+from reconcile.core.scopes import EVERYTHING, Keys
 from reconcile.db.clock import clock_skew, database_now
 from reconcile.db.dialects import dialect_of
 from reconcile.detect.checking import check, evaluation_errors
@@ -23,6 +23,7 @@ from reconcile.models import Outcome, Run, transition
 from reconcile.repair.caps import Caps, plan
 from reconcile.repair.chunk import BEAT
 from reconcile.repair.plan_file import PlanFile
+from reconcile.repair.refused_beforehand import without_refused
 from reconcile.repair.regressions import was_repaired_lately
 from reconcile.repair.repairing import KEEP
 from reconcile.rules.fingerprints import fingerprint
@@ -92,6 +93,7 @@ def _preview_rule(
     rule_plan = plan(check(rule, using=using, now=now, samples=samples, keep=keep, only=scope), caps)
     if rule_plan.check.status is Status.ERROR:
         return preview_result(rule_plan, using=using)
+    rule_plan = without_refused(rule_plan, using=using, now=now, scope=scope or EVERYTHING)
     again = regressions_of(rule_plan, run=None, now=now, using=using)
     rounds = rounds_in_words(circle, rule) if rule_plan.records.total else ""
     unconfirmed, waits = unconfirmed_rows(rule_plan, using=using)

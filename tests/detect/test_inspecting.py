@@ -5,7 +5,19 @@ import pytest
 from django.db.models import Count, F, Q, Value
 from django.utils import timezone
 
-from reconcile import EXTRA, MISSING, STALE, Exactly, HaveRow, HaveValues, Report, Rule, Settle
+from reconcile import (
+    EXTRA,
+    MISSING,
+    STALE,
+    BeUnique,
+    Delete,
+    Exactly,
+    HaveRow,
+    HaveValues,
+    Report,
+    Rule,
+    Settle,
+)  # fmt: skip
 from reconcile.core.finder import PythonFinder
 from reconcile.core.verbs import Written
 from reconcile.detect.inspecting import MadeInPython, inspect_record
@@ -13,7 +25,20 @@ from reconcile.errors import UsageError
 from sample_project.shop.models import Invoice, Item, Order, PendingCharge
 from tests.detect.test_explaining import Silent
 from tests.helpers import checked, everything, statements
-from tests.zoo.models import Badge, Basket, Bill, Device, Page, Player, Shy, Team, Visit
+from tests.zoo.models import (
+    Badge,
+    Basket,
+    Bill,
+    Contact,
+    Device,
+    Letter,
+    Node,
+    Page,
+    Player,
+    Shy,
+    Team,
+    Visit,
+)  # fmt: skip
 
 pytestmark = pytest.mark.django_db
 
@@ -298,3 +323,23 @@ def test_judging_writes_nothing_and_costs_the_same_for_any_number_of_records(ord
 def test_a_text_that_the_database_cannot_hold_is_no_key():
     with pytest.raises(UsageError, match=r"can't be a key of zoo\.Page|There is no zoo\.Page"):
         judged("a\0", every=Page, must=HaveValues(visits=1))
+
+
+def test_a_record_of_a_circle_is_never_said_to_be_repaired():
+    one, two = Node.objects.create(name="a", depth=5), Node.objects.create(name="b", depth=5)
+    Node.objects.filter(pk=one.pk).update(parent=two)
+    Node.objects.filter(pk=two.pk).update(parent=one)
+    rule = Rule(name="r", every=Node, must=HaveValues(depth=F("parent__depth") + 1))
+    (subject,) = inspect_record(rule, str(one.pk), using="default", now=timezone.now()).subjects
+    (verdict,) = subject.verdicts
+    assert verdict.refusal == f"it is computed from itself: {one.pk} → {two.pk} → {one.pk}"
+    assert verdict.would.total == 0
+
+
+def test_nor_is_a_row_that_others_refer_to():
+    _, second = (Contact.objects.create(email="a") for _ in range(2))
+    Letter.objects.create(contact=second)
+    rule = Rule(name="r", every=Contact, must=BeUnique("email"), remedies={EXTRA: Delete()})
+    (subject,) = inspect_record(rule, str(second.pk), using="default", now=timezone.now()).subjects
+    (verdict,) = [each for each in subject.verdicts if each.drift is EXTRA]
+    assert "zoo.Letter by contact refers to it" in verdict.refusal

@@ -23,8 +23,8 @@ from reconcile import (
 from reconcile.core.drift import Bound
 from reconcile.core.verbs import Written
 from tests.cli.test_cli import rules, run, run_json
-from tests.helpers import repaired, statements
-from tests.zoo.models import Basket, Bill, Contact, Memo, Mention, Node, Note, Page, Word
+from tests.helpers import found_by_the_night, repaired, statements
+from tests.zoo.models import Basket, Bill, Contact, Letter, Memo, Mention, Node, Note, Page, Word
 
 __all__ = ["rules"]
 
@@ -322,3 +322,31 @@ def test_a_control_character_of_a_value_reaches_no_terminal(rules):
     said = run("repair", "--show", "1")[1]
     assert "\x1b" not in said
     assert "\\x1b[31mred" in said
+
+
+def test_a_row_that_others_refer_to_is_not_planned():
+    """A repair leaves it alone, and that is known beforehand."""
+    contacts = [Contact.objects.create(email="a") for _ in range(4)]
+    Letter.objects.create(contact=contacts[1])
+    rule = Rule(name="r", every=Contact, must=BeUnique("email"), remedies={EXTRA: Delete()}, max_deletes=10)
+    plan = planned(rule)
+    assert (plan.planned.delete, plan.skipped, plan.found[EXTRA]) == (2, 1, 3)
+    assert (
+        f"1 record would be left as it is. {contacts[1].pk}: zoo.Letter by contact refers to it"
+        in plan.warning
+    )
+    found_by_the_night(rule)
+    _, (result,) = runs.repair({"r": rule}, using="default")
+    assert (result.written.delete, result.skipped) == (2, 1)
+
+
+def test_a_circle_in_which_one_record_looks_right_is_not_planned():
+    one, two = Node.objects.create(name="a", depth=1), Node.objects.create(name="b", depth=5)
+    Node.objects.filter(pk=one.pk).update(parent=two, depth=6)
+    Node.objects.filter(pk=two.pk).update(parent=one)
+    rule = Rule(name="r", every=Node, must=HaveValues(depth=F("parent__depth") + 1))
+    plan = planned(rule)
+    assert (plan.planned.total, plan.skipped) == (0, 1)
+    assert "it is in a circle" in plan.warning
+    _, (result,) = runs.repair({"r": rule}, using="default")
+    assert result.written.total == 0

@@ -2,10 +2,12 @@
 
 import re
 from contextlib import contextmanager
+from decimal import Decimal
 
 import pytest
-from django.db import connection
-from django.db.models import Count, F, Q
+from django.db import connection, transaction
+from django.db.models import Count, F, Q, Value
+from django.db.models.functions import Coalesce, Concat
 from django.utils import timezone
 
 from reconcile import (
@@ -34,7 +36,20 @@ from reconcile.db.printing import executable_text
 from reconcile.models import Change
 from reconcile.repair.spelling import spell_chunks
 from tests.helpers import everything, found_by_the_night
-from tests.zoo.models import Badge, Basket, Bill, Contact, Device, Letter, Memo, Mention, Note, Page, Team
+from tests.zoo.models import (
+    Badge,
+    Basket,
+    Bill,
+    Contact,
+    Device,
+    Letter,
+    Memo,
+    Mention,
+    Node,
+    Note,
+    Page,
+    Team,
+)  # fmt: skip
 from tests.zoo.tasks import greet
 
 pytestmark = pytest.mark.django_db
@@ -133,7 +148,7 @@ def test_rows_that_python_derives():
         key=["user_name"],
     )
     steps = assert_spells(Rule(name="r", every=Note, must=must), MISSING, note)
-    assert "ann" in sql_of(steps, "Insert the rows that Python derives")
+    assert "ann" in sql_of(steps, "Insert 2 rows that Python derives")
 
 
 def test_columns_of_the_records_themselves():
@@ -161,7 +176,7 @@ def test_values_that_python_computes():
     page = Page.objects.create(code="Ab", visits=9)
     must = HaveValues(visits=FromPython(len, reads=["code"]))
     steps = assert_spells(Rule(name="r", every=Page, must=must), STALE, page)
-    assert "CASE" in sql_of(steps, "Update the rows to what Python computes")
+    assert "CASE" in sql_of(steps, "Update 1 row to what Python computes")
 
 
 def test_rows_to_delete():
@@ -237,3 +252,89 @@ def test_a_table_is_locked_where_no_row_lock_keeps_others_from_inserting():
     said = [each.words for each in spelled(rule, MISSING, basket).steps]
     locks = "Keep other sessions from inserting the same rows, which no row lock does." in said
     assert locks == (connection.vendor == "postgresql")
+
+
+def test_of_a_tree_the_first_level_is_spelled():
+    """What is computed from a drifted record has another value by the time its turn comes."""
+    root = Node.objects.create(name="a", path="bad")
+    child = Node.objects.create(name="b", path="bad", parent=root)
+    path = Concat(Coalesce(F("parent__path"), Value("")), Value("/"), F("name"))
+    rule = Rule(name="r", every=Node, must=HaveValues(path=path))
+    chunk = spelled(rule, STALE, root, child)
+    assert chunk.records == 1
+    lock = next(each.sql for each in chunk.steps if each.words.startswith("Lock the records"))
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(lock, None)
+        assert [*cursor.fetchall()] == [(root.pk,)]
+    assert any(each.startswith("Level by level") for each in chunk.remarks)
+
+
+def test_of_a_circle_nothing_is_spelled():
+    one, two = (Node.objects.create(name=name, depth=7) for name in "ab")
+    Node.objects.filter(pk=one.pk).update(parent=two)
+    Node.objects.filter(pk=two.pk).update(parent=one)
+    rule = Rule(name="r", every=Node, must=HaveValues(depth=F("parent__depth") + 1))
+    assert spelled(rule, STALE, one, two).steps == []
+    assert runs.preview({"r": rule}, using="default", now=timezone.now())[0].planned.total == 0
+
+
+def test_each_statement_of_many_rows_is_spelled():
+    notes = [Note.objects.create(text=" ".join(f"@{name}{number}" for number in range(400))) for name in "ab"]
+    must = HaveRows(Mention, link={"note": F("pk")}, rows=names_in, reads=["text"], key=["user_name"])
+    steps = spelled(Rule(name="r", every=Note, must=must), MISSING, *notes).steps
+    inserts = [each for each in steps if each.sql and each.sql.startswith("INSERT")]
+    assert len(inserts) >= 2
+    assert sum(each.sql.count("@") or each.sql.count("a3") for each in inserts)
+    assert inserts[0].words == "Insert 800 rows that Python derives from the records."
+    assert all(f"b{number}" in " ".join(each.sql for each in inserts) for number in range(400))
+
+
+def names_in(text):
+    return [each[1:] for each in text.split()]
+
+
+def test_rows_of_which_a_record_owes_several_are_said_to_be_inserted_so_often():
+    basket = Basket.objects.create()
+    rule = Rule(name="r", every=Basket, must=HaveRow(Bill, link={"basket_number": F("pk")}, count=3))
+    (step,) = [each for each in spelled(rule, MISSING, basket).steps if each.words.startswith("Insert")]
+    assert "3 times, each time one row" in step.words
+
+
+def test_a_row_that_others_refer_to_is_not_in_the_delete():
+    first, second, third = (Contact.objects.create(email="a") for _ in range(3))
+    Letter.objects.create(contact=second)
+    rule = Rule(name="r", every=Contact, must=BeUnique("email"), remedies={EXTRA: Delete()})
+    steps = {each.words: each.sql for each in spelled(rule, EXTRA, second, third).steps}
+    delete = sql_of(steps, "Delete the rows")
+    assert (str(second.pk) in delete.replace(str(third.pk), ""), str(third.pk) in delete) == (False, True)
+    assert any(
+        each.startswith(f"{second.pk} is left alone: zoo.Letter by contact refers to it") for each in steps
+    )
+    assert sql_of(steps, "Read which of them are extra still").startswith("SELECT")
+    assert first.pk
+
+
+def test_a_group_that_can_not_be_merged_is_not_in_the_statements():
+    first, second = (Contact.objects.create(email="a", spent=Decimal("999999.99")) for _ in range(2))
+    rule = Rule(
+        name="r", every=Contact, must=BeUnique("email", merge={"spent": "sum"}), remedies={EXTRA: Merge()}
+    )
+    steps = spelled(rule, EXTRA, second).steps
+    assert any(
+        each.words.startswith(f"{second.pk} is left alone: The merged value is too large") for each in steps
+    )
+    assert not [each for each in steps if each.sql and each.sql.startswith(("DELETE", "UPDATE"))]
+    (planned,) = runs.preview({"r": rule}, using="default", now=timezone.now())
+    assert (planned.planned.total, planned.skipped) == (0, 1)
+    assert first.pk
+
+
+@pytest.mark.parametrize("key", ["k\x1b[31mred", "a\nb", "it's", 'q"u', "back\\slash", "per%cent", "☃"])
+def test_no_character_that_a_terminal_would_not_print_stands_in_it(key):
+    page = Page.objects.create(code=key, visits=9)
+    chunk = spelled(Rule(name="r", every=Page, must=HaveValues(visits=0)), STALE, page)
+    text = "".join(each.sql or "" for each in chunk.steps).replace("\n", "")
+    assert text.isprintable()
+    with connection.cursor() as cursor:
+        cursor.execute(next(each.sql for each in chunk.steps if each.words.startswith("Verify")), None)
+        assert [*cursor.fetchall()] == [(key,)]
