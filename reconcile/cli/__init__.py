@@ -21,6 +21,7 @@ from reconcile.cli import (  # noqa: F401
     repair,
     rules,
     runs,
+    signals,
     undo,
 )
 

@@ -114,6 +114,7 @@ _GROUPS: list[Any] = [
     {"name": "Look and mend", "commands": ["check", "repair", "undo", "explain"]},
     {"name": "Rules", "commands": ["rules", "baseline"]},
     {"name": "The night", "commands": ["nightly", "runs"]},
+    {"name": "Signals", "commands": ["signals"]},
 ]
 """The verbs as the help shows them; one that isn't built isn't there."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from reconcile.db.expressions import Column
 from reconcile.rules.order import Order
 
-__all__ = ["dot", "mermaid"]
+__all__ = ["dot", "escaped", "mermaid"]
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class _Arrow:
 def mermaid(order: Order) -> str:
     """A flowchart, as Markdown pages of many hosts draw it."""
     ids = {rule.name: f"r{number}" for number, rule in enumerate(order.rules)}
-    lines = ["flowchart LR", *(f'    {ids[name]}["{_escaped(name)}"]' for name in ids)]
+    lines = ["flowchart LR", *(f'    {ids[name]}["{escaped(name)}"]' for name in ids)]
     for each in _arrows(order):
         line = "-.->" if each.in_circle else "-->"
-        lines.append(f'    {ids[each.before]} {line}|"{_escaped(each.columns)}"| {ids[each.after]}')
+        lines.append(f'    {ids[each.before]} {line}|"{escaped(each.columns)}"| {ids[each.after]}')
     return "\n".join(lines)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """The text inside of quotes: Mermaid reads entities, with # in the place of &."""
     return "".join(char if char.isalnum() or char in " ._-,+" else f"#{ord(char)};" for char in text)
 

@@ -107,6 +107,8 @@ def invocations(key, run, folder):
         ),
         (["repair", *always, *chosen, "--plan", str(folder / "plan.json")], 0, "rules"),
         (["repair", *kept, *chosen, "--max-repairs", "100%", "--apply", "--allow-empty"], 0, "rules"),
+        (["signals", "list", "shop.Order", "--format", "json", "--third-party"], 0, "models"),
+        (["signals", "list", "--format", "json", "--output", str(folder / "report.json")], 0, "models"),
         (["nightly", *always], 0, "rules"),
         (["nightly", *kept, "--allow-empty"], 0, "rules"),
         (["runs", "list", *always], 0, "runs"),

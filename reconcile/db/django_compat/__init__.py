@@ -44,8 +44,10 @@ from reconcile.db.django_compat.connections import (
 )
 from reconcile.db.django_compat.models import (
     NOT_PROVIDED,
+    Connection,
     ManyToOneRel,
     cast_type,
+    connections_of,
     default_of,
     flat_choices,
     generic_relation_columns,
@@ -137,6 +139,7 @@ __all__ = [
     "Col",
     "CombinedExpression",
     "ConcatPair",
+    "Connection",
     "ManyToOneRel",
     "NegatedExpression",
     "NothingNode",
@@ -157,6 +160,7 @@ __all__ = [
     "compile_expression",
     "compiler_of",
     "connect",
+    "connections_of",
     "constraints_in",
     "constructor_arguments",
     "copy_expression",

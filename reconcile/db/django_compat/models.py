@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Field, Model
@@ -20,8 +21,10 @@ from reconcile.db.django_compat.connections import BaseDatabaseWrapper
 
 __all__ = [
     "NOT_PROVIDED",
+    "Connection",
     "ManyToOneRel",
     "cast_type",
+    "connections_of",
     "default_of",
     "flat_choices",
     "generic_relation_columns",
@@ -149,6 +152,30 @@ def receivers_of(signal: Signal) -> list[tuple[int, Any]]:
         (key[1], reference() if isinstance(reference, weakref.ReferenceType) else reference)
         for key, reference, *_ in entries
     ]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A receiver of a signal. sender: the identity of the model that it listens to; receiver: None for one that is gone."""
+
+    sender: int
+    receiver: Any
+    weak: bool
+    is_async: bool
+
+    @property
+    def of_all(self) -> bool:
+        """Whether it listens to every sender."""
+        return self.sender == id(None)
+
+
+def connections_of(signal: Signal) -> list[Connection]:
+    """`Signal.receivers`, as `receivers_of`, with how each is connected; whether it is asynchronous stands last in an entry."""
+    found = []
+    for key, reference, *_, is_async in list(signal.receivers):
+        weak = isinstance(reference, weakref.ReferenceType)
+        found.append(Connection(key[1], reference() if weak else reference, weak, bool(is_async)))
+    return found
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""The audit of signals: what a save sets off, and which rule covers it."""

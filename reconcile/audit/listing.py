@@ -1,0 +1,108 @@
+"""The audit of models: what happens when a record of each is written, and which rule covers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from django.apps import apps
+from django.db.models import Model
+
+from reconcile.audit.cascades import Cascade, cascades_of
+from reconcile.audit.dead import DeadReceiver, dead_receivers
+from reconcile.audit.effects import Effect, effects_of, inherited_but_deaf, models_of_project
+from reconcile.audit.handlers import Handler, read_handler
+from reconcile.audit.places import innermost
+from reconcile.audit.sources import Sources, UnreadableSource
+from reconcile.errors import UnknownNameError
+from reconcile.rules.rule import Rule
+
+__all__ = ["Audited", "ModelSignals", "SignalsAudit", "audit_signals", "named_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """One effect, what its source says of it, and the names of the rules that cover it."""
+
+    effect: Effect
+    handler: Handler
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSignals:
+    """What writing a record of the model sets off. deaf: receivers of a parent or concrete model that it does not set off."""
+
+    model: type[Model]
+    effects: Sequence[Audited]
+    cascades: Sequence[Cascade]
+    deaf: Sequence[Effect]
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether there is nothing to say of it."""
+        return not (self.effects or self.cascades or self.deaf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalsAudit:
+    """The models in the order of their apps. dead: receivers that nothing connects. unreadable: files that could not be parsed."""
+
+    models: Sequence[ModelSignals]
+    dead: Sequence[DeadReceiver]
+    unreadable: Sequence[UnreadableSource]
+
+
+def named_model(label: str) -> type[Model]:
+    """The model of the label `app.Model`, or of a name that one model has alone. Raises UnknownNameError."""
+    models = {model._meta.label: model for model in apps.get_models(include_auto_created=True)}
+    wanted = label.lower()
+    found = [
+        each for name, each in models.items() if wanted in {name.lower(), name.partition(".")[2].lower()}
+    ]
+    if len(found) != 1:
+        raise UnknownNameError("model", label, models)
+    return found[0]
+
+
+def audit_signals(rules: Mapping[str, Rule], models: Iterable[type[Model]] | None = None) -> SignalsAudit:
+    """Audit the models; unless they are given, those of the project's own apps. Costs no statement."""
+    sources = Sources()
+    covered = _covered_by(rules)
+    chosen = models_of_project() if models is None else models
+    audited = [_audit(model, sources, covered) for model in chosen]
+    dead = list(dead_receivers(sources)) if models is None else []
+    return SignalsAudit(models=audited, dead=dead, unreadable=list(sources.unreadable.values()))
+
+
+def _audit(model: type[Model], sources: Sources, covered: Mapping[CodeType, Sequence[str]]) -> ModelSignals:
+    return ModelSignals(
+        model=model,
+        effects=[
+            Audited(
+                effect=each,
+                handler=read_handler(each, sources),
+                rules=tuple(covered.get(_code(each.function), ())),
+            )
+            for each in effects_of(model)
+        ],
+        cascades=list(cascades_of(model)),
+        deaf=inherited_but_deaf(model),
+    )
+
+
+def _covered_by(rules: Mapping[str, Rule]) -> Mapping[CodeType, Sequence[str]]:
+    """The names of the rules that stand in for each function."""
+    found: dict[CodeType, list[str]] = {}
+    for name, rule in rules.items():
+        for function in rule.covers:
+            if (code := _code(function)) is not None:
+                found.setdefault(code, []).append(name)
+    return found
+
+
+def _code(function: Callable[..., Any]) -> Any:
+    found = innermost(function)
+    return found.__code__ if found is not None else None

@@ -1,0 +1,194 @@
+"""What writing a record sets off, model by model, for people, for machines, and as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from reconcile.audit.listing import Audited, ModelSignals, SignalsAudit
+from reconcile.audit.places import shown_path
+from reconcile.reports.facts import plural
+from reconcile.reports.findings import plain
+from reconcile.reports.graph import escaped
+
+__all__ = ["as_json", "as_mermaid", "as_text"]
+
+VERSION = 1
+"""The version of the JSON."""
+
+
+def as_text(audit: SignalsAudit, *, third_party: bool) -> RenderableType:
+    """A paragraph for each model that sets anything off, then the dead receivers, then the sum."""
+    said = [each for each in audit.models if not _shown(each, third_party=third_party).is_quiet]
+    parts: list[RenderableType] = [""]
+    for each in said:
+        parts += [*_model(_shown(each, third_party=third_party)), ""]
+    parts += _dead(audit)
+    return Group(*parts, *_sum(audit, third_party=third_party))
+
+
+def _shown(found: ModelSignals, *, third_party: bool) -> ModelSignals:
+    """The model without the effects of others' code, unless they are asked for."""
+    if third_party:
+        return found
+    return ModelSignals(
+        model=found.model,
+        effects=[each for each in found.effects if not each.effect.third_party],
+        cascades=found.cascades,
+        deaf=[each for each in found.deaf if not each.third_party],
+    )
+
+
+def _model(found: ModelSignals) -> Iterator[RenderableType]:
+    kind = " (proxy)" if found.model._meta.proxy else ""
+    yield Text(f"{found.model._meta.label}{kind}", style="bold")
+    for each in found.effects:
+        yield _indent(Text.assemble((f"{each.effect.on:<12} ", "cyan"), plain(each.effect.name)))
+        yield _indent(Text(_facts(each), style="dim"), 15)
+        yield _indent(_covered(each), 15)
+    for cascade in found.cascades:
+        does = f"a delete {cascade.does} {cascade.model._meta.label} by its {cascade.column}"
+        yield _indent(Text.assemble(("delete       ", "cyan"), does))
+        yield _indent(Text(f"past {', '.join(cascade.past)}", style="dim"), 15)
+    if found.deaf:
+        names = ", ".join(dict.fromkeys(each.name.rpartition(".")[2] for each in found.deaf))
+        yield _indent(Text(f"Saving it calls none of: {names}", style="yellow"))
+
+
+def _facts(each: Audited) -> str:
+    place = (
+        f"{shown_path(each.effect.place.path)}:{each.effect.place.line}" if each.effect.place else "no source"
+    )
+    facts = [place]
+    if each.handler.honours_raw is not None:
+        facts.append("minds raw" if each.handler.honours_raw else "runs for fixtures, too")
+    if each.handler.is_thin:
+        facts.append(f"calls {each.handler.calls}() alone")
+    facts += ["async"] * each.effect.is_async + ["of every model"] * each.effect.of_all
+    return " · ".join(map(plain, facts))
+
+
+def _covered(each: Audited) -> Text:
+    if each.rules:
+        return Text(f"covered by {', '.join(each.rules)}", style="green")
+    if each.effect.third_party:
+        return Text("third party", style="dim")
+    return Text("no rule covers it", style="yellow")
+
+
+def _dead(audit: SignalsAudit) -> Iterator[RenderableType]:
+    for each in audit.dead:
+        yield Text.assemble(("dead  ", "red"), plain(each.name), (f"  {each.place.shown}", "dim"))
+        yield _indent(Text(f"Nothing connects it. In ready() of {shown_path(each.config)}: {each.ready}"), 6)
+    if audit.dead:
+        yield ""
+
+
+def _sum(audit: SignalsAudit, *, third_party: bool) -> Iterator[RenderableType]:
+    effects = [each for found in audit.models for each in found.effects]
+    own = [each for each in effects if not each.effect.third_party]
+    uncovered = sum(not each.rules for each in own)
+    text = Text(f"{plural(len(own), 'effect')} of {plural(len(audit.models), 'model')}: ")
+    text.append(
+        f"{len(own) - uncovered:,} covered by rules, {uncovered:,} by none.",
+        style="yellow" if uncovered else "green",
+    )
+    if audit.dead:
+        text.append(
+            f" {plural(len(audit.dead), 'receiver')} {'is' if len(audit.dead) == 1 else 'are'} dead.",
+            style="red",
+        )
+    others = len(effects) - len(own)
+    if others and not third_party:
+        text.append(f" {plural(others, 'effect')} of third parties: --third-party shows them.")
+    yield text
+    for each in audit.unreadable:
+        yield Text(f"{shown_path(each.path)} can't be read: {plain(each.why)}", style="red")
+
+
+def _indent(line: Text, by: int = 2) -> Padding:
+    return Padding(line, (0, 0, 0, by), expand=False)
+
+
+def as_json(audit: SignalsAudit) -> str:
+    """The same for machines, third parties' effects too: `third_party` tells them apart."""
+    return json.dumps(
+        {
+            "version": VERSION,
+            "models": [_model_as_dict(each) for each in audit.models],
+            "dead": [
+                {
+                    "effect": each.name,
+                    "path": shown_path(each.place.path),
+                    "line": each.place.line,
+                    "ready": each.ready,
+                }
+                for each in audit.dead
+            ],
+            "unreadable": [{"path": shown_path(each.path), "why": each.why} for each in audit.unreadable],
+        },
+        indent=2,
+    )
+
+
+def _model_as_dict(found: ModelSignals) -> dict[str, Any]:
+    return {
+        "model": found.model._meta.label,
+        "proxy": bool(found.model._meta.proxy),
+        "effects": [_effect_as_dict(each) for each in found.effects],
+        "cascades": [
+            {
+                "model": each.model._meta.label,
+                "column": each.column,
+                "does": each.does,
+                "past": list(each.past),
+            }
+            for each in found.cascades
+        ],
+        "deaf": sorted({each.name for each in found.deaf}),
+    }
+
+
+def _effect_as_dict(each: Audited) -> dict[str, Any]:
+    place = each.effect.place
+    return {
+        "effect": each.effect.name,
+        "on": str(each.effect.on),
+        "path": shown_path(place.path) if place else None,
+        "line": place.line if place else None,
+        "raw": each.handler.honours_raw,
+        "async": each.effect.is_async,
+        "weak": each.effect.weak,
+        "thin": each.handler.is_thin,
+        "third_party": each.effect.third_party,
+        "rules": list(each.rules),
+    }
+
+
+def as_mermaid(audit: SignalsAudit, *, third_party: bool) -> str:
+    """A flowchart: each model, what it sets off, and the rules that cover that; what none covers is dashed."""
+    lines, number = ["flowchart LR"], 0
+    rules: dict[str, str] = {}
+    for at, model in enumerate(_shown(each, third_party=third_party) for each in audit.models):
+        if not model.effects:
+            continue
+        lines.append(f'    m{at}["{escaped(model.model._meta.label)}"]')
+        for each in model.effects:
+            number += 1
+            name = each.effect.name.rpartition(".")[2]
+            lines.append(f'    m{at} -->|"{escaped(str(each.effect.on))}"| e{number}(["{escaped(name)}"])')
+            lines += _covering(number, each.rules, rules)
+    lines += [f'    {rule}[["{escaped(name)}"]]' for name, rule in rules.items()]
+    return "\n".join(lines)
+
+
+def _covering(number: int, names: Sequence[str], rules: dict[str, str]) -> Iterator[str]:
+    for name in names:
+        yield f"    e{number} --- {rules.setdefault(name, f'r{len(rules)}')}"
+    if not names:
+        yield f"    style e{number} stroke-dasharray: 4 4"
