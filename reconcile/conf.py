@@ -15,7 +15,7 @@ from django.utils.module_loading import import_string
 from reconcile.errors import Fault, nearest
 
 __all__ = [
-    "LOCK_WAIT", "MOST_RECORDS", "REST", "Alarm", "Throttle", "alarm", "chunk_limit", "lock_wait", "rest_factor", "rule_packages", "setting_faults",
+    "LOCK_WAIT", "MOST_RECORDS", "REST", "Alarm", "Throttle", "alarm", "chunk_limit", "exempt_effects", "lock_wait", "rest_factor", "rule_packages", "setting_faults",
     "shows_filtered_rows", "throttles",
 ]  # fmt: skip
 
@@ -94,6 +94,12 @@ def throttles() -> Sequence[Throttle]:
     return [_import_throttle(each) for each in _read_settings().get("THROTTLES", ())]
 
 
+def exempt_effects() -> Mapping[str, str]:
+    """`EXEMPT`: effects of signals that no rule need cover, each with the reason."""
+    exempt: Mapping[str, str] = _read_settings().get("EXEMPT", {})
+    return exempt
+
+
 def setting_faults() -> Iterator[Fault]:
     """Each thing that is wrong with `settings.RECONCILE`. Costs no statement."""
     configured = getattr(settings, "RECONCILE", {})
@@ -166,6 +172,16 @@ def _alarm_faults(value: Any) -> Iterator[Fault]:
         yield _fault(f"settings.RECONCILE['ALARM'] is {value!r}.", hint)
 
 
+def _exempt_faults(value: Any) -> Iterator[Fault]:
+    hint = 'Give a dictionary: "shop.signals.handle_order_saved": "why no rule need cover it".'
+    if not isinstance(value, Mapping):
+        yield _fault(f"settings.RECONCILE['EXEMPT'] is {value!r}.", hint)
+        return
+    for name, reason in value.items():
+        if not (isinstance(name, str) and isinstance(reason, str) and reason.strip()):
+            yield _fault(f"settings.RECONCILE['EXEMPT'] has {name!r} without a reason.", hint)
+
+
 _FAULTS: Mapping[str, Callable[[Any], Iterator[Fault]]] = {
     "RULES": _rules_faults,
     "THROTTLES": _throttle_faults,
@@ -174,6 +190,7 @@ _FAULTS: Mapping[str, Callable[[Any], Iterator[Fault]]] = {
     "ROW_SECURITY": _row_security_faults,
     "LOCK_WAIT": _lock_wait_faults,
     "ALARM": _alarm_faults,
+    "EXEMPT": _exempt_faults,
 }
 
 

@@ -19,7 +19,7 @@ from reconcile.audit.sources import Sources, UnreadableSource
 from reconcile.errors import UnknownNameError
 from reconcile.rules.rule import Rule
 
-__all__ = ["Audited", "ModelSignals", "SignalsAudit", "audit_signals", "named_model"]
+__all__ = ["Audited", "ModelSignals", "SignalsAudit", "audit_signals", "code_of", "named_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def _audit(model: type[Model], sources: Sources, covered: Mapping[CodeType, Sequ
             Audited(
                 effect=each,
                 handler=read_handler(each, sources),
-                rules=tuple(covered.get(_code(each.function), ())),
+                rules=tuple(covered.get(code_of(each.function), ())),
             )
             for each in effects_of(model)
         ],
@@ -98,11 +98,12 @@ def _covered_by(rules: Mapping[str, Rule]) -> Mapping[CodeType, Sequence[str]]:
     found: dict[CodeType, list[str]] = {}
     for name, rule in rules.items():
         for function in rule.covers:
-            if (code := _code(function)) is not None:
+            if (code := code_of(function)) is not None:
                 found.setdefault(code, []).append(name)
     return found
 
 
-def _code(function: Callable[..., Any]) -> Any:
+def code_of(function: Callable[..., Any]) -> Any:
+    """What the function runs in the end, by which it is known under any name; None for what has no Python source."""
     found = innermost(function)
     return found.__code__ if found is not None else None

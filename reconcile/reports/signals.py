@@ -10,13 +10,14 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from reconcile.audit.coverage import Coverage, EffectCoverage, State
 from reconcile.audit.listing import Audited, ModelSignals, SignalsAudit
 from reconcile.audit.places import shown_path
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import plain
 from reconcile.reports.graph import escaped
 
-__all__ = ["as_json", "as_mermaid", "as_text"]
+__all__ = ["as_json", "as_mermaid", "as_text", "coverage_as_json", "coverage_as_text"]
 
 VERSION = 1
 """The version of the JSON."""
@@ -192,3 +193,71 @@ def _covering(number: int, names: Sequence[str], rules: dict[str, str]) -> Itera
         yield f"    e{number} --- {rules.setdefault(name, f'r{len(rules)}')}"
     if not names:
         yield f"    style e{number} stroke-dasharray: 4 4"
+
+
+_STATES = {State.UNCOVERED: "yellow", State.EXEMPT: "dim", State.COVERED: "green"}
+
+
+def coverage_as_text(coverage: Coverage) -> RenderableType:
+    """A line or two for each effect that no rule covers, then what rules and settings name wrongly, then the sum."""
+    parts: list[RenderableType] = [""]
+    for each in coverage.effects:
+        if each.state is not State.COVERED:
+            parts += [*_uncovered(each), ""]
+    parts += [Text(fault, style="red") for fault in coverage.faults]
+    return Group(*parts, _coverage_sum(coverage))
+
+
+def _uncovered(each: EffectCoverage) -> Iterator[RenderableType]:
+    style = "red" if each.is_error else _STATES[each.state]
+    label = each.effect.model._meta.label
+    yield Text.assemble((f"{each.state:<10} ", style), (plain(each.effect.name), "bold"))
+    place = f" · {each.effect.place.shown}" if each.effect.place else ""
+    yield _indent(Text(f"{each.effect.on} of {label}{place}", style="dim"), 11)
+    if each.reason:
+        yield _indent(Text(plain(each.reason)), 11)
+    elif each.is_error:
+        yield _indent(
+            Text("It decides what is written: where it is skipped, wrong data stands in the record."), 11
+        )
+
+
+def _coverage_sum(coverage: Coverage) -> Text:
+    exempt = len(coverage.effects) - coverage.total
+    colours = {"clean": "green", "warn": "yellow", "error": "red"}
+    text = Text(style=colours[coverage.status])
+    text.append(
+        f"{coverage.covered:,} of {plural(coverage.total, 'effect')} covered by rules, {coverage.percent:.0f} %."
+    )
+    if exempt:
+        text.append(f" {exempt:,} exempt.", style="default")
+    if coverage.faults:
+        text.append(
+            f" {plural(len(coverage.faults), 'name')} {'is' if len(coverage.faults) == 1 else 'are'} wrong."
+        )
+    return text
+
+
+def coverage_as_json(coverage: Coverage) -> str:
+    """The same for machines."""
+    return json.dumps(
+        {
+            "version": VERSION,
+            "status": coverage.status,
+            "covered": coverage.covered,
+            "total": coverage.total,
+            "faults": list(coverage.faults),
+            "effects": [
+                {
+                    "effect": each.effect.name,
+                    "model": each.effect.model._meta.label,
+                    "on": str(each.effect.on),
+                    "state": str(each.state),
+                    "rules": list(each.rules),
+                    "reason": each.reason or None,
+                }
+                for each in coverage.effects
+            ],
+        },
+        indent=2,
+    )
