@@ -67,8 +67,9 @@ class Delete(Remedy):
         again = first_read(lambda: finder.keys(keys), using=finder.using)
         yield WriteStep("Read which of them are extra still.", again)
         yield spell_references(finder, "Read whether a row refers to them")
-        yield from spell_refused(self.refused(finder, keys))
-        left = [key for key in keys.values if key not in self.refused(finder, keys)]
+        refused = self.refused(finder, keys)
+        yield from spell_refused(refused)
+        left = [key for key in keys.values if key not in refused]
         yield spell_delete(finder.model, left, using=finder.using)
 
     def refused(self, finder: Finder, keys: Keys) -> Mapping[Any, str]:
