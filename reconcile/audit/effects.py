@@ -18,7 +18,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 
 from reconcile.audit.places import Place, name_of, place_of
 from reconcile.db.columns import concrete_model
-from reconcile.db.django_compat import Connection, connections_of, many_to_many_owner
+from reconcile.db.django_compat import Connection, connections_of, many_to_many_owner, parents_of
 
 __all__ = ["Effect", "On", "effects_of", "inherited_but_deaf", "is_third_party", "models_of_project"]
 
@@ -106,7 +106,10 @@ def _of_receiver(connection: Connection, model: type[Model], on: On) -> Effect:
 
 def _senders(model: type[Model]) -> dict[int, type[Model]]:
     """What m2m_changed is sent by for the model's own many-to-many fields, and for a row model itself."""
-    throughs: list[Any] = [each.remote_field.through for each in model._meta.many_to_many]
+    fields: list[Any] = [
+        each for each in model._meta.get_fields() if each.many_to_many and not each.auto_created
+    ]
+    throughs = [each.remote_field.through for each in fields if hasattr(each.remote_field, "through")]
     if many_to_many_owner(model):
         throughs.append(model)
     return {id(each): each for each in throughs}
@@ -154,7 +157,7 @@ def _has_own_pre_save(column: Field[Any, Any]) -> bool:
 def inherited_but_deaf(model: type[Model]) -> Sequence[Effect]:
     """The receivers of the concrete model of a proxy, and of the parents of a child, that a save of this model does not call."""
     heard = {(each.name, each.on) for each in _receivers(model)}
-    others = [concrete_model(model)] if model._meta.proxy else list(model._meta.get_parent_list())
+    others = [concrete_model(model)] if model._meta.proxy else parents_of(model)
     found = [each for other in others for each in _receivers(other) if other is not model]
     return [each for each in found if (each.name, each.on) not in heard]
 

@@ -1024,3 +1024,30 @@ def test_rows_of_query_are_those_of_the_subquery():
     first, _ = Team.objects.create(), Team.objects.create()
     within = Subquery(Team.objects.order_by("pk").values("pk")[:1])
     assert [*compat.rows_of_query(within.query).values_list("pk", flat=True)] == [first.pk]
+
+
+def test_connections_of_tells_how_each_receiver_is_connected():
+    def strong(**_):
+        """Be kept."""
+
+    async def weak(**_):
+        """Be awaited."""
+
+    signal = Signal()
+    signal.connect(strong, sender=Team, weak=False)
+    signal.connect(weak)
+    one, other = compat.connections_of(signal)
+    assert (one.sender, one.receiver, one.weak, one.is_async, one.of_all) == (
+        id(Team),
+        strong,
+        False,
+        False,
+        False,
+    )
+    assert (other.receiver, other.weak, other.is_async, other.of_all) == (weak, True, True, True)
+
+
+def test_connection_is_what_connections_of_gives():
+    signal = Signal()
+    signal.connect(test_connection_is_what_connections_of_gives)
+    assert [type(each) for each in compat.connections_of(signal)] == [compat.Connection]
