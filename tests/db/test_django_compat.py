@@ -1010,9 +1010,9 @@ def test_what_is_not_described_is_seen(source):
     assert [*foreign_names(ast.parse(source))]
 
 
-def test_rows_in_statement_is_at_least_one_and_a_number():
+def test_rows_in_statement_is_a_number_that_may_be_beyond_the_rows():
     rows = [Team() for _ in range(5_000)]
-    assert 1 <= compat.rows_in_statement("default", ["pk", "pk", "name"], rows) <= 5_000
+    assert compat.rows_in_statement("default", ["pk", "pk", "name"], rows) >= 1
 
 
 def test_slice_of_query_counts_from_0():
