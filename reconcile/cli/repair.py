@@ -28,6 +28,7 @@ from reconcile.cli.options import (
 )
 from reconcile.cli.runs import runs_group
 from reconcile.core.drift import Drift, Sample
+from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.db.clock import clock_skew, database_now
 from reconcile.detect.listing import drifted_rows
 from reconcile.errors import UnknownNameError, UsageError
@@ -130,7 +131,7 @@ def repair_command(
         number = _number_of_rows(show, form, output, values=values)
         samples = max(number, show or 0, DEFAULT_SAMPLES)
         repairs = runs.preview(rules, now=database_now(using), samples=samples, **given)
-        rows = _rows_of_plan(rules, repairs, number, using)
+        rows = _rows_of_plan(rules, repairs, number, using, only)
     report = RepairReport(
         asked=applied,
         run=str(run.pk) if run else None,
@@ -141,7 +142,7 @@ def repair_command(
         allow_empty=allow_empty,
     )
     if sql_file is not None:
-        _write_sql(sql_file, report, rules, show or SHOWN)
+        _write_sql(sql_file, report, rules, show or SHOWN, only)
     _write_report_and_exit(ctx, report, form, output)
 
 
@@ -160,14 +161,26 @@ def _refuse_sql_file(file: Path, plan_file: Path | None, output: Path | None, sh
         raise UsageError(f"--sql has 1 to {MOST_IN_SQL} records of each kind of drift, and --show is {show}.")
 
 
-def _write_sql(file: Path, report: RepairReport, rules: Mapping[str, Rule], number: int) -> None:
+def _write_sql(
+    file: Path,
+    report: RepairReport,
+    rules: Mapping[str, Rule],
+    number: int,
+    only: Mapping[str, Sequence[Any]],
+) -> None:
     """Write a chunk of the first records of each kind of drift as SQL. Raises UsageError if the file can't be written."""
     from reconcile.repair.spelling import spell_chunks
 
     using = report.database
     now = database_now(using)
     chunks = {
-        each.rule: spell_chunks(rules[each.rule], _first_of_each(each.samples, number), using=using, now=now)
+        each.rule: spell_chunks(
+            rules[each.rule],
+            _first_of_each(each.samples, number),
+            using=using,
+            now=now,
+            scope=_scope(only, each.rule),
+        )
         for each in report.repairs
         if each.planned_records.total and not each.why_stopped
     }
@@ -192,7 +205,11 @@ def _number_of_rows(show: int | None, form: str, output: Path | None, *, values:
 
 
 def _rows_of_plan(
-    rules: Mapping[str, Rule], repairs: Sequence[RuleRepair], number: int, using: str
+    rules: Mapping[str, Rule],
+    repairs: Sequence[RuleRepair],
+    number: int,
+    using: str,
+    only: Mapping[str, Sequence[Any]],
 ) -> Mapping[str, RowsByDrift]:
     """The first rows that the plan would write, by rule; none if no row is asked for."""
     if not number:
@@ -200,9 +217,19 @@ def _rows_of_plan(
     now = database_now(using)
     planned = (each for each in repairs if each.planned_records.total)
     return {
-        each.rule: drifted_rows(rules[each.rule], _first_of_each(each.samples, number), using=using, now=now)
+        each.rule: drifted_rows(
+            rules[each.rule],
+            _first_of_each(each.samples, number),
+            using=using,
+            now=now,
+            scope=_scope(only, each.rule),
+        )
         for each in planned
     }
+
+
+def _scope(only: Mapping[str, Sequence[Any]], rule: str) -> Scope:
+    return Keys(only[rule]) if rule in only else EVERYTHING
 
 
 def _first_of_each(samples: Sequence[Sample], number: int) -> Sequence[Sample]:

@@ -87,7 +87,7 @@ def _remarks(finder: Finder, sql: str | None) -> Iterator[str]:
 
 
 def drifted_rows(
-    rule: Rule, samples: Sequence[Sample], *, using: str, now: datetime
+    rule: Rule, samples: Sequence[Sample], *, using: str, now: datetime, scope: Scope = EVERYTHING
 ) -> Mapping[Drift, Sequence[Row]]:
     """The rows that a repair would write for these records, by kind of drift, each with its columns as they are and as they must be.
 
@@ -99,19 +99,19 @@ def drifted_rows(
         for finder in examined.compiled.finders:
             texts = [each.key for each in samples if each.drift is finder.drift]
             if texts and rule.remedy(finder.drift).repairs:
-                found[finder.drift] = list(_read(finder, keys_to_write(finder, texts)))
+                found[finder.drift] = list(_read(finder, keys_to_write(finder, texts, scope)))
         return found
 
 
-def keys_to_write(finder: Finder, texts: Sequence[str]) -> Keys:
-    """The keys of drifted records that a repair would write first, as many as the texts: these, unless they are computed from others.
+def keys_to_write(finder: Finder, texts: Sequence[str], scope: Scope) -> Keys:
+    """The keys of drifted records in scope that a repair would write first, as many as the texts: these, unless they are computed from others.
 
     Of records that are computed from each other those whose sources don't drift, and that are in no circle.
     """
     keys = Keys([finder.model._meta.pk.to_python(text) for text in texts])
     if finder.levels is None:
         return keys
-    ready = finder.levels.ready(EVERYTHING).order_by("pk").values_list("pk", flat=True)
+    ready = finder.levels.ready(scope).order_by("pk").values_list("pk", flat=True)
     first = list(ready[: len(texts)])
     circles = finder.levels.circles(first, Heights())
     return Keys([key for key in first if key not in circles])

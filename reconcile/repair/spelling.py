@@ -11,7 +11,7 @@ from django.db import transaction
 
 from reconcile.core.drift import Drift, Sample
 from reconcile.core.finder import Finder
-from reconcile.core.scopes import Keys
+from reconcile.core.scopes import EVERYTHING, Keys, Scope
 from reconcile.db.dialects import dialect_of
 from reconcile.db.printing import executable_text
 from reconcile.db.unexecuted import first_read, first_write
@@ -53,9 +53,9 @@ LEVELS = (
 
 
 def spell_chunks(
-    rule: Rule, samples: Sequence[Sample], *, using: str, now: datetime
+    rule: Rule, samples: Sequence[Sample], *, using: str, now: datetime, scope: Scope = EVERYTHING
 ) -> Sequence[SpelledChunk]:
-    """For each kind of drift of which there are samples, the chunk that would repair these.
+    """For each kind of drift of which there are samples, the chunk that would repair these. scope: the records that the repair is about.
 
     Reads, in transactions that are rolled back; writes nothing. Raises EvaluationError if the database can't answer.
     """
@@ -65,7 +65,7 @@ def spell_chunks(
             texts = [each.key for each in samples if each.drift is finder.drift]
             remedy = rule.remedy(finder.drift)
             if texts and remedy.repairs:
-                keys = keys_to_write(finder, texts)
+                keys = keys_to_write(finder, texts, scope)
                 with transaction.atomic(using=using):
                     found.append(_spell(finder, remedy, keys))
     return found

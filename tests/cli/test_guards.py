@@ -285,3 +285,18 @@ def test_a_plan_says_in_its_last_line_what_it_leaves():
         Invoice.objects.create(order=draft, amount=0)
     code, out, _ = said("repair", "orders.invoice", "--show", "0")
     assert (code, out.splitlines()[-1]) == (0, "Nothing to repair; 2 drifted rows are left as they are.")
+
+
+def test_of_a_tree_the_records_that_were_named_are_shown_and_spelled(tmp_path):
+    """Others are ready to be repaired, too, and none of this repair's business."""
+    first, second = (Category.objects.create(name=name) for name in "ab")
+    Category.objects.update(path="wrong")
+    file = tmp_path / "repair.sql"
+    code, out, err = said(
+        "repair", "categories.path", "--keys", str(second.pk), "--show", "3", "--sql", str(file)
+    )
+    assert code == 0, err
+    assert f"shop.Category {second.pk}  path: 'wrong' → '/b'" in out
+    assert f"shop.Category {first.pk} " not in out
+    assert "Update for 1 of 1 record of shop.Category" in file.read_text()
+    assert f"{second.pk}" in file.read_text().partition("Lock the records")[2].partition("ORDER BY")[0]
