@@ -168,7 +168,7 @@ def _plan(rule: Rule, counted: _DriftCount, scope: Scope) -> tuple[Written, Writ
     return records, rows, Bound.of_all(bounds)
 
 
-def _note_on_levels(counted: _DriftCount, records: Written, rows: Written, _: Bound) -> str:
+def _note_on_levels(counted: _DriftCount, records: Written, rows: Written) -> str:
     """What is said of drifted records that have to wait for others; empty if none has."""
     waiting = records.total - rows.total
     if counted.finder.levels is None or waiting <= 0:
@@ -188,12 +188,10 @@ def _found(
     rule = examined.compiled.rule
     tally = replace(tally, drifted={each.finder.drift: each.number for each in counts})
     plans = [_plan(rule, each, scope) for each in counts]
-    notes = tuple(
-        filter(
-            None,
-            (each.note or _note_on_levels(each, *plan) for each, plan in zip(counts, plans, strict=True)),
-        )
+    on_levels = (
+        _note_on_levels(each, records, rows) for each, (records, rows, _) in zip(counts, plans, strict=True)
     )
+    notes = tuple(filter(None, (*(each.note for each in counts), *on_levels)))
     return RuleCheck(
         rule=rule,
         status=rule.status(tally),

@@ -251,9 +251,9 @@ def repair_report(report: RepairReport) -> RenderableType:
 
 
 def left_by_plan(repair: RuleRepair) -> int:
-    """Drifted rows that a repair would leave as they are: what is for people, what can't be stored, and circles of records."""
-    in_circles = 0 if repair.planned.total or repair.bound is Bound.EXACT else repair.planned_records.total
-    return sum(repair.reported.values()) + repair.skipped + in_circles
+    """Drifted rows that a repair would leave as they are: what is for people, what can't be written, and all if nothing can be."""
+    refused = repair.skipped if repair.planned.total else repair.planned_records.total
+    return sum(repair.reported.values()) + refused
 
 
 def _is_more(repair: RuleRepair) -> bool:

@@ -1,5 +1,7 @@
 """A plan counts rows, as caps and results do: exactly where that can be known, else at least so many."""
 
+from decimal import Decimal
+
 import pytest
 from django.db.models import F, Q, Value
 from django.db.models.functions import Coalesce
@@ -15,6 +17,7 @@ from reconcile import (
     HaveRows,
     HaveSource,
     HaveValues,
+    Merge,
     Rule,
     Split,
     Update,
@@ -22,6 +25,7 @@ from reconcile import (
 )
 from reconcile.core.drift import Bound
 from reconcile.core.verbs import Written
+from reconcile.reports.text import left_by_plan
 from tests.cli.test_cli import rules, run, run_json
 from tests.helpers import found_by_the_night, repaired, statements
 from tests.zoo.models import Basket, Bill, Contact, Letter, Memo, Mention, Node, Note, Page, Word
@@ -350,3 +354,19 @@ def test_a_circle_in_which_one_record_looks_right_is_not_planned():
     assert "it is in a circle" in plan.warning
     _, (result,) = runs.repair({"r": rule}, using="default")
     assert result.written.total == 0
+
+
+def test_what_can_not_be_written_is_left_once():
+    """A merge that is refused, and rows whose values don't fit, are counted as skipped, and in the last line."""
+    for _ in range(2):
+        Contact.objects.create(email="a", spent=Decimal("999999.99"))
+    must = BeUnique("email", merge={"spent": "sum"})
+    merge = planned(Rule(name="merge", every=Contact, must=must, remedies={EXTRA: Merge()}))
+    assert (merge.planned.total, merge.skipped, left_by_plan(merge)) == (0, 1, 1)
+    one, two, below = (Node.objects.create(name=name, depth=5) for name in "abc")
+    Node.objects.filter(pk=one.pk).update(parent=two)
+    Node.objects.filter(pk=two.pk).update(parent=one)
+    Node.objects.filter(pk=below.pk).update(parent=one)
+    tree = planned(Rule(name="tree", every=Node, must=HaveValues(depth=F("parent__depth") + 1)))
+    assert (tree.planned.total, left_by_plan(tree)) == (0, 3)
+    assert "None of the 3 can be repaired" in tree.warning
