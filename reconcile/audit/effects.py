@@ -20,7 +20,7 @@ from reconcile.audit.places import Place, name_of, place_of
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import Connection, connections_of, many_to_many_owner, parents_of
 
-__all__ = ["Effect", "On", "effects_of", "inherited_but_deaf", "is_third_party", "models_of_project"]
+__all__ = ["Effect", "On", "audited_models", "effects_of", "inherited_but_deaf", "is_third_party"]
 
 
 class On(StrEnum):
@@ -68,10 +68,17 @@ class Effect:
         return self.place is None or is_third_party(self.place.path)
 
 
-def models_of_project() -> list[type[Model]]:
-    """The models of the apps that stand in the project's own source, proxies too, in their order; no swapped ones."""
-    own = [each for each in apps.get_app_configs() if not is_third_party(each.path)]
-    return [model for each in own for model in each.get_models()]
+def audited_models() -> list[type[Model]]:
+    """The models of the apps that stand in the project's own source, then those of others that have effects of it; proxies too, no swapped ones."""
+    configs = apps.get_app_configs()
+    own = [model for each in configs if not is_third_party(each.path) for model in each.get_models()]
+    others = [model for each in configs if is_third_party(each.path) for model in each.get_models()]
+    return [*own, *filter(_has_own_effect, others)]
+
+
+def _has_own_effect(model: type[Model]) -> bool:
+    """Whether the project does something of its own for a record of somebody else's model, and not for every record there is."""
+    return any(not (each.third_party or each.of_all) for each in effects_of(model))
 
 
 def effects_of(model: type[Model]) -> list[Effect]:

@@ -12,7 +12,7 @@ from django.db.models import Model
 
 from reconcile.audit.cascades import Cascade, cascades_of
 from reconcile.audit.dead import DeadReceiver, dead_receivers
-from reconcile.audit.effects import Effect, effects_of, inherited_but_deaf, models_of_project
+from reconcile.audit.effects import Effect, audited_models, effects_of, inherited_but_deaf
 from reconcile.audit.handlers import Handler, read_handler
 from reconcile.audit.places import innermost
 from reconcile.audit.sources import Sources, UnreadableSource
@@ -71,7 +71,7 @@ def audit_signals(rules: Mapping[str, Rule], models: Iterable[type[Model]] | Non
     """Audit the models; unless they are given, those of the project's own apps. Costs no statement."""
     sources = Sources()
     covered = _covered_by(rules)
-    chosen = models_of_project() if models is None else models
+    chosen = audited_models() if models is None else models
     audited = [_audit(model, sources, covered) for model in chosen]
     dead = list(dead_receivers(sources)) if models is None else []
     return SignalsAudit(models=audited, dead=dead, unreadable=list(sources.unreadable.values()))

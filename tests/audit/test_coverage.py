@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import jsonschema
 import pytest
+from django.contrib.auth.models import User
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import override_settings
 
@@ -141,3 +142,14 @@ def test_an_exemption_needs_a_reason(exempt):
     assert "settings.RECONCILE['EXEMPT']" in fault.message
     with override_settings(RECONCILE={"RULES": ["rules"], "EXEMPT": {"a.b": "since it is a log"}}):
         assert not list(setting_faults())
+
+
+def test_a_receiver_of_a_packages_model_counts_and_can_be_covered():
+    with shop(), connected(post_save, handle, User):
+        code, found = report("--fail-on", "warn")
+        assert (code, found["effects"][0]["model"], found["effects"][0]["state"]) == (
+            1,
+            "auth.User",
+            "uncovered",
+        )
+        assert not coverage(handle, models=None).faults

@@ -9,7 +9,7 @@ from django.db.models import CharField, DateTimeField, FileField, Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 from django.test.utils import isolate_apps
 
-from reconcile.audit.effects import On, effects_of, inherited_but_deaf, is_third_party, models_of_project
+from reconcile.audit.effects import On, audited_models, effects_of, inherited_but_deaf, is_third_party
 from sample_project.shop.models import Group, Order
 from tests.zoo.models import Car, Contact, Page, Parcel, ParcelProxy, Vehicle
 
@@ -136,7 +136,15 @@ def test_what_others_have_written_is_told_from_the_projects_own():
 
 
 def test_the_models_of_the_projects_own_apps_are_listed():
-    labels = {model._meta.label for model in models_of_project()}
+    labels = {model._meta.label for model in audited_models()}
     assert {"shop.Order", "zoo.ParcelProxy"} <= labels
     assert "auth.User" not in labels
     assert not any(label.startswith("reconcile.") for label in labels)
+
+
+def test_a_model_of_a_package_is_listed_if_the_project_listens_to_it():
+    with connected(post_save, handle):
+        assert User not in audited_models()
+    with connected(post_save, handle, User):
+        assert User in audited_models()
+    assert User not in audited_models()
