@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from reconcile.audit.effects import Effect, On
 from reconcile.audit.listing import Audited, SignalsAudit, code_of
-from reconcile.audit.places import name_of, place_of, shown_path
+from reconcile.audit.places import name_of, place_of
+from reconcile.core.declaration import shown_path
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
 

@@ -12,8 +12,9 @@ from django.apps import AppConfig, apps
 from django.dispatch import Signal
 
 from reconcile.audit.effects import is_third_party
-from reconcile.audit.places import Place, place_of
+from reconcile.audit.places import place_of
 from reconcile.audit.sources import FunctionNode, Module, Sources, functions_in
+from reconcile.core.declaration import Place
 from reconcile.db.django_compat import connections_of
 
 __all__ = ["DeadReceiver", "dead_receivers"]
@@ -34,7 +35,7 @@ class DeadReceiver:
 
 def dead_receivers(sources: Sources) -> Iterator[DeadReceiver]:
     """Look through the source of the project's own apps. Imports nothing."""
-    connected = {(place.path, place.line) for place in _connected()}
+    connected = {(place.file, place.line) for place in _connected()}
     for config in apps.get_app_configs():
         if not is_third_party(config.path):
             for module in _modules(config, sources):
@@ -79,7 +80,7 @@ def _dead_in(module: Module, config: AppConfig, connected: set[tuple[str, int]])
             package, _, last = module.name.rpartition(".")
             yield DeadReceiver(
                 name=f"{module.name}.{name}",
-                place=Place(module.path, min(lines), name),
+                place=Place(module=module.name, file=module.path, line=min(lines)),
                 ready=f"from {package} import {last}" if package else f"import {last}",
                 config=str(Path(config.path) / "apps.py"),
             )

@@ -16,7 +16,8 @@ from django.apps import apps
 from django.db.models import DateField, Field, Model, TimeField
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
-from reconcile.audit.places import Place, name_of, place_of
+from reconcile.audit.places import name_of, place_of
+from reconcile.core.declaration import Place
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import Connection, connections_of, many_to_many_owner, parents_of
 
@@ -65,7 +66,7 @@ class Effect:
     @property
     def third_party(self) -> bool:
         """Whether it is Django's own, or of an installed package."""
-        return self.place is None or is_third_party(self.place.path)
+        return self.place is None or is_third_party(self.place.file)
 
 
 def audited_models() -> list[type[Model]]:

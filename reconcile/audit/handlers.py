@@ -32,7 +32,7 @@ class Handler:
 
 def read_handler(effect: Effect, sources: Sources) -> Handler:
     """Read the function of the effect; nothing is known where it has no source."""
-    module = sources.of_file(effect.place.path) if effect.place else None
+    module = sources.of_file(effect.place.file) if effect.place else None
     node = module.function_at(effect.place.line) if module and effect.place else None
     if module is None or node is None:
         return Handler()

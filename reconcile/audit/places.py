@@ -6,47 +6,30 @@ import functools
 import inspect
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-__all__ = ["Place", "innermost", "name_of", "place_of", "shown_path"]
+from reconcile.core.declaration import Place
+
+__all__ = ["innermost", "name_of", "place_of"]
 
 MOST_LAYERS = 20
 """Wrappers around a function that are looked through."""
 
 
-@dataclass(frozen=True, order=True)
-class Place:
-    """A function in a file. path: absolute. line: of its `def`, or of its first decorator; name: with its classes, `Order.save`."""
-
-    path: str
-    line: int
-    name: str
-
-    @property
-    def shown(self) -> str:
-        """The path below the current folder, or the absolute one, and the line."""
-        return f"{shown_path(self.path)}:{self.line}"
-
-
-def shown_path(path: str) -> str:
-    """The path as it is said: relative if it is below the current folder."""
-    here = Path.cwd()
-    found = Path(path)
-    return str(found.relative_to(here)) if found.is_relative_to(here) else path
-
-
 def place_of(function: Any) -> Place | None:
-    """Where the function itself stands; None for what has no Python source, such as a builtin."""
+    """Where the function itself stands, with the line of its `def` or of its first decorator; None for what has no Python source, such as a builtin."""
     found = innermost(function)
     if found is None:
         return None
     code = found.__code__
-    return Place(
-        path=str(Path(code.co_filename).resolve()), line=code.co_firstlineno, name=found.__qualname__
-    )
+    return Place(module=found.__module__, file=_resolved(code.co_filename), line=code.co_firstlineno)
+
+
+@functools.cache
+def _resolved(file: str) -> str:
+    return str(Path(file).resolve())
 
 
 def name_of(function: Any) -> str:

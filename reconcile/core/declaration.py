@@ -60,7 +60,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a rule is declared: its module, the file as Python has read it, and the line, counted from 1."""
+    """Where a rule or a function stands: its module, the file as Python has read it, and the line, counted from 1."""
 
     module: str
     file: str
@@ -73,8 +73,13 @@ class Place:
     @property
     def path(self) -> str:
         """The file, relative to the working directory where it is below it."""
-        file, here = Path(self.file).absolute(), Path.cwd()
-        return (file.relative_to(here) if file.is_relative_to(here) else file).as_posix()
+        return shown_path(self.file)
+
+
+def shown_path(file: str) -> str:
+    """The file, relative to the working directory where it is below it."""
+    path, here = Path(file).absolute(), Path.cwd()
+    return (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()
 
 
 class RuleValue:

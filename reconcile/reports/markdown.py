@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from django.db import connections
 
+from reconcile.audit.places import name_of
 from reconcile.core.drift import GUARANTEE_MEANINGS, Drift, Status
 from reconcile.core.finder import Finder
 from reconcile.db.dialects import dialect_of, forms_of
@@ -97,7 +97,7 @@ def _facts(rule: Rule, finders: Sequence[Finder], using: str) -> Iterator[tuple[
     yield "Guarantee", f"{guarantee}: {GUARANTEE_MEANINGS[guarantee]}"
     if rule.settle:
         yield "Judged", f"{age_in_words(rule.settle.age)} after {rule.settle.column}"
-    yield "Stands in for", ", ".join(map(_dotted_name, rule.covers))
+    yield "Stands in for", ", ".join(map(name_of, rule.covers))
 
 
 def _finder_details(rule: Rule, finder: Finder, using: str) -> str:
@@ -123,11 +123,6 @@ def _comment_for_no_sql(finder: Finder) -> str:
     if finder.needs_python:
         return "-- the records are read"
     return "-- one SELECT for each content type in use" if finder.needs_database else "-- never any rows"
-
-
-def _dotted_name(receiver: Callable[..., Any]) -> str:
-    function_or_class = receiver if hasattr(receiver, "__qualname__") else type(receiver)
-    return f"{function_or_class.__module__}.{function_or_class.__qualname__}"
 
 
 def _anchors(names: Sequence[str]) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from reconcile.audit.coverage import Coverage, EffectCoverage, State
 from reconcile.audit.listing import Audited, ModelSignals, SignalsAudit
-from reconcile.audit.places import shown_path
+from reconcile.core.declaration import shown_path
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import plain
 from reconcile.reports.graph import escaped
@@ -62,9 +62,7 @@ def _model(found: ModelSignals) -> Iterator[RenderableType]:
 
 
 def _facts(each: Audited) -> str:
-    place = (
-        f"{shown_path(each.effect.place.path)}:{each.effect.place.line}" if each.effect.place else "no source"
-    )
+    place = str(each.effect.place) if each.effect.place else "no source"
     facts = [place]
     if each.handler.honours_raw is not None:
         facts.append("minds raw" if each.handler.honours_raw else "runs for fixtures, too")
@@ -84,7 +82,7 @@ def _covered(each: Audited) -> Text:
 
 def _dead(audit: SignalsAudit) -> Iterator[RenderableType]:
     for each in audit.dead:
-        yield Text.assemble(("dead  ", "red"), plain(each.name), (f"  {each.place.shown}", "dim"))
+        yield Text.assemble(("dead  ", "red"), plain(each.name), (f"  {each.place}", "dim"))
         yield _indent(Text(f"Nothing connects it. In ready() of {shown_path(each.config)}: {each.ready}"), 6)
     if audit.dead:
         yield ""
@@ -125,7 +123,7 @@ def as_json(audit: SignalsAudit) -> str:
             "dead": [
                 {
                     "effect": each.name,
-                    "path": shown_path(each.place.path),
+                    "path": each.place.path,
                     "line": each.place.line,
                     "ready": each.ready,
                 }
@@ -160,7 +158,7 @@ def _effect_as_dict(each: Audited) -> dict[str, Any]:
     return {
         "effect": each.effect.name,
         "on": str(each.effect.on),
-        "path": shown_path(place.path) if place else None,
+        "path": place.path if place else None,
         "line": place.line if place else None,
         "raw": each.handler.honours_raw,
         "async": each.effect.is_async,
@@ -212,7 +210,7 @@ def _uncovered(each: EffectCoverage) -> Iterator[RenderableType]:
     style = "red" if each.is_error else _STATES[each.state]
     label = each.effect.model._meta.label
     yield Text.assemble((f"{each.state:<10} ", style), (plain(each.effect.name), "bold"))
-    place = f" · {each.effect.place.shown}" if each.effect.place else ""
+    place = f" · {each.effect.place}" if each.effect.place else ""
     yield _indent(Text(f"{each.effect.on} of {label}{place}", style="dim"), 11)
     if each.reason:
         yield _indent(Text(plain(each.reason)), 11)

@@ -123,7 +123,7 @@ def test_overrides_and_fields_with_a_pre_save_of_their_own():
         "zoo.Sheet.file",
         "zoo.Sheet.made_at",
     }
-    assert found["zoo.Sheet.save"].place.name.endswith("Base.save")
+    assert found["zoo.Sheet.save"].function.__qualname__.endswith("Base.save")
     assert (found["zoo.Sheet.name"].third_party, found["zoo.Sheet.file"].third_party) == (False, True)
     assert found["zoo.Sheet.save"].on is On.SAVE
 

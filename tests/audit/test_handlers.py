@@ -4,8 +4,8 @@ import pytest
 
 from reconcile.audit.effects import Effect, On
 from reconcile.audit.handlers import Handler, read_handler
-from reconcile.audit.places import Place
 from reconcile.audit.sources import Sources
+from reconcile.core.declaration import Place
 from tests.zoo.models import Parcel
 
 
@@ -15,7 +15,7 @@ def read(tmp_path, source, name="handle", on=On.POST_SAVE):
     sources = Sources()
     module = sources.of_file(str(file))
     line = module.functions[name].lineno
-    place = Place(str(file), line, name)
+    place = Place(module="receivers", file=str(file), line=line)
     return read_handler(Effect(name=name, model=Parcel, on=on, function=print, place=place), sources)
 
 
@@ -79,7 +79,11 @@ def test_of_what_has_no_source_nothing_is_known(tmp_path):
     assert (
         read_handler(
             Effect(
-                name="x", model=Parcel, on=On.POST_SAVE, function=print, place=Place(str(broken), 1, "handle")
+                name="x",
+                model=Parcel,
+                on=On.POST_SAVE,
+                function=print,
+                place=Place(module="broken", file=str(broken), line=1),
             ),
             sources,
         )
