@@ -11,9 +11,9 @@ from pathlib import Path
 from django.apps import AppConfig, apps
 from django.dispatch import Signal
 
-from reconcile.audit.effects import is_third_party
+from reconcile.audit.effects import SIGNALS, is_third_party
 from reconcile.audit.places import place_of
-from reconcile.audit.sources import FunctionNode, Module, Sources, functions_in
+from reconcile.audit.sources import FunctionNode, Module, Sources, functions_in, path_of
 from reconcile.core.declaration import Place
 from reconcile.db.django_compat import connections_of
 
@@ -69,7 +69,7 @@ def _modules(config: AppConfig, sources: Sources) -> Iterator[Module]:
 
 def _dead_in(module: Module, config: AppConfig, connected: set[tuple[str, int]]) -> Iterator[DeadReceiver]:
     written = _written_as_receivers(module)
-    for name, node, _ in functions_in(module.tree):
+    for name, node in functions_in(module.tree):
         lines = {node.lineno, *(each.lineno for each in node.decorator_list)}
         is_connected = any((module.path, line) in connected for line in lines)
         if (
@@ -93,17 +93,10 @@ def _is_decorated(module: Module, node: FunctionNode) -> bool:
 
 
 def _is_receiver(module: Module, node: ast.expr) -> bool:
-    first, *others = _parts(node)
+    first, *others = path_of(node)
     origin, name = module.imports.get(first, ("", None))
     path = ".".join([origin, *([name] if name else []), *others])
     return path.startswith("django.dispatch") and path.endswith(".receiver")
-
-
-def _parts(node: ast.expr) -> list[str]:
-    """`django.dispatch.receiver` in its parts."""
-    if isinstance(node, ast.Attribute):
-        return [*_parts(node.value), node.attr]
-    return [node.id if isinstance(node, ast.Name) else ""]
 
 
 def _written_as_receivers(module: Module) -> set[str]:
@@ -117,7 +110,7 @@ def _written_as_receivers(module: Module) -> set[str]:
             and node.args
         ):
             first = node.args[0]
-            *_, signal = _parts(node.func.value)
+            *_, signal = path_of(node.func.value)
             if isinstance(first, ast.Name) and first.id in module.defined and _is_signal(module, signal):
                 found.add(first.id)
     return found
@@ -126,10 +119,4 @@ def _written_as_receivers(module: Module) -> set[str]:
 def _is_signal(module: Module, name: str) -> bool:
     """Whether the name is one of a signal, by where it comes from: `connect` is a word of sockets and databases, too."""
     origin, _ = module.imports.get(name, ("", None))
-    return "signals" in origin.split(".") or name in {
-        "post_save",
-        "pre_save",
-        "post_delete",
-        "pre_delete",
-        "m2m_changed",
-    }
+    return "signals" in origin.split(".") or name in {*SIGNALS}

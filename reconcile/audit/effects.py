@@ -21,7 +21,7 @@ from reconcile.core.declaration import Place
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import Connection, connections_of, many_to_many_owner, parents_of
 
-__all__ = ["Effect", "On", "audited_models", "effects_of", "inherited_but_deaf", "is_third_party"]
+__all__ = ["SIGNALS", "Effect", "On", "audited_models", "effects_of", "inherited_but_deaf", "is_third_party"]
 
 
 class On(StrEnum):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reconcile.audit.effects import Effect, On
-from reconcile.audit.sources import FunctionNode, Module, Sources
+from reconcile.audit.sources import FunctionNode, Module, Sources, arguments_of, path_of
 
 __all__ = ["Handler", "read_handler"]
 
@@ -43,9 +43,8 @@ def read_handler(effect: Effect, sources: Sources) -> Handler:
 
 def _honours_raw(node: FunctionNode) -> bool:
     """Whether a condition of the function asks for its own argument `raw`; an attribute of that name is another matter."""
-    arguments = node.args
-    named = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
-    rest = arguments.kwarg.arg if arguments.kwarg else ""
+    named = arguments_of(node)
+    rest = node.args.kwarg.arg if node.args.kwarg else ""
     return any(
         _is_raw(each, rest, named="raw" in named) for test in _conditions(node) for each in ast.walk(test)
     )
@@ -87,7 +86,7 @@ def _only_call(module: Module, node: FunctionNode) -> str:
     call = call.value if isinstance(call, ast.Await) else call
     if not isinstance(call, ast.Call):
         return ""
-    first, *_ = parts = _dotted(call.func)
+    first, *_ = parts = path_of(call.func)
     is_global = first in module.imports or first in module.defined
     return ".".join(parts) if is_global and first not in _locals(node) else ""
 
@@ -106,19 +105,8 @@ def _acts(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
             yield each
 
 
-def _dotted(node: ast.expr) -> list[str]:
-    """`services.sum_items` in its parts; an empty one where it is no path."""
-    if isinstance(node, ast.Name):
-        return [node.id]
-    if isinstance(node, ast.Attribute):
-        return [*_dotted(node.value), node.attr]
-    return [""]
-
-
 def _locals(node: FunctionNode) -> set[str]:
-    arguments = node.args
-    named = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
     stored = {
         each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
     }
-    return named | stored | {each.arg for each in (arguments.vararg, arguments.kwarg) if each}
+    return arguments_of(node) | stored | {each.arg for each in (node.args.vararg, node.args.kwarg) if each}

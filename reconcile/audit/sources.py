@@ -1,16 +1,14 @@
-"""The source of modules, parsed without importing them: what each imports, defines and assigns at its top."""
+"""The source of modules, parsed without importing them: what each imports, and the functions in it."""
 
 from __future__ import annotations
 
 import ast
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-__all__ = ["FunctionNode", "Module", "Sources", "UnreadableSource", "functions_in"]
+__all__ = ["FunctionNode", "Module", "Sources", "UnreadableSource", "arguments_of", "functions_in", "path_of"]
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -27,15 +25,13 @@ class UnreadableSource:
 class Module:
     """One parsed file. name: as it is imported.
 
-    imports: for each name what it stands for: a module, and the name in it, or None for the module itself. stars: the modules of which
-    all names are imported.
+    imports: for each name what it stands for: a module, and the name in it, or None for the module itself.
     """
 
     name: str
     path: str
     tree: ast.Module
     imports: dict[str, tuple[str, str | None]] = field(default_factory=dict)
-    stars: list[str] = field(default_factory=list)
 
     @property
     def package(self) -> str:
@@ -52,21 +48,9 @@ class Module:
         }
 
     @cached_property
-    def assigned(self) -> dict[str, list[ast.expr]]:
-        """The values that each name is given at the top."""
-        found: dict[str, list[ast.expr]] = {}
-        for node in _at_top(self.tree.body):
-            value = getattr(node, "value", None)
-            if isinstance(node, ast.Assign | ast.AnnAssign) and value is not None:
-                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    if isinstance(target, ast.Name):
-                        found.setdefault(target.id, []).append(value)
-        return found
-
-    @cached_property
     def functions(self) -> dict[str, FunctionNode]:
         """All functions by their qualified name, methods and local ones too."""
-        return {name: node for name, node, _ in functions_in(self.tree)}
+        return dict(functions_in(self.tree))
 
     def function_at(self, line: int) -> FunctionNode | None:
         """The function that begins at the line, with its first decorator or its `def`."""
@@ -81,26 +65,28 @@ class Module:
         return found
 
 
-def functions_in(
-    tree: ast.AST, within: Sequence[str] = ()
-) -> Iterator[tuple[str, FunctionNode, ast.ClassDef | None]]:
-    """Each function with its qualified name, and the class in which it stands."""
+def functions_in(tree: ast.AST, within: Sequence[str] = ()) -> Iterator[tuple[str, FunctionNode]]:
+    """Each function with its qualified name; a block such as an `if` gives none of its own."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, FunctionNode):
-            yield ".".join([*within, node.name]), node, tree if isinstance(tree, ast.ClassDef) else None
+            yield ".".join([*within, node.name]), node
             yield from functions_in(node, [*within, node.name, "<locals>"])
         elif isinstance(node, ast.ClassDef):
             yield from functions_in(node, [*within, node.name])
         elif not isinstance(node, ast.expr):
-            yield from _functions_below(node, within, tree)
+            yield from functions_in(node, within)
 
 
-def _functions_below(
-    node: ast.AST, within: Sequence[str], around: ast.AST
-) -> Iterator[tuple[str, FunctionNode, ast.ClassDef | None]]:
-    """The functions of a block, such as an `if`, whose names are those of the block around it."""
-    for name, function, owner in functions_in(node, within):
-        yield name, function, owner or (around if isinstance(around, ast.ClassDef) else None)
+def path_of(node: ast.expr) -> list[str]:
+    """`services.sum_items` in its parts; the first is empty where it begins with no name."""
+    if isinstance(node, ast.Attribute):
+        return [*path_of(node.value), node.attr]
+    return [node.id if isinstance(node, ast.Name) else ""]
+
+
+def arguments_of(node: FunctionNode) -> set[str]:
+    """The names of the arguments, without those that take the rest."""
+    return {each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
 
 
 def _at_top(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
@@ -118,16 +104,11 @@ class Sources:
         self.unreadable: dict[str, UnreadableSource] = {}
         self._by_path: dict[str, Module | None] = {}
 
-    def module(self, name: str) -> Module | None:
-        """The module of that name; None where it has no Python source, or none that can be parsed."""
-        path = _file_of(name)
-        return None if path is None else self.of_file(path, name)
-
-    def of_file(self, path: str, name: str = "") -> Module | None:
+    def of_file(self, path: str) -> Module | None:
         """The module of the file; None where it can't be parsed, which is noted."""
         resolved = str(Path(path).resolve())
         if resolved not in self._by_path:
-            self._by_path[resolved] = self._parse(resolved, name or module_name(resolved))
+            self._by_path[resolved] = self._parse(resolved, module_name(resolved))
         return self._by_path[resolved]
 
     def _parse(self, path: str, name: str) -> Module | None:
@@ -150,10 +131,7 @@ def _note_import(module: Module, node: ast.AST) -> None:
     elif isinstance(node, ast.ImportFrom):
         origin = _origin(module, node)
         for each in node.names:
-            if each.name == "*":
-                module.stars.append(origin)
-            else:
-                module.imports[each.asname or each.name] = (origin, each.name)
+            module.imports[each.asname or each.name] = (origin, each.name)
 
 
 def _origin(module: Module, node: ast.ImportFrom) -> str:
@@ -173,27 +151,3 @@ def module_name(path: str) -> str:
         parts.insert(0, folder.name)
         folder = folder.parent
     return ".".join(parts)
-
-
-def _file_of(name: str) -> str | None:
-    loaded: Any = sys.modules.get(name)
-    if loaded is not None:
-        path = getattr(loaded, "__file__", None)
-        return path if path and path.endswith(".py") else None
-    package, _, last = name.rpartition(".")
-    for folder in _folders_of(package):
-        for candidate in (folder / last / "__init__.py", folder / f"{last}.py"):
-            if candidate.is_file():
-                return str(candidate)
-    return None
-
-
-def _folders_of(package: str) -> list[Path]:
-    """Where the modules of the package stand; for none, where those of no package do."""
-    if not package:
-        return [Path(each or ".") for each in sys.path]
-    loaded: Any = sys.modules.get(package)
-    if loaded is not None:
-        return [Path(each) for each in getattr(loaded, "__path__", ())]
-    parent, _, last = package.rpartition(".")
-    return [folder / last for folder in _folders_of(parent) if (folder / last).is_dir()]

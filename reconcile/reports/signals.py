@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -37,10 +38,9 @@ def _shown(found: ModelSignals, *, third_party: bool) -> ModelSignals:
     """The model without the effects of others' code, unless they are asked for."""
     if third_party:
         return found
-    return ModelSignals(
-        model=found.model,
+    return replace(
+        found,
         effects=[each for each in found.effects if not each.effect.third_party],
-        cascades=found.cascades,
         deaf=[each for each in found.deaf if not each.third_party],
     )
 
