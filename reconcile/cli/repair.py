@@ -105,15 +105,8 @@ def repair_command(
     from reconcile.repair.caps import Caps
 
     started = time.monotonic()
-    if values and form != "json":
-        raise UsageError("--values is for --format json. A plan for people has them by --show N.")
+    _refuse_combinations(ctx.params)
     rules = chosen_rules(names, selectors, using)
-    if key_texts and plan_file:
-        raise UsageError("--plan has been made for all records of its rules. Leave --keys out.")
-    if sql_file is not None:
-        _refuse_sql_file(sql_file, plan_file, output, show)
-    if sql_file and applied:
-        raise UsageError("--sql writes what a repair would execute. Leave --apply out, and read it first.")
     only = chosen_keys(key_texts, rules, using)
     kept = read_plan(plan_file) if plan_file else None
     if kept is not None:
@@ -144,6 +137,18 @@ def repair_command(
     if sql_file is not None:
         _write_sql(sql_file, report, rules, show or SHOWN, only)
     _write_report_and_exit(ctx, report, form, output)
+
+
+def _refuse_combinations(given: Mapping[str, Any]) -> None:
+    """Raise UsageError for options that don't go together, by the names of the command's parameters."""
+    if given["values"] and given["form"] != "json":
+        raise UsageError("--values is for --format json. A plan for people has them by --show N.")
+    if given["key_texts"] and given["plan_file"]:
+        raise UsageError("--plan has been made for all records of its rules. Leave --keys out.")
+    if given["sql_file"] and given["applied"]:
+        raise UsageError("--sql writes what a repair would execute. Leave --apply out, and read it first.")
+    if given["sql_file"]:
+        _refuse_sql_file(given["sql_file"], given["plan_file"], given["output"], given["show"])
 
 
 MOST_IN_SQL = 500

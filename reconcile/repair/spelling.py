@@ -72,19 +72,22 @@ def spell_chunks(
 
 
 def _spell(finder: Finder, remedy: Remedy, keys: Keys) -> SpelledChunk:
-    using = finder.using
-    steps = [
-        SpelledStep(each.words, None if each.sql is None else executable_text(each.sql, using=using))
-        for each in _steps(RepairWork(finder=finder, remedy=remedy), keys)
-    ]
+    steps = list(_spelled(finder, remedy, keys)) if keys.values else []
     return SpelledChunk(
         drift=finder.drift,
         remedy=type(remedy).__name__,
         model=finder.model._meta.label,
         records=len(keys.values),
-        steps=[*_beginning(using), *steps] if keys.values else [],
+        steps=steps,
         remarks=tuple(_remarks(finder, steps)),
     )
+
+
+def _spelled(finder: Finder, remedy: Remedy, keys: Keys) -> Iterator[SpelledStep]:
+    using = finder.using
+    yield from _beginning(using)
+    for each in _steps(RepairWork(finder=finder, remedy=remedy), keys):
+        yield SpelledStep(each.words, None if each.sql is None else executable_text(each.sql, using=using))
 
 
 def _remarks(finder: Finder, steps: Sequence[SpelledStep]) -> Iterator[str]:
