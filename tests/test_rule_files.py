@@ -269,3 +269,19 @@ def test_a_rule_file_that_ends_the_process_is_a_fault_like_any_other(written, co
     assert fault.id == "reconcile.E002"
     assert "SystemExit" in fault.message
     assert "bad.py" in fault.message
+
+
+@pytest.mark.parametrize(
+    "text", [f"ALL = [Rule({OWED})]", f"ALL = {{'a': Rule({OWED})}}", f"ALL = (Rule({OWED}), 1)"]
+)
+def test_rules_that_stand_in_a_list_alone_are_an_error_and_not_left_out(written, text):
+    registry = written(own=text, other=f"r = Rule({OWED})")
+    assert set(registry.rules) == {"other.r"}
+    (fault,) = registry.faults
+    assert "ALL in filed_rules.own holds rules that have no variable of their own" in fault.message
+    assert "own.ALL" in registry.invalid
+
+
+def test_a_list_of_rules_that_have_variables_is_none_of_anybodys_business(written):
+    registry = written(own=f"r = Rule({OWED})\nALL = [r]\nNUMBERS = [1, 2]")
+    assert (set(registry.rules), registry.faults) == ({"own.r"}, [])

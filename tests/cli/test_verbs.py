@@ -15,8 +15,9 @@ from reconcile.models import Run
 from reconcile.reports import graph
 from reconcile.rules.order import sort_rules
 from reconcile.rules.registry import valid_rules
+from sample_project.shop.models import Order
 from tests.cli.test_cli import lacking, rules, run, run_json
-from tests.helpers import ROOT, environment, reconcile_command
+from tests.helpers import ROOT, an_hour_ago, environment, reconcile_command
 from tests.processes import run_reconcile
 from tests.zoo.models import Basket, Bill
 
@@ -183,6 +184,8 @@ def test_a_shell_gets_its_completion(shell, tmp_path):
         ("reconcile explain orders.not", ["orders.notification"]),
         ("reconcile rules resume articles.s", ["articles.slug"]),
         ("reconcile check --allow", ["--allow-empty"]),
+        ("reconcile check --exclude orders.in", ["orders.invoice"]),
+        ("reconcile check --database defa", ["default"]),
     ],
 )
 def test_verbs_flags_and_rules_are_completed(words, offered):
@@ -247,3 +250,30 @@ def test_a_reader_that_stops_early_is_no_rule_that_could_not_be_evaluated():
         ["bash", "-c", command], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
     )
     assert (done.returncode, "Traceback" in done.stderr) == (141, False), done.stderr
+
+
+@pytest.mark.django_db
+def test_the_next_step_names_the_rules_that_drift(settings):
+    settings.RECONCILE = {"RULES": ["rules"]}
+    Order.objects.create(created_at=an_hour_ago(), total=0)
+    Order.objects.update(total=3)
+    _, out, _ = run("check", "orders.total", "customers.order_count", "articles.slug")
+    assert out.splitlines()[-1] == "See what a repair would do: reconcile repair orders.total"
+
+
+@pytest.mark.django_db
+def test_rows_of_several_rules_are_said_to_be_those_of_now(settings):
+    settings.RECONCILE = {"RULES": ["rules"]}
+    Order.objects.bulk_create([Order(created_at=an_hour_ago(), total=3)])
+    _, out, _ = run("repair", "orders.total", "orders.invoice", "--show", "1")
+    assert "a rule may change what a later one reads" in out
+    _, out, _ = run("repair", "orders.total", "--show", "1")
+    assert "a rule may change" not in out
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_night_that_may_be_empty_does_not_say_how_to_allow_that(settings):
+    settings.RECONCILE = {"RULES": ["rules"]}
+    assert "If there may be none: --allow-empty." in run("nightly")[1]
+    code, out, _ = run("nightly", "--allow-empty")
+    assert (code, "0 records checked" in out, "If there may be none" in out) == (0, True, False)

@@ -8,6 +8,7 @@ from io import StringIO
 import pytest
 from django.db import connection
 from django.db.models import Count, F, Q, Sum
+from django.db.models.functions import MD5
 from django.utils import timezone
 from rich.console import Console
 
@@ -183,3 +184,16 @@ def test_explain_shows_no_order_that_a_check_does_not_ask_for(monkeypatch):
         each.drift: each for each in explain(rule, using="default", now=timezone.now() + timedelta(1)).parts
     }
     assert "email" not in parts[EXTRA].sql
+
+
+def test_functions_that_the_databases_own_shell_lacks_are_named():
+    every = Basket.objects.annotate(hashed=MD5("label")).filter(hashed="x")
+    (listing,) = listings(
+        Rule(name="r", every=every, must=HaveValues(score=0)), using="default", now=timezone.now()
+    )
+    lacking = "It calls MD5, which Django adds to its connections, and SQLite's own shell lacks."
+    assert (lacking in listing.remarks) is (connection.vendor == "sqlite")
+    (plain,) = listings(
+        Rule(name="r", every=Basket, must=HaveValues(score=0)), using="default", now=timezone.now()
+    )
+    assert not plain.remarks

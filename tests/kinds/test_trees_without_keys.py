@@ -1,6 +1,7 @@
 """Trees whose parent no foreign key names: an integer column, or the beginning of a path."""
 
 from decimal import Decimal
+from math import isfinite
 
 import pytest
 from django.db.models import F, OuterRef, Subquery, Sum, Value
@@ -8,6 +9,8 @@ from django.db.models.functions import Coalesce, Length, Substr
 from django.utils import timezone
 
 from reconcile import HaveValues, Rule
+from reconcile.core.fixes import Heights
+from reconcile.repair import levels as levels_module
 from tests.helpers import assert_clean, assert_finds, checked, repaired
 from tests.zoo.models import Bill, Page
 
@@ -145,3 +148,55 @@ def test_what_has_no_order_is_repaired_in_rounds(rows):
 
 def test_a_tree_by_subquery_needs_no_rounds():
     assert (Bill, "score") not in DEPTH.must.reads_of_others(Bill.objects.all())
+
+
+def levels_of(**columns):
+    rule = Rule(name="r", every=Bill, must=HaveValues(**columns))
+    (finder,) = rule.compile(using="default", now=timezone.now()).finders
+    return finder.levels
+
+
+BY_PARENT = Bill.objects.filter(pk=OuterRef("basket_number"))
+BEFORE = Bill.objects.filter(pk__lt=OuterRef("pk")).order_by("-pk")
+
+
+@pytest.mark.parametrize(
+    ("other", "known"), [(BY_PARENT, True), (BEFORE, False)], ids=["the same", "another"]
+)
+def test_two_subqueries_that_find_one_record_are_one_step(other, known):
+    """So that the height of each record is known, and a repair looks for circles once."""
+    bills = chain(4)
+    levels = levels_of(
+        score=Coalesce(Subquery(BY_PARENT.values("score")[:1]), Value(-1)) + 1,
+        amount=Coalesce(Subquery(other.values("amount")[:1]), Value(Decimal(0))) + 1,
+    )
+    heights = Heights()
+    assert not levels.circles([each.pk for each in bills], heights)
+    assert heights.of
+    assert all(isfinite(height) for height in heights.of.values()) is known
+    heights.forget_unlimited()
+    assert bool(heights.of) is known
+
+
+def test_a_circle_that_another_session_closes_meanwhile_is_not_written_for_ever(monkeypatch):
+    """By two steps no height tells of it; it is looked for anew every few levels."""
+    bills = chain(4, score=50)
+    before = Subquery(BEFORE.values("amount")[:1])
+    must = HaveValues(
+        score=Coalesce(Subquery(BY_PARENT.values("score")[:1]), Value(-1)) + 1,
+        amount=Coalesce(before, Value(Decimal(0))) + 1,
+    )
+    close, rounds = levels_module.work_through, []
+
+    def closing(*arguments):
+        done = close(*arguments)
+        rounds.append(done)
+        if len(rounds) == 2:
+            Bill.objects.filter(pk=bills[0].pk).update(basket_number=bills[1].pk)
+        return done
+
+    monkeypatch.setattr(levels_module, "work_through", closing)
+    result = repaired(Rule(name="r", every=Bill, must=must))
+    assert result.incomplete
+    assert "in a circle" in result.why_stopped + str(result.refused)
+    assert len(rounds) < 4 * levels_module.FORGET

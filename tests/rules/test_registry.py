@@ -316,3 +316,13 @@ def test_a_folder_of_rules_that_is_no_package_is_an_error_and_one_without_rules_
     assert "some_rules/shop has rules and no __init__.py" in registry.invalid["shop"].error
     (tmp_path / "some_rules" / "shop" / "__init__.py").touch()
     assert sorted(load().rules) == ["orders.paid", "shop.own.paid"]
+
+
+def test_a_rule_is_selected_by_the_rows_that_it_writes_too():
+    """Else those that are about a table by another one's records would silently be left out."""
+    rules = valid_rules()
+    assert "orders.invoice" in select(rules, (), ["model:shop.Invoice"])
+    assert "orders.invoice" not in select(rules, (), [], exclude=["model:shop.invoice"])
+    assert set(select(rules, (), ["model:shop.Access"])) == {"groups.access"}
+    with pytest.raises(UnknownNameError, match="There is no rule about app 'reconcile'"):
+        select(rules, (), ["app:reconcile"])

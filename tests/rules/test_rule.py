@@ -4,7 +4,20 @@ import pytest
 from django.db.models import Count, F, Q, Value
 from django.db.models.functions import Concat
 
-from reconcile import EXTRA, MISSING, STALE, AtMost, HaveRow, HaveValues, Insert, Report, Rule, Settle, Update
+from reconcile import (
+    EXTRA,
+    MISSING,
+    STALE,
+    AtMost,
+    Delete,
+    HaveRow,
+    HaveValues,
+    Insert,
+    Report,
+    Rule,
+    Settle,
+    Update,
+)  # fmt: skip
 from reconcile.core.drift import Status, Tally
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import statements
@@ -258,3 +271,19 @@ def test_what_is_listed_is_of_its_type(options, message):
         str(each) for each in Rule(name="r", every=Basket, must=HaveValues(label="a"), **options).faults()
     ]
     assert faults == [f"Rule 'r': {message}"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"every": Order.objects}, "every= is a manager of shop.Order. Give its queryset: add .all()."),
+        ({"remedies": {STALE: Delete}}, "remedies= has stale: the class Delete. Give one of it: Delete(…)."),
+        (
+            {"name": "two\nlines"},
+            "its name has characters that can't be printed. Give it a name= in one line.",
+        ),
+    ],
+)
+def test_what_was_given_is_said_in_the_words_of_who_gave_it(options, said):
+    rule = Rule(**{"name": "r", "every": Order, "must": HaveValues(item_count=1), **options})
+    assert any(said in str(fault) for fault in rule.faults())
