@@ -103,8 +103,10 @@ def _sum(audit: SignalsAudit, *, third_party: bool) -> Iterator[RenderableType]:
             style="red",
         )
     others = len(effects) - len(own)
-    if others and not third_party:
-        text.append(f" {plural(others, 'effect')} of third parties: --third-party shows them.")
+    if others:
+        text.append(
+            f" {plural(others, 'effect')} of third parties{'' if third_party else ': --third-party shows them'}."
+        )
     yield text
     for each in audit.unreadable:
         yield Text(f"{shown_path(each.path)} can't be read: {plain(each.why)}", style="red")
