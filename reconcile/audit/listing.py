@@ -19,7 +19,7 @@ from reconcile.audit.sources import Sources, UnreadableSource
 from reconcile.errors import UnknownNameError
 from reconcile.rules.rule import Rule
 
-__all__ = ["Audited", "ModelSignals", "SignalsAudit", "audit_signals", "code_of", "named_model"]
+__all__ = ["Audited", "ModelSignals", "SignalsAudit", "audit_signals", "code_of", "covered_by", "named_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def named_model(label: str) -> type[Model]:
 def audit_signals(rules: Mapping[str, Rule], models: Iterable[type[Model]] | None = None) -> SignalsAudit:
     """Audit the models; unless they are given, those of the project's own apps. Costs no statement."""
     sources = Sources()
-    covered = _covered_by(rules)
+    covered = covered_by(rules)
     chosen = audited_models() if models is None else models
     audited = [_audit(model, sources, covered) for model in chosen]
     dead = list(dead_receivers(sources)) if models is None else []
@@ -93,7 +93,7 @@ def _audit(model: type[Model], sources: Sources, covered: Mapping[CodeType, Sequ
     )
 
 
-def _covered_by(rules: Mapping[str, Rule]) -> Mapping[CodeType, Sequence[str]]:
+def covered_by(rules: Mapping[str, Rule]) -> Mapping[CodeType, Sequence[str]]:
     """The names of the rules that stand in for each function."""
     found: dict[CodeType, list[str]] = {}
     for name, rule in rules.items():

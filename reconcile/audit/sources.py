@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
-__all__ = ["FunctionNode", "Module", "Sources", "UnreadableSource", "arguments_of", "functions_in", "path_of"]
+__all__ = [
+    "FunctionNode",
+    "Module",
+    "Sources",
+    "UnreadableSource",
+    "arguments_of",
+    "functions_in",
+    "module_name",
+    "path_of",
+]
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -25,13 +35,15 @@ class UnreadableSource:
 class Module:
     """One parsed file. name: as it is imported.
 
-    imports: for each name what it stands for: a module, and the name in it, or None for the module itself.
+    imports: for each name what it stands for: a module, and the name in it, or None for the module itself. stars: the modules of
+    which it imports all names.
     """
 
     name: str
     path: str
     tree: ast.Module
     imports: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    stars: list[str] = field(default_factory=list)
 
     @property
     def package(self) -> str:
@@ -98,11 +110,26 @@ def _at_top(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 class Sources:
-    """Parses each file once. unreadable: the files that it could not parse."""
+    """Parses each file once. unreadable: the files that it could not parse. named: files by the names of their modules, which nothing has imported.
 
-    def __init__(self) -> None:
+    texts: what stands in place of what is in some files; None for one that is to be taken for missing.
+    """
+
+    def __init__(self, texts: Mapping[str, bytes | None] | None = None) -> None:
+        self.texts = texts or {}
         self.unreadable: dict[str, UnreadableSource] = {}
+        self.named: dict[str, str] = {}
         self._by_path: dict[str, Module | None] = {}
+        self._by_name: dict[str, Module | None] = {}
+
+    def read(self, path: str) -> bytes:
+        """The bytes of the file. Raises OSError."""
+        if path in self.texts:
+            text = self.texts[path]
+            if text is None:
+                raise FileNotFoundError(path)
+            return text
+        return Path(path).read_bytes()
 
     def of_file(self, path: str) -> Module | None:
         """The module of the file; None where it can't be parsed, which is noted."""
@@ -113,14 +140,37 @@ class Sources:
 
     def _parse(self, path: str, name: str) -> Module | None:
         try:
-            tree = ast.parse(Path(path).read_bytes(), filename=path)
+            tree = ast.parse(self.read(path), filename=path)
         except (OSError, SyntaxError, ValueError, RecursionError) as error:
             self.unreadable[path] = UnreadableSource(path=path, why=f"{type(error).__name__}: {error}")
             return None
         module = Module(name=name, path=path, tree=tree)
-        for node in ast.walk(tree):
-            _note_import(module, node)
+        _note_imports(module, tree)
         return module
+
+    def of_module(self, name: str) -> Module | None:
+        """The module of the name, where it stands in a file that can be found without importing anything."""
+        if name not in self._by_name:
+            path = self._find(name)
+            self._by_name[name] = self.of_file(path) if path else None
+        return self._by_name[name]
+
+    def _find(self, name: str) -> str | None:
+        live = sys.modules.get(name)
+        file = getattr(live, "__file__", None) or self.named.get(name)
+        if file is not None:
+            return file if file.endswith(".py") else None
+        places = [Path(each or ".", *name.split(".")) for each in sys.path]
+        candidates = (file for each in places for file in (each.with_suffix(".py"), each / "__init__.py"))
+        return next((str(each) for each in candidates if each.is_file()), None)
+
+
+def _note_imports(module: Module, parent: ast.AST) -> None:
+    """Note the imports of a block and of those in it; expressions hold none."""
+    for node in ast.iter_child_nodes(parent):
+        if isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case):
+            _note_import(module, node)
+            _note_imports(module, node)
 
 
 def _note_import(module: Module, node: ast.AST) -> None:
@@ -131,6 +181,8 @@ def _note_import(module: Module, node: ast.AST) -> None:
     elif isinstance(node, ast.ImportFrom):
         origin = _origin(module, node)
         for each in node.names:
+            if each.name == "*":
+                module.stars.append(origin)
             module.imports[each.asname or each.name] = (origin, each.name)
 
 
@@ -143,11 +195,28 @@ def _origin(module: Module, node: ast.ImportFrom) -> str:
 
 
 def module_name(path: str) -> str:
-    """The name by which the file is imported: from the outermost folder that is a package."""
+    """The name by which the file is imported: as it has been, else from the folder of `sys.path` in which it stands, else from its outermost package."""
+    found = _loaded().get(path)
+    if found:
+        return found
     file = Path(path)
     parts = [] if file.name == "__init__.py" else [file.stem]
+    for entry in sorted(
+        (Path(each or ".").resolve() for each in sys.path), key=lambda each: -len(each.parts)
+    ):
+        if file.is_relative_to(entry):
+            names = [*file.relative_to(entry).parent.parts, *parts]
+            if all(each.isidentifier() for each in names):
+                return ".".join(names)
     folder = file.parent
     while (folder / "__init__.py").exists():
         parts.insert(0, folder.name)
         folder = folder.parent
     return ".".join(parts)
+
+
+@cache
+def _loaded() -> dict[str, str]:
+    """The names of the modules that are imported, by their files. A module may be imported later: its name is found another way, then."""
+    files = ((getattr(each, "__file__", None), name) for name, each in [*sys.modules.items()])
+    return {str(file): name for file, name in files if isinstance(file, str) and name != "__main__"}

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from reconcile.cli.group import Subject, exit_code, reconcile, set_up_django
-from reconcile.cli.options import fail_on_option, formats_and_output, write_report
+from reconcile.cli.options import (
+    fail_on_option,
+    formats_and_output,
+    require_package,
+    write_file,
+    write_report,
+)
+from reconcile.errors import UsageError
 from reconcile.rules.registry import project_rules
+
+if TYPE_CHECKING:
+    from reconcile.audit.known import Identity, Known
+    from reconcile.audit.searching import Search
+    from reconcile.reports.bypasses import BypassReport
 
 
 @reconcile.group("signals", cls=Subject, without="list", named="list")
@@ -86,3 +101,124 @@ def coverage_command(
     )
     fails = coverage.status == "error" or (coverage.status == "warn" and fail_on == "warn")
     ctx.exit(exit_code(drift=fails or (fail_under is not None and coverage.percent < fail_under)))
+
+
+_LEVELS = ("uncovered", "covered", "exempt", "by-hand", "low", "third-party", "unknown")
+
+
+@signals_group.command("bypasses")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
+@click.option(
+    "--show",
+    "shown",
+    multiple=True,
+    type=click.Choice([*_LEVELS, "all"]),
+    help="List these, too. Repeat it for several.",
+)
+@click.option("--tests", is_flag=True, help="Look through tests, too.")
+@click.option(
+    "--migrations", is_flag=True, help="Look through migrations, too, whose models set nothing off."
+)
+@click.option(
+    "--diff",
+    "revision",
+    metavar="REV",
+    help="Tell only what has come since the branch left this revision of git.",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Pass over what this file has as known.",
+)
+@click.option("--update-baseline", is_flag=True, help="Write what is uncovered now into the baseline.")
+@formats_and_output("text", "json", "github", "sarif", "junit")
+@click.pass_context
+def bypasses_command(
+    ctx: click.Context,
+    paths: tuple[Path, ...],
+    shown: tuple[str, ...],
+    revision: str | None,
+    baseline: Path | None,
+    form: str,
+    output: Path | None,
+    *,
+    tests: bool,
+    migrations: bool,
+    update_baseline: bool,
+) -> None:
+    """Find the calls in the source that write records past their receivers, save() or delete(), and say which rule covers that.
+
+    Without a PATH all of the project's own source. Runs nothing of it, and asks no database. Exits with 1 for an effect that no rule covers.
+    """
+    from reconcile.audit.bypasses import Level
+    from reconcile.audit.searching import Search
+    from reconcile.reports import bypasses as reports, bypasses_ci
+
+    if update_baseline and baseline is None:
+        raise UsageError("--update-baseline needs --baseline FILE, the file to write.")
+    if update_baseline and revision is not None:
+        raise UsageError(
+            "--update-baseline and --diff don't go together: a baseline has all that is uncovered."
+        )
+    if form == "junit":
+        require_package("junitparser", "--format junit")
+    set_up_django()
+    search = Search(paths=paths, tests=tests, migrations=migrations)
+    levels = (
+        frozenset(Level)
+        if "all" in shown
+        else frozenset({Level.UNCOVERED, *(Level(each.replace("-", "_")) for each in shown)})
+    )
+    report = replace(_find_bypasses(search, revision, baseline, update=update_baseline), shown=levels)
+    write_report(
+        ctx,
+        form,
+        output,
+        text=lambda: reports.as_text(report),
+        json=lambda: reports.as_json(report),
+        github=lambda: bypasses_ci.as_github(report),
+        sarif=lambda: bypasses_ci.as_sarif(report),
+        junit=lambda: bypasses_ci.as_junit(report),
+    )
+    ctx.exit(exit_code(error=report.status == "error", drift=report.status != "clean"))
+
+
+def _find_bypasses(
+    search: Search, revision: str | None, baseline: Path | None, *, update: bool
+) -> BypassReport:
+    from reconcile.audit.known import known_of, only_new, read_known, without_known
+    from reconcile.audit.revisions import texts_at
+    from reconcile.audit.searching import search_bypasses
+    from reconcile.conf import exempt_effects
+    from reconcile.reports.bypasses import BypassReport
+
+    rules, exempt = project_rules(), exempt_effects()
+    texts = texts_at(revision) if revision is not None else None
+    audit = search_bypasses(rules, exempt, search)
+    report = BypassReport(
+        audit=audit, bypasses=audit.bypasses, since=revision or "", baseline=str(baseline or "")
+    )
+    if texts is not None:
+        before = search_bypasses(rules, exempt, search, texts)
+        report = replace(report, bypasses=only_new(audit.bypasses, before.bypasses))
+    if baseline is None:
+        return report
+    known = {} if update and not baseline.exists() else read_known(baseline)
+    if update:
+        known = known_of(report.bypasses, known)
+        _write_known(baseline, known)
+    found, mended = without_known(report.bypasses, known)
+    return replace(report, bypasses=found, mended=() if texts is not None or search.paths else mended)
+
+
+def _write_known(baseline: Path, known: Mapping[Identity, Known]) -> None:
+    from reconcile.audit.known import as_toml
+
+    require_package("tomlkit", "--update-baseline")
+    try:
+        write_file(baseline, lambda target: target.write(as_toml(known)))
+    except OSError as error:
+        raise UsageError(
+            f"The baseline can't be written to {str(baseline)!r}: {error.strerror or error}."
+        ) from error

@@ -6,7 +6,7 @@ from reconcile.core.drift import Status
 from reconcile.detect.checking import RuleCheck
 from reconcile.reports.findings import CheckReport, empty_in_words, is_reported, message, place
 
-__all__ = ["check_report"]
+__all__ = ["annotation", "check_report"]
 
 
 def check_report(report: CheckReport) -> str:
@@ -25,9 +25,13 @@ def _annotation(report: CheckReport, check: RuleCheck) -> str:
     properties = {}
     if where := place(check.rule):
         properties = {"file": where[0], "line": str(where[1])}
-    properties["title"] = f"{check.rule.name} {check.status}"
-    text = ",".join(f"{name}={_escape_property(value)}" for name, value in properties.items())
-    return f"::{level} {text}::{_escape_message(message(report, check))}"
+    return annotation(level, message(report, check), **properties, title=f"{check.rule.name} {check.status}")
+
+
+def annotation(level: str, text: str, **properties: str) -> str:
+    """One workflow command. properties: `file`, `line`, `title`."""
+    named = ",".join(f"{name}={_escape_property(value)}" for name, value in properties.items())
+    return f"::{level} {named}::{_escape_message(text)}"
 
 
 def _escape_message(text: str) -> str:

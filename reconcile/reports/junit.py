@@ -13,10 +13,10 @@ from reconcile.detect.checking import RuleCheck
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import CheckReport, empty_in_words, headline, message, place, plain, word
 
-__all__ = ["check_report"]
+__all__ = ["Case", "check_report", "document_text", "with_text"]
 
 
-class _Case(TestCase):
+class Case(TestCase):
     """A test case with the place of its rule, in the attributes that pytest writes and GitLab reads."""
 
     file = Attr()
@@ -43,21 +43,26 @@ def check_report(report: CheckReport) -> str:
     # This counts the suite, too. The times that it adds up don't include the time between the rules.
     document.update_statistics()
     document.time = suite.time = round(report.seconds, 3)
+    return document_text(document)
+
+
+def document_text(document: JUnitXml) -> str:
+    """The document as text."""
     written = BytesIO()
     document.write(written, pretty=True)
     return written.getvalue().decode("utf-8").rstrip()
 
 
-def _empty_case(report: CheckReport) -> _Case:
+def _empty_case(report: CheckReport) -> Case:
     """A case of its own, since many readers take a suite of skipped cases for a good one."""
-    case = _Case(name="records", classname="reconcile")
+    case = Case(name="records", classname="reconcile")
     said = empty_in_words(report)
     case.result = [Skipped(said)] if report.allow_empty else [Failure(said, "empty")]
     return case
 
 
-def _case(report: CheckReport, check: RuleCheck) -> _Case:
-    case = _Case(
+def _case(report: CheckReport, check: RuleCheck) -> Case:
+    case = Case(
         name=plain(check.rule.name),
         classname=plain(check.rule.declared_at.module if check.rule.declared_at else "rules"),
         time=round(check.seconds, 3),
@@ -68,9 +73,9 @@ def _case(report: CheckReport, check: RuleCheck) -> _Case:
         case.add_property(name, plain(value))
     text = message(report, check)
     if check.error:
-        case.result = [_with_text(Error(headline(check), "error"), text)]
+        case.result = [with_text(Error(headline(check), "error"), text)]
     elif report.fails(check):
-        case.result = [_with_text(Failure(headline(check), "drift"), text)]
+        case.result = [with_text(Failure(headline(check), "drift"), text)]
     elif word(check) == "skipped":
         young = f"{plural(check.tally.settling, 'record')} too young to be judged"
         case.result = [Skipped(young if check.tally.settling else "0 records checked")]
@@ -79,7 +84,8 @@ def _case(report: CheckReport, check: RuleCheck) -> _Case:
     return case
 
 
-def _with_text(result: Error | Failure, text: str) -> Error | Failure:
+def with_text(result: Error | Failure, text: str) -> Error | Failure:
+    """The result with a text beneath its headline."""
     result.text = text
     return result
 

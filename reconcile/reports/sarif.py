@@ -24,9 +24,9 @@ from reconcile.reports.findings import (
 )
 from reconcile.rules.rule import Rule
 
-__all__ = ["check_report"]
+__all__ = ["SCHEMA", "check_report", "location"]
 
-_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVELS = {Status.WARN: "warning", Status.FAIL: "error", Status.ERROR: "error"}
 
 
@@ -53,7 +53,7 @@ def check_report(report: CheckReport) -> str:
             if is_reported(report, check)
         ],
     }
-    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False)
+    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False)
 
 
 def _descriptor(rule: Rule) -> dict[str, Any]:
@@ -111,11 +111,15 @@ def _locations(rule: Rule) -> Sequence[dict[str, Any]]:
     where = place(rule)
     if where is None:
         return []
-    path, line = where
+    return [location(*where)]
+
+
+def location(path: str, line: int) -> dict[str, Any]:
+    """A line of a file, which stands below the root of the source unless its path is absolute."""
     artifact = {"uri": quote(path), "uriBaseId": "%SRCROOT%"}
     if PurePosixPath(path).is_absolute():
         artifact = {"uri": PurePosixPath(path).as_uri()}
-    return [{"physicalLocation": {"artifactLocation": artifact, "region": {"startLine": line}}}]
+    return {"physicalLocation": {"artifactLocation": artifact, "region": {"startLine": line}}}
 
 
 def _fingerprint(database: str, rule: str) -> str:

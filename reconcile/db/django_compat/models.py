@@ -23,6 +23,7 @@ __all__ = [
     "NOT_PROVIDED",
     "Connection",
     "ManyToOneRel",
+    "accessor_of",
     "cast_type",
     "connections_of",
     "default_of",
@@ -102,6 +103,12 @@ def many_to_many_columns(field: Any) -> tuple[str, str]:
 def reverse_name(field: Any) -> str:
     """`related_query_name()`: what a path from the other side calls a relation."""
     return str(field.related_query_name())
+
+
+def accessor_of(field: Any) -> str | None:
+    """`get_accessor_name()`: by which attribute a record has what the relation leads to; None where `related_name` hides it."""
+    name: str | None = field.get_accessor_name() if hasattr(field, "get_accessor_name") else field.name
+    return name
 
 
 def flat_choices(field: Any) -> Sequence[tuple[Any, Any]]:

@@ -1,0 +1,336 @@
+"""Which effects each call in the source skips, and whether that is worth saying: the calls beside the effects of their models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from django.db.models import Model
+
+from reconcile.audit.acts import Act, Acts, Called, Does, Phase, acts_of, called_in, scope_of
+from reconcile.audit.calls import Operation, Site, Write
+from reconcile.audit.effects import Effect, On, effects_of, inherited_but_deaf
+from reconcile.audit.handlers import read_handler
+from reconcile.audit.listing import code_of, covered_by
+from reconcile.audit.resolver.evaluator import Evaluator
+from reconcile.audit.resolver.scopes import Scope
+from reconcile.core.declaration import shown_path
+from reconcile.rules.rule import Rule
+
+__all__ = ["Bypass", "Level", "Skip", "judge_sites"]
+
+
+class Level(StrEnum):
+    """How a skipped effect stands, the worst first."""
+
+    UNCOVERED = "uncovered"
+    COVERED = "covered"
+    EXEMPT = "exempt"
+    BY_HAND = "by_hand"
+    LOW = "low"
+    THIRD_PARTY = "third_party"
+    UNKNOWN = "unknown"
+
+
+SAVING = frozenset({On.SAVE, On.PRE_SAVE, On.POST_SAVE})
+UPDATING = SAVING | {On.FIELD}
+RAW_DELETING = frozenset({On.DELETE, On.PRE_DELETE, On.POST_DELETE, On.M2M_CHANGED})
+
+SKIPS = {
+    Operation.BULK_CREATE: SAVING | {On.M2M_CHANGED},
+    Operation.BULK_UPDATE: UPDATING,
+    Operation.UPDATE: UPDATING,
+    Operation.KEY: UPDATING,
+    Operation.DELETE: frozenset({On.DELETE}),
+    Operation.RAW_DELETE: RAW_DELETING,
+    Operation.THROUGH_INSERT: SAVING,
+    Operation.THROUGH_DELETE: frozenset({On.DELETE}),
+    Operation.SAVE_PAST: frozenset({On.SAVE}),
+    Operation.LOAD: SAVING,
+    Operation.PROXY: frozenset({On.PRE_SAVE, On.POST_SAVE}),
+    Operation.SQL_INSERT: UPDATING | {On.M2M_CHANGED},
+    Operation.SQL_UPDATE: UPDATING,
+    Operation.SQL_DELETE: RAW_DELETING,
+}
+"""The effects that do not run. A field's pre_save runs for what is created in bulk, and receivers of a delete for a queryset's."""
+
+PHASES = {
+    Operation.BULK_CREATE: Phase.CREATE, Operation.THROUGH_INSERT: Phase.CREATE, Operation.SQL_INSERT: Phase.CREATE,
+    Operation.BULK_UPDATE: Phase.UPDATE, Operation.UPDATE: Phase.UPDATE, Operation.KEY: Phase.UPDATE, Operation.SQL_UPDATE: Phase.UPDATE,
+}  # fmt: skip
+DELETING = frozenset({Operation.DELETE, Operation.RAW_DELETE, Operation.THROUGH_DELETE, Operation.SQL_DELETE})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skip:
+    """One effect that a call skips. reason: why it is exempt, low or done by hand."""
+
+    effect: Effect
+    state: Level
+    rules: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bypass:
+    """One call and what it skips, for one model. model: `app.Model`, None where it can't be told which."""
+
+    site: Site
+    model: str | None
+    skips: tuple[Skip, ...] = ()
+    reason: str = ""
+    by_name: bool = False
+
+    @property
+    def state(self) -> Level:
+        """The worst of what it skips."""
+        order = [*Level]
+        return min((each.state for each in self.skips), key=order.index, default=Level.UNKNOWN)
+
+
+@dataclass(kw_only=True)
+class _Judge:
+    """Weighs calls against the effects of their models."""
+
+    evaluator: Evaluator
+    rules: Mapping[Any, Sequence[str]]
+    exempt: Mapping[str, str]
+    acts: dict[Any, Acts] = field(default_factory=dict)
+    effects: dict[str, list[Effect]] = field(default_factory=dict)
+
+    def judge(self, site: Site) -> Iterator[Bypass]:
+        """What the call skips, for each model that it may write; nothing where it skips nothing."""
+        if not site.writes:
+            if site.candidates or site.historical:
+                reason = site.why or (
+                    f"one of {site.candidates:,} models"
+                    if site.candidates
+                    else "a model that a migration has"
+                )
+                yield Bypass(site=site, model=None, reason=reason)
+            return
+        found: dict[str, Bypass] = {}
+        for write in site.writes:
+            skips = tuple(self._skips(site, write))
+            if skips:
+                before = found.get(write.model)
+                together = tuple(
+                    {each.effect: each for each in (*(before.skips if before else ()), *skips)}.values()
+                )
+                found[write.model] = Bypass(
+                    site=site, model=write.model, skips=together, by_name=write.by_name
+                )
+        yield from found.values()
+
+    def _skips(self, site: Site, write: Write) -> Iterator[Skip]:
+        for effect in self._effects(write):
+            level, reason = self._weigh(effect, site, write)
+            if level is not None:
+                yield self._skip(effect, level, reason)
+
+    def _skip(self, effect: Effect, level: Level, reason: str) -> Skip:
+        rules = tuple(self.rules.get(code_of(effect.function), ()))
+        if level is not Level.UNCOVERED:
+            return Skip(effect=effect, state=level, rules=rules, reason=reason)
+        if rules:
+            return Skip(effect=effect, state=Level.COVERED, rules=rules)
+        if effect.name in self.exempt:
+            return Skip(effect=effect, state=Level.EXEMPT, reason=self.exempt[effect.name])
+        if effect.third_party:
+            return Skip(effect=effect, state=Level.THIRD_PARTY)
+        return Skip(effect=effect, state=Level.UNCOVERED)
+
+    def _effects(self, write: Write) -> Iterable[Effect]:
+        model = self._model(write.model)
+        if write.operation is Operation.PROXY:
+            return [each for each in inherited_but_deaf(model) if each.on in SKIPS[Operation.PROXY]]
+        if write.model not in self.effects:
+            self.effects[write.model] = effects_of(model)
+        wanted = SKIPS[write.operation]
+        found = [each for each in self.effects[write.model] if each.on in wanted]
+        if write.operation is Operation.LOAD:
+            found = [
+                each
+                for each in found
+                if each.on is On.SAVE or read_handler(each, self.evaluator.project.sources).honours_raw
+            ]
+        return found
+
+    def _model(self, label: str) -> type[Model]:
+        model = self.evaluator.registry.model(label)
+        assert model is not None
+        return model
+
+    # What is worth saying.
+
+    def _weigh(self, effect: Effect, site: Site, write: Write) -> tuple[Level | None, str]:
+        """The level of a skipped effect, and why; none where it would have done nothing."""
+        if write.overridden:
+            file, _, line = write.overridden.rpartition(":")
+            return (
+                Level.LOW,
+                f"the project's own {site.operation}() at {shown_path(file)}:{line} runs instead of Django's",
+            )
+        acts = self._acts(effect)
+        if not acts.is_read:
+            return Level.UNCOVERED, ""
+        phase = PHASES.get(write.operation, Phase.BOTH)
+        relevant = [each for each in acts.acts if each.phase & phase]
+        weighed = [(each, _weigh_act(each, write)) for each in relevant]
+        said = [each for each, level in weighed if level is Level.UNCOVERED]
+        if said:
+            return self._said(said, site)
+        low = [each for each, level in weighed if level is Level.LOW]
+        if not low:
+            return None, ""
+        if all(each.does is Does.VALIDATE for each in low):
+            return Level.LOW, "validation is skipped"
+        return Level.LOW, "it reads none of the columns that are written"
+
+    def _said(self, acts: Sequence[Act], site: Site) -> tuple[Level, str]:
+        if (site.path, site.function) in self.inside:
+            return Level.LOW, "the call is part of an effect itself"
+        lines = self._by_hand(acts, site)
+        if lines:
+            return Level.BY_HAND, f"seems done by hand, line {', '.join(map(str, lines))}"
+        return Level.UNCOVERED, ""
+
+    def _acts(self, effect: Effect) -> Acts:
+        key = (effect.name, effect.on, effect.model)
+        if key not in self.acts:
+            self.acts[key] = acts_of(self.evaluator, effect)
+        return self.acts[key]
+
+    def _by_hand(self, acts: Sequence[Act], site: Site) -> list[int]:
+        """The lines on which the function around the call does what the effect would have done; none unless it does all."""
+        scope = self._scope(site)
+        if scope is None or not all(each.is_outside for each in acts):
+            return []
+        calls = [each for each in called_in(self.evaluator, scope) if each.line != site.line]
+        lines = []
+        for act in acts:
+            found = [each.line for each in calls if _is_same(act, each)]
+            if not found:
+                return []
+            lines.append(found[-1])
+        return sorted(set(lines))
+
+    def _scope(self, site: Site) -> Scope | None:
+        module = self.evaluator.project.sources.of_file(site.path)
+        return self.evaluator.project.scope_named(module, site.function) if module and site.function else None
+
+    @cached_property
+    def inside(self) -> set[tuple[str, str]]:
+        """The functions that are part of effects: their own, and helpers that nothing else calls, by file and qualified name."""
+        effects = [
+            each
+            for model in self.evaluator.registry.models
+            for each in effects_of(model)
+            if not each.third_party
+        ]
+        own = {key for each in effects if (key := self._own_function(each))}
+        helpers = {key for each in effects for key in self._acts(each).functions}
+        found = set(own)
+        for _ in range(len(helpers)):
+            added = {each for each in helpers - found if self._is_called_only_by(each, found)}
+            if not added:
+                break
+            found |= added
+        return found
+
+    def _own_function(self, effect: Effect) -> tuple[str, str] | None:
+        scope = scope_of(self.evaluator, effect)
+        return (scope.module.path, scope.name) if scope else None
+
+    def _is_called_only_by(self, function: tuple[str, str], callers: set[tuple[str, str]]) -> bool:
+        uses = [*self.evaluator.project.calls_named(function[1].rpartition(".")[2])]
+        return bool(uses) and all((use.scope.module.path, use.scope.name) in callers for use in uses)
+
+
+def _weigh_act(act: Act, write: Write) -> Level | None:
+    """Whether skipping one act is worth saying for the write."""
+    if write.operation in DELETING:
+        return {Does.ASSIGN: None, Does.VALIDATE: Level.LOW}.get(act.does, Level.UNCOVERED)
+    if act.does is Does.VALIDATE:
+        return Level.LOW
+    if act.does is Does.ASSIGN:
+        return _weigh_assignment(act, write)
+    updates = PHASES.get(write.operation) is Phase.UPDATE
+    harmless = (
+        updates and write.columns is not None and act.reads is not None and not act.reads & {*write.columns}
+    )
+    return Level.LOW if harmless else Level.UNCOVERED
+
+
+def _weigh_assignment(act: Act, write: Write) -> Level | None:
+    """An own column that the effect would have set: nothing is missing where the caller sets it, or where nothing changes of what it depends on."""
+    reads_itself = act.reads is not None and act.name in act.reads
+    if PHASES.get(write.operation) is not Phase.UPDATE:
+        sets_it = write.passed is not None and act.name in write.passed and not reads_itself
+        return None if act.sets_empty or sets_it else Level.UNCOVERED
+    if write.columns is None:
+        return Level.UNCOVERED
+    columns = {*write.columns}
+    if act.name in columns and not reads_itself:
+        return None
+    if act.reads is None:
+        return Level.UNCOVERED
+    if not act.reads & columns:
+        return None
+    return Level.LOW if act.fills else Level.UNCOVERED
+
+
+COMMON = frozenset(
+    {
+        "save",
+        "set",
+        "add",
+        "get",
+        "delete",
+        "update",
+        "clear",
+        "create",
+        "remove",
+        "send",
+        "run",
+        "apply",
+        "call",
+    }
+)
+"""Names of methods that say nothing without what they are called on."""
+
+
+def _is_same(act: Act, call: Called) -> bool:
+    """Whether a call does what the act does: it is the same function or the same method of the same rows, or has the same last two names."""
+    if act.target and act.target in call.targets:
+        return True
+    last = act.name.rpartition(".")[2]
+    if act.model:
+        return f"{act.model}.{last}" in call.targets
+    if act.target and call.targets:
+        return False
+    if act.name == call.name:
+        return "." in act.name or last not in COMMON
+    return last == call.name.rpartition(".")[2] and last not in COMMON
+
+
+def judge_sites(
+    evaluator: Evaluator, sites: Iterable[Site], rules: Mapping[str, Rule], exempt: Mapping[str, str]
+) -> list[Bypass]:  # fmt: skip
+    """What each call skips. exempt: reasons by the name of an effect."""
+    judge = _Judge(evaluator=evaluator, rules=covered_by(rules), exempt=exempt)
+    return [_exempted(each) for site in sites for each in judge.judge(site)]
+
+
+def _exempted(bypass: Bypass) -> Bypass:
+    reason = bypass.site.exempt
+    if not reason:
+        return bypass
+    skips = tuple(
+        replace(each, state=Level.EXEMPT, reason=reason) if each.state is Level.UNCOVERED else each
+        for each in bypass.skips
+    )
+    return replace(bypass, skips=skips)

@@ -1,0 +1,590 @@
+"""The calls in a project's source that write rows past signals and methods, and the model that each is about."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from django.db import connections
+from django.db.models import Model
+
+from reconcile.audit.raw_sql import Verb, can_parse, is_writing, writes_of
+from reconcile.audit.resolver.evaluator import Evaluator
+from reconcile.audit.resolver.project import CallUse, called_name
+from reconcile.audit.resolver.types import (
+    Api,
+    External,
+    Historical,
+    Instance,
+    Kind,
+    Many,
+    ModelType,
+    Native,
+    Rows,
+    Tuple,
+    Types,
+)
+from reconcile.audit.sources import Module
+
+__all__ = ["Operation", "Site", "Write", "exemptions_in", "find_sites", "may_hold_sites"]
+
+
+class Operation(StrEnum):
+    """How rows are written."""
+
+    BULK_CREATE = "bulk_create"
+    BULK_UPDATE = "bulk_update"
+    UPDATE = "update"
+    DELETE = "delete"
+    RAW_DELETE = "_raw_delete"
+    KEY = "related update"
+    THROUGH_INSERT = "through insert"
+    THROUGH_DELETE = "through delete"
+    SAVE_PAST = "save past the override"
+    LOAD = "load"
+    PROXY = "proxy save"
+    SQL_INSERT = "INSERT"
+    SQL_UPDATE = "UPDATE"
+    SQL_DELETE = "DELETE"
+
+
+OF_ROWS = {
+    "bulk_create": Operation.BULK_CREATE, "abulk_create": Operation.BULK_CREATE,
+    "bulk_update": Operation.BULK_UPDATE, "abulk_update": Operation.BULK_UPDATE,
+    "update": Operation.UPDATE, "aupdate": Operation.UPDATE,
+    "delete": Operation.DELETE, "adelete": Operation.DELETE, "_raw_delete": Operation.RAW_DELETE,
+}  # fmt: skip
+RELATED = frozenset({"add", "aadd", "set", "aset", "remove", "aremove", "clear", "aclear"})
+MAKING = frozenset(
+    {"create", "acreate", "get_or_create", "aget_or_create", "update_or_create", "aupdate_or_create"}
+)
+SAVING = frozenset({"save", "asave", "save_base"})
+RUNNING = frozenset({"execute", "executemany"})
+OF_SQL = {
+    Verb.INSERT: Operation.SQL_INSERT,
+    Verb.UPDATE: Operation.SQL_UPDATE,
+    Verb.DELETE: Operation.SQL_DELETE,
+}
+
+_STRONG = re.compile(
+    rb"\.a?(bulk_create|bulk_update|update|delete|_raw_delete|execute|executemany|save_base)\s*\(|deserialize|Model\.a?save\(|loaddata"
+)
+_EXEMPT = re.compile(rb"#\s*reconcile:\s*exempt\b[\s:,-]*(.*)")
+_MOST_CALL = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """What a call writes. model: `app.Model`, by which effects are looked up. columns: those that an update names, None if they can't be told.
+
+    passed: the arguments that each constructor of what is created has, None if they can't be told.
+    """
+
+    operation: Operation
+    model: str
+    by_name: bool = False
+    columns: tuple[str, ...] | None = None
+    passed: tuple[str, ...] | None = None
+    overridden: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One call in the source. function: the qualified name of the function in which it stands. line: of the name that is called.
+
+    writes: one for each model that it may write; none where nothing is known. candidates: of how many models it may be, then.
+    historical: it is about a model as a migration has it. exempt: the reason of a comment `# reconcile: exempt REASON` on one of its
+    lines; None without a comment, empty if it gives none. lines: its first and last.
+    """
+
+    path: str
+    line: int
+    module: str
+    function: str
+    operation: str
+    call: str
+    writes: tuple[Write, ...] = ()
+    candidates: int = 0
+    historical: bool = False
+    why: str = ""
+    exempt: str | None = None
+    lines: tuple[int, int] = (0, 0)
+
+
+def exemptions_in(text: bytes) -> dict[int, str]:
+    """The reasons of the comments `# reconcile: exempt REASON`, by line; empty where there is none."""
+    if b"reconcile:" not in text:
+        return {}
+    found = ((number, _EXEMPT.search(line)) for number, line in enumerate(text.splitlines(), 1))
+    return {number: match[1].decode(errors="replace").strip() for number, match in found if match}
+
+
+def may_hold_sites(text: bytes, relations: re.Pattern[bytes] | None) -> bool:
+    """Whether a file's text has a word of a call that is looked for. relations: names of relations whose changes skip something."""
+    return bool(_STRONG.search(text)) or (relations is not None and bool(relations.search(text)))
+
+
+def find_sites(evaluator: Evaluator, module: Module) -> Iterator[Site]:
+    """The calls of one module, in the order of their lines."""
+    reader = _Reader(evaluator, module)
+    calls = evaluator.project.calls(module)
+    uses = [use for name, rule in reader.rules.items() for use in calls.get(name, ()) if rule is not None]
+    for use in sorted(uses, key=lambda each: (each.node.lineno, each.node.col_offset)):
+        yield from reader.read(use)
+
+
+class _Reader:
+    """Reads the calls of one module."""
+
+    def __init__(self, evaluator: Evaluator, module: Module) -> None:
+        self.evaluator = evaluator
+        self.module = module
+        self.exempt = exemptions_in(evaluator.project.text(module.path))
+        self.rules: dict[str, Callable[[CallUse], Iterator[Site]]] = {
+            **dict.fromkeys(OF_ROWS, self._of_rows),
+            **dict.fromkeys(RELATED, self._related),
+            **dict.fromkeys(MAKING, self._making),
+            **dict.fromkeys(SAVING, self._saving),
+            **dict.fromkeys(RUNNING, self._running),
+            "call_command": self._command,
+        }
+
+    def read(self, use: CallUse) -> Iterator[Site]:
+        """What the call writes, if it is one that writes rows."""
+        yield from self.rules[called_name(use.node)](use)
+
+    def _site(self, use: CallUse, operation: str, **facts: Any) -> Site:
+        scope = use.scope
+        while scope.parent is not None and not scope.is_function:
+            scope = scope.parent
+        func = use.node.func
+        return Site(
+            path=self.module.path,
+            line=getattr(func, "end_lineno", use.node.lineno) or use.node.lineno,
+            module=self.module.name,
+            function=scope.name,
+            operation=operation,
+            call=_shown(use.node),
+            exempt=self._exempt(use.node),
+            lines=(use.node.lineno, use.node.end_lineno or use.node.lineno),
+            **facts,
+        )
+
+    def _exempt(self, node: ast.Call) -> str | None:
+        return next(
+            (
+                self.exempt[line]
+                for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+                if line in self.exempt
+            ),
+            None,
+        )
+
+    def _receiver(self, use: CallUse) -> Types | None:
+        func = use.node.func
+        return (
+            self.evaluator.of(func.value, self.evaluator.frame(use))
+            if isinstance(func, ast.Attribute)
+            else None
+        )
+
+    # Rows.
+
+    def _of_rows(self, use: CallUse) -> Iterator[Site]:
+        name, node = called_name(use.node), use.node
+        operation = OF_ROWS[name]
+        receiver = self._receiver(use)
+        if receiver is None:
+            return
+        unbound = [each for each in receiver if isinstance(each, External) and _is_rows_class(each.path)]
+        if unbound and node.args:
+            receiver = self.evaluator.of(node.args[0], self.evaluator.frame(use))
+        elif not _has_its_shape(operation, node):
+            return
+        labels = {each.label for each in receiver if isinstance(each, Historical)}
+        if labels:
+            models = filter(None, (self.evaluator.registry.model(each) for each in sorted(labels)))
+            writes = tuple(Write(operation=operation, model=each._meta.label) for each in models)
+            yield self._site(use, operation, historical=True, writes=writes)
+            return
+        rows = [each for each in receiver if isinstance(each, Rows)]
+        if rows:
+            yield self._site(
+                use, operation, writes=tuple(self._write(use, operation, each) for each in _one_each(rows))
+            )
+        elif not receiver or all(isinstance(each, Native) and each.what == "NoneType" for each in receiver):
+            yield from self._unresolved(use, operation)
+
+    def _write(self, use: CallUse, operation: Operation, rows: Rows) -> Write:
+        return Write(
+            operation=operation,
+            model=rows.model._meta.label,
+            by_name=rows.by_name,
+            columns=self._columns(use, operation, rows.model),
+            passed=self._passed(use, rows.model) if operation is Operation.BULK_CREATE else None,
+            overridden=self._overridden(called_name(use.node), rows),
+        )
+
+    def _overridden(self, name: str, rows: Rows) -> str:
+        """Where the project has a method of its own in place of Django's."""
+        for live in (rows.manager, rows.queryset):
+            found = self.evaluator.class_of_live(live).find(name) if live is not None else None
+            if found is not None:
+                *_, last = found.bindings[name]
+                return f"{found.module.path}:{getattr(last.node, 'lineno', 1)}"
+        return ""
+
+    def _unresolved(self, use: CallUse, operation: Operation) -> Iterator[Site]:
+        """A call whose receiver nobody can tell, unless its arguments do."""
+        if operation in {Operation.BULK_CREATE, Operation.BULK_UPDATE} and use.node.args:
+            models = {each.model for each in self._records(use, use.node.args[0])}
+            if len(models) == 1:
+                rows = self.evaluator.registry.default_rows(models.pop())
+                yield self._site(use, operation, writes=(self._write(use, operation, rows),))
+                return
+        candidates = self._candidates(use, operation)
+        if candidates:
+            yield self._site(use, operation, candidates=candidates)
+
+    def _candidates(self, use: CallUse, operation: Operation) -> int:
+        """How many models an unresolved call may be about; none if it can't be about any."""
+        models = [each for each in self.evaluator.registry.models if not each._meta.proxy]
+        if operation is not Operation.UPDATE or _has_rows_in_its_text(use.node):
+            return len(models)
+        named = {each.arg for each in use.node.keywords if each.arg is not None}
+        return sum(named <= {*self.evaluator.registry.columns(each)} for each in models)
+
+    def _records(self, use: CallUse, node: ast.expr) -> list[Instance]:
+        types = self.evaluator.of(node, self.evaluator.frame(use))
+        return [each for each in self.evaluator.elements(types) if isinstance(each, Instance)]
+
+    def _passed(self, use: CallUse, model: type[Model]) -> tuple[str, ...] | None:
+        given = [*use.node.args[:1], *(each.value for each in use.node.keywords if each.arg == "objs")]
+        types = self.evaluator.of(given[0], self.evaluator.frame(use)) if given else frozenset()
+        elements = self.evaluator.elements(types)
+        made = [each for each in elements if isinstance(each, Instance) and issubclass(each.model, model)]
+        if not made or len(made) != len(elements) or any(each.passed is None for each in made):
+            return None
+        together = frozenset.intersection(*(each.passed for each in made if each.passed is not None))
+        return tuple(sorted(_field_names(model, together)))
+
+    def _columns(self, use: CallUse, operation: Operation, model: type[Model]) -> tuple[str, ...] | None:
+        if operation is Operation.UPDATE:
+            named = self._keywords(use)
+        elif operation is Operation.BULK_UPDATE:
+            given = [*use.node.args[1:2], *(each.value for each in use.node.keywords if each.arg == "fields")]
+            named = self._texts(use, given[0]) if given else None
+        else:
+            return None
+        return tuple(sorted(_field_names(model, named))) if named is not None else None
+
+    def _keywords(self, use: CallUse) -> set[str] | None:
+        """The columns that `update()` names, those of a literal dictionary too."""
+        found: set[str] = set()
+        for each in use.node.keywords:
+            if each.arg is not None:
+                found.add(each.arg)
+                continue
+            keys = self._dict_keys(use, each.value)
+            if keys is None:
+                return None
+            found |= keys
+        return found
+
+    def _dict_keys(self, use: CallUse, node: ast.expr) -> set[str] | None:
+        match node:
+            case ast.Dict(keys=keys):
+                texts = [self._text(use, each) if each is not None else None for each in keys]
+                return {each for each in texts if each is not None} if None not in texts else None
+            case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords) if all(
+                each.arg for each in keywords
+            ):
+                return {str(each.arg) for each in keywords}
+            case ast.Name(id=name):
+                bindings = use.scope.visible(name, use.position)
+                if len(bindings) == 1 and isinstance(bindings[0].node, ast.Dict | ast.Call):
+                    return self._dict_keys(use, bindings[0].node)
+        return None
+
+    def _text(self, use: CallUse, node: ast.expr) -> str | None:
+        texts = {
+            each.text if isinstance(each, Native) else None
+            for each in self.evaluator.of(node, self.evaluator.frame(use))
+        }
+        return next(iter(texts)) if len(texts) == 1 else None
+
+    def _texts(self, use: CallUse, node: ast.expr) -> set[str] | None:
+        """The texts of a literal list."""
+        types = self.evaluator.of(node, self.evaluator.frame(use))
+        if len(types) != 1 or not isinstance(next(iter(types)), Many | Tuple):
+            return None
+        elements = self.evaluator.elements(types)
+        texts = {each.text if isinstance(each, Native) else None for each in elements}
+        return {each for each in texts if each is not None} if texts and None not in texts else None
+
+    # Related managers.
+
+    def _related(self, use: CallUse) -> Iterator[Site]:
+        receiver = self._receiver(use) or frozenset()
+        name = called_name(use.node).removeprefix("a") if called_name(use.node) != "add" else "add"
+        name = "add" if name == "dd" else name
+        writes = [
+            write for each in receiver if isinstance(each, Rows) and each.relation is not None
+            for write in self._related_writes(use, name, each)
+        ]  # fmt: skip
+        if writes:
+            yield self._site(use, name, writes=tuple(dict.fromkeys(writes)))
+        elif (
+            not receiver
+            and isinstance(use.node.func, ast.Attribute)
+            and isinstance(use.node.func.value, ast.Attribute)
+        ):
+            candidates = self.evaluator.registry.many_by_name(use.node.func.value.attr)
+            if candidates:
+                yield self._site(use, name, candidates=candidates)
+
+    def _related_writes(self, use: CallUse, name: str, rows: Rows) -> Iterator[Write]:
+        relation: Any = rows.relation
+        if relation.kind is Kind.MANY_TO_MANY:
+            if relation.through is not None:
+                through = relation.through._meta.label
+                if name in {"add", "set"}:
+                    yield Write(operation=Operation.THROUGH_INSERT, model=through, by_name=rows.by_name)
+                if name in {"remove", "clear", "set"}:
+                    yield Write(operation=Operation.THROUGH_DELETE, model=through, by_name=rows.by_name)
+        elif relation.kind is Kind.GENERIC and name != "add":
+            yield Write(operation=Operation.DELETE, model=rows.model._meta.label, by_name=rows.by_name)
+        elif not _is_false(use.node, "bulk"):
+            columns = (relation.column,) if relation.column else None
+            yield Write(
+                operation=Operation.KEY, model=rows.model._meta.label, by_name=rows.by_name, columns=columns
+            )
+
+    def _making(self, use: CallUse) -> Iterator[Site]:
+        """`group.members.create(…)`: the row between the two is made past its own `save()`."""
+        for each in self._receiver(use) or ():
+            if (
+                isinstance(each, Rows)
+                and each.relation is not None
+                and each.relation.kind is Kind.MANY_TO_MANY
+            ):
+                yield from self._related_named(use, each)
+            elif isinstance(each, Rows) and each.model._meta.proxy:
+                yield self._site(
+                    use,
+                    called_name(use.node),
+                    writes=(Write(operation=Operation.PROXY, model=each.model._meta.label),),
+                )
+
+    def _related_named(self, use: CallUse, rows: Rows) -> Iterator[Site]:
+        writes = tuple(self._related_writes(use, "add", rows))
+        if writes:
+            yield self._site(use, called_name(use.node), writes=writes)
+
+    # Saves.
+
+    def _saving(self, use: CallUse) -> Iterator[Site]:
+        node, receiver = use.node, self._receiver(use)
+        for each in receiver or ():
+            match each:
+                case (
+                    External(path="django.db.models.base.Model")
+                    | Api(of=External(path="django.db.models.base.Model"))
+                ) if node.args:
+                    yield from self._past(use, self.evaluator.of(node.args[0], self.evaluator.frame(use)))
+                case Native(what="DeserializedObject"):
+                    yield self._site(
+                        use,
+                        Operation.LOAD,
+                        candidates=len(self.evaluator.registry.models),
+                        why="what is loaded stands in the data",
+                    )
+                case Instance(model=model) if called_name(node) == "save_base":
+                    operation = Operation.LOAD if _is_true(node, "raw") else Operation.SAVE_PAST
+                    yield self._site(
+                        use, operation, writes=(Write(operation=operation, model=model._meta.label),)
+                    )
+                case Instance(model=model) if model._meta.proxy:
+                    yield self._site(
+                        use,
+                        Operation.PROXY,
+                        writes=(Write(operation=Operation.PROXY, model=model._meta.label),),
+                    )
+
+    def _past(self, use: CallUse, types: Types) -> Iterator[Site]:
+        writes = tuple(
+            Write(operation=Operation.SAVE_PAST, model=each.model._meta.label)
+            for each in types
+            if isinstance(each, Instance)
+        )
+        if writes:
+            yield self._site(use, Operation.SAVE_PAST, writes=tuple(dict.fromkeys(writes)))
+
+    def _command(self, use: CallUse) -> Iterator[Site]:
+        if use.node.args and self._text(use, use.node.args[0]) == "loaddata":
+            yield self._site(
+                use,
+                Operation.LOAD,
+                candidates=len(self.evaluator.registry.models),
+                why="what is loaded stands in the fixture",
+            )
+
+    # SQL.
+
+    def _running(self, use: CallUse) -> Iterator[Site]:
+        if not use.node.args:
+            return
+        sql, is_whole = self._sql(use, use.node.args[0])
+        if not is_writing(sql):
+            return
+        found = writes_of(sql, connections["default"].vendor) if can_parse() else None
+        count = len(self.evaluator.registry.models)
+        if found is None:
+            why = (
+                "its statement can't be parsed"
+                if can_parse()
+                else "sqlglot is not installed: pip install 'django-reconcile[audit]'"
+            )
+            yield self._site(use, "SQL", candidates=count, why=why)
+            return
+        registry = self.evaluator.registry
+        writes = []
+        for each in found:
+            model = registry.model_of_table(each.table)
+            if model is not None:
+                columns = tuple(sorted(_field_names(model, each.columns))) if each.columns else None
+                writes.append(Write(operation=OF_SQL[each.verb], model=model._meta.label, columns=columns))
+        if writes:
+            yield self._site(use, writes[0].operation, writes=tuple(dict.fromkeys(writes)))
+        elif not is_whole and any(each.table.startswith(_HOLE) for each in found):
+            yield self._site(use, "SQL", candidates=count, why="its table is put together at run time")
+
+    def _sql(self, use: CallUse, node: ast.expr) -> tuple[str, bool]:
+        """The text of a statement, with names in place of what is put in at run time. Whether it is whole."""
+        match node:
+            case ast.Constant(value=str() as text):
+                return text, True
+            case ast.JoinedStr(values=values):
+                parts = [self._part(use, each) for each in values]
+                return "".join(text for text, _ in parts), all(whole for _, whole in parts)
+            case ast.BinOp(op=ast.Add(), left=left, right=right):
+                (one, first), (two, second) = self._sql(use, left), self._sql(use, right)
+                return one + two, first and second
+            case ast.BinOp(op=ast.Mod(), left=left):
+                text, _ = self._sql(use, left)
+                return text.replace("%s", _HOLE), False
+            case ast.Call(func=ast.Attribute(value=base, attr="format")):
+                text, _ = self._sql(use, base)
+                return re.sub(r"\{[^{}]*\}", _HOLE, text), False
+        found = self._text(use, node)
+        if found is not None:
+            return found, True
+        return self._composed(use, node)
+
+    def _composed(self, use: CallUse, node: ast.expr) -> tuple[str, bool]:
+        """A statement that stands in a name, or in what `psycopg.sql` makes of it."""
+        match node:
+            case ast.Name(id=name):
+                bindings = use.scope.visible(name, use.position)
+                if len(bindings) == 1 and isinstance(bindings[0].node, ast.expr):
+                    return self._sql(replace(use, position=bindings[0].position), bindings[0].node)
+            case ast.Call(args=[first, *_]):
+                return self._sql(use, first)
+            case ast.Attribute(attr="db_table"):
+                return self._table(use, node), True
+        return "", False
+
+    def _part(self, use: CallUse, node: ast.expr) -> tuple[str, bool]:
+        match node:
+            case ast.Constant(value=text):
+                return str(text), True
+            case ast.FormattedValue(value=value):
+                table = self._table(use, value)
+                return (
+                    (table, True)
+                    if table
+                    else (self._text(use, value) or _HOLE, self._text(use, value) is not None)
+                )
+        return _HOLE, False
+
+    def _table(self, use: CallUse, node: ast.expr) -> str:
+        """`{Order._meta.db_table}`: the table of a model that is known."""
+        for each in self.evaluator.of(node, self.evaluator.frame(use)):
+            match each:
+                case Api(
+                    name="db_table", of=Api(name="_meta", of=ModelType(model=model) | Instance(model=model))
+                ):
+                    return model._meta.db_table
+        return ""
+
+
+_HOLE = "put_in_here"
+
+
+def _one_each(rows: Sequence[Rows]) -> list[Rows]:
+    """One of the rows of each model."""
+    return [*{each.model: each for each in sorted(rows, key=lambda each: each.model._meta.label)}.values()]
+
+
+def _has_its_shape(operation: Operation, node: ast.Call) -> bool:
+    """Whether a call has the arguments that the method of a queryset takes: `update` and `delete` take none by position."""
+    if operation is Operation.UPDATE:
+        return not node.args and bool(node.keywords)
+    if operation is Operation.DELETE:
+        return not node.args and not node.keywords
+    return True
+
+
+def _is_rows_class(path: str) -> bool:
+    return path.startswith("django.db.models.") and path.endswith(("QuerySet", "Manager"))
+
+
+def _has_rows_in_its_text(node: ast.Call) -> bool:
+    text = ast.unparse(node.func)
+    return any(
+        word in text for word in (".objects", ".filter(", ".all(", ".exclude(", "get_queryset", "_manager")
+    )
+
+
+def _is_false(node: ast.Call, name: str) -> bool:
+    return any(
+        each.arg == name and isinstance(each.value, ast.Constant) and each.value.value is False
+        for each in node.keywords
+    )
+
+
+def _is_true(node: ast.Call, name: str) -> bool:
+    return any(
+        each.arg == name and isinstance(each.value, ast.Constant) and each.value.value is True
+        for each in node.keywords
+    )
+
+
+def _field_names(model: type[Model], names: Any) -> set[str]:
+    """The names of fields, `customer` for `customer_id`; what is no field stays as it is."""
+    by_column = {
+        name: each.name
+        for each in model._meta.concrete_fields
+        for name in (each.name, each.attname, each.column)
+    }
+    key = model._meta.pk
+    return {by_column.get(each, key.name if each == "pk" and key else each) for each in names}
+
+
+def _shown(node: ast.Call) -> str:
+    """The call as a person would name it: without its arguments."""
+    text = re.sub(r"\s+", " ", ast.unparse(_without_arguments(node)))
+    return text if len(text) <= _MOST_CALL else f"…{text[-_MOST_CALL + 1 :]}"
+
+
+def _without_arguments(node: Any) -> Any:
+    if isinstance(node, ast.Call):
+        held: list[ast.expr] = [ast.Constant(value=...)] if node.args or node.keywords else []
+        return ast.Call(func=_without_arguments(node.func), args=held, keywords=[])
+    if isinstance(node, ast.Attribute):
+        return ast.Attribute(value=_without_arguments(node.value), attr=node.attr, ctx=node.ctx)
+    return node

@@ -1,0 +1,252 @@
+"""What the expressions of an effect's function say of the record: which columns they read, and in which phase they hold."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Flag, auto
+
+from django.db.models import Model
+
+from reconcile.audit.resolver.evaluator import Evaluator
+from reconcile.audit.resolver.scopes import Frame, Scope
+from reconcile.audit.resolver.types import Api, ClassType, ModelType, Rows, Tuple, Types
+
+__all__ = ["DEEPEST", "EVERYWHERE", "NEVER", "Phase", "Record", "Run", "State", "both"]
+
+DEEPEST = 5
+"""Calls within each other that are followed."""
+
+
+class Phase(Flag):
+    """Whether a record is being created or changed."""
+
+    NEVER = 0
+    CREATE = auto()
+    UPDATE = auto()
+    BOTH = CREATE | UPDATE
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A function as an effect runs it. given: what its parameters are. aliases: the names by which it knows the record. phases: what its names say
+    of whether the record is new. reads: the columns on which its names depend. depth: how many calls lead to it.
+    """
+
+    scope: Scope
+    given: tuple[tuple[str, Types], ...]
+    aliases: set[str]
+    phases: dict[str, Phase] = field(default_factory=lambda: {"created": Phase.CREATE})
+    reads: dict[str, frozenset[str] | None] = field(default_factory=dict)
+    depth: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What is known where a statement runs: the phase, the columns on which it depends whether it does, and those that are empty there."""
+
+    phase: Phase = Phase.BOTH
+    reads: frozenset[str] | None = frozenset()
+    empty: frozenset[str] = frozenset()
+
+
+EVERYWHERE = State()
+"""Where nothing is known of the record."""
+
+NEVER = State(phase=Phase.NEVER)
+"""Where nothing runs."""
+
+
+class Record:
+    """The record that an effect is about, as its functions' expressions speak of it."""
+
+    def __init__(self, evaluator: Evaluator, model: type[Model]) -> None:
+        self.evaluator = evaluator
+        self.model = model
+        self.columns = {
+            name: each.name for each in model._meta.concrete_fields for name in (each.name, each.attname)
+        }
+        self.keys = {
+            "pk",
+            *(
+                name
+                for each in model._meta.concrete_fields
+                if each.primary_key
+                for name in (each.name, each.attname)
+            ),
+        }
+        self._running: list[Scope] = []
+
+    def test(self, test: ast.expr, run: Run) -> tuple[State, State]:
+        """What a condition says where it holds, and where it doesn't."""
+        match test:
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                yes, no = self.test(operand, run)
+                empty = self.column(operand, run)
+                return (replace(no, empty=no.empty | {empty}) if empty else no), yes
+            case ast.BoolOp(op=op, values=values):
+                return self._combined(op, [self.test(each, run) for each in values])
+            case ast.Compare(
+                left=left, ops=[ast.Is() | ast.Eq()], comparators=[ast.Constant(value=None | "" as value)]
+            ):
+                return self._compared(left, run, is_none=value is None)
+            case ast.Compare(
+                left=left,
+                ops=[ast.IsNot() | ast.NotEq()],
+                comparators=[ast.Constant(value=None | "" as value)],
+            ):
+                yes, no = self._compared(left, run, is_none=value is None)
+                return no, yes
+            case ast.Call(func=ast.Name(id="isinstance"), args=[value, classes]) if self.is_record(
+                value, run
+            ):
+                return self._guard(classes, run)
+            case ast.Call(func=ast.Name(id="issubclass"), args=[ast.Name(id="sender"), classes]):
+                return self._guard(classes, run)
+        phase = self._phase(test, run)
+        return State(phase=phase), State(phase=Phase.BOTH & ~phase if phase is not Phase.BOTH else Phase.BOTH)
+
+    def _combined(self, op: ast.boolop, tests: Sequence[tuple[State, State]]) -> tuple[State, State]:
+        """`and` holds where all hold; where it doesn't, nothing is known of one of several. `or` is the converse."""
+        ways = [yes if isinstance(op, ast.And) else no for yes, no in tests]
+        phase, empty = Phase.BOTH, frozenset[str]()
+        for each in ways:
+            phase, empty = phase & each.phase, empty | each.empty
+        sure = State(phase=phase, empty=empty)
+        others = [no if isinstance(op, ast.And) else yes for yes, no in tests]
+        loose = Phase.NEVER
+        for each in others:
+            loose |= each.phase
+        return (sure, State(phase=loose)) if isinstance(op, ast.And) else (State(phase=loose), sure)
+
+    def _compared(self, left: ast.expr, run: Run, *, is_none: bool) -> tuple[State, State]:
+        if self._is_key(left, run):
+            return State(phase=Phase.CREATE), State(phase=Phase.UPDATE)
+        column = self.column(left, run)
+        phase = self._phase(left, run) if is_none else Phase.BOTH
+        if phase is not Phase.BOTH:
+            return State(phase=Phase.BOTH & ~phase), State(phase=phase)
+        return State(empty=frozenset({column}) if column else frozenset()), State()
+
+    def _guard(self, classes: ast.expr, run: Run) -> tuple[State, State]:
+        """`isinstance(instance, X)`: known for the model, if X is."""
+        wanted = self._classes(self.evaluator.of(classes, Frame(run.scope, None, run.given)))
+        if not wanted:
+            return State(), State()
+        return (State(), NEVER) if issubclass(self.model, tuple(wanted)) else (NEVER, State())
+
+    def _classes(self, types: Types) -> list[type]:
+        found: list[type] = []
+        for each in types:
+            match each:
+                case ModelType(model=model):
+                    found.append(model)
+                case ClassType(info=info) if info.live is not None:
+                    found.append(info.live)
+                case Tuple(items=items):
+                    found += [one for item in items for one in self._classes(item)]
+        return found
+
+    def _phase(self, test: ast.expr, run: Run) -> Phase:
+        """In which phase a simple condition holds."""
+        match test:
+            case ast.Name(id=name):
+                return run.phases.get(name, Phase.BOTH)
+            case ast.Attribute(value=ast.Attribute(value=base, attr="_state"), attr="adding") if (
+                self.is_record(base, run)
+            ):
+                return Phase.CREATE
+            case (
+                ast.Subscript(slice=ast.Constant(value="created"))
+                | ast.Call(func=ast.Attribute(attr="get" | "pop"), args=[ast.Constant(value="created"), *_])
+            ):
+                return Phase.CREATE
+        return Phase.UPDATE if self._is_key(test, run) else Phase.BOTH
+
+    # The record.
+
+    def is_record(self, node: ast.expr, run: Run) -> bool:
+        match node:
+            case ast.Name(id=name):
+                return name in run.aliases
+            case ast.Subscript(slice=ast.Constant(value="instance")):
+                return True
+            case ast.Call(func=ast.Attribute(attr="get" | "pop"), args=[ast.Constant(value="instance"), *_]):
+                return True
+        return False
+
+    def _is_key(self, node: ast.expr, run: Run) -> bool:
+        return isinstance(node, ast.Attribute) and node.attr in self.keys and self.is_record(node.value, run)
+
+    def column(self, node: ast.expr, run: Run) -> str:
+        """The column of the record that the expression is; empty if it is none."""
+        if isinstance(node, ast.Attribute) and self.is_record(node.value, run) and node.attr not in self.keys:
+            return self.columns.get(node.attr, "")
+        return ""
+
+    def reads(self, node: ast.AST, run: Run) -> frozenset[str] | None:
+        """The columns of the record that the expression depends on; None if that can't be told."""
+        found: set[str] = set()
+        for each in ast.walk(node):
+            match each:
+                case ast.Attribute(value=base, attr=attr) if self.is_record(base, run):
+                    reads = self._reads_of_attribute(attr, run)
+                    if reads is None:
+                        return None
+                    found |= reads
+                case ast.Call(args=arguments) if any(self.is_record(one, run) for one in arguments):
+                    if not self._is_harmless_with_record(each, run):
+                        return None
+                case ast.Name(id=name) if name in run.reads:
+                    reads = run.reads[name]
+                    if reads is None:
+                        return None
+                    found |= reads
+        return frozenset(found)
+
+    def _is_harmless_with_record(self, node: ast.Call, run: Run) -> bool:
+        """Whether a function that is handed the whole record reads no column of it, as far as that matters."""
+        func = node.func
+        if isinstance(func, ast.Name) and func.id in {"isinstance", "hasattr", "type", "id"}:
+            return True
+        return any(
+            isinstance(each, Api) and isinstance(each.of, Rows)
+            for each in self.evaluator.of(func, Frame(run.scope, None, run.given))
+        )
+
+    def _reads_of_attribute(self, attr: str, run: Run) -> frozenset[str] | None:
+        if attr in self.keys or attr in {"_state", "_meta", "__class__", "DoesNotExist"}:
+            return frozenset()
+        if attr in self.columns:
+            return frozenset({self.columns[attr]})
+        registry = self.evaluator.registry
+        if registry.to_many(self.model, attr) is not None or registry.to_one(self.model, attr) is not None:
+            return frozenset()
+        return self._reads_of_member(attr, run)
+
+    def _reads_of_member(self, attr: str, run: Run) -> frozenset[str] | None:
+        """The columns that a property or method of the model reads."""
+        info = self.evaluator.class_of_live(self.model)
+        owner = info.find(attr)
+        scope = (
+            next((each for each in owner.children if each.name.endswith(f".{attr}")), None) if owner else None
+        )
+        if scope is None or not scope.is_function:
+            return frozenset() if owner is not None else None
+        if scope in self._running or run.depth >= DEEPEST:
+            return frozenset()
+        self._running.append(scope)
+        inner = Run(scope=scope, given=(), aliases={scope.first_parameter}, depth=run.depth + 1)
+        try:
+            return self.reads(
+                ast.Module(body=list(scope.function.body), type_ignores=[]),
+                inner,
+            )
+        finally:
+            self._running.pop()
+
+
+def both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    """The columns of both; None if those of one can't be told."""
+    return None if one is None or other is None else one | other

@@ -1,0 +1,623 @@
+"""What an expression stands for where it stands: its names followed to where they got their values, through functions, classes and modules."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from types import FunctionType as PythonFunction, MethodType, ModuleType as PythonModule
+from typing import Any
+
+from django.apps.registry import Apps
+from django.db.models import Manager, Model, QuerySet
+
+from reconcile.audit.places import innermost
+from reconcile.audit.resolver import attributes, library
+from reconcile.audit.resolver.annotations import annotation as read_annotation
+from reconcile.audit.resolver.classes import ClassInfo
+from reconcile.audit.resolver.parameters import infer_parameter
+from reconcile.audit.resolver.project import CallUse, Project
+from reconcile.audit.resolver.relations import MOST_MODELS, Registry, is_rows_class
+from reconcile.audit.resolver.scopes import Binding, Frame, How, Position, Scope, parameters_of
+from reconcile.audit.resolver.types import (
+    NOTHING,
+    Api,
+    ClassType,
+    External,
+    FunctionType,
+    Historical,
+    Instance,
+    Many,
+    ModelType,
+    ModuleType,
+    Native,
+    Object,
+    Rows,
+    Super,
+    Table,
+    Tuple,
+    Types,
+    native,
+    union,
+)
+
+__all__ = ["Evaluator"]
+
+DEEPEST = 40
+"""Expressions within each other that are followed; of deeper ones nothing is known."""
+
+FOREIGN = frozenset({"django", *sys.stdlib_module_names})
+"""Packages whose functions are known by their names and are not read."""
+
+
+class Evaluator:
+    """Evaluates expressions. Remembers each; whoever changes a file or the registry makes a new one."""
+
+    def __init__(self, project: Project, registry: Registry) -> None:
+        self.project = project
+        self.registry = registry
+        self.connected: dict[tuple[str, str], list[Any]] | None = None
+        self._known: dict[Any, Types] = {}
+        self._active: set[Any] = set()
+        self._depth = 0
+        self._classes: dict[Any, ClassInfo] = {}
+        self._rules: dict[type, Callable[[Any, Frame], Types]] = {
+            ast.Name: lambda node, frame: self.name(node.id, frame),
+            ast.Attribute: lambda node, frame: attributes.of_node(self, node, frame),
+            ast.Call: self._call,
+            ast.Constant: lambda node, _: frozenset({Native(what=type(node.value).__name__, text=node.value if isinstance(node.value, str) else None)}),
+            ast.JoinedStr: lambda *_: native("str"),
+            ast.Compare: lambda *_: native("bool"),
+            ast.Tuple: lambda node, frame: frozenset({Tuple(items=tuple(self.of(each, frame) for each in node.elts))}),
+            ast.List: self._list,
+            ast.Set: self._list,
+            ast.Dict: self._dict,
+            ast.ListComp: self._comprehension,
+            ast.SetComp: self._comprehension,
+            ast.GeneratorExp: self._comprehension,
+            ast.DictComp: self._dict_comprehension,
+            ast.IfExp: lambda node, frame: self.of(node.body, frame) | self.of(node.orelse, frame),
+            ast.BoolOp: lambda node, frame: union(self.of(each, frame) for each in node.values),
+            ast.BinOp: self._binary,
+            ast.UnaryOp: lambda node, frame: native("bool") if isinstance(node.op, ast.Not) else self.of(node.operand, frame),
+            ast.Await: lambda node, frame: self.of(node.value, frame),
+            ast.NamedExpr: lambda node, frame: self.of(node.value, frame),
+            ast.Starred: lambda node, frame: self.elements(self.of(node.value, frame)),
+            ast.Subscript: self._subscript,
+            ast.Yield: lambda *_: NOTHING,
+        }  # fmt: skip
+
+    def of(self, node: ast.AST | None, frame: Frame) -> Types:
+        """What the expression may stand for; nothing, if that can't be told."""
+        rule = self._rules.get(type(node))
+        if rule is None:
+            return NOTHING
+        key = (node, frame.scope, frame.at.order if frame.at else None, frame.given, frame.inner)
+        return self.once(key, lambda: rule(node, frame))
+
+    def once(self, key: Any, evaluate: Callable[[], Types]) -> Types:
+        """The value of the key, evaluated once; nothing where its own evaluation asks for it."""
+        if key in self._known:
+            return self._known[key]
+        if key in self._active or self._depth >= DEEPEST:
+            return NOTHING
+        self._active.add(key)
+        self._depth += 1
+        try:
+            found = evaluate()
+        finally:
+            self._active.discard(key)
+            self._depth -= 1
+        self._known[key] = found
+        return found
+
+    def frame(self, use: CallUse) -> Frame:
+        """The frame of a call, with the names of the comprehensions and lambdas around it."""
+        frame = Frame(use.scope, use.position)
+        for each in use.around:
+            if isinstance(each, ast.Lambda):
+                frame = replace(
+                    frame, inner=(*frame.inner, *((name.arg, NOTHING) for name in parameters_of(each)))
+                )
+            else:
+                frame = self.within(each.generators, frame)  # type: ignore[attr-defined]
+        return frame
+
+    def is_unique(self, scope: Scope) -> bool:
+        """Whether no other function or method of the project has the name."""
+        return len(self.project.definitions(scope.function.name)) == 1
+
+    # Names.
+
+    def name(self, name: str, frame: Frame) -> Types:
+        """What the name stands for there."""
+        for key, types in reversed(frame.inner):
+            if key == name:
+                held: Types = types
+                return held
+        scope: Scope | None = frame.scope
+        at, current = frame.at, True
+        while scope is not None:
+            if scope.parent is None:
+                break
+            has = name in scope.bindings or name in scope.parameters or _takes_rest(scope, name)
+            if has and (current or scope.is_function):
+                return self._local(name, Frame(scope, at, frame.given if current else ()))
+            scope, at, current = scope.parent, None, False
+        module = frame.scope.module
+        known = self.global_of(module.name, name, frame.at if frame.scope.parent is None else None)
+        return known or (
+            frozenset({External(path=f"builtins.{name}")}) if hasattr(builtins, name) else NOTHING
+        )
+
+    def _local(self, name: str, frame: Frame) -> Types:
+        scope = frame.scope
+        visible = scope.visible(name, frame.at)
+        found = union(self.bound(each, frame) for each in visible)
+        if any(each.how is How.IMPORT for each in visible):
+            found |= self.imported(*scope.module.imports[name])
+        if name in scope.parameters and not scope.surely(name, frame.at):
+            found |= self._parameter(name, frame)
+        if _takes_rest(scope, name):
+            return found | (
+                native("rest")
+                if scope.function.args.kwarg is None
+                else frozenset({Table(keys=native("str"), values=NOTHING)})
+            )
+        return found
+
+    def _parameter(self, name: str, frame: Frame) -> Types:
+        for given, types in frame.given:
+            if given == name and types:
+                return types
+        return self.once(("parameter", frame.scope, name), lambda: infer_parameter(self, frame.scope, name))
+
+    def bound(self, binding: Binding, frame: Frame) -> Types:
+        """What one binding makes of its name."""
+        scope, at = frame.scope, binding.position
+        inside = Frame(scope, at, frame.given)
+        match binding.how:
+            case How.FUNCTION:
+                return self._definition(scope.by_node[id(binding.node)])
+            case How.CLASS:
+                return self.class_type(self.class_of(scope.by_node[id(binding.node)]))
+            case How.IMPORT:
+                return NOTHING
+            case How.NARROWED:
+                return self.instances(self.of(binding.node, inside))
+            case How.ANNOTATED:
+                node: Any = binding.node
+                return self.annotation(node.annotation, inside) or self.of(node.value, inside)
+        types = self.of(binding.node, inside)
+        match binding.how:
+            case How.ELEMENT:
+                types = self.elements(types)
+            case How.ENTERED:
+                types = self.elements(types) or types
+            case How.ADDED:
+                return frozenset({Many(of=types)})
+            case How.EXTENDED:
+                return frozenset({Many(of=self.elements(types))}) if types else NOTHING
+            case How.STORED:
+                return frozenset({Table(keys=NOTHING, values=types)})
+        for place in binding.unpack:
+            types = self.item(types, place)
+        return types
+
+    def _definition(self, scope: Scope) -> Types:
+        return frozenset({FunctionType(scope=scope)})
+
+    def instances(self, types: Types) -> Types:
+        """Instances of the classes."""
+        found: set[Any] = set()
+        for each in types:
+            match each:
+                case ModelType(model=model):
+                    found |= {Instance(model=one) for one in self.few(self.registry.concrete(model))}
+                case ClassType(info=info):
+                    found |= self.object_of(info)
+                case Tuple(items=items):
+                    found |= {one for item in items for one in self.instances(item)}
+                case External(path=path):
+                    found.add(Native(what=path))
+        return frozenset(found)
+
+    def few(self, models: Sequence[type[Model]]) -> Sequence[type[Model]]:
+        """The models, unless there are too many to say something of each."""
+        return models if len(models) <= MOST_MODELS else ()
+
+    # Modules.
+
+    def global_of(self, module_name: str, name: str, at: Position | None = None) -> Types:
+        """What a module's name stands for."""
+        key = ("global", module_name, name, at.order if at else None)
+        return self.once(key, lambda: self._global(module_name, name, at))
+
+    def _global(self, module_name: str, name: str, at: Position | None) -> Types:
+        live = vars(sys.modules[module_name]).get(name) if module_name in sys.modules else None
+        if module_name.partition(".")[0] in FOREIGN:
+            return self._foreign(module_name, name, live)
+        module = self.project.sources.of_module(module_name)
+        scope = self.project.scope(module) if module else None
+        if scope is not None and name in scope.bindings:
+            return self._module_binding(scope, name, live, at)
+        if live is not None:
+            return self.live(live, f"{module_name}.{name}")
+        if module is not None:
+            if name in module.imports:
+                return self.imported(*module.imports[name])
+            found = next((found for each in module.stars if (found := self.global_of(each, name))), NOTHING)
+            if found:
+                return found
+        is_module = self.project.sources.of_module(f"{module_name}.{name}") is not None
+        return frozenset({ModuleType(name=f"{module_name}.{name}")}) if is_module else NOTHING
+
+    def _module_binding(self, scope: Scope, name: str, live: Any, at: Position | None) -> Types:
+        *_, last = scope.bindings[name]
+        if last.how is How.IMPORT:
+            return (
+                self.live(live, f"{scope.module.name}.{name}") if isinstance(live, type) else NOTHING
+            ) or self.imported(*scope.module.imports[name])
+        if last.how in {How.FUNCTION, How.CLASS}:
+            return self.bound(last, Frame(scope))
+        found = self.live(live, f"{scope.module.name}.{name}") if live is not None else NOTHING
+        return found or union(self.bound(each, Frame(scope)) for each in scope.visible(name, at))
+
+    def imported(self, origin: str, name: str | None) -> Types:
+        """What an import gives a name: a module, or what a module has."""
+        if name is None:
+            return frozenset({ModuleType(name=origin)})
+        return self.global_of(origin, name)
+
+    def _foreign(self, module_name: str, name: str, live: Any) -> Types:
+        if isinstance(live, PythonModule) or f"{module_name}.{name}" in sys.modules:
+            return frozenset(
+                {
+                    ModuleType(
+                        name=f"{module_name}.{name}" if not isinstance(live, PythonModule) else live.__name__
+                    )
+                }
+            )
+        found = self.live(live, f"{module_name}.{name}") if live is not None else NOTHING
+        return found or frozenset({External(path=f"{module_name}.{name}")})
+
+    def live(self, value: Any, path: str) -> Types:
+        """What an object of the running project is. Asks no attribute of it that could be a lazy one's."""
+        cls = type(value)
+        if issubclass(cls, type):
+            return self.class_type(self.class_of_live(value))
+        if issubclass(cls, Manager):
+            return frozenset({self.registry.rows(value)}) if value.model is not None else NOTHING
+        if issubclass(cls, QuerySet):
+            return frozenset({Rows(model=value.model, queryset=cls)}) if value.model is not None else NOTHING
+        if issubclass(cls, Model):
+            return frozenset({Instance(model=cls)})
+        if issubclass(cls, PythonFunction | MethodType | partial):
+            return self._live_function(value, path)
+        if issubclass(cls, PythonModule):
+            return frozenset({ModuleType(name=value.__name__)})
+        if issubclass(cls, Apps):
+            return frozenset({External(path="django.apps.apps")})
+        if issubclass(cls, str | int | float | bool | bytes):
+            return frozenset({Native(what=cls.__name__, text=value if cls is str else None)})
+        if issubclass(cls, list | tuple | set | frozenset) and value:
+            return frozenset({Many(of=union(self.live(each, path) for each in [*value][:20]))})
+        if issubclass(cls, dict):
+            return frozenset(
+                {Table(keys=NOTHING, values=union(self.live(each, path) for each in [*value.values()][:20]))}
+            )
+        if cls.__module__.partition(".")[0] in FOREIGN:
+            return NOTHING
+        return frozenset({Object(info=self.class_of_live(cls))}) if _is_plain(cls) else NOTHING
+
+    def _live_function(self, value: Any, path: str) -> Types:
+        function = innermost(value)
+        if function is None or function.__module__.partition(".")[0] in FOREIGN:
+            name = getattr(value, "__qualname__", "")
+            return frozenset({External(path=f"{value.__module__}.{name}" if name else path)})
+        module = self.project.sources.of_file(function.__code__.co_filename)
+        scope = self.project.scope_named(module, function.__qualname__) if module else None
+        return frozenset({FunctionType(scope=scope)}) if scope is not None else NOTHING
+
+    # Classes.
+
+    def class_type(self, info: ClassInfo) -> Types:
+        """The class: a model, or any other."""
+        if info.live is not None and issubclass(info.live, Model) and info.live is not Model:
+            return frozenset({ModelType(model=info.live)})
+        if info.path.partition(".")[0] in FOREIGN:
+            return frozenset({External(path=info.path)})
+        return frozenset({ClassType(info=info)})
+
+    def class_of(self, scope: Scope) -> ClassInfo:
+        """The class of a body in the source."""
+        if scope not in self._classes:
+            live = _live_class(scope)
+            if live is not None:
+                self._classes[scope] = self.class_of_live(live)
+            else:
+                info = self._classes[scope] = ClassInfo(
+                    path=f"{scope.module.name}.{scope.name}", scope=scope, live=None
+                )
+                info.mro = self._line(info, scope)
+        return self._classes[scope]
+
+    def _line(self, info: ClassInfo, scope: Scope) -> Sequence[ClassInfo]:
+        found = [info]
+        assert scope.parent is not None
+        node: Any = scope.node
+        for base in node.bases:
+            for each in self.of(base, Frame(scope.parent, scope.parent.positions.get(id(node)))):
+                found += [one for one in self._class_behind(each).mro if one not in found]
+        return found
+
+    def _class_behind(self, each: Any) -> ClassInfo:
+        match each:
+            case ClassType(info=info):
+                return info
+            case ModelType(model=model):
+                return self.class_of_live(model)
+            case External(path=path):
+                return self._external_class(path)
+        return ClassInfo(path="", scope=None, live=None)
+
+    def _external_class(self, path: str) -> ClassInfo:
+        module, _, name = path.rpartition(".")
+        live = getattr(sys.modules.get(module), name, None)
+        if isinstance(live, type):
+            return self.class_of_live(live)
+        info = ClassInfo(path=path, scope=None, live=None)
+        info.mro = [info]
+        return info
+
+    def class_of_live(self, live: type) -> ClassInfo:
+        """The class of the running project, with its body where the source is read."""
+        if live not in self._classes:
+            path = f"{live.__module__}.{live.__qualname__}"
+            foreign = live.__module__.partition(".")[0] in FOREIGN
+            module = None if foreign else self.project.sources.of_module(live.__module__)
+            scope = self.project.scope_named(module, live.__qualname__) if module else None
+            info = self._classes[live] = ClassInfo(path=path, scope=scope, live=live)
+            info.mro = [info, *(self.class_of_live(each) for each in live.__mro__[1:-1])]
+        return self._classes[live]
+
+    def object_of(self, info: ClassInfo) -> Types:
+        """An instance of the class: of few models where a model's, rows where a queryset's, else an object."""
+        if info.live is not None and is_rows_class(info.live):
+            models = self.few(self.registry.used_by(info.live))
+            return frozenset(self._rows_in(info, each) for each in models)
+        if info.live is not None and info.live is not Model:
+            models = self.registry.concrete(info.live)
+            if models or issubclass(info.live, Model):
+                return frozenset(Instance(model=each) for each in self.few(models))
+        return frozenset({Object(info=info)})
+
+    def _rows_in(self, info: ClassInfo, model: type[Model]) -> Rows:
+        rows = self.registry.default_rows(model)
+        live: Any = info.live
+        return (
+            replace(rows, manager=None, queryset=live)
+            if issubclass(live, QuerySet)
+            else replace(rows, manager=live)
+        )
+
+    def attribute(self, types: Types, name: str) -> Types:
+        """What the attribute of any of them is."""
+        return attributes.attribute(self, types, name)
+
+    def annotation(self, node: ast.expr | None, frame: Frame) -> Types:
+        """What an annotation says that a name holds."""
+        return read_annotation(self, node, frame)
+
+    # Calls.
+
+    def _call(self, node: ast.Call, frame: Frame) -> Types:
+        if isinstance(node.func, ast.Name) and node.func.id == "super":
+            return self._super(frame)
+        return union(self._called(each, node, frame) for each in self.of(node.func, frame))
+
+    def _super(self, frame: Frame) -> Types:
+        scope: Scope | None = frame.scope
+        while scope is not None and scope.owner is None:
+            scope = scope.parent
+        if scope is None or not scope.first_parameter or scope.owner is None:
+            return NOTHING
+        owner = scope.owner
+        of = self.name(scope.first_parameter, Frame(scope, None, frame.given))
+        return frozenset(Super(of=each, after=owner) for each in of)
+
+    def _called(self, each: Any, node: ast.Call, frame: Frame) -> Types:
+        match each:
+            case ModelType(model=model):
+                return frozenset({Instance(model=model, passed=_passed(node))})
+            case ClassType(info=info):
+                return (
+                    self.object_of(info)
+                    if info.live is None or not is_rows_class(info.live)
+                    else self._new_rows(info, node, frame)
+                )
+            case FunctionType(scope=scope, bound=bound):
+                found = self.returned(scope, self.arguments(scope, bound, node, frame))
+                # A method of rows of which nothing is known most often gives rows.
+                return found or (frozenset({bound.narrowed}) if isinstance(bound, Rows) else NOTHING)
+            case External(path=path):
+                return library.called(self, path, node, frame)
+            case Api(name=name, of=of):
+                return library.method(self, name, of, node, frame)
+            case Historical():
+                return frozenset({self._historical(each, node, frame)})
+        return NOTHING
+
+    def _historical(self, each: Historical, node: ast.Call, frame: Frame) -> Historical:
+        """What a call on a migration's registry or on one of its models gives: the model of a label, or what belongs to the same one."""
+        texts = [
+            one.text
+            for argument in node.args[:2]
+            for one in self.of(argument, frame)
+            if isinstance(one, Native) and one.text
+        ]
+        is_lookup = isinstance(node.func, ast.Attribute) and node.func.attr == "get_model"
+        return Historical(label=".".join(texts)) if is_lookup else each
+
+    def _new_rows(self, info: ClassInfo, node: ast.Call, frame: Frame) -> Types:
+        """`OrderQuerySet(self.model)`: the rows of the model that it is given."""
+        given = [*node.args[:1], *(each.value for each in node.keywords if each.arg == "model")]
+        models = union(self.of(each, frame) for each in given)
+        found = {self._rows_in(info, each.model) for each in models if isinstance(each, ModelType)}
+        return frozenset(found) or self.object_of(info)
+
+    def arguments(
+        self, scope: Scope, bound: Any, node: ast.Call, frame: Frame
+    ) -> tuple[tuple[str, Types], ...]:
+        """The parameters of the function with what the call gives them."""
+        names = list(scope.parameters)
+        given: dict[str, Types] = {}
+        if bound is not None and names:
+            given[names.pop(0)] = frozenset({bound})
+        for name, argument in zip(names, node.args, strict=False):
+            if isinstance(argument, ast.Starred):
+                break
+            given[name] = self.of(argument, frame)
+        for keyword in node.keywords:
+            if keyword.arg in names:
+                given[keyword.arg] = self.of(keyword.value, frame)
+        return tuple((name, types) for name, types in given.items() if types)
+
+    def returned(self, scope: Scope, given: tuple[tuple[str, Types], ...] = ()) -> Types:
+        """What the function returns when it is called so; what a generator yields."""
+        key = ("returned", scope, given)
+        return self.once(key, lambda: self._returned(scope, given))
+
+    def _returned(self, scope: Scope, given: tuple[tuple[str, Types], ...]) -> Types:
+        annotated = NOTHING
+        if scope.function.returns is not None:
+            annotated = self.annotation(scope.function.returns, Frame(scope.parent or scope))
+        found: set[Any] = set()
+        for node in scope.statements:
+            if isinstance(node, ast.Return) and node.value is not None:
+                found |= self.of(node.value, Frame(scope, scope.positions[id(node)], given))
+            elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Yield | ast.YieldFrom):
+                inner = self.of(node.value.value, Frame(scope, scope.positions[id(node)], given))
+                found.add(Many(of=inner if isinstance(node.value, ast.Yield) else self.elements(inner)))
+        known = frozenset(each for each in found if each != Native(what="NoneType"))
+        return _more_telling(known, annotated) or frozenset(found)
+
+    # Collections.
+
+    def elements(self, types: Types) -> Types:
+        """What one gets by walking through any of them."""
+        return union(self._elements_of(each) for each in types)
+
+    def _elements_of(self, each: Any) -> Types:
+        match each:
+            case Rows():
+                return frozenset({each.element})
+            case Many(of=of):
+                return of
+            case Tuple(items=items):
+                return union(items)
+            case Table(keys=keys):
+                return keys
+            case Historical():
+                return frozenset({each})
+            case Native(what="str" | "bytes"):
+                return native("str")
+        return NOTHING
+
+    def item(self, types: Types, place: int) -> Types:
+        """What stands at the place of any of them."""
+        found = (
+            each.items[place] if isinstance(each, Tuple) and -len(each.items) <= place < len(each.items) else self._elements_of(each)
+            for each in types
+        )  # fmt: skip
+        return union(found)
+
+    def _list(self, node: Any, frame: Frame) -> Types:
+        return frozenset({Many(of=union(self.of(each, frame) for each in node.elts))})
+
+    def _dict(self, node: ast.Dict, frame: Frame) -> Types:
+        keys = union(self.of(each, frame) for each in node.keys if each is not None)
+        return frozenset(
+            {Table(keys=_without_texts(keys), values=union(self.of(each, frame) for each in node.values))}
+        )
+
+    def _comprehension(self, node: Any, frame: Frame) -> Types:
+        return frozenset({Many(of=self.of(node.elt, self.within(node.generators, frame)))})
+
+    def _dict_comprehension(self, node: ast.DictComp, frame: Frame) -> Types:
+        inside = self.within(node.generators, frame)
+        return frozenset({Table(keys=self.of(node.key, inside), values=self.of(node.value, inside))})
+
+    def within(self, generators: Sequence[ast.comprehension], frame: Frame) -> Frame:
+        """The frame inside a comprehension, which knows the names that it walks through."""
+        for each in generators:
+            types = self.elements(self.of(each.iter, frame))
+            frame = replace(frame, inner=(*frame.inner, *self._unpacked(each.target, types)))
+        return frame
+
+    def _unpacked(self, target: ast.expr, types: Types) -> Iterator[tuple[str, Types]]:
+        if isinstance(target, ast.Name):
+            yield target.id, types
+        elif isinstance(target, ast.Tuple | ast.List):
+            for place, each in enumerate(target.elts):
+                yield from self._unpacked(each, self.item(types, place))
+
+    def _binary(self, node: ast.BinOp, frame: Frame) -> Types:
+        found = self.of(node.left, frame) | self.of(node.right, frame)
+        telling = frozenset(each for each in found if isinstance(each, Rows | Many | Table))
+        return telling or frozenset(each for each in found if isinstance(each, Native | Tuple))
+
+    def _subscript(self, node: ast.Subscript, frame: Frame) -> Types:
+        types = self.of(node.value, frame)
+        if isinstance(node.slice, ast.Slice):
+            return types
+        if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, int):
+            place = node.slice.value
+            return union(
+                each.values if isinstance(each, Table) else self.item(frozenset({each}), place)
+                for each in types
+            )
+        return union(each.values if isinstance(each, Table) else self._elements_of(each) for each in types)
+
+
+def _more_telling(found: Types, annotated: Types) -> Types:
+    """What a function's body says, unless its annotation says more."""
+    vague = not found or all(isinstance(each, Api | External) for each in found)
+    return annotated or found if vague else found
+
+
+def _passed(node: ast.Call) -> frozenset[str] | None:
+    """The arguments that a constructor is given; None if they can't be told."""
+    if node.args or any(each.arg is None for each in node.keywords):
+        return None
+    empty = {None, False, ""}
+    return frozenset(
+        str(each.arg) for each in node.keywords
+        if not (isinstance(each.value, ast.Constant) and each.value.value in empty)
+    )  # fmt: skip
+
+
+def _without_texts(types: Types) -> Types:
+    return frozenset(replace(each, text=None) if isinstance(each, Native) else each for each in types)
+
+
+def _takes_rest(scope: Scope, name: str) -> bool:
+    if not scope.is_function:
+        return False
+    rest = (scope.function.args.vararg, scope.function.args.kwarg)
+    return any(each is not None and each.arg == name for each in rest)
+
+
+def _is_plain(cls: type) -> bool:
+    """Whether its instances are no stand-ins for something else."""
+    return not hasattr(cls, "_wrapped") and "__getattr__" not in vars(cls) and "Proxy" not in cls.__name__
+
+
+def _live_class(scope: Scope) -> type | None:
+    found: Any = sys.modules.get(scope.module.name)
+    for part in scope.name.split("."):
+        found = vars(found).get(part) if hasattr(found, "__dict__") else None
+    return found if isinstance(found, type) and found.__module__ == scope.module.name else None

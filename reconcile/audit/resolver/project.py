@@ -1,0 +1,152 @@
+"""The files of a project, the scopes in them, and who calls a function of a name."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from reconcile.audit.resolver.scopes import Position, Scope, read_scopes
+from reconcile.audit.sources import Module, Sources, module_name
+
+__all__ = ["CallUse", "Project", "calls_in"]
+
+_CALLED = re.compile(rb"\b([A-Za-z_]\w*)\s*\(")
+_DEFINED = re.compile(rb"\bdef\s+([A-Za-z_]\w*)\s*\(")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CallUse:
+    """One call in the source. around: the comprehensions and lambdas in which it stands, the outermost first. node: None for what is handed on uncalled."""
+
+    node: ast.Call
+    scope: Scope
+    position: Position | None
+    around: tuple[ast.AST, ...]
+
+
+class Project:
+    """The files whose source is looked through. Reads each once, and parses only what it is asked for."""
+
+    def __init__(self, sources: Sources, files: Iterable[str]) -> None:
+        self.sources = sources
+        self.files = list(files)
+        self._scopes: dict[str, Scope] = {}
+        self._texts: dict[str, bytes] = {}
+        self._calls: dict[str, Mapping[str, Sequence[CallUse]]] = {}
+        sources.named.update({module_name(each): each for each in self.files})
+
+    def scope(self, module: Module) -> Scope:
+        """The scope of a module."""
+        if module.path not in self._scopes:
+            self._scopes[module.path] = read_scopes(module)
+        return self._scopes[module.path]
+
+    def scope_named(self, module: Module, qualified: str) -> Scope | None:
+        """The class or function of the qualified name in the module."""
+        scope: Scope = self.scope(module)
+        for part in qualified.split("."):
+            if part == "<locals>":
+                continue
+            found = [each for each in scope.children if getattr(each.node, "name", "") == part]
+            if not found:
+                return None
+            scope = found[-1]
+        return scope
+
+    def scope_at(self, module: Module, line: int) -> Scope | None:
+        """The function that begins at the line, with its first decorator or its `def`."""
+        node = module.function_at(line)
+        return (
+            next((each for each in self.scope(module).walk() if each.node is node), None)
+            if node is not None
+            else None
+        )
+
+    def calls(self, module: Module) -> Mapping[str, Sequence[CallUse]]:
+        """The calls in the module by the last name of what is called."""
+        if module.path not in self._calls:
+            found: dict[str, list[CallUse]] = defaultdict(list)
+            for scope in self.scope(module).walk():
+                for use in calls_in(scope):
+                    found[called_name(use.node)].append(use)
+            self._calls[module.path] = found
+        return self._calls[module.path]
+
+    def calls_named(self, name: str) -> Iterator[CallUse]:
+        """The calls of anything of the name, in all files."""
+        for path in self.files_calling(name):
+            module = self.sources.of_file(path)
+            if module is not None:
+                yield from self.calls(module).get(name, ())
+
+    def files_calling(self, name: str) -> Sequence[str]:
+        """The files in whose text the name stands before a parenthesis."""
+        return self._by_called.get(name, ())
+
+    @cached_property
+    def _by_called(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for path in self.files:
+            for name in {*_CALLED.findall(self.text(path))}:
+                found[name.decode()].append(path)
+        return found
+
+    def definitions(self, name: str) -> Sequence[str]:
+        """The files that define a function of the name, once for each time."""
+        return self._by_defined.get(name, ())
+
+    @cached_property
+    def _by_defined(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for path in self.files:
+            for name in _DEFINED.findall(self.text(path)):
+                found[name.decode()].append(path)
+        return found
+
+    def text(self, path: str) -> bytes:
+        """The bytes of a file; none where it can't be read."""
+        if path not in self._texts:
+            try:
+                self._texts[path] = self.sources.read(path)
+            except OSError:
+                self._texts[path] = b""
+        return self._texts[path]
+
+
+def called_name(node: ast.Call) -> str:
+    """The last name of what is called."""
+    func = node.func
+    return func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
+
+
+def calls_in(scope: Scope) -> Iterator[CallUse]:
+    """The calls in the statements of the scope itself, those within each other too."""
+    for node in scope.statements:
+        position = scope.positions[id(node)]
+        for expression in _expressions(node):
+            yield from _calls(expression, scope, position, ())
+
+
+def _expressions(node: ast.stmt) -> Iterator[ast.expr]:
+    """The expressions of a statement, without those of the statements and functions in it."""
+    for each in ast.iter_child_nodes(node):
+        if isinstance(each, ast.expr):
+            yield each
+        elif isinstance(each, ast.withitem | ast.keyword | ast.arguments | ast.match_case):
+            yield from (one for one in ast.iter_child_nodes(each) if isinstance(one, ast.expr))
+
+
+_SCOPED = ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp | ast.Lambda
+
+
+def _calls(node: ast.AST, scope: Scope, position: Position, around: tuple[ast.AST, ...]) -> Iterator[CallUse]:
+    if isinstance(node, ast.Call):
+        yield CallUse(node=node, scope=scope, position=position, around=around)
+    if isinstance(node, _SCOPED):
+        around = (*around, node)
+    for each in ast.iter_child_nodes(node):
+        yield from _calls(each, scope, position, around)

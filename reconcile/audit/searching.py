@@ -1,0 +1,168 @@
+"""The search for bypasses through a project's files."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.apps import apps
+from django.conf import settings
+
+from reconcile.audit.bypasses import Bypass, judge_sites
+from reconcile.audit.calls import Site, exemptions_in, find_sites, may_hold_sites
+from reconcile.audit.effects import effects_of, inherited_but_deaf, is_third_party
+from reconcile.audit.resolver.evaluator import Evaluator
+from reconcile.audit.resolver.project import Project
+from reconcile.audit.resolver.relations import Registry
+from reconcile.audit.sources import Sources, UnreadableSource
+from reconcile.core.declaration import shown_path
+from reconcile.errors import UsageError
+from reconcile.rules.rule import Rule
+
+__all__ = ["BypassAudit", "Search", "search_bypasses"]
+
+IGNORED = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist"})
+TESTS = frozenset({"tests", "test", "testing"})
+_TEST_FILE = re.compile(r"(test_.*|tests|.*_tests?|conftest)\.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is looked through. paths: files and folders, all of the project's own if there are none. tests, migrations: look through these, too."""
+
+    paths: Sequence[Path] = ()
+    tests: bool = False
+    migrations: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BypassAudit:
+    """What was found. files: how many were looked through. faults: comments and settings that exempt nothing, or without a reason.
+
+    left_out: files of tests and migrations that were not looked through.
+    """
+
+    bypasses: Sequence[Bypass]
+    unreadable: Sequence[UnreadableSource]
+    faults: Sequence[str]
+    files: int
+    left_out: int
+
+
+def search_bypasses(
+    rules: Mapping[str, Rule], exempt: Mapping[str, str], search: Search = Search(), texts: Mapping[str, bytes | None] | None = None
+) -> BypassAudit:  # fmt: skip
+    """Find the calls that skip effects. Costs no statement. texts: what stands in place of files. Raises UsageError for a path that isn't there."""
+    everything = [*_python_files(_roots())]
+    wanted = [*_python_files(_existing(search.paths))] if search.paths else everything
+    files = [each for each in wanted if search.paths or _is_looked_at(each, search)]
+    sources = Sources(texts)
+    project = Project(
+        sources,
+        dict.fromkeys(
+            [*(each for each in everything if not is_test(each) and not is_migration(each)), *files]
+        ),
+    )
+    evaluator = Evaluator(project, Registry())
+    words = _pattern(evaluator.registry)
+    sites = [site for path in files for site in _sites(evaluator, path, words)]
+    bypasses = judge_sites(evaluator, sites, rules, exempt)
+    return BypassAudit(
+        bypasses=bypasses,
+        unreadable=[each for path, each in sources.unreadable.items() if path in {*files}],
+        faults=[*_faults(project, files, bypasses)],
+        files=len(files),
+        left_out=len(wanted) - len(files),
+    )
+
+
+def _sites(evaluator: Evaluator, path: str, words: re.Pattern[bytes] | None) -> Iterator[Site]:
+    if may_hold_sites(evaluator.project.text(path), words):
+        module = evaluator.project.sources.of_file(path)
+        if module is not None:
+            yield from find_sites(evaluator, module)
+
+
+def _pattern(registry: Registry) -> re.Pattern[bytes] | None:
+    """The words of changes to relations that skip something, and of saves if a proxy's skip something."""
+    names = {
+        name for model in registry.models for name, relation in registry.relations_of(model).items()
+        if effects_of(relation.target if relation.column or relation.through is None else relation.through)
+    }  # fmt: skip
+    ways = (
+        [
+            rf"\.({'|'.join(sorted(map(re.escape, names)))})\.a?(add|set|remove|clear|create|get_or_create|update_or_create)\s*\("
+        ]
+        if names
+        else []
+    )
+    if any(inherited_but_deaf(each) for each in registry.models if each._meta.proxy):
+        ways.append(r"\.a?(save|create|get_or_create|update_or_create)\s*\(")
+    return re.compile("|".join(ways).encode()) if ways else None
+
+
+def _faults(project: Project, files: Iterable[str], bypasses: Iterable[Bypass]) -> Iterator[str]:
+    """Comments that exempt nothing, or give no reason: none may outlive what it was for."""
+    sites = [each.site for each in bypasses]
+    for path in files:
+        for line, reason in exemptions_in(project.text(path)).items():
+            where = f"{shown_path(path)}:{line}"
+            if not reason:
+                yield f"{where}: '# reconcile: exempt' needs a reason after it."
+            elif not any(each.path == path and each.lines[0] <= line <= each.lines[1] for each in sites):
+                yield f"{where}: '# reconcile: exempt' stands on a line that skips nothing. Take it out."
+
+
+def _roots() -> list[Path]:
+    """The folders of the project's own source: of its apps, and of its settings."""
+    found = [_outermost(Path(each.path)) for each in apps.get_app_configs() if not is_third_party(each.path)]
+    module = sys.modules.get(str(getattr(settings, "SETTINGS_MODULE", "")))
+    file = getattr(module, "__file__", None)
+    if file and not is_third_party(file) and (Path(file).parent / "__init__.py").exists():
+        found.append(_outermost(Path(file).parent))
+    return sorted(
+        {each for each in found if not any(each != other and each.is_relative_to(other) for other in found)}
+    )
+
+
+def _outermost(folder: Path) -> Path:
+    """The outermost folder around it that is a package."""
+    while (folder.parent / "__init__.py").exists():
+        folder = folder.parent
+    return folder.resolve()
+
+
+def _existing(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"There is no file or folder {str(path)!r}.")
+        yield path.resolve()
+
+
+def _python_files(places: Iterable[Path]) -> Iterator[str]:
+    for place in places:
+        if place.is_file():
+            yield str(place)
+            continue
+        for file in sorted(place.rglob("*.py")):
+            inside = file.relative_to(place).parts[:-1]
+            if not IGNORED & {*inside} and not any(each.startswith(".") for each in inside):
+                yield str(file)
+
+
+def _is_looked_at(path: str, search: Search) -> bool:
+    return (search.tests or not is_test(path)) and (search.migrations or not is_migration(path))
+
+
+def is_test(path: str) -> bool:
+    """Whether the file is one of tests, by its name or its folders' names."""
+    file = Path(path)
+    return bool(TESTS & {*file.parts[:-1]}) or bool(_TEST_FILE.fullmatch(file.name))
+
+
+def is_migration(path: str) -> bool:
+    """Whether the file is one of migrations."""
+    return Path(path).parent.name == "migrations"

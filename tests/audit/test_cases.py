@@ -1,0 +1,340 @@
+"""The cases of bypasses, one test each: which call skips what, of which model, and what is no bypass at all."""
+
+from textwrap import dedent
+
+import pytest
+from django.db.models.signals import pre_save
+
+from reconcile.audit.searching import Search, search_bypasses
+from tests.audit.test_effects import connected
+from tests.helpers import ROOT
+
+pytestmark = pytest.mark.usefixtures("shelf")
+
+HEAD = """
+from django.db import connection, models
+from django.db.models import F
+from tests.shelf.models import *
+from tests.shelf.models import (
+    Author, Book, Cached, Checked, Club, Coded, Copy, Country, Document, Event, Label, Membership, Numbered, Part, Phased, Seat, Shout, Slugged,
+    Soft, State, TaxRule, Visitors, Voters, Whisper,
+)
+"""
+
+
+@pytest.fixture
+def search(tmp_path):
+    def find(text, **options):
+        file = tmp_path / "paths.py"
+        file.write_text(HEAD + dedent(text))
+        return search_bypasses({}, {}, Search(paths=[file], **options))
+
+    return find
+
+
+@pytest.fixture
+def found(search):
+    def find(text):
+        return {each.model: each for each in search(text).bypasses}
+
+    return find
+
+
+@pytest.fixture
+def skipped(found):
+    """What the calls skip, by model: the names of the effects that are worth saying."""
+
+    def find(text):
+        return {
+            model: {each.effect.name.rpartition(".")[2] for each in bypass.skips if each.state == "uncovered"}
+            for model, bypass in found(text).items()
+        }
+
+    return find
+
+
+@pytest.fixture
+def states(found):
+    def find(text):
+        return {
+            model: {each.effect.name.rpartition(".")[2]: str(each.state) for each in bypass.skips}
+            or str(bypass.state)
+            for model, bypass in found(text).items()
+        }
+
+    return find
+
+
+SAVED = {"save", "book_saving", "book_saved"}
+
+
+def test_1_bulk_create_skips_save_and_its_signals_and_runs_the_fields(skipped):
+    assert skipped("Book.objects.bulk_create([Book()])") == {"shelf.Book": SAVED}
+    assert skipped("async def f():\n    await Book.objects.abulk_create(rows)") == {"shelf.Book": SAVED}
+
+
+def test_2_bulk_update_skips_the_fields_too(skipped, states):
+    assert skipped('Book.objects.bulk_update(rows, ["n"])') == {"shelf.Book": SAVED | {"stamp"}}
+    assert states('Book.objects.bulk_update(rows, ["n"])')["shelf.Book"]["updated"] == "third_party"
+
+
+def test_3_update_is_the_same_but_for_the_columns_that_it_names(skipped, states):
+    assert skipped("Book.objects.filter(pk=1).update(n=1)") == {"shelf.Book": SAVED | {"stamp"}}
+    assert skipped("Book.objects.filter(pk=1).update(n=1, stamp='')") == {"shelf.Book": SAVED}
+    assert "updated" not in states("Book.objects.filter(pk=1).update(n=1, updated=None)")["shelf.Book"]
+    assert skipped("async def f():\n    await Book.objects.aupdate(n=1)") == {"shelf.Book": SAVED | {"stamp"}}
+
+
+@pytest.mark.parametrize(
+    "call", ["add(book)", "remove(book)", "set([book])", "clear()", "aadd(book)", "aset([book])"]
+)
+def test_4_changes_of_a_reverse_key_are_updates(skipped, call):
+    assert skipped(f"def f(book, author: Author):\n    author.books.{call}") == {
+        "shelf.Book": SAVED | {"stamp"}
+    }
+
+
+def test_4_without_bulk_they_are_saves(skipped):
+    assert skipped("def f(book, author: Author):\n    author.books.add(book, bulk=False)") == {}
+
+
+def test_5_a_through_row_that_is_added_is_created_past_its_save(skipped):
+    assert skipped("def f(club: Club):\n    club.members.add(1)") == {
+        "shelf.Membership": {"save", "membership_saved"}
+    }
+    assert skipped("def f(club: Club):\n    club.members.create(name='a')") == {
+        "shelf.Membership": {"save", "membership_saved"}
+    }
+
+
+def test_6_a_through_row_that_is_removed_is_deleted_past_its_delete(skipped):
+    assert skipped("def f(club: Club):\n    club.members.remove(1)") == {"shelf.Membership": {"delete"}}
+    assert skipped("def f(author: Author):\n    author.clubs.clear()") == {"shelf.Membership": {"delete"}}
+    assert skipped("def f(club: Club):\n    club.members.set([])") == {
+        "shelf.Membership": {"save", "membership_saved", "delete"}
+    }
+
+
+def test_6_without_a_class_of_its_own_nothing_is_skipped(skipped):
+    assert skipped("def f(club: Club):\n    club.readers.add(1)") == {}
+
+
+def test_7_through_rows_in_bulk_skip_m2m_changed(skipped):
+    assert skipped("Club.readers.through.objects.bulk_create(rows)") == {
+        "shelf.Club_readers": {"readers_changed"}
+    }
+
+
+def test_8_the_delete_of_rows_sends_signals_and_skips_delete(skipped):
+    assert skipped("Book.objects.filter(n=1).delete()") == {"shelf.Book": {"delete"}}
+    assert skipped("TaxRule.objects.all().delete()") == {}
+
+
+def test_9_the_delete_of_one_record_skips_nothing_of_its_own(skipped):
+    assert skipped("def f(book: Book):\n    book.delete()") == {}
+
+
+def test_10_raw_delete_skips_everything(skipped):
+    assert skipped("rows = Book.objects.all()\nrows._raw_delete(rows.db)") == {
+        "shelf.Book": {"delete", "book_deleted"}
+    }
+
+
+def test_11_get_or_create_is_no_bypass(skipped):
+    assert skipped("Book.objects.get_or_create(n=1)\nBook.objects.update_or_create(n=1, defaults={})") == {}
+
+
+def test_12_loads_skip_what_minds_raw(skipped, search):
+    assert skipped("def f(book: Book):\n    book.save_base(raw=True)") == {
+        "shelf.Book": {"save", "book_saved"}
+    }
+    assert skipped("def f(book: Book):\n    models.Model.save(book)") == {"shelf.Book": {"save"}}
+    text = "from django.core import serializers\nfor each in serializers.deserialize('json', s):\n    each.save()"
+    (each,) = search(text).bypasses
+    assert (each.state, each.model) == ("unknown", None)
+    (each,) = search(
+        "from django.core.management import call_command\ncall_command('loaddata', 'a.json')"
+    ).bypasses
+    assert each.state == "unknown"
+
+
+def test_13_an_unbound_delete_is_about_its_argument(skipped):
+    assert skipped(
+        "from django.db.models import QuerySet\nrows = Book.objects.all()\nQuerySet.delete(rows)"
+    ) == {"shelf.Book": {"delete"}}
+
+
+def test_14_what_a_migration_has_is_historical(search):
+    text = """
+        def forwards(apps, schema_editor):
+            apps.get_model("shelf", "Book").objects.update(n=1)
+            Gone = apps.get_model("shelf", "Gone")
+            Gone.objects.filter(n=1).update(n=2)
+    """
+    found = search(text).bypasses
+    assert [(each.site.historical, each.model) for each in found] == [(True, "shelf.Book"), (True, None)]
+
+
+NOT_DJANGO = {
+    "a dict": "data = {k: 1 for k in 'ab'}\ndata.update(confirm=x)",
+    "keyword arguments": "def f(**kwargs):\n    kwargs.update(n=1)",
+    "a hash": "import hashlib\nh = hashlib.md5()\nh.update(b'x')",
+    "a cache": "from django.core.cache import cache\ncache.delete('key')",
+    "a file": "def f(row: Document):\n    row.file.delete(save=False)\n    row.file.delete()",
+    "a set": "s = set()\ns.update(a)\ns.add(1)\ns.clear()",
+}
+
+
+@pytest.mark.parametrize("text", NOT_DJANGO.values(), ids=NOT_DJANGO)
+def test_15_what_is_not_django_is_not_accused(search, text):
+    assert search(text).bypasses == []
+
+
+def test_16_a_model_with_a_method_update_is_no_queryset(skipped):
+    text = "class View:\n    state: State\n    def f(self, u):\n        self.state.update(user=u)\n\ndef g(document: Document, u):\n    document.state.update(user=u)"
+    assert skipped(text) == {}
+
+
+def search_shelf():
+    found = search_bypasses({}, {}, Search(paths=[ROOT / "tests" / "shelf" / "models.py"])).bypasses
+    return [(each.site.function, each.model, each) for each in found]
+
+
+def test_16_the_body_of_the_method_is_the_site():
+    assert ("State.update", "shelf.State") in [each[:2] for each in search_shelf()]
+
+
+def test_17_the_class_of_self_is_its_concrete_models():
+    found = {model: each for function, model, each in search_shelf() if function == "Counted.bump"}
+    assert {*found} == {"shelf.Visitors", "shelf.Voters"}
+    assert {each.state for each in found.values()} == {"uncovered"}
+
+
+def test_18_a_parameter_is_what_callers_hand_it(skipped):
+    text = """
+        def f(model, name):
+            rows = model.objects.all()
+            rows.update(**{name: 1})
+
+        f(State, "user")
+        f(TaxRule, "default")
+    """
+    assert skipped(text) == {"shelf.State": {"state_saved"}, "shelf.TaxRule": {"tax_rule_saved"}}
+    assert skipped(text + "\n        f(unknown, 'a')\n") == {None: set()}
+
+
+def test_19_a_relation_of_one_model_alone_is_known_by_its_name(found):
+    (each,) = found("def f(x):\n    x.tax_rules.update(default=False)").values()
+    assert (each.model, each.by_name, each.state) == ("shelf.TaxRule", True, "uncovered")
+
+
+def test_19_a_name_that_is_a_plain_column_somewhere_is_unknown(states):
+    assert states("def f(x):\n    x.labels.update(word='a')") == {None: "unknown"}
+
+
+def test_20_what_two_loops_put_together_is_unknown(states):
+    text = """
+        def f(unknown):
+            rows = []
+            for c in Book.objects.all():
+                rows.append(c)
+            for c in State.objects.all():
+                rows.append(c)
+            unknown.bulk_create(rows)
+    """
+    assert states(text) == {None: "unknown"}
+
+
+def test_20_the_name_of_an_earlier_loop_says_nothing_of_a_later_one(skipped):
+    text = """
+        def f(unknown):
+            rows = []
+            for c in Book.objects.all():
+                print(c)
+            for c in State.objects.all():
+                rows.append(c)
+            unknown.bulk_create(rows)
+    """
+    assert skipped(text) == {"shelf.State": {"state_saved"}}
+
+
+def test_21_a_view_names_its_model(skipped, states):
+    text = """
+        from django.views.generic import ListView
+
+        class Page({base}):
+            {model}
+            def post(self, request):
+                self.get_queryset().filter(n=1).update(n=2)
+    """
+    assert skipped(text.format(base="ListView", model="model = Book")) == {"shelf.Book": SAVED | {"stamp"}}
+    assert states(text.format(base="ListView", model="paginate_by = 3")) == {None: "unknown"}
+
+
+def test_22_an_own_delete_of_rows_is_said_to_be_one(found, skipped):
+    (each,) = found("Soft.objects.all().delete()").values()
+    assert each.state == "low"
+    assert "own delete() at tests/shelf/models.py" in each.skips[0].reason
+    assert skipped("Soft.all_objects.all().delete()") == {"shelf.Soft": {"delete"}}
+    assert skipped("Soft.objects.fresh().update(gone=None)") == {"shelf.Soft": {"save"}}
+
+
+def test_23_what_is_done_for_new_records_is_not_skipped_by_updates(skipped):
+    assert skipped("Numbered.objects.bulk_update(x, ['a'])\nNumbered.objects.update(a=1)") == {}
+    assert skipped("Numbered.objects.bulk_create(x)") == {"shelf.Numbered": {"save"}}
+
+
+def test_24_phases_are_told_in_many_ways(skipped):
+    assert skipped("Phased.objects.bulk_create(x)") == {"shelf.Phased": {"only_new", "new_with_url"}}
+    assert skipped("Phased.objects.update(url='a')") == {"shelf.Phased": {"only_old"}}
+
+
+def test_25_a_guard_is_evaluated_for_the_model(skipped, shelf):
+    with connected(pre_save, shelf.hear_the_loud):
+        assert skipped("Shout.objects.bulk_create(x)") == {"shelf.Shout": {"hear_the_loud"}}
+        assert skipped("Whisper.objects.bulk_create(x)") == {}
+
+
+def test_26_what_is_filled_in_where_it_is_empty(states):
+    assert states("Slugged.objects.update(t='x')") == {"shelf.Slugged": {"save": "low"}}
+    assert states("Slugged.objects.update(n=1)") == {}
+    assert states("Slugged.objects.update(slug='x')") == {}
+    assert states("Slugged.objects.bulk_create([Slugged(t='x')])") == {"shelf.Slugged": {"save": "uncovered"}}
+    assert states("Slugged.objects.bulk_create([Slugged(t='x', slug='x')])") == {}
+
+
+def test_27_what_is_normalised(states):
+    assert states("Coded.objects.update(used=F('used') + 1)") == {}
+    assert states("Coded.objects.update(code=c)") == {"shelf.Coded": {"save": "uncovered"}}
+
+
+def test_28_a_cache_is_told_whatever_is_written(states):
+    assert states("Cached.objects.update(n=1)") == {"shelf.Cached": {"save": "low"}}
+    assert states("Cached.objects.all().delete()") == {"shelf.Cached": {"delete": "uncovered"}}
+
+
+def test_29_what_the_function_does_itself_is_by_hand(found):
+    (each,) = found(
+        "def f(event: Event, x):\n    Seat.objects.bulk_create(x)\n    event.cache.clear()"
+    ).values()
+    assert each.state == "by_hand"
+    assert "line 11" in each.skips[0].reason
+    (each,) = found("def f(event: Event, x):\n    Seat.objects.bulk_create(x)\n    event.clear()").values()
+    assert each.state == "uncovered"
+
+
+def test_30_calls_inside_an_effect_are_part_of_it():
+    found = [each for function, _, each in search_shelf() if function in {"Part.save", "Part._tell"}]
+    assert {each.state for each in found} <= {"low", "third_party"}
+    assert {each.model for each in found} == {"shelf.Book", "shelf.Visitors"}
+
+
+def test_31_validation_is_low(found):
+    (each,) = found("Checked.objects.update(n=-1)").values()
+    assert (each.state, each.skips[0].reason) == ("low", "validation is skipped")
+
+
+def test_33_a_file_that_cannot_be_parsed_is_named(search):
+    audit = search("def (:\n    Book.objects.bulk_create(x)")
+    assert len(audit.unreadable) == 1
+    assert "SyntaxError" in audit.unreadable[0].why

@@ -1,0 +1,330 @@
+"""Models whose writes set off one thing each, for the search for what bulk paths skip. They have no tables: `shelf` in conftest installs the app."""
+
+from django.core.cache import cache
+from django.db import models
+from django.db.models import CASCADE, SET_NULL, QuerySet
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
+from django.dispatch import receiver
+from django.utils import timezone
+from django.utils.text import slugify
+
+
+class Log(models.Model):
+    text = models.CharField(max_length=100, default="")
+
+
+class Event(models.Model):
+    name = models.CharField(max_length=100, default="")
+
+    @property
+    def cache(self):
+        return cache
+
+
+class Author(models.Model):
+    name = models.CharField(max_length=100, default="")
+
+
+class Stamp(models.CharField):
+    def pre_save(self, model_instance, add):
+        return f"{model_instance.pk} is stamped"
+
+
+class Book(models.Model):
+    """Its save writes a log, its receivers do, too, and one of its columns stamps itself."""
+
+    author = models.ForeignKey(Author, null=True, on_delete=SET_NULL, related_name="books")
+    title = models.CharField(max_length=100, default="")
+    n = models.IntegerField(default=0)
+    updated = models.DateTimeField(auto_now=True)
+    stamp = Stamp(max_length=100, default="")
+
+    def save(self, *args, **kwargs):
+        super().save(*args, **kwargs)
+        Log.objects.create(text=f"{self.title} {self.n} {self.author_id}")
+
+    def delete(self, *args, **kwargs):
+        Log.objects.create(text="gone")
+        return super().delete(*args, **kwargs)
+
+
+@receiver(pre_save, sender=Book)
+def book_saving(instance, **kwargs):
+    Log.objects.create(text=f"saving {instance.title} {instance.n} {instance.author_id}")
+
+
+@receiver(post_save, sender=Book)
+def book_saved(instance, raw=False, **kwargs):
+    if not raw:
+        Log.objects.create(text=f"saved {instance.title} {instance.n} {instance.author_id}")
+
+
+@receiver(post_delete, sender=Book)
+def book_deleted(instance, **kwargs):
+    Log.objects.create(text=f"deleted {instance.title}")
+
+
+class Copy(Book):
+    class Meta:
+        proxy = True
+
+
+class Club(models.Model):
+    members = models.ManyToManyField(Author, through="Membership", related_name="clubs")
+    readers = models.ManyToManyField(Author, related_name="reads_in")
+
+
+class Membership(models.Model):
+    club = models.ForeignKey(Club, on_delete=CASCADE)
+    author = models.ForeignKey(Author, on_delete=CASCADE)
+
+    def save(self, *args, **kwargs):
+        super().save(*args, **kwargs)
+        Log.objects.create(text="joined")
+
+    def delete(self, *args, **kwargs):
+        Log.objects.create(text="left")
+        return super().delete(*args, **kwargs)
+
+
+@receiver(post_save, sender=Membership)
+def membership_saved(instance, **kwargs):
+    Log.objects.create(text=f"member {instance.author_id}")
+
+
+@receiver(post_delete, sender=Membership)
+def membership_deleted(instance, **kwargs):
+    Log.objects.create(text=f"no member {instance.author_id}")
+
+
+@receiver(m2m_changed, sender=Club.readers.through)
+def readers_changed(instance, **kwargs):
+    Log.objects.create(text="readers")
+
+
+class SoftRows(QuerySet):
+    def delete(self):
+        return self.update(gone=timezone.now())
+
+    def fresh(self):
+        return self.filter(gone=None)
+
+
+class Soft(models.Model):
+    gone = models.DateTimeField(null=True)
+
+    objects = SoftRows.as_manager()
+    all_objects = models.Manager()
+
+    def delete(self, *args, **kwargs):
+        Log.objects.create(text="soft")
+        return super().delete(*args, **kwargs)
+
+    def save(self, *args, **kwargs):
+        super().save(*args, **kwargs)
+        Log.objects.create(text=f"{self.gone}")
+
+
+class State(models.Model):
+    """A model with a method that is called update."""
+
+    user = models.CharField(max_length=100, default="")
+
+    def update(self, **fields):
+        State.objects.filter(pk=self.pk).update(**fields)
+
+
+@receiver(post_save, sender=State)
+def state_saved(instance, **kwargs):
+    Log.objects.create(text=f"state {instance.user}")
+
+
+class Counted(models.Model):
+    n = models.IntegerField(default=0)
+
+    class Meta:
+        abstract = True
+
+    def bump(self):
+        self.__class__.objects.filter(pk=self.pk).update(n=1)
+
+
+class Visitors(Counted):
+    pass
+
+
+class Voters(Counted):
+    pass
+
+
+@receiver(post_save, sender=Visitors)
+@receiver(post_save, sender=Voters)
+def counted(instance, **kwargs):
+    Log.objects.create(text=f"{instance.n}")
+
+
+class Country(models.Model):
+    labels = models.CharField(max_length=100, default="")
+
+
+class TaxRule(models.Model):
+    country = models.ForeignKey(Country, on_delete=CASCADE, related_name="tax_rules")
+    default = models.BooleanField(default=False)
+
+
+@receiver(post_save, sender=TaxRule)
+def tax_rule_saved(instance, **kwargs):
+    Log.objects.create(text=f"{instance.default}")
+
+
+class Label(models.Model):
+    """Country has a plain column of the name by which an author has these."""
+
+    author = models.ForeignKey(Author, on_delete=CASCADE, related_name="labels")
+    word = models.CharField(max_length=10, default="")
+
+
+@receiver(post_save, sender=Label)
+def label_saved(instance, **kwargs):
+    Log.objects.create(text=f"{instance.word}")
+
+
+class Numbered(models.Model):
+    """Only a new one gets a number."""
+
+    a = models.IntegerField(default=0)
+
+    def save(self, *args, **kwargs):
+        if self._state.adding:
+            Log.objects.create(text="number")
+        super().save(*args, **kwargs)
+
+
+class Phased(models.Model):
+    """Three receivers, each of one phase."""
+
+    url = models.CharField(max_length=100, default="")
+
+
+@receiver(post_save, sender=Phased)
+def only_new(instance, created, **kwargs):
+    if not created:
+        return
+    Log.objects.create(text="new")
+
+
+@receiver(post_save, sender=Phased)
+def new_with_url(sender, **kwargs):
+    if kwargs["created"] and kwargs["instance"].url:
+        Log.objects.create(text="url")
+
+
+@receiver(pre_save, sender=Phased)
+def only_old(instance, **kwargs):
+    is_new = instance.pk is None
+    if is_new:
+        pass
+    else:
+        Log.objects.create(text=f"old {instance.url}")
+
+
+class Loud(models.Model):
+    class Meta:
+        abstract = True
+
+
+class Shout(Loud):
+    text = models.CharField(max_length=100, default="")
+
+
+class Whisper(models.Model):
+    text = models.CharField(max_length=100, default="")
+
+
+def hear_the_loud(instance, **kwargs):
+    if not isinstance(instance, Loud):
+        return
+    Log.objects.create(text=f"{instance.text}")
+
+
+class Slugged(models.Model):
+    """The slug is filled in where it is empty."""
+
+    t = models.CharField(max_length=100, default="")
+    slug = models.CharField(max_length=100, default="")
+    n = models.IntegerField(default=0)
+
+    def save(self, *args, **kwargs):
+        if not self.slug:
+            self.slug = slugify(self.t)
+        super().save(*args, **kwargs)
+
+
+class Coded(models.Model):
+    """The code is normalised."""
+
+    code = models.CharField(max_length=100, default="")
+    used = models.IntegerField(default=0)
+
+    def save(self, *args, **kwargs):
+        self.code = self.code.upper()
+        if kwargs.get("update_fields") is not None:
+            kwargs["update_fields"] = {"code"} | set(kwargs["update_fields"])
+        super().save(*args, **kwargs)
+
+
+class Cached(models.Model):
+    """Its save and delete tell the cache of the event, whatever has changed."""
+
+    event = models.ForeignKey(Event, on_delete=CASCADE, related_name="cached")
+    n = models.IntegerField(default=0)
+
+    def save(self, *args, **kwargs):
+        super().save(*args, **kwargs)
+        self.event.cache.set("v", True)
+
+    def delete(self, *args, **kwargs):
+        self.event.cache.delete("v")
+
+
+class Seat(models.Model):
+    event = models.ForeignKey(Event, on_delete=CASCADE, related_name="seats")
+    n = models.IntegerField(default=0)
+
+
+@receiver(post_save, sender=Seat)
+def seat_saved(instance, **kwargs):
+    instance.event.cache.clear()
+
+
+class Checked(models.Model):
+    n = models.IntegerField(default=0)
+
+    def save(self, *args, **kwargs):
+        if self.n < 0:
+            raise ValueError(self.n)
+        super().save(*args, **kwargs)
+
+
+class Part(models.Model):
+    """Its save updates others, by a helper that only it calls."""
+
+    book = models.ForeignKey(Book, on_delete=CASCADE, related_name="parts")
+    n = models.IntegerField(default=0)
+
+    def save(self, *args, **kwargs):
+        super().save(*args, **kwargs)
+        Book.objects.filter(pk=self.book_id).update(n=self.n)
+        self._tell()
+
+    def _tell(self):
+        Visitors.objects.filter(pk=self.pk).update(n=self.n)
+
+
+class Document(models.Model):
+    file = models.FileField()
+    state = models.ForeignKey(State, null=True, on_delete=SET_NULL, related_name="documents")
+
+    def delete(self, *args, **kwargs):
+        self.file.delete(save=False)
+        return super().delete(*args, **kwargs)
