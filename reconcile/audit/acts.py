@@ -7,16 +7,16 @@ record it reads, and by which conditions it is guarded.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from django.db.models import Model
 
-from reconcile.audit.effects import Effect, On
+from reconcile.audit.effects import Effect, On, effects_of
 from reconcile.audit.places import innermost
-from reconcile.audit.record import DEEPEST, EVERYWHERE, Phase, Record, Run, State, both
+from reconcile.audit.record import DEEPEST, EVERYWHERE, Phase, Record, Run, State, both, is_abstract
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import calls_in
 from reconcile.audit.resolver.scopes import Frame, Position, Scope
@@ -37,8 +37,6 @@ from reconcile.audit.resolver.types import (
 )
 
 __all__ = ["Act", "Acts", "Called", "Does", "Phase", "acts_of", "called_in", "scope_of"]
-
-_MOST_TEXT = 100
 
 PURE = (
     "builtins.", "django.utils.", "django.db.models.", "re.", "json.", "datetime.", "decimal.", "hashlib.", "uuid.", "math.", "string.", "itertools.",
@@ -75,7 +73,8 @@ class Act:
     """One thing that the function does. name: the column that it sets, or what it calls. target: what that is known to be, empty if it isn't.
 
     reads: the columns of the record on which it depends; None if that can't be told. fills: it sets the column only where it is empty.
-    model: whose rows it writes. writes: the models that what it calls writes.
+    model: whose rows it writes. writes: what it calls writes, as (model, method). empty: columns that are empty where it runs. undecided: it depends on
+    the model whether it runs, in a way that can't be told. on_record: it is a method of the record.
     """
 
     does: Does
@@ -88,7 +87,16 @@ class Act:
     sets_empty: bool = False
     target: str = ""
     model: str = ""
-    writes: frozenset[str] = frozenset()
+    writes: frozenset[tuple[str, str]] = frozenset()
+    empty: frozenset[str] = frozenset()
+    undecided: bool = False
+    on_record: bool = False
+
+    @property
+    def written(self) -> frozenset[tuple[str, str]]:
+        """The models whose rows it writes itself or by what it calls, each with the method."""
+        own = {(self.model, self.name.rpartition(".")[2])} if self.model else set()
+        return self.writes | own
 
     @property
     def is_outside(self) -> bool:
@@ -107,27 +115,76 @@ class Acts:
 
 def acts_of(evaluator: Evaluator, effect: Effect) -> Acts:
     """Read the function of the effect for a record of its model."""
-    if effect.on is On.FIELD:
-        column = effect.name.rpartition(".")[2]
-        phase = _phase_of_date(effect.model, column)
-        act = Act(
-            does=Does.ASSIGN,
-            name=column,
-            path="",
-            line=0,
-            reads=None if phase is Phase.BOTH else frozenset(),
-            phase=phase,
+    return _Stashes(evaluator, effect.model).acts_of(effect)
+
+
+class _Stashes:
+    """What the effects of one model leave on the record for each other: attributes that are no columns."""
+
+    def __init__(self, evaluator: Evaluator, model: type[Model]) -> None:
+        self.evaluator = evaluator
+        self.model = model
+        self._reading = False
+
+    def acts_of(self, effect: Effect) -> Acts:
+        """What the function of the effect does."""
+        if effect.on is On.FIELD:
+            return Acts(acts=(_of_field(effect),))
+        scope = scope_of(self.evaluator, effect)
+        if scope is None:
+            # What another revision didn't have did nothing there.
+            return Acts(
+                is_read=bool(effect.place and effect.place.file in self.evaluator.project.sources.texts)
+            )
+        instance = _instance_name(effect, scope)
+        given = (
+            ((instance, frozenset({Instance(model=effect.model)})),) if instance in scope.parameters else ()
         )
-        return Acts(acts=(act,))
-    scope = scope_of(evaluator, effect)
-    if scope is None:
-        # What another revision didn't have did nothing there.
-        return Acts(is_read=bool(effect.place and effect.place.file in evaluator.project.sources.texts))
-    instance = _instance_name(effect, scope)
-    given = ((instance, frozenset({Instance(model=effect.model)})),) if instance in scope.parameters else ()
-    reader = _Reader(evaluator, effect.model)
-    acts = reader.read(Run(scope=scope, given=given, aliases={instance} if instance else set()))
-    return Acts(acts=tuple(dict.fromkeys(acts)), functions=frozenset(reader.functions))
+        reader = _Reader(self.evaluator, effect.model, self.stashed)
+        acts = reader.read(Run(scope=scope, given=given, aliases={instance} if instance else set()))
+        return Acts(acts=tuple(dict.fromkeys(acts)), functions=frozenset(reader.functions))
+
+    def stashed(self, attribute: str) -> frozenset[str] | None:
+        """The columns on which an attribute depends that is no column, by those who set it; None if nobody is seen to."""
+        if self._reading:
+            return frozenset()
+        self._reading = True
+        try:
+            return self._by_methods(attribute) or self._by_effects(attribute)
+        finally:
+            self._reading = False
+
+    def _by_methods(self, attribute: str) -> frozenset[str] | None:
+        record = Record(self.evaluator, self.model, self.stashed)
+        found: frozenset[str] | None = frozenset()
+        assigned = [
+            one
+            for each in self.evaluator.class_of_live(self.model).mro
+            for one in each.attributes.get(attribute, ())
+        ]
+        for scope, _, value in assigned:
+            found = both(
+                found, record.reads(value, Run(scope=scope, given=(), aliases={scope.first_parameter}))
+            )
+        return found if assigned else None
+
+    def _by_effects(self, attribute: str) -> frozenset[str] | None:
+        sets = [
+            act for effect in effects_of(self.model) if effect.on in {On.PRE_SAVE, On.PRE_DELETE} and not effect.of_all
+            for act in self.acts_of(effect).acts if act.does is Does.ASSIGN and act.name == attribute
+        ]  # fmt: skip
+        found: frozenset[str] | None = frozenset()
+        for each in sets:
+            found = both(found, each.reads)
+        return found if sets else None
+
+
+def _of_field(effect: Effect) -> Act:
+    """A field that makes its value itself: what from can't be told, but for a date that only notes when the record was made."""
+    column = effect.name.rpartition(".")[2]
+    phase = _phase_of_date(effect.model, column)
+    reads = None if phase is Phase.BOTH else frozenset[str]()
+    return Act(does=Does.ASSIGN, name=column, path="", line=0, reads=reads, phase=phase)
 
 
 def _phase_of_date(model: type[Model], column: str) -> Phase:
@@ -157,9 +214,11 @@ def _instance_name(effect: Effect, scope: Scope) -> str:
 class _Reader:
     """Reads the functions of one effect for records of one model."""
 
-    def __init__(self, evaluator: Evaluator, model: type[Model]) -> None:
+    def __init__(
+        self, evaluator: Evaluator, model: type[Model], stashed: Callable[[str], frozenset[str] | None]
+    ) -> None:
         self.evaluator = evaluator
-        self.record = Record(evaluator, model)
+        self.record = Record(evaluator, model, stashed)
         self.functions: set[tuple[str, str]] = set()
         self._visited: list[Scope] = []
         self._running: list[Scope] = []
@@ -220,9 +279,9 @@ class _Reader:
         inside = state
         for name in ("iter", "test"):
             if getattr(node, name, None) is not None:
-                inside = replace(
-                    inside, reads=both(inside.reads, self.record.reads(getattr(node, name), run))
-                )
+                reads = self.record.reads(getattr(node, name), run)
+                asks = State(undecided=self.record.asks_model(getattr(node, name), run))
+                inside = inside.narrowed(asks, reads)
         if isinstance(node, ast.For | ast.AsyncFor) and isinstance(node.target, ast.Name):
             run.reads[node.target.id] = self.record.reads(node.iter, run)
         after = state
@@ -238,22 +297,17 @@ class _Reader:
     def _if(self, node: ast.If, run: Run, state: State) -> tuple[list[Act], State]:
         reads = self.record.reads(node.test, run)
         yes, no = self.record.test(node.test, run)
-        inside = State(
-            phase=state.phase & yes.phase, reads=both(state.reads, reads), empty=state.empty | yes.empty
-        )
-        other = State(
-            phase=state.phase & no.phase, reads=both(state.reads, reads), empty=state.empty | no.empty
-        )
+        inside, other = state.narrowed(yes, reads), state.narrowed(no, reads)
         acts = self._calls(node, run, state, is_value=True)
         one, after = self._block(node.body, run, inside)
+        one = _only_filling(one, yes.empty)
         two, otherwise = self._block(node.orelse, run, other)
         acts += one + two
         if after.phase is Phase.NEVER and otherwise.phase is not Phase.NEVER:
             return acts, otherwise
         if otherwise.phase is Phase.NEVER and after.phase is not Phase.NEVER:
             return acts, after
-        phase = after.phase | otherwise.phase
-        return acts, replace(state, phase=phase)
+        return acts, replace(state, phase=after.phase | otherwise.phase)
 
     # Acts.
 
@@ -265,6 +319,8 @@ class _Reader:
             path=run.scope.module.path,
             line=getattr(node, "lineno", 0),
             phase=state.phase,
+            empty=state.empty,
+            undecided=state.undecided,
             **facts,
         )
 
@@ -277,7 +333,13 @@ class _Reader:
             match target:
                 case ast.Name(id=name):
                     self._local(name, node.value, run)
-                case ast.Attribute(value=base, attr=attr) if self.record.is_record(base, run):
+                case (
+                    ast.Attribute(value=base, attr=attr)
+                    | ast.Subscript(
+                        value=ast.Attribute(value=base, attr="__dict__"),
+                        slice=ast.Constant(value=str() as attr),
+                    )
+                ) if self.record.is_record(base, run):
                     acts.append(self._set(attr, node, run, state))
         return acts
 
@@ -373,6 +435,16 @@ class _Reader:
                 )
             case Api(name=name, of=Instance(model=model)):
                 return self._of_record(name, model, each, run, state)
+            case Api(
+                name="delay" | "apply_async" | "delay_on_commit" | "enqueue", of=FunctionType(scope=scope)
+            ):
+                return self._bare(
+                    Run(scope=scope, given=(), aliases=set(), depth=run.depth + 1),
+                    f"{scope.module.name}.{scope.name}",
+                    each,
+                    run,
+                    state,
+                )
             case External(path=path) if path.endswith(".on_commit"):
                 return self._on_commit(each, run, state)
             case External() if is_value:
@@ -402,44 +474,19 @@ class _Reader:
         **facts: Any,
     ) -> Act:
         does = facts.pop("does", Does.CALL)
+        facts["on_record"] = isinstance(each.func, ast.Attribute) and self.record.is_record(
+            each.func.value, run
+        )
         reads = both(both(state.reads, self.record.reads(each, run)), mentioned | self._named_in(run.scope))
         return self._act(does, _tail(each.func), each, run, state, reads=reads, **facts)
 
     def _named_in(self, scope: Scope) -> frozenset[str]:
         """The columns that the function names in texts, as in `Sum("items__price")`: it may ask the database for them."""
-        found: set[str] = set()
-        for each in ast.walk(scope.function):
-            if (
-                isinstance(each, ast.Constant)
-                and isinstance(each.value, str)
-                and len(each.value) <= _MOST_TEXT
-            ):
-                found |= {
-                    self.record.columns[part]
-                    for part in each.value.split("__")
-                    if part in self.record.columns
-                }
-        return frozenset(found - self.record.keys)
+        return self.record.columns_among(scope.texts)
 
     def _mentioned_by(self, scopes: Iterable[Scope]) -> frozenset[str]:
         """The columns that functions name in any way which aren't handed the record: of other records, in texts, in arguments."""
-        found: set[str] = set()
-        for scope in scopes:
-            found |= self._named_in(scope)
-            for each in ast.walk(scope.function):
-                name = (
-                    each.attr
-                    if isinstance(each, ast.Attribute)
-                    else each.arg
-                    if isinstance(each, ast.keyword)
-                    else None
-                )
-                found |= {
-                    self.record.columns[part]
-                    for part in (name or "").split("__")
-                    if part in self.record.columns
-                }
-        return frozenset(found - self.record.keys)
+        return self.record.columns_among({name for scope in scopes for name in scope.texts | scope.mentions})
 
     def _follow(
         self,
@@ -452,19 +499,9 @@ class _Reader:
     ) -> list[Act]:
         """A function of the project: what it does itself if it is handed the record, else that it is called."""
         given = self.evaluator.arguments(scope, bound, each, frame)
-        parameters = [*scope.parameters]
-        aliases = set()
-        if (
-            bound is not None
-            and isinstance(each.func, ast.Attribute)
-            and self.record.is_record(each.func.value, run)
-        ):
-            aliases.add(parameters[0])
-        shift = 1 if bound is not None else 0
-        for place, argument in enumerate(each.args):
-            if self.record.is_record(argument, run) and place + shift < len(parameters):
-                aliases.add(parameters[place + shift])
-        aliases |= {str(one.arg) for one in each.keywords if self.record.is_record(one.value, run)}
+        aliases = self.record.aliases_in(scope, bound, each, run)
+        if is_abstract(scope):
+            return [self._outside(each, run, state)]
         inner = Run(scope=scope, given=given, aliases=aliases, depth=run.depth + 1)
         target = f"{scope.module.name}.{scope.name}"
         if not aliases:
@@ -481,7 +518,7 @@ class _Reader:
         if not acts:
             return []
         mentioned = self._mentioned_by(self._visited[before:])
-        writes = frozenset(model for one in acts for model in ({one.model} if one.model else one.writes))
+        writes = frozenset(pair for one in acts for pair in one.written)
         return [self._outside(each, run, state, mentioned, target=target, writes=writes)]
 
     def _super(
@@ -513,6 +550,12 @@ class _Reader:
                     made = ast.copy_location(ast.Call(func=argument, args=[], keywords=[]), argument)
                     return self._called(made, made, run, state, is_value=False)
         return [self._outside(each, run, state)]
+
+
+def _only_filling(acts: Sequence[Act], empty: frozenset[str]) -> list[Act]:
+    """The acts of a branch for empty columns; what doesn't fill them is about records that have them empty, and no filling in."""
+    idle = empty - {each.name for each in acts if each.does is Does.ASSIGN}
+    return [replace(each, empty=each.empty - idle) for each in acts]
 
 
 def _own_expressions(node: ast.AST) -> Iterator[ast.expr]:

@@ -18,6 +18,7 @@ from reconcile.audit.listing import code_of, covered_by
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Scope
 from reconcile.core.declaration import shown_path
+from reconcile.db.django_compat import many_to_many_owner
 from reconcile.rules.rule import Rule
 
 __all__ = ["Bypass", "Level", "Skip", "judge_sites"]
@@ -61,6 +62,7 @@ PHASES = {
     Operation.BULK_CREATE: Phase.CREATE, Operation.THROUGH_INSERT: Phase.CREATE, Operation.SQL_INSERT: Phase.CREATE,
     Operation.BULK_UPDATE: Phase.UPDATE, Operation.UPDATE: Phase.UPDATE, Operation.KEY: Phase.UPDATE, Operation.SQL_UPDATE: Phase.UPDATE,
 }  # fmt: skip
+THROUGH = frozenset({Operation.THROUGH_INSERT, Operation.THROUGH_DELETE})
 DELETING = frozenset({Operation.DELETE, Operation.RAW_DELETE, Operation.THROUGH_DELETE, Operation.SQL_DELETE})
 
 
@@ -150,6 +152,12 @@ class _Judge:
         if write.model not in self.effects:
             self.effects[write.model] = effects_of(model)
         wanted = SKIPS[write.operation]
+        if many_to_many_owner(model) is None:
+            # Rows of the record's own many-to-many fields are another table's.
+            wanted -= {On.M2M_CHANGED}
+        elif write.operation in THROUGH:
+            # Django makes and deletes the rows of its own tables in bulk, whoever asks for it.
+            return []
         found = [each for each in self.effects[write.model] if each.on in wanted]
         if write.operation is Operation.LOAD:
             found = [
@@ -177,21 +185,21 @@ class _Judge:
         acts = self._acts(effect)
         if not acts.is_read:
             return Level.UNCOVERED, ""
-        phase = PHASES.get(write.operation, Phase.BOTH)
-        relevant = [each for each in acts.acts if each.phase & phase]
+        relevant = _relevant(acts, effect, write)
+        if effect.of_all and any(each.undecided for each in relevant):
+            return (
+                Level.LOW,
+                "it listens to every model, and whether it does anything for this one can't be told",
+            )
         weighed = [(each, _weigh_act(each, write)) for each in relevant]
         said = [each for each, level in weighed if level is Level.UNCOVERED]
         if said:
             return self._said(said, site)
         low = [each for each, level in weighed if level is Level.LOW]
-        if not low:
-            return None, ""
-        if all(each.does is Does.VALIDATE for each in low):
-            return Level.LOW, "validation is skipped"
-        return Level.LOW, "it reads none of the columns that are written"
+        return (Level.LOW, _why_low(low)) if low else (None, "")
 
     def _said(self, acts: Sequence[Act], site: Site) -> tuple[Level, str]:
-        if (site.path, site.function) in self.inside:
+        if self._is_inside((site.path, site.function)):
             return Level.LOW, "the call is part of an effect itself"
         lines = self._by_hand(acts, site)
         if lines:
@@ -222,32 +230,49 @@ class _Judge:
         module = self.evaluator.project.sources.of_file(site.path)
         return self.evaluator.project.scope_named(module, site.function) if module and site.function else None
 
+    def _is_inside(self, function: tuple[str, str], asked: frozenset[tuple[str, str]] = frozenset()) -> bool:
+        """Whether the function, by file and qualified name, is an effect's own, or a helper that nothing but effects calls."""
+        if function in self.own_functions:
+            return True
+        name = function[1].rpartition(".")[2]
+        if not name or function in asked:
+            return False
+        callers = {
+            (use.scope.module.path, use.scope.name) for use in self.evaluator.project.calls_named(name)
+        }
+        return bool(callers) and all(self._is_inside(each, asked | {function}) for each in callers)
+
     @cached_property
-    def inside(self) -> set[tuple[str, str]]:
-        """The functions that are part of effects: their own, and helpers that nothing else calls, by file and qualified name."""
+    def own_functions(self) -> set[tuple[str, str]]:
+        """The functions of the project's effects."""
         effects = [
             each
             for model in self.evaluator.registry.models
             for each in effects_of(model)
             if not each.third_party
         ]
-        own = {key for each in effects if (key := self._own_function(each))}
-        helpers = {key for each in effects for key in self._acts(each).functions}
-        found = set(own)
-        for _ in range(len(helpers)):
-            added = {each for each in helpers - found if self._is_called_only_by(each, found)}
-            if not added:
-                break
-            found |= added
-        return found
+        return {key for each in effects if (key := self._own_function(each))}
 
     def _own_function(self, effect: Effect) -> tuple[str, str] | None:
         scope = scope_of(self.evaluator, effect)
         return (scope.module.path, scope.name) if scope else None
 
-    def _is_called_only_by(self, function: tuple[str, str], callers: set[tuple[str, str]]) -> bool:
-        uses = [*self.evaluator.project.calls_named(function[1].rpartition(".")[2])]
-        return bool(uses) and all((use.scope.module.path, use.scope.name) in callers for use in uses)
+
+def _relevant(acts: Acts, effect: Effect, write: Write) -> list[Act]:
+    """The acts that would have run for the write. What only the record in memory is given is gone with it."""
+    phase = PHASES.get(write.operation, Phase.BOTH)
+    columns = {each.name for each in effect.model._meta.concrete_fields}
+    return [
+        each for each in acts.acts if each.phase & phase and (each.does is not Does.ASSIGN or each.name in columns)
+    ]  # fmt: skip
+
+
+def _why_low(acts: Sequence[Act]) -> str:
+    if all(each.does is Does.VALIDATE for each in acts):
+        return "validation is skipped"
+    if any(each.empty for each in acts):
+        return "it fills in what is empty"
+    return "it reads none of the columns that are written"
 
 
 def _weigh_act(act: Act, write: Write) -> Level | None:
@@ -259,6 +284,8 @@ def _weigh_act(act: Act, write: Write) -> Level | None:
     if act.does is Does.ASSIGN:
         return _weigh_assignment(act, write)
     updates = PHASES.get(write.operation) is Phase.UPDATE
+    if updates and _fills(act, write):
+        return Level.LOW
     harmless = (
         updates and write.columns is not None and act.reads is not None and not act.reads & {*write.columns}
     )
@@ -272,15 +299,18 @@ def _weigh_assignment(act: Act, write: Write) -> Level | None:
         sets_it = write.passed is not None and act.name in write.passed and not reads_itself
         return None if act.sets_empty or sets_it else Level.UNCOVERED
     if write.columns is None:
-        return Level.UNCOVERED
+        return Level.LOW if _fills(act, write) else Level.UNCOVERED
     columns = {*write.columns}
     if act.name in columns and not reads_itself:
         return None
-    if act.reads is None:
-        return Level.UNCOVERED
-    if not act.reads & columns:
+    if act.reads is not None and not act.reads & columns:
         return None
-    return Level.LOW if act.fills else Level.UNCOVERED
+    return Level.LOW if _fills(act, write) else Level.UNCOVERED
+
+
+def _fills(act: Act, write: Write) -> bool:
+    """Whether it runs only where a column is empty that an update leaves as it is: a row that is there has been filled already."""
+    return bool(act.empty) and not act.empty & {*(write.columns or ())}
 
 
 COMMON = frozenset(
@@ -314,7 +344,7 @@ def _is_same(act: Act, call: Called) -> bool:
         return False
     if act.name == call.name:
         return "." in act.name or last not in COMMON
-    return last == call.name.rpartition(".")[2] and last not in COMMON
+    return act.on_record and last == call.name.rpartition(".")[2] and last not in COMMON
 
 
 def judge_sites(

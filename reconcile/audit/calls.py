@@ -15,6 +15,7 @@ from django.db.models import Model
 from reconcile.audit.raw_sql import Verb, can_parse, is_writing, writes_of
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import CallUse, called_name
+from reconcile.audit.resolver.scopes import How
 from reconcile.audit.resolver.types import (
     Api,
     External,
@@ -230,12 +231,11 @@ class _Reader:
         )
 
     def _overridden(self, name: str, rows: Rows) -> str:
-        """Where the project has a method of its own in place of Django's."""
+        """Where the project has a method of its own in place of Django's; a name that is only given another function's refuses most often."""
         for live in (rows.manager, rows.queryset):
             found = self.evaluator.class_of_live(live).find(name) if live is not None else None
-            if found is not None:
-                *_, last = found.bindings[name]
-                return f"{found.module.path}:{getattr(last.node, 'lineno', 1)}"
+            if found is not None and found.bindings[name][-1].how is How.FUNCTION:
+                return f"{found.module.path}:{getattr(found.bindings[name][-1].node, 'lineno', 1)}"
         return ""
 
     def _unresolved(self, use: CallUse, operation: Operation) -> Iterator[Site]:

@@ -13,9 +13,14 @@ from django.db.models import Model
 from reconcile.audit.cascades import Cascade, cascades_of
 from reconcile.audit.dead import DeadReceiver, dead_receivers
 from reconcile.audit.effects import Effect, audited_models, effects_of, inherited_but_deaf
+from reconcile.audit.files import own_files
 from reconcile.audit.handlers import Handler, read_handler
 from reconcile.audit.places import innermost
-from reconcile.audit.sources import Sources, UnreadableSource
+from reconcile.audit.resolver.evaluator import Evaluator
+from reconcile.audit.resolver.project import Project
+from reconcile.audit.resolver.relations import Registry
+from reconcile.audit.sources import Sources, UnreadableSource, without_collecting
+from reconcile.audit.writes import Doing, Reach
 from reconcile.errors import UnknownNameError
 from reconcile.rules.rule import Rule
 
@@ -24,11 +29,12 @@ __all__ = ["Audited", "ModelSignals", "SignalsAudit", "audit_signals", "code_of"
 
 @dataclass(frozen=True, kw_only=True)
 class Audited:
-    """One effect, what its source says of it, and the names of the rules that cover it."""
+    """One effect, what its source says of it, and the names of the rules that cover it. doing: what it writes, if that was asked for."""
 
     effect: Effect
     handler: Handler
     rules: tuple[str, ...]
+    doing: Doing | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,30 +73,43 @@ def named_model(label: str) -> type[Model]:
     return found[0]
 
 
-def audit_signals(rules: Mapping[str, Rule], models: Iterable[type[Model]] | None = None) -> SignalsAudit:
-    """Audit the models; unless they are given, those of the project's own apps. Costs no statement."""
-    sources = Sources()
-    covered = covered_by(rules)
+def audit_signals(
+    rules: Mapping[str, Rule], models: Iterable[type[Model]] | None = None, *, follow: bool = False
+) -> SignalsAudit:
+    """Audit the models; unless they are given, those of the project's own apps. follow: read what the effects write, too. Costs no statement."""
+    auditor = _Auditor(rules, follow=follow)
     chosen = audited_models() if models is None else models
-    audited = [_audit(model, sources, covered) for model in chosen]
-    dead = list(dead_receivers(sources)) if models is None else []
-    return SignalsAudit(models=audited, dead=dead, unreadable=list(sources.unreadable.values()))
+    with without_collecting():
+        audited = [auditor.audit(model) for model in chosen]
+        dead = list(dead_receivers(auditor.sources)) if models is None else []
+    return SignalsAudit(models=audited, dead=dead, unreadable=list(auditor.sources.unreadable.values()))
 
 
-def _audit(model: type[Model], sources: Sources, covered: Mapping[CodeType, Sequence[str]]) -> ModelSignals:
-    return ModelSignals(
-        model=model,
-        effects=[
-            Audited(
-                effect=each,
-                handler=read_handler(each, sources),
-                rules=tuple(covered.get(code_of(each.function), ())),
-            )
-            for each in effects_of(model)
-        ],
-        cascades=list(cascades_of(model)),
-        deaf=inherited_but_deaf(model),
-    )
+class _Auditor:
+    """Audits one model after the other, and reads each file once."""
+
+    def __init__(self, rules: Mapping[str, Rule], *, follow: bool) -> None:
+        self.sources = Sources()
+        self.covered = covered_by(rules)
+        self.reach = Reach(Evaluator(Project(self.sources, own_files()), Registry())) if follow else None
+
+    def audit(self, model: type[Model]) -> ModelSignals:
+        """What writing a record of the model sets off."""
+        return ModelSignals(
+            model=model,
+            effects=[self._effect(each) for each in effects_of(model)],
+            cascades=list(cascades_of(model)),
+            deaf=inherited_but_deaf(model),
+        )
+
+    def _effect(self, effect: Effect) -> Audited:
+        follows = self.reach is not None and not effect.third_party
+        return Audited(
+            effect=effect,
+            handler=read_handler(effect, self.sources),
+            rules=tuple(self.covered.get(code_of(effect.function), ())),
+            doing=self.reach.of(effect) if self.reach is not None and follows else None,
+        )
 
 
 def covered_by(rules: Mapping[str, Rule]) -> Mapping[CodeType, Sequence[str]]:

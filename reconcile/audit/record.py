@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
 
@@ -11,9 +11,9 @@ from django.db.models import Model
 
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Frame, Scope
-from reconcile.audit.resolver.types import Api, ClassType, ModelType, Rows, Tuple, Types
+from reconcile.audit.resolver.types import Api, ClassType, FunctionType, ModelType, Rows, Tuple, Types
 
-__all__ = ["DEEPEST", "EVERYWHERE", "NEVER", "Phase", "Record", "Run", "State", "both"]
+__all__ = ["DEEPEST", "EVERYWHERE", "NEVER", "Phase", "Record", "Run", "State", "both", "is_abstract"]
 
 DEEPEST = 5
 """Calls within each other that are followed."""
@@ -44,11 +44,24 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What is known where a statement runs: the phase, the columns on which it depends whether it does, and those that are empty there."""
+    """What is known where a statement runs: the phase, the columns on which it depends whether it does, and those that are empty there.
+
+    undecided: it depends on the model whether it runs, in a way that can't be told from the source.
+    """
 
     phase: Phase = Phase.BOTH
     reads: frozenset[str] | None = frozenset()
     empty: frozenset[str] = frozenset()
+    undecided: bool = False
+
+    def narrowed(self, by: State, reads: frozenset[str] | None) -> State:
+        """What is known where both hold, by a condition that reads these columns."""
+        return State(
+            phase=self.phase & by.phase,
+            reads=both(self.reads, reads),
+            empty=self.empty | by.empty,
+            undecided=self.undecided or by.undecided,
+        )
 
 
 EVERYWHERE = State()
@@ -61,9 +74,12 @@ NEVER = State(phase=Phase.NEVER)
 class Record:
     """The record that an effect is about, as its functions' expressions speak of it."""
 
-    def __init__(self, evaluator: Evaluator, model: type[Model]) -> None:
+    def __init__(
+        self, evaluator: Evaluator, model: type[Model], stashed: Callable[[str], frozenset[str] | None]
+    ) -> None:
         self.evaluator = evaluator
         self.model = model
+        self.stashed = stashed
         self.columns = {
             name: each.name for each in model._meta.concrete_fields for name in (each.name, each.attname)
         }
@@ -77,6 +93,12 @@ class Record:
             ),
         }
         self._running: list[Scope] = []
+
+    def columns_among(self, names: Iterable[str]) -> frozenset[str]:
+        """The columns that have one of the names, without the primary key."""
+        return frozenset(
+            self.columns[each] for each in names if each in self.columns and each not in self.keys
+        )
 
     def test(self, test: ast.expr, run: Run) -> tuple[State, State]:
         """What a condition says where it holds, and where it doesn't."""
@@ -104,21 +126,60 @@ class Record:
                 return self._guard(classes, run)
             case ast.Call(func=ast.Name(id="issubclass"), args=[ast.Name(id="sender"), classes]):
                 return self._guard(classes, run)
+            case ast.Call(func=ast.Name(id="hasattr"), args=[base, ast.Constant(value=str() as name)]) if (
+                self.is_record(base, run) or self._is_class(base, run)
+            ):
+                return _decided(is_true=hasattr(self.model, name))
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if self._is_class(left, run):
+                return self._compared_class(op, right, run)
         phase = self._phase(test, run)
-        return State(phase=phase), State(phase=Phase.BOTH & ~phase if phase is not Phase.BOTH else Phase.BOTH)
+        undecided = self.asks_model(test, run)
+        other = Phase.BOTH & ~phase if phase is not Phase.BOTH else Phase.BOTH
+        return State(phase=phase, undecided=undecided), State(phase=other, undecided=undecided)
+
+    def _is_class(self, node: ast.expr, run: Run) -> bool:
+        """Whether it is the model: `sender`, `type(instance)`, `instance.__class__`."""
+        match node:
+            case ast.Name(id="sender"):
+                return True
+            case (
+                ast.Call(func=ast.Name(id="type"), args=[base]) | ast.Attribute(value=base, attr="__class__")
+            ):
+                return self.is_record(base, run)
+        return False
+
+    def _compared_class(self, op: ast.cmpop, right: ast.expr, run: Run) -> tuple[State, State]:
+        """`sender in (A, B)`, `sender is A`: known for the model, if the classes are."""
+        classes = self._classes(self.evaluator.of(right, Frame(run.scope, None, run.given)))
+        if not classes:
+            return State(undecided=True), State(undecided=True)
+        return _decided(is_true=(self.model in classes) is isinstance(op, ast.In | ast.Is | ast.Eq))
+
+    def asks_model(self, node: ast.AST, run: Run) -> bool:
+        """Whether the expression asks something of the model: of `sender` or `instance._meta`, or hands either to a function that may."""
+        for each in ast.walk(node):
+            match each:
+                case ast.Name(id="sender") | ast.Attribute(attr="_meta" | "__class__"):
+                    return True
+                case ast.Call(func=func, args=arguments) if any(
+                    self.is_record(one, run) for one in arguments
+                ):
+                    if getattr(func, "id", "") not in {"isinstance", "hasattr", "getattr", "bool", "str"}:
+                        return True
+        return False
 
     def _combined(self, op: ast.boolop, tests: Sequence[tuple[State, State]]) -> tuple[State, State]:
         """`and` holds where all hold; where it doesn't, nothing is known of one of several. `or` is the converse."""
         ways = [yes if isinstance(op, ast.And) else no for yes, no in tests]
-        phase, empty = Phase.BOTH, frozenset[str]()
+        sure = EVERYWHERE
         for each in ways:
-            phase, empty = phase & each.phase, empty | each.empty
-        sure = State(phase=phase, empty=empty)
+            sure = sure.narrowed(each, frozenset())
         others = [no if isinstance(op, ast.And) else yes for yes, no in tests]
-        loose = Phase.NEVER
+        phase = Phase.NEVER
         for each in others:
-            loose |= each.phase
-        return (sure, State(phase=loose)) if isinstance(op, ast.And) else (State(phase=loose), sure)
+            phase |= each.phase
+        loose = State(phase=phase, undecided=any(each.undecided for each in others))
+        return (sure, loose) if isinstance(op, ast.And) else (loose, sure)
 
     def _compared(self, left: ast.expr, run: Run, *, is_none: bool) -> tuple[State, State]:
         if self._is_key(left, run):
@@ -133,8 +194,8 @@ class Record:
         """`isinstance(instance, X)`: known for the model, if X is."""
         wanted = self._classes(self.evaluator.of(classes, Frame(run.scope, None, run.given)))
         if not wanted:
-            return State(), State()
-        return (State(), NEVER) if issubclass(self.model, tuple(wanted)) else (NEVER, State())
+            return State(undecided=True), State(undecided=True)
+        return _decided(is_true=issubclass(self.model, tuple(wanted)))
 
     def _classes(self, types: Types) -> list[type]:
         found: list[type] = []
@@ -187,36 +248,86 @@ class Record:
 
     def reads(self, node: ast.AST, run: Run) -> frozenset[str] | None:
         """The columns of the record that the expression depends on; None if that can't be told."""
-        found: set[str] = set()
+        found: frozenset[str] | None = frozenset()
         for each in ast.walk(node):
-            match each:
-                case ast.Attribute(value=base, attr=attr) if self.is_record(base, run):
-                    reads = self._reads_of_attribute(attr, run)
-                    if reads is None:
-                        return None
-                    found |= reads
-                case ast.Call(args=arguments) if any(self.is_record(one, run) for one in arguments):
-                    if not self._is_harmless_with_record(each, run):
-                        return None
-                case ast.Name(id=name) if name in run.reads:
-                    reads = run.reads[name]
-                    if reads is None:
-                        return None
-                    found |= reads
-        return frozenset(found)
+            found = both(found, self._reads_of_node(each, run))
+            if found is None:
+                return None
+        return found
 
-    def _is_harmless_with_record(self, node: ast.Call, run: Run) -> bool:
-        """Whether a function that is handed the whole record reads no column of it, as far as that matters."""
+    def _reads_of_node(self, node: ast.AST, run: Run) -> frozenset[str] | None:
+        match node:
+            case ast.Attribute(value=base, attr=attr) if self.is_record(base, run):
+                return self._reads_of_attribute(attr, run)
+            case ast.Subscript(
+                value=ast.Attribute(value=base, attr="__dict__"), slice=ast.Constant(value=str() as attr)
+            ) if self.is_record(base, run):
+                return self._reads_of_attribute(attr, run)
+            case ast.Call(
+                func=ast.Attribute(value=ast.Attribute(value=base, attr="__dict__"), attr="get" | "pop"),
+                args=[ast.Constant(value=str() as attr), *_],
+            ) if self.is_record(base, run):
+                return self._reads_of_attribute(attr, run)
+            case ast.Call(
+                func=ast.Name(id="getattr"), args=[base, ast.Constant(value=str() as attr), *_]
+            ) if self.is_record(base, run):
+                return self._reads_of_attribute(attr, run)
+            case ast.Call() if any(self.is_record(each, run) for each in _arguments(node)):
+                return self._reads_of_call(node, run)
+            case ast.Name(id=name) if name in run.reads:
+                return run.reads[name]
+        return frozenset()
+
+    def _reads_of_call(self, node: ast.Call, run: Run) -> frozenset[str] | None:
+        """The columns that a function reads which is handed the whole record."""
         func = node.func
         if isinstance(func, ast.Name) and func.id in {"isinstance", "hasattr", "type", "id"}:
-            return True
-        return any(
-            isinstance(each, Api) and isinstance(each.of, Rows)
-            for each in self.evaluator.of(func, Frame(run.scope, None, run.given))
-        )
+            return frozenset()
+        known = self.evaluator.of(func, Frame(run.scope, None, run.given))
+        found: frozenset[str] | None = frozenset() if known else None
+        for each in known:
+            match each:
+                case FunctionType(scope=scope) if is_abstract(scope):
+                    return None
+                case FunctionType(scope=scope, bound=bound):
+                    found = both(
+                        found, self._reads_within(scope, self.aliases_in(scope, bound, node, run), run)
+                    )
+                case Api(of=Rows()):
+                    pass
+                case _:
+                    return None
+        return found
+
+    def aliases_in(self, scope: Scope, bound: object, node: ast.Call, run: Run) -> set[str]:
+        """The parameters of the called function that are the record."""
+        parameters = [*scope.parameters]
+        found = set()
+        if (
+            bound is not None
+            and isinstance(node.func, ast.Attribute)
+            and self.is_record(node.func.value, run)
+        ):
+            found.add(scope.first_parameter)
+        shift = 1 if bound is not None else 0
+        for place, argument in enumerate(node.args):
+            if self.is_record(argument, run) and place + shift < len(parameters):
+                found.add(parameters[place + shift])
+        return found | {str(each.arg) for each in node.keywords if self.is_record(each.value, run)}
+
+    def _reads_within(self, scope: Scope, aliases: set[str], run: Run) -> frozenset[str] | None:
+        """The columns that the function reads of what it knows by these names."""
+        if scope in self._running or run.depth >= DEEPEST or not scope.is_function:
+            return frozenset()
+        self._running.append(scope)
+        inner = Run(scope=scope, given=(), aliases=aliases, depth=run.depth + 1)
+        try:
+            return self.reads(ast.Module(body=list(scope.function.body), type_ignores=[]), inner)
+        finally:
+            self._running.pop()
 
     def _reads_of_attribute(self, attr: str, run: Run) -> frozenset[str] | None:
-        if attr in self.keys or attr in {"_state", "_meta", "__class__", "DoesNotExist"}:
+        if attr in self.keys or attr in {"_state", "_meta", "__class__", "__dict__", "DoesNotExist"}:
             return frozenset()
         if attr in self.columns:
             return frozenset({self.columns[attr]})
@@ -232,19 +343,24 @@ class Record:
         scope = (
             next((each for each in owner.children if each.name.endswith(f".{attr}")), None) if owner else None
         )
-        if scope is None or not scope.is_function:
-            return frozenset() if owner is not None else None
-        if scope in self._running or run.depth >= DEEPEST:
-            return frozenset()
-        self._running.append(scope)
-        inner = Run(scope=scope, given=(), aliases={scope.first_parameter}, depth=run.depth + 1)
-        try:
-            return self.reads(
-                ast.Module(body=list(scope.function.body), type_ignores=[]),
-                inner,
-            )
-        finally:
-            self._running.pop()
+        if scope is not None and scope.is_function:
+            return self._reads_within(scope, {scope.first_parameter}, run)
+        return frozenset() if owner is not None else self.stashed(attr)
+
+
+def _arguments(node: ast.Call) -> Iterable[ast.expr]:
+    return [*node.args, *(each.value for each in node.keywords)]
+
+
+def is_abstract(scope: Scope) -> bool:
+    """Whether the function only says that another one has to be written, so that nobody knows what runs."""
+    *_, last = scope.function.body
+    return isinstance(last, ast.Raise) and "NotImplementedError" in ast.dump(last)
+
+
+def _decided(*, is_true: bool) -> tuple[State, State]:
+    """What a condition says whose answer is known."""
+    return (EVERYWHERE, NEVER) if is_true else (NEVER, EVERYWHERE)
 
 
 def both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from django.apps import apps
-from django.conf import settings
-
 from reconcile.audit.bypasses import Bypass, judge_sites
 from reconcile.audit.calls import Site, exemptions_in, find_sites, may_hold_sites
-from reconcile.audit.effects import effects_of, inherited_but_deaf, is_third_party
+from reconcile.audit.effects import effects_of, inherited_but_deaf
+from reconcile.audit.files import is_migration, is_test, python_files, roots
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import Project
 from reconcile.audit.resolver.relations import Registry
-from reconcile.audit.sources import Sources, UnreadableSource
+from reconcile.audit.sources import Sources, UnreadableSource, without_collecting
 from reconcile.core.declaration import shown_path
 from reconcile.errors import UsageError
 from reconcile.rules.rule import Rule
 
 __all__ = ["BypassAudit", "Search", "search_bypasses"]
-
-IGNORED = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist"})
-TESTS = frozenset({"tests", "test", "testing"})
-_TEST_FILE = re.compile(r"(test_.*|tests|.*_tests?|conftest)\.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +49,18 @@ def search_bypasses(
     rules: Mapping[str, Rule], exempt: Mapping[str, str], search: Search = Search(), texts: Mapping[str, bytes | None] | None = None
 ) -> BypassAudit:  # fmt: skip
     """Find the calls that skip effects. Costs no statement. texts: what stands in place of files. Raises UsageError for a path that isn't there."""
-    everything = [*_python_files(_roots())]
-    wanted = [*_python_files(_existing(search.paths))] if search.paths else everything
+    with without_collecting():
+        return _search(rules, exempt, search, texts)
+
+
+def _search(
+    rules: Mapping[str, Rule],
+    exempt: Mapping[str, str],
+    search: Search,
+    texts: Mapping[str, bytes | None] | None,
+) -> BypassAudit:
+    everything = [*python_files(roots())]
+    wanted = [*python_files(_existing(search.paths))] if search.paths else everything
     files = [each for each in wanted if search.paths or _is_looked_at(each, search)]
     sources = Sources(texts)
     project = Project(
@@ -116,25 +119,6 @@ def _faults(project: Project, files: Iterable[str], bypasses: Iterable[Bypass]) 
                 yield f"{where}: '# reconcile: exempt' stands on a line that skips nothing. Take it out."
 
 
-def _roots() -> list[Path]:
-    """The folders of the project's own source: of its apps, and of its settings."""
-    found = [_outermost(Path(each.path)) for each in apps.get_app_configs() if not is_third_party(each.path)]
-    module = sys.modules.get(str(getattr(settings, "SETTINGS_MODULE", "")))
-    file = getattr(module, "__file__", None)
-    if file and not is_third_party(file) and (Path(file).parent / "__init__.py").exists():
-        found.append(_outermost(Path(file).parent))
-    return sorted(
-        {each for each in found if not any(each != other and each.is_relative_to(other) for other in found)}
-    )
-
-
-def _outermost(folder: Path) -> Path:
-    """The outermost folder around it that is a package."""
-    while (folder.parent / "__init__.py").exists():
-        folder = folder.parent
-    return folder.resolve()
-
-
 def _existing(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.exists():
@@ -142,27 +126,5 @@ def _existing(paths: Iterable[Path]) -> Iterator[Path]:
         yield path.resolve()
 
 
-def _python_files(places: Iterable[Path]) -> Iterator[str]:
-    for place in places:
-        if place.is_file():
-            yield str(place)
-            continue
-        for file in sorted(place.rglob("*.py")):
-            inside = file.relative_to(place).parts[:-1]
-            if not IGNORED & {*inside} and not any(each.startswith(".") for each in inside):
-                yield str(file)
-
-
 def _is_looked_at(path: str, search: Search) -> bool:
     return (search.tests or not is_test(path)) and (search.migrations or not is_migration(path))
-
-
-def is_test(path: str) -> bool:
-    """Whether the file is one of tests, by its name or its folders' names."""
-    file = Path(path)
-    return bool(TESTS & {*file.parts[:-1]}) or bool(_TEST_FILE.fullmatch(file.name))
-
-
-def is_migration(path: str) -> bool:
-    """Whether the file is one of migrations."""
-    return Path(path).parent.name == "migrations"

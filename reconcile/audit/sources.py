@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import gc
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,6 +21,7 @@ __all__ = [
     "functions_in",
     "module_name",
     "path_of",
+    "without_collecting",
 ]
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -109,6 +113,18 @@ def _at_top(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from _at_top(block)
 
 
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """Without the garbage collector, which would walk through millions of nodes again and again that are all in use."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 class Sources:
     """Parses each file once. unreadable: the files that it could not parse. named: files by the names of their modules, which nothing has imported.
 
@@ -133,10 +149,12 @@ class Sources:
 
     def of_file(self, path: str) -> Module | None:
         """The module of the file; None where it can't be parsed, which is noted."""
-        resolved = str(Path(path).resolve())
-        if resolved not in self._by_path:
-            self._by_path[resolved] = self._parse(resolved, module_name(resolved))
-        return self._by_path[resolved]
+        if path not in self._by_path:
+            resolved = str(Path(path).resolve())
+            if resolved not in self._by_path:
+                self._by_path[resolved] = self._parse(resolved, module_name(resolved))
+            self._by_path[path] = self._by_path[resolved]
+        return self._by_path[path]
 
     def _parse(self, path: str, name: str) -> Module | None:
         try:
@@ -201,11 +219,9 @@ def module_name(path: str) -> str:
         return found
     file = Path(path)
     parts = [] if file.name == "__init__.py" else [file.stem]
-    for entry in sorted(
-        (Path(each or ".").resolve() for each in sys.path), key=lambda each: -len(each.parts)
-    ):
-        if file.is_relative_to(entry):
-            names = [*file.relative_to(entry).parent.parts, *parts]
+    for entry in _entries(tuple(sys.path)):
+        if path.startswith(entry):
+            names = [*Path(path[len(entry) :]).parts[:-1], *parts]
             if all(each.isidentifier() for each in names):
                 return ".".join(names)
     folder = file.parent
@@ -213,6 +229,12 @@ def module_name(path: str) -> str:
         parts.insert(0, folder.name)
         folder = folder.parent
     return ".".join(parts)
+
+
+@cache
+def _entries(places: tuple[str, ...]) -> list[str]:
+    """The folders of `sys.path`, the longest first, each with a separator at its end."""
+    return sorted({f"{Path(each or '.').resolve()}{os.sep}" for each in places}, key=len, reverse=True)
 
 
 @cache

@@ -17,7 +17,7 @@ from django.db.models import F
 from tests.shelf.models import *
 from tests.shelf.models import (
     Author, Book, Cached, Checked, Club, Coded, Copy, Country, Document, Event, Label, Membership, Numbered, Part, Phased, Seat, Shout, Slugged,
-    Soft, State, TaxRule, Visitors, Voters, Whisper,
+    Named, Scoped, Soft, State, TaxRule, Visitors, Voters, Watched, Whisper,
 )
 """
 
@@ -338,3 +338,64 @@ def test_33_a_file_that_cannot_be_parsed_is_named(search):
     audit = search("def (:\n    Book.objects.bulk_create(x)")
     assert len(audit.unreadable) == 1
     assert "SyntaxError" in audit.unreadable[0].why
+
+
+def test_what_a_receiver_noted_of_a_column_is_about_that_column(states):
+    assert states("Watched.objects.update(note='a')") == {"shelf.Watched": {"after_move": "low"}}
+    assert states("Watched.objects.update(place='a')") == {"shelf.Watched": {"after_move": "uncovered"}}
+
+
+def test_a_receiver_of_every_model_is_asked_what_it_does_for_this_one(states, shelf):
+    with connected(pre_save, shelf.hear_who_can_be_watched):
+        assert states("Whisper.objects.bulk_create(x)") == {}
+        assert states("Watched.objects.update(note='a')")["shelf.Watched"]["hear_who_can_be_watched"] == "low"
+        assert (
+            states("Watched.objects.bulk_create(x)")["shelf.Watched"]["hear_who_can_be_watched"]
+            == "uncovered"
+        )
+
+
+def test_a_receiver_of_every_model_that_looks_the_model_up_is_low(found, shelf):
+    with connected(pre_save, shelf.hear_some):
+        (each,) = found("Whisper.objects.bulk_create(x)").values()
+    assert each.state == "low"
+    assert "whether it does anything for this one can't be told" in each.skips[0].reason
+
+
+def test_a_column_that_is_filled_in_from_the_whole_record_is_there_in_each_row(states):
+    found = states("Named.objects.update(title='a')")
+    assert found == {"shelf.Named": {"save": "uncovered"}}, "since index() may do anything"
+
+
+def test_what_runs_where_a_column_is_empty_and_does_not_fill_it_is_no_filling_in(found):
+    (each,) = found("Slugged.objects.bulk_update(x, columns)").values()
+    assert (each.state, each.skips[0].reason) == ("low", "it fills in what is empty")
+
+
+def test_a_method_that_is_only_an_alias_is_not_the_projects_own(states):
+    assert states("Scoped.objects.update(n=1)") == {"shelf.Scoped": {"save": "uncovered"}}, (
+        "since the task reads n"
+    )
+
+
+def test_rows_of_a_many_to_many_are_no_effect_of_creating_the_owner(states):
+    assert states("Club.objects.bulk_create(x)") == {}
+
+
+def test_a_file_is_known_by_its_name(search):
+    assert search("def f(x):\n    x.answer.file.delete()").bypasses == []
+
+
+def test_an_object_that_a_record_holds_is_no_record(search):
+    text = """
+        class Stats:
+            def delete(self): ...
+
+        class Holder:
+            def __init__(self):
+                self.stats = Stats()
+
+        def f(holder: Holder):
+            holder.stats.delete()
+    """
+    assert search(text).bypasses == []

@@ -328,3 +328,99 @@ class Document(models.Model):
     def delete(self, *args, **kwargs):
         self.file.delete(save=False)
         return super().delete(*args, **kwargs)
+
+
+class Watched(models.Model):
+    """What its receivers do depends on what they noted of it before, or on what kind of model it is."""
+
+    place = models.CharField(max_length=100, default="")
+    note = models.CharField(max_length=100, default="")
+
+    def watch(self):
+        return self.place
+
+
+@receiver(pre_save, sender=Watched)
+def before_move(instance, **kwargs):
+    old = Watched.objects.filter(pk=instance.pk).first()
+    if old and old.place != instance.place:
+        instance.__dict__["moved_from"] = old.place
+
+
+@receiver(post_save, sender=Watched)
+def after_move(instance, **kwargs):
+    before = instance.__dict__.pop("moved_from", None)
+    if before is None:
+        return
+    Log.objects.create(text="moved")
+
+
+def hear_who_can_be_watched(sender, instance, **kwargs):
+    if not hasattr(instance, "watch"):
+        return
+    Log.objects.create(text="watched")
+
+
+def hear_some(sender, instance, **kwargs):
+    for each in LISTENERS.get(sender, []):
+        each(instance)
+
+
+LISTENERS = {}
+
+
+def unique_name(row):
+    return f"{row.title}-{row.pk}"
+
+
+class Named(models.Model):
+    """The name is filled in by a function that is handed the whole record; its check is only written by others."""
+
+    title = models.CharField(max_length=100, default="")
+    name = models.CharField(max_length=100, default="")
+    kind = models.CharField(max_length=100, default="")
+
+    def save(self, *args, **kwargs):
+        if not self.name:
+            self.name = unique_name(self)
+        self.seen = True
+        super().save(*args, **kwargs)
+        if not self.kind:
+            Log.objects.create(text="no kind")
+        Searcher().index(self)
+
+
+class Searcher:
+    def index(self, row):
+        raise NotImplementedError
+
+
+class Refusing(QuerySet):
+    def error(self, *args, **kwargs):
+        raise ValueError
+
+    update = error
+
+
+class Scoped(models.Model):
+    n = models.IntegerField(default=0)
+
+    objects = Refusing.as_manager()
+
+    def save(self, *args, **kwargs):
+        super().save(*args, **kwargs)
+        count_scoped.delay(self.pk)
+
+
+class Task:
+    def delay(self, *args):
+        return None
+
+
+def shared_task(function):
+    return function
+
+
+@shared_task
+def count_scoped(key):
+    Log.objects.create(text=str(Scoped.objects.filter(n__gt=1).count()))

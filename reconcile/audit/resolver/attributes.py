@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["attribute", "class_behind", "of_node"]
 
+TASK = frozenset({"delay", "apply_async", "delay_on_commit", "enqueue"})
+"""Methods by which a task is sent that a function was made into."""
+
 
 def of_node(evaluator: Evaluator, node: ast.Attribute, frame: Frame) -> Types:
     """What the expression is: by what stands before the dot, or, if nothing is known of that, by the name alone."""
@@ -47,6 +50,8 @@ def of_node(evaluator: Evaluator, node: ast.Attribute, frame: Frame) -> Types:
     if not found and node.attr == "user" and _ends_with_request(node.value):
         return frozenset({Instance(model=get_user_model())})
     if not found and not any(_is_settled(each) for each in base):
+        if evaluator.registry.is_file(node.attr):
+            return native("file")
         by_name = evaluator.registry.by_name(node.attr)
         return frozenset({by_name}) if by_name is not None else NOTHING
     return found
@@ -80,6 +85,8 @@ def _attribute_of(evaluator: Evaluator, each: Any, name: str) -> Types:
         case Api(name="relation", of=relation) if name == "through" and relation.through is not None:
             return frozenset({ModelType(model=relation.through)})
         case Api(name="_meta") | Many() | Table() | Tuple():
+            return frozenset({Api(name=name, of=each)})
+        case FunctionType() if name in TASK:
             return frozenset({Api(name=name, of=each)})
         case Native(what=what) if what not in {"field", "request"}:
             return frozenset({Api(name=name, of=each)})
@@ -130,7 +137,8 @@ def _of_instance(evaluator: Evaluator, each: Instance, name: str) -> Types:
         )
     if name in {*evaluator.registry.columns(model)}:
         return native("file" if name != "pk" and hasattr(model._meta.get_field(name), "storage") else "field")
-    found = _member(evaluator, evaluator.class_of_live(model), name, each)
+    info = evaluator.class_of_live(model)
+    found = _member(evaluator, info, name, each) or _assigned(evaluator, info, name)
     return found or (frozenset({Api(name=name, of=each)}) if hasattr(Model, name) else NOTHING)
 
 

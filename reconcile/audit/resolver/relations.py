@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from django.apps import apps
-from django.db.models import Manager, Model, QuerySet
+from django.db.models import FileField, Manager, Model, QuerySet
 
 from reconcile.audit.resolver.types import Instance, Kind, Relation, Rows
 from reconcile.db.django_compat import accessor_of, is_generic_relation, managers_of
@@ -147,6 +147,17 @@ class Registry:
         if relation is None:
             return Instance(model=model, by_name=True)
         return replace(self.default_rows(model, relation), by_name=True)
+
+    def is_file(self, name: str) -> bool:
+        """Whether all models that have a column of the name keep a file in it."""
+        return name in self._files
+
+    @cached_property
+    def _files(self) -> set[str]:
+        fields = [each for model in self.models for each in model._meta.concrete_fields]
+        return {each.name for each in fields if isinstance(each, FileField)} - {
+            each.name for each in fields if not isinstance(each, FileField)
+        }
 
     def many_by_name(self, name: str) -> int:
         """How many models have an attribute of the name that leads to many records."""

@@ -16,6 +16,8 @@ __all__ = ["Binding", "Frame", "How", "Position", "Scope", "parameters_of"]
 Path = tuple[tuple[int, int], ...]
 ScopeNode = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
+_MOST_TEXT = 100
+
 GROWING = frozenset({"append", "add", "insert", "extend", "appendleft", "setdefault"})
 """Methods by which a collection gets what it holds."""
 
@@ -103,6 +105,26 @@ class Scope:
         ):
             return ""
         return next(iter(self.parameters), "")
+
+    @cached_property
+    def texts(self) -> frozenset[str]:
+        """The parts between double underscores of the short texts in it: it may hand names of columns to the database."""
+        found = (
+            each.value
+            for each in ast.walk(self.node)
+            if isinstance(each, ast.Constant) and isinstance(each.value, str)
+        )
+        return frozenset(part for text in found if len(text) <= _MOST_TEXT for part in text.split("__"))
+
+    @cached_property
+    def mentions(self) -> frozenset[str]:
+        """The names of attributes and of arguments by name in it, in parts as `texts`."""
+        found = (
+            each.attr if isinstance(each, ast.Attribute) else each.arg or ""
+            for each in ast.walk(self.node)
+            if isinstance(each, ast.Attribute | ast.keyword)
+        )
+        return frozenset(part for name in found for part in name.split("__"))
 
     @cached_property
     def by_node(self) -> dict[int, Scope]:
