@@ -17,6 +17,7 @@ from django.db.models import Model
 from reconcile.audit.effects import Effect, On, effects_of
 from reconcile.audit.places import innermost
 from reconcile.audit.record import DEEPEST, EVERYWHERE, Phase, Record, Run, State, both, is_abstract
+from reconcile.audit.resolver.attributes import TASK
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import calls_in
 from reconcile.audit.resolver.scopes import Frame, Position, Scope
@@ -74,7 +75,8 @@ class Act:
 
     reads: the columns of the record on which it depends; None if that can't be told. fills: it sets the column only where it is empty.
     model: whose rows it writes. writes: what it calls writes, as (model, method). empty: columns that are empty where it runs. undecided: it depends on
-    the model whether it runs, in a way that can't be told. on_record: it is a method of the record.
+    the model whether it runs, in a way that can't be told. on_record: it is a method of the record. calls: what else it
+    calls in the end that may do something.
     """
 
     does: Does
@@ -91,12 +93,20 @@ class Act:
     empty: frozenset[str] = frozenset()
     undecided: bool = False
     on_record: bool = False
+    calls: frozenset[str] = frozenset()
 
     @property
     def written(self) -> frozenset[tuple[str, str]]:
         """The models whose rows it writes itself or by what it calls, each with the method."""
         own = {(self.model, self.name.rpartition(".")[2])} if self.model else set()
         return self.writes | own
+
+    @property
+    def called(self) -> frozenset[str]:
+        """What it calls that may do something and isn't seen to write: itself, or what it leads to."""
+        if self.written or self.calls or self.does is not Does.CALL:
+            return self.calls
+        return frozenset({self.target or self.name})
 
     @property
     def is_outside(self) -> bool:
@@ -435,16 +445,8 @@ class _Reader:
                 )
             case Api(name=name, of=Instance(model=model)):
                 return self._of_record(name, model, each, run, state)
-            case Api(
-                name="delay" | "apply_async" | "delay_on_commit" | "enqueue", of=FunctionType(scope=scope)
-            ):
-                return self._bare(
-                    Run(scope=scope, given=(), aliases=set(), depth=run.depth + 1),
-                    f"{scope.module.name}.{scope.name}",
-                    each,
-                    run,
-                    state,
-                )
+            case Api(name=name, of=FunctionType(scope=scope)) if name in TASK:
+                return self._task(scope, each, run, state)
             case External(path=path) if path.endswith(".on_commit"):
                 return self._on_commit(each, run, state)
             case External() if is_value:
@@ -511,6 +513,13 @@ class _Reader:
             for one in self.read(inner, state)
         ]
 
+    def _task(self, scope: Scope, each: ast.Call, run: Run, state: State) -> list[Act]:
+        """A task that is sent: that it is sent is something done, whatever it does."""
+        target = f"{scope.module.name}.{scope.name}"
+        inner = Run(scope=scope, given=(), aliases=set(), depth=run.depth + 1)
+        acts = self._bare(inner, target, each, run, state) or [self._outside(each, run, state, target=target)]
+        return [replace(one, calls=frozenset({target})) for one in acts]
+
     def _bare(self, inner: Run, target: str, each: ast.Call, run: Run, state: State) -> list[Act]:
         """The call of a function that isn't handed the record; none if it does nothing to anything."""
         before = len(self._visited)
@@ -519,7 +528,8 @@ class _Reader:
             return []
         mentioned = self._mentioned_by(self._visited[before:])
         writes = frozenset(pair for one in acts for pair in one.written)
-        return [self._outside(each, run, state, mentioned, target=target, writes=writes)]
+        calls = frozenset(name for one in acts for name in one.called)
+        return [self._outside(each, run, state, mentioned, target=target, writes=writes, calls=calls)]
 
     def _super(
         self, func: ast.Attribute, each: ast.Call, run: Run, state: State, position: Position | None

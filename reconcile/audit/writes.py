@@ -64,11 +64,10 @@ class Reach:
     def of(self, effect: Effect) -> Doing:
         """What the effect does, with all that follows."""
         acts = self._read(effect)
-        outside = [each for each in acts.acts if each.does is Does.CALL and not each.written]
         return Doing(
             sets=[*dict.fromkeys(each.name for each in acts.acts if each.does is Does.ASSIGN)],
             writes=[*dict.fromkeys(self._writes(effect))],
-            calls=[*dict.fromkeys(each.target or each.name for each in outside)],
+            calls=sorted({name for each in acts.acts for name in each.called}),
             is_read=acts.is_read,
         )
 

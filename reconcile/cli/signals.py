@@ -50,7 +50,7 @@ def list_command(
 
     set_up_django()
     models = None if model is None else [named_model(model)]
-    audit = audit_signals(project_rules(), models)
+    audit = audit_signals(project_rules(), models, follow=True)
     write_report(
         ctx,
         form,

@@ -51,6 +51,7 @@ def _model(found: ModelSignals) -> Iterator[RenderableType]:
     for each in found.effects:
         yield _indent(Text.assemble((f"{each.effect.on:<12} ", "cyan"), plain(each.effect.name)))
         yield _indent(Text(_facts(each), style="dim"), 15)
+        yield from (_indent(Text(plain(said)), 15) for said in _doing(each))
         yield _indent(_covered(each), 15)
     for cascade in found.cascades:
         does = f"a delete {cascade.does} {cascade.model._meta.label} by its {cascade.column}"
@@ -70,6 +71,24 @@ def _facts(each: Audited) -> str:
         facts.append(f"calls {each.handler.calls}() alone")
     facts += ["async"] * each.effect.is_async + ["of every model"] * each.effect.of_all
     return " · ".join(map(plain, facts))
+
+
+def _doing(each: Audited) -> Iterator[str]:
+    """What the effect sets, writes and calls, then what follows from that, a line each."""
+    if each.doing is None:
+        return
+    if each.doing.sets:
+        yield f"sets {', '.join(each.doing.sets)}"
+    own = dict.fromkeys(one.model for one in each.doing.writes if not one.through)
+    if own:
+        yield f"writes {', '.join(own)}"
+    if each.doing.calls:
+        yield f"calls {', '.join(each.doing.calls)}"
+    further = {
+        one.model: one.through for one in reversed(each.doing.writes) if one.through and one.model not in own
+    }
+    for model, through in reversed(further.items()):
+        yield f"and so {model}, by {' and '.join(name.rpartition('.')[2] for name in through)}"
 
 
 def _covered(each: Audited) -> Text:
@@ -167,6 +186,12 @@ def _effect_as_dict(each: Audited) -> dict[str, Any]:
         "weak": each.effect.weak,
         "thin": each.handler.is_thin,
         "third_party": each.effect.third_party,
+        "sets": list(each.doing.sets) if each.doing else [],
+        "writes": [
+            {"model": one.model, "how": one.how, "through": list(one.through)}
+            for one in (each.doing.writes if each.doing else ())
+        ],
+        "calls": list(each.doing.calls) if each.doing else [],
         "rules": list(each.rules),
     }
 

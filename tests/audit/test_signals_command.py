@@ -62,7 +62,7 @@ def test_a_receiver_that_no_rule_covers_is_said_to_be_uncovered():
     assert "no rule covers it" in out
     assert "6 effects of 1 model: 5 covered by rules, 1 by none." in flat(out)
     assert re.search(
-        r"handle_order_created\s+sample_project/shop/signals.py:59 · minds raw\s+covered by orders.invoice",
+        r"handle_order_created\s+sample_project/shop/signals.py:59 · minds raw\s+writes shop.Invoice, shop.Notification\s+covered by orders.invoice",
         out,
     )
 

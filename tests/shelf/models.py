@@ -1,7 +1,7 @@
 """Models whose writes set off one thing each, for the search for what bulk paths skip. They have no tables: `shelf` in conftest installs the app."""
 
 from django.core.cache import cache
-from django.db import models
+from django.db import models, transaction
 from django.db.models import CASCADE, SET_NULL, QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 from django.dispatch import receiver
@@ -424,3 +424,45 @@ def shared_task(function):
 @shared_task
 def count_scoped(key):
     Log.objects.create(text=str(Scoped.objects.filter(n__gt=1).count()))
+
+
+class Root(models.Model):
+    """What is done for a root is done for its branches and their leaves, three hops away."""
+
+    name = models.CharField(max_length=100, default="")
+
+
+class Branch(models.Model):
+    root = models.ForeignKey(Root, on_delete=CASCADE)
+
+
+class Leaf(models.Model):
+    branch = models.ForeignKey(Branch, on_delete=CASCADE)
+
+
+@receiver(post_save, sender=Root)
+def root_saved(instance, created, **kwargs):
+    if created:
+        plant(instance)
+    else:
+        Branch.objects.filter(root=instance).delete()
+
+
+def plant(root):
+    transaction.on_commit(lambda: Branch.objects.create(root=root))
+
+
+@receiver(post_save, sender=Branch)
+def branch_saved(instance, **kwargs):
+    Leaf(branch=instance).save()
+
+
+@receiver(post_save, sender=Leaf)
+def leaf_saved(instance, **kwargs):
+    Author.objects.get_or_create(name="leaf")
+    Branch.objects.bulk_create([])
+
+
+@receiver(post_delete, sender=Leaf)
+def leaf_deleted(instance, **kwargs):
+    Event.objects.filter(pk=1).update(name="a leaf less")

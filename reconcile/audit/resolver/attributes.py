@@ -37,7 +37,7 @@ from reconcile.audit.resolver.types import (
 if TYPE_CHECKING:
     from reconcile.audit.resolver.evaluator import Evaluator
 
-__all__ = ["attribute", "class_behind", "of_node"]
+__all__ = ["TASK", "attribute", "class_behind", "of_node"]
 
 TASK = frozenset({"delay", "apply_async", "delay_on_commit", "enqueue"})
 """Methods by which a task is sent that a function was made into."""

@@ -1,0 +1,45 @@
+"""What an effect writes, and what follows from that."""
+
+import pytest
+
+from reconcile.audit.effects import effects_of
+from reconcile.audit.listing import audit_signals
+from sample_project.shop.models import Customer, Item
+
+pytestmark = pytest.mark.usefixtures("shelf")
+
+
+def doing(model, name):
+    (found,) = audit_signals({}, [model], follow=True).models
+    (each,) = [each for each in found.effects if each.effect.name.endswith(name)]
+    return each.doing
+
+
+def writes(model, name):
+    return {
+        each.model: [one.rpartition(".")[2] for one in each.through]
+        for each in reversed(doing(model, name).writes)
+    }
+
+
+def test_writes_are_followed_over_three_hops_and_over_cascades(shelf):
+    assert writes(shelf.Root, "root_saved") == {
+        "shelf.Branch": [],
+        "shelf.Leaf": ["branch_saved"],
+        "shelf.Author": ["branch_saved", "leaf_saved"],
+        "shelf.Event": ["leaf_deleted"],
+    }
+
+
+def test_a_bulk_write_sets_nothing_off(shelf):
+    assert {*writes(shelf.Leaf, "leaf_saved")} == {"shelf.Author", "shelf.Branch"}
+
+
+def test_what_is_set_on_the_record_and_what_is_called():
+    assert doing(Customer, "handle_customer_saving").sets == ["preferences"]
+    assert doing(Item, "handle_item_archived").calls == ["sample_project.shop.services.tell_storefront"]
+
+
+def test_without_following_nothing_is_said_of_writes(shelf):
+    (found,) = audit_signals({}, [shelf.Root]).models
+    assert [each.doing for each in found.effects] == [None] * len(effects_of(shelf.Root))
