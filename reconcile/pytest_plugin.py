@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,7 +42,7 @@ def assert_consistent(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--reconcile`, `--reconcile-fixtures`, and the setting `reconcile_fixtures`."""
+    """`--reconcile`, `--reconcile-fixtures`, `--reconcile-bypasses`, and the setting `reconcile_fixtures`."""
     group = parser.getgroup("reconcile")
     group.addoption(
         "--reconcile",
@@ -54,6 +55,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="FILE",
         help="Fixture file, or a pattern of several; in place of the setting reconcile_fixtures. May be given again.",
+    )
+    group.addoption(
+        "--reconcile-bypasses",
+        metavar="FILE",
+        help="Record which calls wrote past signals and methods, for `reconcile signals bypasses --seen FILE`.",
     )
     parser.addini(
         "reconcile_fixtures",
@@ -78,6 +84,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
         config.pluginmanager.register(fixture_files.prepare_collector(config), "reconcile-collecting")
         config.pluginmanager.register(fixture_files, "reconcile-fixture-files")
+    if config.getoption("--reconcile-bypasses"):
+        if not _has_django(config):
+            raise pytest.UsageError(f"--reconcile-bypasses {_NO_DJANGO}")
+        from reconcile.testing.pytest_bypasses import Recorder
+
+        path = Path(config.invocation_params.dir, config.getoption("--reconcile-bypasses"))
+        if not path.parent.is_dir():
+            raise pytest.UsageError(f"--reconcile-bypasses: {str(path)!r} is not in a folder that exists.")
+        config.pluginmanager.register(Recorder(path), "reconcile-bypasses")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -10,18 +10,20 @@ from typing import Any
 
 from django.db.models import Model
 
-from reconcile.audit.acts import Act, Acts, Called, Does, Phase, acts_of, called_in, scope_of
+from reconcile.audit.acts import Act, Acts, Does, Phase
+from reconcile.audit.by_hand import called_in, is_same
 from reconcile.audit.calls import Operation, Site, Write
 from reconcile.audit.effects import Effect, On, effects_of, inherited_but_deaf
 from reconcile.audit.handlers import read_handler
 from reconcile.audit.listing import code_of, covered_by
+from reconcile.audit.reading import acts_of, scope_of
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Scope
 from reconcile.core.declaration import shown_path
 from reconcile.db.django_compat import many_to_many_owner
 from reconcile.rules.rule import Rule
 
-__all__ = ["Bypass", "Level", "Skip", "judge_sites"]
+__all__ = ["Bypass", "Judge", "Level", "Skip"]
 
 
 class Level(StrEnum):
@@ -78,13 +80,16 @@ class Skip:
 
 @dataclass(frozen=True, kw_only=True)
 class Bypass:
-    """One call and what it skips, for one model. model: `app.Model`, None where it can't be told which."""
+    """One call and what it skips, for one model. model: `app.Model`, None where it can't be told which. times: how often tests ran it, None if nobody
+    has watched them.
+    """
 
     site: Site
     model: str | None
     skips: tuple[Skip, ...] = ()
     reason: str = ""
     by_name: bool = False
+    times: int | None = None
 
     @property
     def state(self) -> Level:
@@ -94,14 +99,23 @@ class Bypass:
 
 
 @dataclass(kw_only=True)
-class _Judge:
-    """Weighs calls against the effects of their models."""
+class Judge:
+    """Weighs calls against the effects of their models. exempt: reasons by the name of an effect. Reads the function of each effect once."""
 
     evaluator: Evaluator
-    rules: Mapping[Any, Sequence[str]]
+    rules: Mapping[str, Rule]
     exempt: Mapping[str, str]
     acts: dict[Any, Acts] = field(default_factory=dict)
     effects: dict[str, list[Effect]] = field(default_factory=dict)
+
+    def judge_all(self, sites: Iterable[Site]) -> list[Bypass]:
+        """What each call skips."""
+        return [_exempted(each) for site in sites for each in self.judge(site)]
+
+    @cached_property
+    def covered(self) -> Mapping[Any, Sequence[str]]:
+        """The rules that cover each function."""
+        return covered_by(self.rules)
 
     def judge(self, site: Site) -> Iterator[Bypass]:
         """What the call skips, for each model that it may write; nothing where it skips nothing."""
@@ -134,7 +148,7 @@ class _Judge:
                 yield self._skip(effect, level, reason)
 
     def _skip(self, effect: Effect, level: Level, reason: str) -> Skip:
-        rules = tuple(self.rules.get(code_of(effect.function), ()))
+        rules = tuple(self.covered.get(code_of(effect.function), ()))
         if level is not Level.UNCOVERED:
             return Skip(effect=effect, state=level, rules=rules, reason=reason)
         if rules:
@@ -186,7 +200,7 @@ class _Judge:
         if not acts.is_read:
             return Level.UNCOVERED, ""
         relevant = _relevant(acts, effect, write)
-        if effect.of_all and any(each.undecided for each in relevant):
+        if effect.of_all and any(_is_undecided(each) for each in relevant):
             return (
                 Level.LOW,
                 "it listens to every model, and whether it does anything for this one can't be told",
@@ -194,14 +208,14 @@ class _Judge:
         weighed = [(each, _weigh_act(each, write)) for each in relevant]
         said = [each for each, level in weighed if level is Level.UNCOVERED]
         if said:
-            return self._said(said, site)
+            return self._said(said, effect, site)
         low = [each for each, level in weighed if level is Level.LOW]
         return (Level.LOW, _why_low(low)) if low else (None, "")
 
-    def _said(self, acts: Sequence[Act], site: Site) -> tuple[Level, str]:
+    def _said(self, acts: Sequence[Act], effect: Effect, site: Site) -> tuple[Level, str]:
         if self._is_inside((site.path, site.function)):
             return Level.LOW, "the call is part of an effect itself"
-        lines = self._by_hand(acts, site)
+        lines = self._by_hand(acts, effect, site)
         if lines:
             return Level.BY_HAND, f"seems done by hand, line {', '.join(map(str, lines))}"
         return Level.UNCOVERED, ""
@@ -212,15 +226,18 @@ class _Judge:
             self.acts[key] = acts_of(self.evaluator, effect)
         return self.acts[key]
 
-    def _by_hand(self, acts: Sequence[Act], site: Site) -> list[int]:
+    def _by_hand(self, acts: Sequence[Act], effect: Effect, site: Site) -> list[int]:
         """The lines on which the function around the call does what the effect would have done; none unless it does all."""
         scope = self._scope(site)
-        if scope is None or not all(each.is_outside for each in acts):
+        if scope is None:
             return []
         calls = [each for each in called_in(self.evaluator, scope) if each.line != site.line]
+        sent = [each.line for each in calls if each.name in {f"{effect.on}.send", f"{effect.on}.send_robust"}]
+        if sent or not all(each.is_outside for each in acts):
+            return sent
         lines = []
         for act in acts:
-            found = [each.line for each in calls if _is_same(act, each)]
+            found = [each.line for each in calls if is_same(act, each)]
             if not found:
                 return []
             lines.append(found[-1])
@@ -267,9 +284,16 @@ def _relevant(acts: Acts, effect: Effect, write: Write) -> list[Act]:
     ]  # fmt: skip
 
 
+def _is_undecided(act: Act) -> bool:
+    """Whether it depends on the model what the act does, or nobody knows what it calls."""
+    return act.undecided or not act.resolved
+
+
 def _why_low(acts: Sequence[Act]) -> str:
     if all(each.does is Does.VALIDATE for each in acts):
         return "validation is skipped"
+    if all(each.changed is not None for each in acts):
+        return "it does something only where other columns have changed"
     if any(each.empty for each in acts):
         return "it fills in what is empty"
     return "it reads none of the columns that are written"
@@ -284,7 +308,7 @@ def _weigh_act(act: Act, write: Write) -> Level | None:
     if act.does is Does.ASSIGN:
         return _weigh_assignment(act, write)
     updates = PHASES.get(write.operation) is Phase.UPDATE
-    if updates and _fills(act, write):
+    if updates and (_fills(act, write) or _is_unchanged(act, write)):
         return Level.LOW
     harmless = (
         updates and write.columns is not None and act.reads is not None and not act.reads & {*write.columns}
@@ -301,6 +325,8 @@ def _weigh_assignment(act: Act, write: Write) -> Level | None:
     if write.columns is None:
         return Level.LOW if _fills(act, write) else Level.UNCOVERED
     columns = {*write.columns}
+    if _is_unchanged(act, write):
+        return Level.LOW
     if act.name in columns and not reads_itself:
         return None
     if act.reads is not None and not act.reads & columns:
@@ -308,51 +334,14 @@ def _weigh_assignment(act: Act, write: Write) -> Level | None:
     return Level.LOW if _fills(act, write) else Level.UNCOVERED
 
 
+def _is_unchanged(act: Act, write: Write) -> bool:
+    """Whether it runs only where columns have changed that an update leaves as they are."""
+    return act.changed is not None and write.columns is not None and not act.changed & {*write.columns}
+
+
 def _fills(act: Act, write: Write) -> bool:
     """Whether it runs only where a column is empty that an update leaves as it is: a row that is there has been filled already."""
     return bool(act.empty) and not act.empty & {*(write.columns or ())}
-
-
-COMMON = frozenset(
-    {
-        "save",
-        "set",
-        "add",
-        "get",
-        "delete",
-        "update",
-        "clear",
-        "create",
-        "remove",
-        "send",
-        "run",
-        "apply",
-        "call",
-    }
-)
-"""Names of methods that say nothing without what they are called on."""
-
-
-def _is_same(act: Act, call: Called) -> bool:
-    """Whether a call does what the act does: it is the same function or the same method of the same rows, or has the same last two names."""
-    if act.target and act.target in call.targets:
-        return True
-    last = act.name.rpartition(".")[2]
-    if act.model:
-        return f"{act.model}.{last}" in call.targets
-    if act.target and call.targets:
-        return False
-    if act.name == call.name:
-        return "." in act.name or last not in COMMON
-    return act.on_record and last == call.name.rpartition(".")[2] and last not in COMMON
-
-
-def judge_sites(
-    evaluator: Evaluator, sites: Iterable[Site], rules: Mapping[str, Rule], exempt: Mapping[str, str]
-) -> list[Bypass]:  # fmt: skip
-    """What each call skips. exempt: reasons by the name of an effect."""
-    judge = _Judge(evaluator=evaluator, rules=covered_by(rules), exempt=exempt)
-    return [_exempted(each) for site in sites for each in judge.judge(site)]
 
 
 def _exempted(bypass: Bypass) -> Bypass:

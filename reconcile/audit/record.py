@@ -31,7 +31,8 @@ class Phase(Flag):
 @dataclass(kw_only=True)
 class Run:
     """A function as an effect runs it. given: what its parameters are. aliases: the names by which it knows the record. phases: what its names say
-    of whether the record is new. reads: the columns on which its names depend. depth: how many calls lead to it.
+    of whether the record is new. reads: the columns on which its names depend. false: names that are false unless a caller asks for more. depth: how
+    many calls lead to it.
     """
 
     scope: Scope
@@ -39,6 +40,7 @@ class Run:
     aliases: set[str]
     phases: dict[str, Phase] = field(default_factory=lambda: {"created": Phase.CREATE})
     reads: dict[str, frozenset[str] | None] = field(default_factory=dict)
+    false: set[str] = field(default_factory=set)
     depth: int = 0
 
 
@@ -46,13 +48,15 @@ class Run:
 class State:
     """What is known where a statement runs: the phase, the columns on which it depends whether it does, and those that are empty there.
 
-    undecided: it depends on the model whether it runs, in a way that can't be told from the source.
+    undecided: it depends on the model whether it runs, in a way that can't be told from the source. changed: a record that is there has to have one of
+    these columns changed; None if it needn't.
     """
 
     phase: Phase = Phase.BOTH
     reads: frozenset[str] | None = frozenset()
     empty: frozenset[str] = frozenset()
     undecided: bool = False
+    changed: frozenset[str] | None = None
 
     def narrowed(self, by: State, reads: frozenset[str] | None) -> State:
         """What is known where both hold, by a condition that reads these columns."""
@@ -61,6 +65,7 @@ class State:
             reads=both(self.reads, reads),
             empty=self.empty | by.empty,
             undecided=self.undecided or by.undecided,
+            changed=self.changed if by.changed is None else by.changed,
         )
 
 
@@ -132,10 +137,48 @@ class Record:
                 return _decided(is_true=hasattr(self.model, name))
             case ast.Compare(left=left, ops=[op], comparators=[right]) if self._is_class(left, run):
                 return self._compared_class(op, right, run)
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if (
+                changed := self._compared_with_before(left, right, run)
+            ):
+                differs, same = State(changed=changed), EVERYWHERE
+                return (differs, same) if isinstance(op, ast.NotEq | ast.IsNot) else (same, differs)
+            case ast.Call(
+                func=ast.Attribute(attr="has_changed"), args=[ast.Constant(value=str() as name)]
+            ) if name in self.columns:
+                return State(changed=frozenset({self.columns[name]})), EVERYWHERE
+            case ast.Call(func=ast.Name(id="bool"), args=[inner]):
+                return self.test(inner, run)
+            case ast.Name(id=name) if name in run.false:
+                return NEVER, EVERYWHERE
         phase = self._phase(test, run)
         undecided = self.asks_model(test, run)
         other = Phase.BOTH & ~phase if phase is not Phase.BOTH else Phase.BOTH
         return State(phase=phase, undecided=undecided), State(phase=other, undecided=undecided)
+
+    def _compared_with_before(self, left: ast.expr, right: ast.expr, run: Run) -> frozenset[str]:
+        """The columns of which one is compared with what it was: an attribute that is no column, or the same column of another object."""
+        if isinstance(left, ast.Tuple) and isinstance(right, ast.Tuple) and len(left.elts) == len(right.elts):
+            found = [
+                self._compared_with_before(*pair, run) for pair in zip(left.elts, right.elts, strict=True)
+            ]
+            return frozenset().union(*found) if all(found) else frozenset()
+        for one, other in ((left, right), (right, left)):
+            columns = [self.column(each, run) for each in one.elts] if isinstance(one, ast.Tuple) else []
+            if (
+                columns
+                and all(columns)
+                and isinstance(other, ast.Attribute)
+                and self.is_record(other.value, run)
+            ):
+                return frozenset(columns)
+            column = self.column(one, run)
+            if column and isinstance(other, ast.Attribute):
+                is_own = self.is_record(other.value, run)
+                if (is_own and other.attr not in self.columns) or (
+                    not is_own and self.columns.get(other.attr) == column
+                ):
+                    return frozenset({column})
+        return frozenset()
 
     def _is_class(self, node: ast.expr, run: Run) -> bool:
         """Whether it is the model: `sender`, `type(instance)`, `instance.__class__`."""
@@ -178,7 +221,9 @@ class Record:
         phase = Phase.NEVER
         for each in others:
             phase |= each.phase
-        loose = State(phase=phase, undecided=any(each.undecided for each in others))
+        loose = State(
+            phase=phase, undecided=any(each.undecided for each in others), changed=_changed_in_any(others)
+        )
         return (sure, loose) if isinstance(op, ast.And) else (loose, sure)
 
     def _compared(self, left: ast.expr, run: Run, *, is_none: bool) -> tuple[State, State]:
@@ -334,6 +379,12 @@ class Record:
         registry = self.evaluator.registry
         if registry.to_many(self.model, attr) is not None or registry.to_one(self.model, attr) is not None:
             return frozenset()
+        if hasattr(Model, attr):
+            return (
+                frozenset()
+                if self.evaluator.class_of_live(self.model).find(attr) is None
+                else self._reads_of_member(attr, run)
+            )
         return self._reads_of_member(attr, run)
 
     def _reads_of_member(self, attr: str, run: Run) -> frozenset[str] | None:
@@ -346,6 +397,17 @@ class Record:
         if scope is not None and scope.is_function:
             return self._reads_within(scope, {scope.first_parameter}, run)
         return frozenset() if owner is not None else self.stashed(attr)
+
+
+def _changed_in_any(states: Sequence[State]) -> frozenset[str] | None:
+    """The columns of which one has to have changed where one of the states holds, for a record that is there."""
+    found: frozenset[str] = frozenset()
+    for each in states:
+        if each.phase & Phase.UPDATE:
+            if each.changed is None:
+                return None
+            found |= each.changed
+    return found
 
 
 def _arguments(node: ast.Call) -> Iterable[ast.expr]:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconcile.audit.bypasses import Bypass, judge_sites
+from reconcile.audit.bypasses import Bypass, Judge
 from reconcile.audit.calls import Site, exemptions_in, find_sites, may_hold_sites
 from reconcile.audit.effects import effects_of, inherited_but_deaf
 from reconcile.audit.files import is_migration, is_test, python_files, roots
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import Project
 from reconcile.audit.resolver.relations import Registry
+from reconcile.audit.seen import SeenSite, join_seen
 from reconcile.audit.sources import Sources, UnreadableSource, without_collecting
 from reconcile.core.declaration import shown_path
 from reconcile.errors import UsageError
@@ -24,18 +25,23 @@ __all__ = ["BypassAudit", "Search", "search_bypasses"]
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is looked through. paths: files and folders, all of the project's own if there are none. tests, migrations: look through these, too."""
+    """What is looked through. paths: files and folders, all of the project's own if there are none. tests, migrations: look through these, too.
+
+    seen: what tests were seen to run, to be told beside it.
+    """
 
     paths: Sequence[Path] = ()
     tests: bool = False
     migrations: bool = False
+    seen: Sequence[SeenSite] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BypassAudit:
     """What was found. files: how many were looked through. faults: comments and settings that exempt nothing, or without a reason.
 
-    left_out: files of tests and migrations that were not looked through.
+    left_out: files of tests and migrations that were not looked through. unlisted: what was seen to run and skips something, although the
+    source doesn't show it.
     """
 
     bypasses: Sequence[Bypass]
@@ -43,6 +49,7 @@ class BypassAudit:
     faults: Sequence[str]
     files: int
     left_out: int
+    unlisted: Sequence[Bypass] = ()
 
 
 def search_bypasses(
@@ -72,9 +79,13 @@ def _search(
     evaluator = Evaluator(project, Registry())
     words = _pattern(evaluator.registry)
     sites = [site for path in files for site in _sites(evaluator, path, words)]
-    bypasses = judge_sites(evaluator, sites, rules, exempt)
+    judge = Judge(evaluator=evaluator, rules=rules, exempt=exempt)
+    bypasses, unlisted = (
+        (judge.judge_all(sites), []) if search.seen is None else join_seen(judge, sites, search.seen, files)
+    )
     return BypassAudit(
         bypasses=bypasses,
+        unlisted=unlisted,
         unreadable=[each for path, each in sources.unreadable.items() if path in {*files}],
         faults=[*_faults(project, files, bypasses)],
         files=len(files),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from django.db.models import CASCADE, Model
 
-from reconcile.audit.acts import Acts, Does, acts_of
+from reconcile.audit.acts import Acts, Does
 from reconcile.audit.effects import Effect, On, effects_of
+from reconcile.audit.reading import acts_of
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.db.django_compat import reverse_relations
 

@@ -131,6 +131,12 @@ _LEVELS = ("uncovered", "covered", "exempt", "by-hand", "low", "third-party", "u
     metavar="FILE",
     help="Pass over what this file has as known.",
 )
+@click.option(
+    "--seen",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Tell what tests ran, as pytest --reconcile-bypasses FILE recorded.",
+)
 @click.option("--update-baseline", is_flag=True, help="Write what is uncovered now into the baseline.")
 @formats_and_output("text", "json", "github", "sarif", "junit")
 @click.pass_context
@@ -140,6 +146,7 @@ def bypasses_command(
     shown: tuple[str, ...],
     revision: str | None,
     baseline: Path | None,
+    seen: Path | None,
     form: str,
     output: Path | None,
     *,
@@ -153,6 +160,7 @@ def bypasses_command(
     """
     from reconcile.audit.bypasses import Level
     from reconcile.audit.searching import Search
+    from reconcile.audit.seen import read_seen
     from reconcile.reports import bypasses as reports, bypasses_ci
 
     if update_baseline and baseline is None:
@@ -164,7 +172,7 @@ def bypasses_command(
     if form == "junit":
         require_package("junitparser", "--format junit")
     set_up_django()
-    search = Search(paths=paths, tests=tests, migrations=migrations)
+    search = Search(paths=paths, tests=tests, migrations=migrations, seen=read_seen(seen) if seen else None)
     levels = (
         frozenset(Level)
         if "all" in shown

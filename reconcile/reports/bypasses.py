@@ -76,7 +76,7 @@ def as_text(report: BypassReport) -> RenderableType:
         for each in report.audit.unreadable
     ]
     parts += [Text(plain(each), style="red") for each in report.audit.faults]
-    parts += [*_mended(report)]
+    parts += [*_mended(report), *_unlisted(report)]
     return Group(*parts, *_sum(report))
 
 
@@ -110,6 +110,11 @@ def _call(bypass: Bypass) -> Text:
         text.append("  told by its name", style="dim")
     if site.historical:
         text.append("  in a migration", style="dim")
+    if bypass.times is not None:
+        text.append(
+            f"  ran {bypass.times:,} times" if bypass.times else "  no test runs it",
+            style="dim" if bypass.times else "yellow",
+        )
     return text
 
 
@@ -133,10 +138,32 @@ def _mended(report: BypassReport) -> Iterator[RenderableType]:
         yield Text("Take such entries out with --update-baseline.")
 
 
+def _unlisted(report: BypassReport) -> Iterator[RenderableType]:
+    for each in report.audit.unlisted:
+        names = dict.fromkeys(skip.effect.name for skip in each.skips)
+        yield Text.assemble(
+            ("seen        ", "yellow"),
+            f"{shown_path(each.site.path)}:{each.site.line}  {plain(each.site.call)} of {each.model} skips {', '.join(map(plain, names))}",
+        )
+    if report.audit.unlisted:
+        yield Text("These ran, and the source doesn't show them.\n")
+
+
+def _seen(report: BypassReport) -> str:
+    watched = [each for each in report.bypasses if each.times is not None]
+    ran = sum(bool(each.times) for each in watched)
+    return (
+        f" Of {plural(len(watched), 'listed call')}, tests ran {ran:,}; {len(report.audit.unlisted):,} ran that are not listed."
+        if watched
+        else ""
+    )
+
+
 def _sum(report: BypassReport) -> Iterator[RenderableType]:
     calls = len(report.uncovered)
     effects = len(_by_effect(report.bypasses, Level.UNCOVERED))
     since = f" since {plain(report.since)}" if report.since else ""
+    unknown = _counts(report.bypasses).get(Level.UNKNOWN, 0)
     if calls:
         skips = "skips" if calls == 1 else "skip"
         text = Text(
@@ -144,8 +171,9 @@ def _sum(report: BypassReport) -> Iterator[RenderableType]:
             style="red",
         )
     else:
+        told = " that can be told" if unknown else ""
         text = Text(
-            f"No call{since} skips an effect that no rule covers.",
+            f"No call{since}{told} skips an effect that no rule covers.",
             style="green" if report.status == "clean" else "default",
         )
     counts = _counts(report.bypasses)
@@ -162,7 +190,7 @@ def _looked_through(report: BypassReport) -> str:
         said += f", {report.audit.left_out:,} of tests and migrations left out (--tests, --migrations)"
     hidden = [level for level in _counts(report.bypasses) if level not in report.shown]
     shows = f" --show {hidden[0].replace('_', '-')} lists those, --show all everything." if hidden else ""
-    return f"{said}.{shows}"
+    return f"{said}.{_seen(report)}{shows}"
 
 
 def _counts(bypasses: Iterable[Bypass]) -> Mapping[Level, int]:
@@ -194,6 +222,7 @@ def as_json(report: BypassReport) -> str:
             "status": report.status,
             "files": report.audit.files,
             "findings": [_finding(each) for each in report.bypasses],
+            "unlisted": [_finding(each) for each in report.audit.unlisted],
             "faults": list(report.audit.faults),
             "unreadable": [
                 {"path": shown_path(each.path), "why": each.why} for each in report.audit.unreadable
@@ -215,6 +244,7 @@ def _finding(bypass: Bypass) -> dict[str, Any]:
         "by_name": bypass.by_name,
         "historical": site.historical,
         "state": str(bypass.state),
+        "seen": bypass.times,
         "skips": [_skip(each) for each in bypass.skips],
         "reason": bypass.reason
         or next((each.reason for each in bypass.skips if each.state is bypass.state and each.reason), None),

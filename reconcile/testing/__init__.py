@@ -7,5 +7,6 @@ is owed. `reconcile.pytest_plugin` offers them to pytest.
 from __future__ import annotations
 
 from reconcile.testing.assertions import Watch, assert_consistent, assert_rules
+from reconcile.testing.recording import Recording, record_bypasses, write_recording
 
-__all__ = ["Watch", "assert_consistent", "assert_rules"]
+__all__ = ["Recording", "Watch", "assert_consistent", "assert_rules", "record_bypasses", "write_recording"]

@@ -17,7 +17,7 @@ from django.db.models import F
 from tests.shelf.models import *
 from tests.shelf.models import (
     Author, Book, Cached, Checked, Club, Coded, Copy, Country, Document, Event, Label, Membership, Numbered, Part, Phased, Seat, Shout, Slugged,
-    Named, Scoped, Soft, State, TaxRule, Visitors, Voters, Watched, Whisper,
+    Named, Owned, Scoped, Soft, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
 )
 """
 
@@ -399,3 +399,42 @@ def test_an_object_that_a_record_holds_is_no_record(search):
             holder.stats.delete()
     """
     assert search(text).bypasses == []
+
+
+def test_what_runs_only_where_a_column_has_changed_is_about_that_column(found):
+    skips = {
+        each.effect.name: each for each in found("Tracked.objects.update(place='a')")["shelf.Tracked"].skips
+    }
+    assert skips["shelf.Tracked.save"].state == "low"
+    assert "only where other columns have changed" in skips["shelf.Tracked.save"].reason
+    skips = {
+        each.effect.name: each for each in found("Tracked.objects.update(start=1)")["shelf.Tracked"].skips
+    }
+    assert skips["shelf.Tracked.save"].state == "uncovered"
+    skips = {
+        each.effect.name: each for each in found("Tracked.objects.bulk_create(x)")["shelf.Tracked"].skips
+    }
+    assert skips["shelf.Tracked.save"].state == "uncovered"
+
+
+def test_a_signal_that_is_sent_by_hand_is_by_hand(found):
+    text = """
+        from django.db.models.signals import post_save
+
+        def f(rows):
+            Tracked.objects.filter(pk=1).update(note="a")
+            for each in rows:
+                post_save.send(sender=Tracked, instance=each)
+    """
+    states = {each.effect.name.rpartition(".")[2]: each.state for each in found(text)["shelf.Tracked"].skips}
+    assert states == {"save": "low", "tracked_saved": "by_hand"}
+
+
+def test_an_own_method_of_rows_is_trusted_and_named(found):
+    (each,) = found("Owned.objects.bulk_create(x)").values()
+    assert (each.state, each.skips[0].reason[:37]) == ("low", "the project's own bulk_create() at te")
+
+
+def test_a_receiver_of_every_model_of_which_nobody_knows_what_it_calls_is_low(states, shelf):
+    with connected(pre_save, shelf.hear_all):
+        assert states("Whisper.objects.bulk_create(x)") == {"shelf.Whisper": {"hear_all": "low"}}

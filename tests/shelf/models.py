@@ -466,3 +466,54 @@ def leaf_saved(instance, **kwargs):
 @receiver(post_delete, sender=Leaf)
 def leaf_deleted(instance, **kwargs):
     Event.objects.filter(pk=1).update(name="a leaf less")
+
+
+class Tracked(models.Model):
+    """Its save acts where a column has changed, and on demand."""
+
+    place = models.CharField(max_length=100, default="")
+    start = models.IntegerField(default=0)
+    note = models.CharField(max_length=100, default="")
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.__place, self._start = self.place, self.start
+
+    def save(self, *args, loudly=False, **kwargs):
+        in_full = kwargs.pop("in_full", False)
+        is_new = not bool(self.pk)
+        super().save(*args, **kwargs)
+        if loudly or in_full:
+            Log.objects.create(text="on demand")
+        if is_new or self.start != self._start:
+            Log.objects.create(text=f"{self.note}")
+
+
+@receiver(post_save, sender=Tracked)
+def tracked_saved(instance, **kwargs):
+    Event.objects.get_or_create(name=instance.note)
+
+
+class Own(QuerySet):
+    def bulk_create(self, objs, **kwargs):
+        made = super().bulk_create(objs, **kwargs)
+        Log.objects.create(text="ours")
+        return made
+
+
+class Owned(models.Model):
+    objects = Own.as_manager()
+
+
+@receiver(post_save, sender=Owned)
+def owned_saved(instance, **kwargs):
+    Log.objects.create(text="owned")
+
+
+def hear_all(instance, **kwargs):
+    Index().note(instance)
+
+
+class Index:
+    def note(self, row):
+        self.backend.note(row)

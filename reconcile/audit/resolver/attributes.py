@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 
 from reconcile.audit.resolver import conventions, library
 from reconcile.audit.resolver.classes import ClassInfo, decorators_of
@@ -151,12 +151,18 @@ def _of_rows(evaluator: Evaluator, each: Rows, name: str) -> Types:
         return frozenset({Instance(model=each.relation.owner)})
     api = frozenset({Api(name=name, of=each)})
     for live in (each.manager, each.queryset):
-        if live is not None:
+        if live is not None and not _is_alias(evaluator.class_of_live(live), name):
             found = _member(evaluator, evaluator.class_of_live(live), name, each)
             if found:
                 # A method of the project's in place of Django's gives what that gives, if nothing more is known of it.
                 return found | api if name in library.OF_ROWS else found
     return api
+
+
+def _is_alias(info: ClassInfo, name: str) -> bool:
+    """Whether a class of rows only gives one of Django's methods another function, which most often refuses what isn't allowed there."""
+    scope = info.find(name)
+    return scope is not None and hasattr(QuerySet, name) and scope.bindings[name][-1].how is How.VALUE
 
 
 def _of_object(evaluator: Evaluator, each: Any, info: ClassInfo, name: str) -> Types:

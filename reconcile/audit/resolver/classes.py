@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -38,8 +38,7 @@ class ClassInfo:
         for method in self.scope.children if self.scope else ():
             first = method.first_parameter
             for node in method.statements if first else ():
-                value = getattr(node, "value", None)
-                for target in _targets(node):
+                for target, value in _targets(node):
                     match target:
                         case ast.Attribute(value=ast.Name(id=name), attr=attribute) if (
                             name == first and value is not None
@@ -63,10 +62,25 @@ class ClassInfo:
         return ()
 
 
-def _targets(node: ast.stmt) -> Sequence[ast.expr]:
-    if isinstance(node, ast.Assign):
-        return node.targets
-    return [node.target] if isinstance(node, ast.AnnAssign) else []
+def _targets(node: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr | None]]:
+    """What a statement assigns, each with its value; of several at once pair by pair."""
+    targets = (
+        node.targets
+        if isinstance(node, ast.Assign)
+        else [node.target]
+        if isinstance(node, ast.AnnAssign)
+        else []
+    )
+    value = getattr(node, "value", None)
+    for target in targets:
+        if (
+            isinstance(target, ast.Tuple)
+            and isinstance(value, ast.Tuple)
+            and len(target.elts) == len(value.elts)
+        ):
+            yield from zip(target.elts, value.elts, strict=True)
+        else:
+            yield target, value
 
 
 def decorators_of(node: FunctionNode) -> set[str]:

@@ -108,13 +108,22 @@ class Scope:
 
     @cached_property
     def texts(self) -> frozenset[str]:
-        """The parts between double underscores of the short texts in it: it may hand names of columns to the database."""
-        found = (
-            each.value
-            for each in ast.walk(self.node)
-            if isinstance(each, ast.Constant) and isinstance(each.value, str)
+        """The parts between double underscores of the short texts that it hands to calls, as in `Sum("items__price")`."""
+        calls = (each for each in ast.walk(self.node) if isinstance(each, ast.Call))
+        handed = (
+            one
+            for each in calls
+            for one in (*each.args, *(key.value for key in each.keywords if key.arg != "update_fields"))
         )
-        return frozenset(part for text in found if len(text) <= _MOST_TEXT for part in text.split("__"))
+        found = (
+            one
+            for each in handed
+            for one in (each.elts if isinstance(each, ast.List | ast.Tuple) else [each])
+        )
+        texts = (
+            each.value for each in found if isinstance(each, ast.Constant) and isinstance(each.value, str)
+        )
+        return frozenset(part for text in texts if len(text) <= _MOST_TEXT for part in text.split("__"))
 
     @cached_property
     def mentions(self) -> frozenset[str]:

@@ -1,0 +1,576 @@
+"""What the function of an effect does, act by act: the columns it sets, what it calls, and of which records it does so.
+
+Whoever skips the function wants to know whether it would have done anything. So each act knows in which phase it runs, which columns of the
+record it reads, and by which conditions it is guarded.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from django.db.models import Model
+
+from reconcile.audit.acts import Act, Acts, Does
+from reconcile.audit.effects import Effect, On, effects_of
+from reconcile.audit.places import innermost
+from reconcile.audit.record import DEEPEST, EVERYWHERE, Phase, Record, Run, State, both, is_abstract
+from reconcile.audit.resolver.attributes import TASK
+from reconcile.audit.resolver.evaluator import Evaluator
+from reconcile.audit.resolver.scopes import Frame, Position, Scope
+from reconcile.audit.resolver.types import (
+    Api,
+    ClassType,
+    External,
+    FunctionType,
+    Instance,
+    Many,
+    ModelType,
+    Native,
+    Object,
+    Rows,
+    Table,
+    Tuple,
+)
+
+__all__ = ["acts_of", "scope_of", "tail_of"]
+
+PURE = (
+    "builtins.", "django.utils.", "django.db.models.", "re.", "json.", "datetime.", "decimal.", "hashlib.", "uuid.", "math.", "string.", "itertools.",
+    "functools.", "operator.", "collections.", "copy.", "random.", "secrets.", "time.", "typing.", "inspect.", "contextlib.",
+)  # fmt: skip
+"""Where functions stand that do nothing to anything."""
+
+VALIDATING = frozenset({"full_clean", "clean", "clean_fields", "validate_unique", "validate_constraints"})
+LOGGING = frozenset({"log", "logger", "logging", "_logger", "LOGGER", "LOG", "warnings"})
+READING = frozenset({
+    "filter", "exclude", "all", "get", "first", "last", "exists", "count", "aggregate", "values", "values_list", "order_by", "annotate", "distinct",
+    "select_related", "prefetch_related", "only", "defer", "using", "none", "latest", "earliest", "in_bulk", "iterator", "select_for_update",
+    "get_queryset", "union", "reverse", "get_for_model", "get_by_natural_key", "get_for_id", "get_for_models", "clear_cache", "contains", "explain", "alias", "db_manager", "intersection", "difference", "dates", "datetimes",
+})  # fmt: skip
+"""Methods of rows that write none."""
+
+WRITING = frozenset({
+    "create", "bulk_create", "bulk_update", "update", "delete", "_raw_delete", "get_or_create", "update_or_create", "add", "set", "remove", "clear", "save", "save_base",
+})  # fmt: skip
+"""Methods of rows and records that write."""
+
+
+def acts_of(evaluator: Evaluator, effect: Effect) -> Acts:
+    """Read the function of the effect for a record of its model."""
+    return _Stashes(evaluator, effect.model).acts_of(effect)
+
+
+class _Stashes:
+    """What the effects of one model leave on the record for each other: attributes that are no columns."""
+
+    def __init__(self, evaluator: Evaluator, model: type[Model]) -> None:
+        self.evaluator = evaluator
+        self.model = model
+        self._reading = False
+
+    def acts_of(self, effect: Effect) -> Acts:
+        """What the function of the effect does."""
+        if effect.on is On.FIELD:
+            return Acts(acts=(_of_field(effect),))
+        scope = scope_of(self.evaluator, effect)
+        if scope is None:
+            # What another revision didn't have did nothing there.
+            return Acts(
+                is_read=bool(effect.place and effect.place.file in self.evaluator.project.sources.texts)
+            )
+        instance = _instance_name(effect, scope)
+        given = (
+            ((instance, frozenset({Instance(model=effect.model)})),) if instance in scope.parameters else ()
+        )
+        reader = _Reader(self.evaluator, effect.model, self.stashed)
+        acts = reader.read(Run(scope=scope, given=given, aliases={instance} if instance else set()))
+        return Acts(acts=tuple(dict.fromkeys(acts)), functions=frozenset(reader.functions))
+
+    def stashed(self, attribute: str) -> frozenset[str] | None:
+        """The columns on which an attribute depends that is no column, by those who set it; None if nobody is seen to."""
+        if self._reading:
+            return frozenset()
+        self._reading = True
+        try:
+            return self._by_methods(attribute) or self._by_effects(attribute)
+        finally:
+            self._reading = False
+
+    def _by_methods(self, attribute: str) -> frozenset[str] | None:
+        record = Record(self.evaluator, self.model, self.stashed)
+        found: frozenset[str] | None = frozenset()
+        assigned = [
+            one
+            for each in self.evaluator.class_of_live(self.model).mro
+            for one in each.attributes.get(attribute, ())
+        ]
+        for scope, _, value in assigned:
+            found = both(
+                found, record.reads(value, Run(scope=scope, given=(), aliases={scope.first_parameter}))
+            )
+        return found if assigned else None
+
+    def _by_effects(self, attribute: str) -> frozenset[str] | None:
+        sets = [
+            act for effect in effects_of(self.model) if effect.on in {On.PRE_SAVE, On.PRE_DELETE} and not effect.of_all
+            for act in self.acts_of(effect).acts if act.does is Does.ASSIGN and act.name == attribute
+        ]  # fmt: skip
+        found: frozenset[str] | None = frozenset()
+        for each in sets:
+            found = both(found, each.reads)
+        return found if sets else None
+
+
+def _of_field(effect: Effect) -> Act:
+    """A field that makes its value itself: what from can't be told, but for a date that only notes when the record was made."""
+    column = effect.name.rpartition(".")[2]
+    phase = _phase_of_date(effect.model, column)
+    reads = None if phase is Phase.BOTH else frozenset[str]()
+    return Act(does=Does.ASSIGN, name=column, path="", line=0, reads=reads, phase=phase)
+
+
+def _phase_of_date(model: type[Model], column: str) -> Phase:
+    field_: Any = model._meta.get_field(column)
+    only_once = getattr(field_, "auto_now_add", False) and not getattr(field_, "auto_now", False)
+    return Phase.CREATE if only_once else Phase.BOTH
+
+
+def scope_of(evaluator: Evaluator, effect: Effect) -> Scope | None:
+    """The function of the effect in the source; None where it isn't."""
+    module = evaluator.project.sources.of_file(effect.place.file) if effect.place else None
+    if module is None or effect.place is None:
+        return None
+    if module.path in evaluator.project.sources.texts:
+        # Its lines are those of another revision.
+        function = innermost(effect.function)
+        return evaluator.project.scope_named(module, function.__qualname__) if function else None
+    return evaluator.project.scope_at(module, effect.place.line)
+
+
+def _instance_name(effect: Effect, scope: Scope) -> str:
+    if effect.on in {On.SAVE, On.DELETE}:
+        return next(iter(scope.parameters), "")
+    return "instance" if "instance" in scope.parameters else ""
+
+
+class _Reader:
+    """Reads the functions of one effect for records of one model."""
+
+    def __init__(
+        self, evaluator: Evaluator, model: type[Model], stashed: Callable[[str], frozenset[str] | None]
+    ) -> None:
+        self.evaluator = evaluator
+        self.record = Record(evaluator, model, stashed)
+        self.functions: set[tuple[str, str]] = set()
+        self._visited: list[Scope] = []
+        self._running: list[Scope] = []
+
+    def read(self, run: Run, state: State = EVERYWHERE) -> list[Act]:
+        """The acts of the function."""
+        if run.scope in self._running or run.depth > DEEPEST or not run.scope.is_function:
+            return []
+        self._running.append(run.scope)
+        self._visited.append(run.scope)
+        self.functions.add((run.scope.module.path, run.scope.name))
+        if run.depth == 0:
+            run.false |= _false_by_default(run.scope)
+        try:
+            acts, _ = self._block(run.scope.function.body, run, state)
+        finally:
+            self._running.pop()
+        return acts
+
+    def _block(self, body: Sequence[ast.stmt], run: Run, state: State) -> tuple[list[Act], State]:
+        """The acts of the statements, and what is known after them; never, if they don't end."""
+        acts: list[Act] = []
+        for node in body:
+            if state.phase is Phase.NEVER:
+                break
+            found, state = self._statement(node, run, state)
+            acts += found
+        return acts, state
+
+    def _statement(self, node: ast.stmt, run: Run, state: State) -> tuple[list[Act], State]:
+        match node:
+            case ast.If():
+                return self._if(node, run, state)
+            case ast.Raise():
+                return [self._act(Does.VALIDATE, "raise", node, run, state)], replace(
+                    state, phase=Phase.NEVER
+                )
+            case ast.Return() | ast.Continue() | ast.Break():
+                value = getattr(node, "value", None)
+                return self._calls(node, run, state, is_value=False) if value is not None else [], replace(
+                    state, phase=Phase.NEVER
+                )
+            case ast.Assign() | ast.AnnAssign() | ast.AugAssign():
+                return self._assign(node, run, state), state
+            case (
+                ast.FunctionDef()
+                | ast.AsyncFunctionDef()
+                | ast.ClassDef()
+                | ast.Import()
+                | ast.ImportFrom()
+                | ast.Pass()
+            ):
+                return [], state
+            case ast.For() | ast.AsyncFor() | ast.While() | ast.With() | ast.AsyncWith() | ast.Try():
+                return self._nested(node, run, state)
+        return self._calls(node, run, state, is_value=False), state
+
+    def _nested(self, node: Any, run: Run, state: State) -> tuple[list[Act], State]:
+        acts = self._calls(node, run, state, is_value=True)
+        inside = state
+        for name in ("iter", "test"):
+            if getattr(node, name, None) is not None:
+                reads = self.record.reads(getattr(node, name), run)
+                asks = State(undecided=self.record.asks_model(getattr(node, name), run))
+                inside = inside.narrowed(asks, reads)
+        if isinstance(node, ast.For | ast.AsyncFor) and isinstance(node.target, ast.Name):
+            run.reads[node.target.id] = self.record.reads(node.iter, run)
+        after = state
+        for name in ("body", "orelse", "finalbody"):
+            found, ended = self._block(getattr(node, name, []), run, inside)
+            acts += found
+            if name == "body" and isinstance(node, ast.With | ast.AsyncWith):
+                after = ended
+        for handler in getattr(node, "handlers", ()):
+            acts += self._block(handler.body, run, inside)[0]
+        return acts, after
+
+    def _if(self, node: ast.If, run: Run, state: State) -> tuple[list[Act], State]:
+        reads = self.record.reads(node.test, run)
+        yes, no = self.record.test(node.test, run)
+        inside, other = state.narrowed(yes, reads), state.narrowed(no, reads)
+        acts = self._calls(node, run, state, is_value=True)
+        one, after = self._block(node.body, run, inside)
+        one = _only_filling(one, yes.empty)
+        two, otherwise = self._block(node.orelse, run, other)
+        acts += one + two
+        if after.phase is Phase.NEVER and otherwise.phase is not Phase.NEVER:
+            return acts, otherwise
+        if otherwise.phase is Phase.NEVER and after.phase is not Phase.NEVER:
+            return acts, after
+        return acts, replace(state, phase=after.phase | otherwise.phase)
+
+    # Acts.
+
+    def _act(self, does: Does, name: str, node: ast.AST, run: Run, state: State, **facts: Any) -> Act:
+        facts.setdefault("reads", state.reads)
+        return Act(
+            does=does,
+            name=name,
+            path=run.scope.module.path,
+            line=getattr(node, "lineno", 0),
+            phase=state.phase,
+            empty=state.empty,
+            undecided=state.undecided,
+            changed=state.changed,
+            **facts,
+        )
+
+    def _assign(self, node: Any, run: Run, state: State) -> list[Act]:
+        acts = self._calls(node, run, state, is_value=True)
+        if node.value is None:
+            return acts
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for target in targets:
+            match target:
+                case ast.Name(id=name):
+                    self._local(name, node.value, run)
+                case (
+                    ast.Attribute(value=base, attr=attr)
+                    | ast.Subscript(
+                        value=ast.Attribute(value=base, attr="__dict__"),
+                        slice=ast.Constant(value=str() as attr),
+                    )
+                ) if self.record.is_record(base, run):
+                    acts.append(self._set(attr, node, run, state))
+        return acts
+
+    def _local(self, name: str, value: ast.expr, run: Run) -> None:
+        if self.record.is_record(value, run):
+            run.aliases.add(name)
+            return
+        if _is_opt_in(value):
+            run.false.add(name)
+        yes, _ = self.record.test(value, run)
+        if yes.phase is not Phase.BOTH:
+            run.phases[name] = yes.phase
+        run.reads[name] = self.record.reads(value, run)
+
+    def _set(self, attr: str, node: Any, run: Run, state: State) -> Act:
+        column = self.record.columns.get(attr, attr)
+        reads = both(state.reads, self.record.reads(node.value, run))
+        if isinstance(node, ast.AugAssign) and reads is not None:
+            reads |= {column}
+        fills = column in state.empty
+        if fills and reads is not None and column not in (self.record.reads(node.value, run) or ()):
+            reads -= {column}
+        constant = isinstance(node.value, ast.Constant) and (
+            node.value.value is None or node.value.value in (False, "")
+        )
+        return self._act(Does.ASSIGN, column, node, run, state, reads=reads, fills=fills, sets_empty=constant)
+
+    def _calls(self, node: ast.AST, run: Run, state: State, *, is_value: bool) -> list[Act]:
+        """The acts of the calls in a statement's own expressions. is_value: what they give back is used, so that an unknown one may only read."""
+        acts: list[Act] = []
+        for expression in _own_expressions(node):
+            for each in ast.walk(expression):
+                if isinstance(each, ast.Call):
+                    outermost = each is expression or (
+                        isinstance(expression, ast.Await) and each is expression.value
+                    )
+                    acts += self._called(each, node, run, state, is_value=is_value or not outermost)
+        return acts
+
+    def _called(
+        self, each: ast.Call, statement: ast.AST, run: Run, state: State, *, is_value: bool
+    ) -> list[Act]:
+        position = run.scope.positions.get(id(statement))
+        func = each.func
+        match each:
+            case ast.Call(func=ast.Name(id="setattr"), args=[base, ast.Constant(value=column), value]) if (
+                self.record.is_record(base, run)
+            ):
+                reads = both(state.reads, self.record.reads(value, run))
+                return [
+                    self._act(
+                        Does.ASSIGN,
+                        self.record.columns.get(str(column), str(column)),
+                        each,
+                        run,
+                        state,
+                        reads=reads,
+                    )
+                ]
+        if (
+            isinstance(func, ast.Attribute)
+            and isinstance(func.value, ast.Call)
+            and getattr(func.value.func, "id", "") == "super"
+        ):
+            return self._super(func, each, run, state, position)
+        if _is_logging(func):
+            return []
+        frame = Frame(run.scope, position, run.given)
+        acts: list[Act] = []
+        known = self.evaluator.of(func, frame)
+        if not known:
+            return [] if is_value else [self._outside(each, run, state, resolved=False)]
+        for one in known:
+            acts += self._of(one, each, run, state, frame, is_value=is_value)
+        return acts
+
+    def _of(
+        self,
+        one: Any,
+        each: ast.Call,
+        run: Run,
+        state: State,
+        frame: Frame,
+        *,
+        is_value: bool,
+    ) -> list[Act]:
+        match one:
+            case FunctionType(scope=scope, bound=bound):
+                return self._follow(scope, bound, each, run, state, frame)
+            case Api(name=name, of=Rows(model=model)):
+                return (
+                    []
+                    if name in READING
+                    else [self._outside(each, run, state, does=Does.WRITE, model=model._meta.label)]
+                )
+            case Api(name=name, of=Instance(model=model)):
+                return self._of_record(name, model, each, run, state)
+            case Api(name=name, of=FunctionType(scope=scope)) if name in TASK:
+                return self._task(scope, each, run, state)
+            case External(path=path) if path.endswith(".on_commit"):
+                return self._on_commit(each, run, state)
+            case External() if is_value:
+                return []
+            case External(path=path) if path.startswith(PURE):
+                return []
+            case Api(of=Native() | Many() | Table() | Tuple()) | ModelType() | ClassType():
+                return []
+            case Api(of=Object()) if is_value:
+                return []
+        return [self._outside(each, run, state)]
+
+    def _of_record(self, name: str, model: type[Model], each: ast.Call, run: Run, state: State) -> list[Act]:
+        if name in VALIDATING:
+            return [self._act(Does.VALIDATE, name, each, run, state)]
+        own = isinstance(each.func, ast.Attribute) and self.record.is_record(each.func.value, run)
+        if name in WRITING and not own:
+            return [self._outside(each, run, state, does=Does.WRITE, model=model._meta.label)]
+        return []
+
+    def _outside(
+        self,
+        each: ast.Call,
+        run: Run,
+        state: State,
+        mentioned: frozenset[str] = frozenset(),
+        **facts: Any,
+    ) -> Act:
+        does = facts.pop("does", Does.CALL)
+        facts["on_record"] = isinstance(each.func, ast.Attribute) and self.record.is_record(
+            each.func.value, run
+        )
+        reads = both(both(state.reads, self.record.reads(each, run)), mentioned | self._named_in(run.scope))
+        return self._act(does, tail_of(each.func), each, run, state, reads=reads, **facts)
+
+    def _named_in(self, scope: Scope) -> frozenset[str]:
+        """The columns that the function names in texts, as in `Sum("items__price")`: it may ask the database for them."""
+        return self.record.columns_among(scope.texts)
+
+    def _mentioned_by(self, scopes: Iterable[Scope]) -> frozenset[str]:
+        """The columns that functions name in any way which aren't handed the record: of other records, in texts, in arguments."""
+        return self.record.columns_among({name for scope in scopes for name in scope.texts | scope.mentions})
+
+    def _follow(
+        self,
+        scope: Scope,
+        bound: Any,
+        each: ast.Call,
+        run: Run,
+        state: State,
+        frame: Frame,
+    ) -> list[Act]:
+        """A function of the project: what it does itself if it is handed the record, else that it is called."""
+        given = self.evaluator.arguments(scope, bound, each, frame)
+        aliases = self.record.aliases_in(scope, bound, each, run)
+        if is_abstract(scope):
+            return [self._outside(each, run, state, resolved=False)]
+        inner = Run(scope=scope, given=given, aliases=aliases, depth=run.depth + 1)
+        target = f"{scope.module.name}.{scope.name}"
+        if not aliases:
+            return self._bare(inner, target, each, run, state)
+        return [
+            replace(one, target=one.target or (target if one.is_outside else ""))
+            for one in self.read(inner, state)
+        ]
+
+    def _task(self, scope: Scope, each: ast.Call, run: Run, state: State) -> list[Act]:
+        """A task that is sent: that it is sent is something done, whatever it does."""
+        target = f"{scope.module.name}.{scope.name}"
+        inner = Run(scope=scope, given=(), aliases=set(), depth=run.depth + 1)
+        acts = self._bare(inner, target, each, run, state) or [self._outside(each, run, state, target=target)]
+        return [replace(one, calls=frozenset({target})) for one in acts]
+
+    def _bare(self, inner: Run, target: str, each: ast.Call, run: Run, state: State) -> list[Act]:
+        """The call of a function that isn't handed the record; none if it does nothing to anything."""
+        before = len(self._visited)
+        acts = [one for one in self.read(inner) if one.is_outside]
+        if not acts:
+            return []
+        mentioned = self._mentioned_by(self._visited[before:])
+        writes = frozenset(pair for one in acts for pair in one.written)
+        calls = frozenset(name for one in acts for name in one.called)
+        return [self._outside(each, run, state, mentioned, target=target, writes=writes, calls=calls)]
+
+    def _super(
+        self, func: ast.Attribute, each: ast.Call, run: Run, state: State, position: Position | None
+    ) -> list[Act]:
+        frame = Frame(run.scope, position, run.given)
+        acts: list[Act] = []
+        for one in self.evaluator.of(func, frame):
+            if isinstance(one, FunctionType):
+                given = self.evaluator.arguments(one.scope, one.bound, each, frame)
+                aliases = frozenset({one.scope.first_parameter})
+                acts += self.read(
+                    Run(scope=one.scope, given=given, aliases={*aliases}, depth=run.depth + 1), state
+                )
+        return acts
+
+    def _on_commit(self, each: ast.Call, run: Run, state: State) -> list[Act]:
+        """What is done after COMMIT is done, too."""
+        for argument in each.args[:1]:
+            match argument:
+                case ast.Lambda(body=ast.Call() as body):
+                    return self._called(body, body, run, state, is_value=False)
+                case ast.Call(args=[function, *others]):
+                    made = ast.copy_location(
+                        ast.Call(func=function, args=others, keywords=argument.keywords), argument
+                    )
+                    return self._called(made, made, run, state, is_value=False)
+                case ast.Name():
+                    made = ast.copy_location(ast.Call(func=argument, args=[], keywords=[]), argument)
+                    return self._called(made, made, run, state, is_value=False)
+        return [self._outside(each, run, state)]
+
+
+GIVEN = frozenset(
+    {
+        "created",
+        "raw",
+        "update_fields",
+        "using",
+        "force_insert",
+        "force_update",
+        "instance",
+        "sender",
+        "action",
+        "pk_set",
+    }
+)
+"""Arguments that Django itself gives to a signal's receiver or to save()."""
+
+
+def _false_by_default(scope: Scope) -> set[str]:
+    """The parameters of an effect's function that are false unless its caller asks for more, as nobody does who skips it."""
+    arguments = scope.function.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    pairs = [
+        *zip(reversed(positional), reversed(arguments.defaults), strict=False),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
+    return {
+        name.arg for name, default in pairs if isinstance(default, ast.Constant) and not default.value
+    } - GIVEN
+
+
+def _is_opt_in(value: ast.expr) -> bool:
+    """`kwargs.pop("name", False)`: what is false unless the caller asks for it."""
+    match value:
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id="kwargs" | "options"), attr="pop" | "get"),
+            args=[ast.Constant(value=name), *rest],
+        ):
+            return name not in GIVEN and (
+                not rest or (isinstance(rest[0], ast.Constant) and not rest[0].value)
+            )
+    return False
+
+
+def _only_filling(acts: Sequence[Act], empty: frozenset[str]) -> list[Act]:
+    """The acts of a branch for empty columns; what doesn't fill them is about records that have them empty, and no filling in."""
+    idle = empty - {each.name for each in acts if each.does is Does.ASSIGN}
+    return [replace(each, empty=each.empty - idle) for each in acts]
+
+
+def _own_expressions(node: ast.AST) -> Iterator[ast.expr]:
+    for each in ast.iter_child_nodes(node):
+        if isinstance(each, ast.expr):
+            yield each
+        elif isinstance(each, ast.withitem):
+            yield each.context_expr
+    if isinstance(node, ast.Call):
+        yield node
+
+
+def tail_of(func: ast.expr) -> str:
+    """The last two names of what is called: `cache.clear`."""
+    if isinstance(func, ast.Attribute):
+        base = func.value
+        while isinstance(base, ast.Call):
+            base = base.func
+        before = base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
+        return f"{before}.{func.attr}" if before else func.attr
+    return getattr(func, "id", "")
+
+
+def _is_logging(func: ast.expr) -> bool:
+    return isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name) and func.value.id in LOGGING
