@@ -50,6 +50,11 @@ CHECKS = {
         ("reconcile check --format junit=report.xml", 0, ""),
         ("reconcile baseline update", 0, ""),
     ],
+    "audit": [
+        ("django-admin migrate --verbosity 0", 0, ""),
+        ("reconcile signals bypasses", 0, ""),
+        ("python -c 'from reconcile.audit.raw_sql import can_parse; assert can_parse()'", 0, ""),
+    ],
     "postgresql": [("python -c 'import django.db.backends.postgresql.base'", 0, "")],
     "mysql": [("python -c 'import django.db.backends.mysql.base'", 0, "")],
     "redis": [

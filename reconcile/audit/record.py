@@ -338,7 +338,8 @@ class Record:
                     found = both(
                         found, self._reads_within(scope, self.aliases_in(scope, bound, node, run), run)
                     )
-                case Api(of=Rows()):
+                case Api(of=Rows()) | ModelType():
+                    # A query or another record needs its key alone.
                     pass
                 case _:
                     return None

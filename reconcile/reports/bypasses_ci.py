@@ -21,11 +21,11 @@ __all__ = ["as_github", "as_junit", "as_sarif"]
 def as_github(report: BypassReport) -> str:
     """One line for each call that skips an uncovered effect, each file that can't be read, and each fault; empty if there is none."""
     lines = [
-        annotation("error", sentence(each), title="effects skipped", file=shown_path(each.site.path), line=str(each.site.line))
+        annotation("error", sentence(each), file=shown_path(each.site.path), line=str(each.site.line), title="effects skipped")
         for each in report.uncovered
     ]  # fmt: skip
     lines += [
-        annotation("error", f"{each.why}", title="can't be read", file=shown_path(each.path))
+        annotation("error", each.why, file=shown_path(each.path), title="can't be read")
         for each in report.audit.unreadable
     ]
     return "\n".join(

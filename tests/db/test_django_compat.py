@@ -240,6 +240,12 @@ def test_reverse_name_is_what_a_path_from_the_other_side_has():
     assert compat.reverse_name(Player._meta.get_field("team")) == "players"
 
 
+def test_an_accessor_is_the_attribute_that_leads_over_a_relation():
+    names = {compat.accessor_of(each) for each in Team._meta.get_fields()}
+    assert "players" in names
+    assert compat.accessor_of(Player._meta.get_field("team")) == "team"
+
+
 def test_flat_choices_are_out_of_their_groups():
     grouped = models.CharField(choices=[("Some", [("a", "A")]), ("b", "B")])
     assert list(compat.flat_choices(grouped)) == [("a", "A"), ("b", "B")]

@@ -47,6 +47,7 @@ invoice = Rule(every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, value
 def noisy(transactional_db, tmp_path):
     """A project whose rules print and log; its settings' environment, and where it may write."""
     (tmp_path / "noisy.py").write_text(NOISY)
+    (tmp_path / "seen.json").write_text('{"version": 1, "calls": []}')
     (tmp_path / "noisy_settings.py").write_text(
         'from tests.settings import *\nRECONCILE = {"RULES": ["noisy"]}\nDEBUG = True\n'
     )
@@ -109,6 +110,32 @@ def invocations(key, run, folder):
         (["repair", *kept, *chosen, "--max-repairs", "100%", "--apply", "--allow-empty"], 0, "rules"),
         (["signals", "list", "shop.Order", "--format", "json", "--third-party"], 0, "models"),
         (["signals", "list", "--format", "json", "--output", str(folder / "report.json")], 0, "models"),
+        (
+            [
+                *(
+                    "signals",
+                    "bypasses",
+                    "sample_project",
+                    "--format",
+                    "json",
+                    "--show",
+                    "all",
+                    "--tests",
+                    "--migrations",
+                ),
+                *(
+                    "--baseline",
+                    str(folder / "bypasses.toml"),
+                    "--update-baseline",
+                    "--output",
+                    str(folder / "report.json"),
+                ),
+            ],
+            0,
+            "findings",
+        ),
+        (["signals", "bypasses", "--format", "json", "--seen", str(folder / "seen.json")], 1, "findings"),
+        (["signals", "bypasses", "--format", "json", "--diff", "HEAD"], 0, "findings"),
         (
             [
                 "signals",
