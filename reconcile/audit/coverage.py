@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from reconcile.audit.accepted import Changed
 from reconcile.audit.effects import Effect, On
 from reconcile.audit.listing import Audited, SignalsAudit, code_of
 from reconcile.audit.places import name_of, place_of
@@ -44,10 +45,11 @@ class EffectCoverage:
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """The effects, those that nobody checks first. faults: what rules and settings name that is no effect."""
+    """The effects, those that nobody checks first. faults: what rules and settings name that is no effect. changed: what is no more as it was accepted."""
 
     effects: Sequence[EffectCoverage]
     faults: Sequence[str]
+    changed: Sequence[Changed] = ()
 
     @property
     def covered(self) -> int:
@@ -67,13 +69,18 @@ class Coverage:
     @property
     def status(self) -> str:
         """`error`, `warn` or `clean`."""
-        if self.faults or any(each.is_error for each in self.effects):
+        if self.faults or self.changed or any(each.is_error for each in self.effects):
             return "error"
         return "warn" if any(each.state is State.UNCOVERED for each in self.effects) else "clean"
 
 
 def coverage_of(
-    audit: SignalsAudit, rules: Mapping[str, Rule], exempt: Mapping[str, str], *, third_party: bool = False
+    audit: SignalsAudit,
+    rules: Mapping[str, Rule],
+    exempt: Mapping[str, str],
+    *,
+    third_party: bool = False,
+    changed: Sequence[Changed] = (),
 ) -> Coverage:
     """The coverage of the audited effects. exempt: reasons by the name of an effect. third_party: count those of Django and of packages, too."""
     audited = [each for model in audit.models for each in model.effects]
@@ -81,7 +88,11 @@ def coverage_of(
     order = [*State]
     effects = sorted((_covered(each, exempt) for each in shown), key=lambda each: order.index(each.state))
     unreadable = (f"{shown_path(each.path)} can't be read: {each.why}" for each in audit.unreadable)
-    return Coverage(effects=effects, faults=[*_faults(audited, rules), *_idle(audited, exempt), *unreadable])
+    return Coverage(
+        effects=effects,
+        changed=changed,
+        faults=[*_faults(audited, rules), *_idle(audited, exempt), *unreadable],
+    )
 
 
 def _covered(each: Audited, exempt: Mapping[str, str]) -> EffectCoverage:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from reconcile.cli.group import Subject, exit_code, reconcile, set_up_django
 from reconcile.cli.options import (
+    complete_rules,
     fail_on_option,
     formats_and_output,
+    output_options,
     require_package,
     write_file,
     write_report,
 )
 from reconcile.conf import rule_packages
-from reconcile.errors import UsageError
-from reconcile.rules.registry import project_rules
+from reconcile.errors import UnknownNameError, UsageError
+from reconcile.rules.registry import project_rules, select
 
 if TYPE_CHECKING:
+    from reconcile.audit.accepted import Changed
     from reconcile.audit.known import Identity, Known
     from reconcile.audit.searching import Search
     from reconcile.reports.bypasses import BypassReport
@@ -63,7 +66,23 @@ def list_command(
     )
 
 
-@signals_group.command("coverage")
+ACCEPTED = Path("reconcile-covered.toml")
+
+
+def _accepted_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option `--accepted`."""
+    return click.option(
+        "--accepted", type=click.Path(dir_okay=False, path_type=Path), default=ACCEPTED, show_default=True, metavar="FILE",
+        help="What the rules were accepted to cover.",
+    )(command)  # fmt: skip
+
+
+@signals_group.group("coverage", cls=Subject, without="report", named="report")
+def coverage_group() -> None:
+    """Say which effects no rule covers."""
+
+
+@coverage_group.command("report")
 @click.option(
     "--third-party", is_flag=True, help="Count the effects of Django and of installed packages, too."
 )
@@ -74,12 +93,14 @@ def list_command(
     help="Exit with 1 if rules cover less of the effects.",
 )
 @fail_on_option("severity of what is not covered")
+@_accepted_option
 @formats_and_output("text", "json")
 @click.pass_context
 def coverage_command(
     ctx: click.Context,
     fail_under: float | None,
     fail_on: str,
+    accepted: Path,
     form: str,
     output: Path | None,
     *,
@@ -93,7 +114,10 @@ def coverage_command(
 
     set_up_django()
     rules = _rules()
-    coverage = coverage_of(audit_signals(rules), rules, exempt_effects(), third_party=third_party)
+    changed = _changed(rules, accepted)
+    coverage = coverage_of(
+        audit_signals(rules), rules, exempt_effects(), third_party=third_party, changed=changed
+    )
     write_report(
         ctx,
         form,
@@ -103,6 +127,63 @@ def coverage_command(
     )
     fails = coverage.status == "error" or (coverage.status == "warn" and fail_on == "warn")
     ctx.exit(exit_code(drift=fails or (fail_under is not None and coverage.percent < fail_under)))
+
+
+def _changed(rules: Mapping[str, Rule], accepted: Path) -> Sequence[Changed]:
+    """What has changed of what the rules were accepted to cover; nothing if there is no file."""
+    from reconcile.audit.accepted import changes_since, fingerprints, read_accepted
+
+    if not accepted.exists():
+        if accepted != ACCEPTED:
+            raise UsageError(
+                f"There is no file {str(accepted)!r}. Write it with: reconcile signals coverage accept RULE --accepted {accepted}"
+            )
+        return []
+    before = read_accepted(accepted)
+    for name in before:
+        if name not in rules:
+            raise UnknownNameError(
+                "rule",
+                name,
+                rules,
+                instead=f" Take it out of {accepted}, or accept the rule that took its place.",
+            )
+    return changes_since(before, fingerprints({name: rules[name] for name in before}))
+
+
+@coverage_group.command("accept")
+@click.argument("names", nargs=-1, required=True, metavar="RULE...", shell_complete=complete_rules)
+@_accepted_option
+@output_options
+@click.pass_context
+def accept_command(
+    ctx: click.Context, names: tuple[str, ...], accepted: Path, form: str, output: Path | None
+) -> None:
+    """Note that somebody has compared these rules with what they cover, as it is now. The report then fails where it changes."""
+    from reconcile.audit.accepted import as_toml, fingerprints, read_accepted
+    from reconcile.reports import signals as reports
+
+    require_package("tomlkit", "signals coverage accept")
+    set_up_django()
+    rules = select(project_rules(), names)
+    found = fingerprints(rules)
+    for name in rules:
+        if name not in found:
+            raise UsageError(
+                f"Rule {name!r} covers nothing. Name the functions that it stands in for in covers=."
+            )
+    before = read_accepted(accepted) if accepted.exists() else {}
+    try:
+        write_file(accepted, lambda target: target.write(as_toml({**before, **found})))
+    except OSError as error:
+        raise UsageError(f"{str(accepted)!r} can't be written: {error.strerror or error}.") from error
+    write_report(
+        ctx,
+        form,
+        output,
+        text=lambda: reports.accepted_as_text(found, str(accepted)),
+        json=lambda: reports.accepted_as_json(found),
+    )
 
 
 def _rules() -> Mapping[str, Rule]:

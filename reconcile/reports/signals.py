@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from reconcile.audit.accepted import Accepted
 from reconcile.audit.coverage import Coverage, EffectCoverage, State
 from reconcile.audit.listing import Audited, ModelSignals, SignalsAudit
 from reconcile.core.declaration import shown_path
@@ -18,7 +19,15 @@ from reconcile.reports.facts import plural
 from reconcile.reports.findings import plain
 from reconcile.reports.graph import escaped
 
-__all__ = ["as_json", "as_mermaid", "as_text", "coverage_as_json", "coverage_as_text"]
+__all__ = [
+    "accepted_as_json",
+    "accepted_as_text",
+    "as_json",
+    "as_mermaid",
+    "as_text",
+    "coverage_as_json",
+    "coverage_as_text",
+]
 
 VERSION = 1
 """The version of the JSON."""
@@ -229,7 +238,7 @@ def coverage_as_text(coverage: Coverage) -> RenderableType:
     for each in coverage.effects:
         if each.state is not State.COVERED:
             parts += [*_uncovered(each), ""]
-    parts += [Text(fault, style="red") for fault in coverage.faults]
+    parts += [Text(fault, style="red") for fault in (*coverage.faults, *map(str, coverage.changed))]
     return Group(*parts, _coverage_sum(coverage))
 
 
@@ -256,6 +265,8 @@ def _coverage_sum(coverage: Coverage) -> Text:
     )
     if exempt:
         text.append(f" {exempt:,} exempt.", style="default")
+    if coverage.changed:
+        text.append(f" {plural(len(coverage.changed), 'function')} changed since they were accepted.")
     if coverage.faults:
         text.append(
             f" {plural(len(coverage.faults), 'name')} {'is' if len(coverage.faults) == 1 else 'are'} wrong."
@@ -272,6 +283,9 @@ def coverage_as_json(coverage: Coverage) -> str:
             "covered": coverage.covered,
             "total": coverage.total,
             "faults": list(coverage.faults),
+            "changed": [
+                {"rule": each.rule, "function": each.function, "how": each.how} for each in coverage.changed
+            ],
             "effects": [
                 {
                     "effect": each.effect.name,
@@ -284,5 +298,23 @@ def coverage_as_json(coverage: Coverage) -> str:
                 for each in coverage.effects
             ],
         },
+        indent=2,
+    )
+
+
+def accepted_as_text(accepted: Accepted, file: str) -> RenderableType:
+    """The functions that each rule was accepted to cover, then where that is kept."""
+    lines = [
+        Text(f"{plain(name)}: {', '.join(map(plain, functions))}") for name, functions in accepted.items()
+    ]
+    return Group(
+        "", *lines, "", Text(f"{plural(len(accepted), 'rule')} accepted in {plain(file)}.", style="green")
+    )
+
+
+def accepted_as_json(accepted: Accepted) -> str:
+    """The same for machines, with the fingerprints."""
+    return json.dumps(
+        {"version": VERSION, "accepted": {name: dict(functions) for name, functions in accepted.items()}},
         indent=2,
     )

@@ -240,7 +240,7 @@ def test_reverse_name_is_what_a_path_from_the_other_side_has():
     assert compat.reverse_name(Player._meta.get_field("team")) == "players"
 
 
-def test_an_accessor_is_the_attribute_that_leads_over_a_relation():
+def test_accessor_of_a_relation_is_the_attribute_that_leads_over_it():
     names = {compat.accessor_of(each) for each in Team._meta.get_fields()}
     assert "players" in names
     assert compat.accessor_of(Player._meta.get_field("team")) == "team"

@@ -47,6 +47,7 @@ invoice = Rule(every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, value
 def noisy(transactional_db, tmp_path):
     """A project whose rules print and log; its settings' environment, and where it may write."""
     (tmp_path / "noisy.py").write_text(NOISY)
+    (tmp_path / "covered.toml").write_text("version = 1")
     (tmp_path / "seen.json").write_text('{"version": 1, "calls": []}')
     (tmp_path / "noisy_settings.py").write_text(
         'from tests.settings import *\nRECONCILE = {"RULES": ["noisy"]}\nDEBUG = True\n'
@@ -140,6 +141,9 @@ def invocations(key, run, folder):
             [
                 "signals",
                 "coverage",
+                "report",
+                "--accepted",
+                str(folder / "covered.toml"),
                 "--format",
                 "json",
                 "--third-party",
@@ -153,6 +157,20 @@ def invocations(key, run, folder):
             1,
             "effects",
         ),
+        (
+            [
+                "signals",
+                "coverage",
+                "accept",
+                "name",
+                "--accepted",
+                str(folder / "covered.toml"),
+                *always[2:],
+            ],
+            2,
+            None,
+        ),
+        (["signals", "coverage", "accept", "name", "--output", str(folder / "report.json")], 2, None),
         (["nightly", *always], 0, "rules"),
         (["nightly", *kept, "--allow-empty"], 0, "rules"),
         (["runs", "list", *always], 0, "runs"),

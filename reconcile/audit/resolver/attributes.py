@@ -110,7 +110,7 @@ def _of_model(evaluator: Evaluator, each: ModelType, name: str) -> Types:
             _of_model(evaluator, ModelType(model=one), name)
             for one in evaluator.few(evaluator.registry.concrete(model))
         )
-    managers = evaluator.registry.managers(model)
+    managers = evaluator.registry.managers_by_name(model)
     if name in managers:
         return frozenset({evaluator.registry.rows(managers[name])})
     relation = evaluator.registry.to_many(model, name)

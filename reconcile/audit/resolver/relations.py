@@ -96,7 +96,7 @@ class Registry:
     def _kept(self) -> list[Any]:
         return []
 
-    def managers(self, model: type[Model]) -> dict[str, Any]:
+    def managers_by_name(self, model: type[Model]) -> dict[str, Any]:
         """The managers by name, with those that Django uses itself."""
         found = {each.name: each for each in managers_of(model)}
         if not model._meta.abstract:
