@@ -18,6 +18,7 @@ from reconcile.cli import (  # noqa: F401
     baseline,
     check,
     explain,
+    init,
     repair,
     rules,
     runs,

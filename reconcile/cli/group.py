@@ -112,7 +112,7 @@ class Subject(click.RichGroup):
 
 _GROUPS: list[Any] = [
     {"name": "Look and mend", "commands": ["check", "repair", "undo", "explain"]},
-    {"name": "Rules", "commands": ["rules", "baseline"]},
+    {"name": "Rules", "commands": ["rules", "init", "baseline"]},
     {"name": "The night", "commands": ["nightly", "runs"]},
     {"name": "Signals", "commands": ["signals"]},
 ]

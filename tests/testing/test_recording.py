@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, connections
 
 from reconcile.testing import record_bypasses, write_recording
 from sample_project.shop import bulk
@@ -101,6 +101,7 @@ def test_async_calls_and_other_threads_are_recorded_once():
     async def rename():
         await Article.objects.filter(pk=1).aupdate(title="a")
         await sync_to_async(bulk.import_items)([])
+        await sync_to_async(connections.close_all)()
 
     with record_bypasses() as recording:
         asyncio.run(rename())

@@ -1,0 +1,250 @@
+"""`reconcile init`: drafts of rules from the schema and the data, with their evidence and their drift."""
+
+import json
+import sys
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import jsonschema
+import pytest
+from django.db import connection
+from django.db.models import Max
+from django.test.utils import CaptureQueriesContext, override_settings
+from django.utils import timezone
+
+from reconcile.audit.drafts.candidates import children_of, plural_of, value_candidates, words_of
+from reconcile.audit.drafts.drafting import draft_rules, file_name
+from reconcile.audit.drafts.scoring import best_of, sample_of, score
+from reconcile.audit.drafts.trying import try_drafts
+from reconcile.audit.drafts.writing import as_modules
+from reconcile.audit.listing import audit_signals
+from reconcile.rules.registry import project_rules, valid_rules
+from sample_project.shop.models import Address, Article, Category, Customer, Invoice, Item, Order
+from tests.cli.test_cli import run, run_json
+from tests.helpers import ROOT
+
+pytestmark = pytest.mark.django_db
+
+SCHEMA = json.loads((ROOT / "docs" / "schemas" / "init-1.json").read_text())
+
+
+@pytest.fixture
+def shop():
+    """A shop that was written through signals, but for three orders of sixty and two articles of ten."""
+    customers = [Customer.objects.create(name=f"customer {number}") for number in range(6)]
+    for number in range(60):
+        order = Order.objects.create(
+            customer=customers[min(number % 9, 5)], status="draft" if number % 5 == 0 else "placed"
+        )
+        Order.objects.filter(pk=order.pk).update(
+            created_at=timezone.now() - timedelta(days=number % 7, minutes=number)
+        )
+        for place in range(number % 3 + 1):
+            Item.objects.create(order=order, price=Decimal(number + place), quantity=place + 1)
+    for number in range(10):
+        Article.objects.create(title=f"Title {number}")
+    for customer in customers:
+        customer.orders.first().save()
+    bypassed = Order.objects.filter(pk__in=[*Order.objects.order_by("pk").values_list("pk", flat=True)[1:4]])
+    Invoice.objects.filter(order__in=[each.pk for each in bypassed]).delete()
+    Order.objects.filter(pk__in=[each.pk for each in bypassed]).update(item_count=99)
+    Article.objects.filter(pk__in=[*Article.objects.order_by("pk").values_list("pk", flat=True)[:2]]).update(
+        slug="bypassed"
+    )
+    return [*bypassed.order_by("pk")]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield Path("drafted")
+    for name in [name for name in sys.modules if name.startswith("drafted")]:
+        del sys.modules[name]
+
+
+def drafts_of(*models):
+    return {
+        each.rule: each
+        for each in try_drafts(
+            draft_rules(models, audit_signals({}, follow=True), "default").drafts, "default"
+        )
+    }
+
+
+def test_the_shops_own_rules_are_drafted(shop):
+    found = {name: each.draft.must for name, each in drafts_of(Customer, Order, Article).items()}
+    assert (
+        found.items()
+        >= {
+            "customers.order_count": 'HaveValues(order_count=Count("orders"))',
+            "customers.last_order": 'HaveValues(last_order=Latest("orders", by=["-created_at", "-pk"]))',
+            "orders.total": 'HaveValues(total=Sum(F("items__price") * F("items__quantity")))',
+            "orders.item_count": 'HaveValues(item_count=Count("items"))',
+            "orders.customer_name": 'HaveValues(customer_name=Coalesce(F("customer__name"), Value("")))',
+            "orders.invoice": 'HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")})',
+            "articles.slug": 'HaveValues(slug=FromPython(slugify, reads=["title"]))',
+        }.items()
+    )
+
+
+def test_each_has_its_condition_its_evidence_its_drift_and_what_it_covers(shop):
+    found = drafts_of(Order, Article)
+    invoice, count, slug = found["orders.invoice"], found["orders.item_count"], found["articles.slug"]
+    assert invoice.draft.every == 'Order.objects.exclude(status="draft")'
+    keys = ", ".join(str(each.pk) for each in shop)
+    assert count.draft.evidence == (f"57 of 60 orders have item_count = Count(items); not: {keys} (5.0 %).",)
+    assert (invoice.check.tally.total, count.check.tally.total, slug.check.tally.total) == (3, 3, 2)
+    assert [each.effect.name.rpartition(".")[2] for each in invoice.draft.covers] == ["handle_order_created"]
+    assert {each.effect.name.rpartition(".")[2] for each in count.draft.covers} == {
+        "handle_item_changed",
+        "handle_item_deleted",
+    }
+    assert slug.draft.unsure.startswith("It holds for 80%")
+
+
+def test_what_is_written_reads_as_rules_and_passes_the_check(shop, folder):
+    code, report = run_json("init", "--folder", str(folder))
+    jsonschema.validate(report, SCHEMA)
+    assert code == 0
+    assert all(each["model"].startswith("zoo.") for each in report["left_out"]), "some have no table here"
+    assert report["settings"] == 'RECONCILE = {"RULES": ["drafted"]}'
+    text = (folder / "orders.py").read_text()
+    assert text.startswith(
+        '"""Orders: drafts. Read each, mend it or take it out."""\n\nfrom django.db.models import'
+    )
+    assert "    covers=[signals.handle_order_created],\n" in text
+    assert "calls skip what it covers: reconcile signals bypasses" in text
+    assert "# ??? It holds for 80%" in (folder / "articles.py").read_text()
+    with override_settings(RECONCILE={"RULES": ["drafted"]}):
+        assert run("rules", "--check")[0] == 0
+        assert {*valid_rules()} == {*project_rules()} == {each["rule"] for each in report["drafts"]}
+        code, found = run_json("check", "orders.invoice")
+    assert (code, found["rules"][0]["missing"]) == (1, 3)
+
+
+def test_a_file_that_is_there_is_not_touched(shop, folder):
+    folder.mkdir()
+    (folder / "orders.py").write_text("# mine\n")
+    code, report = run_json("init", "--folder", str(folder))
+    assert code == 0
+    assert (folder / "orders.py").read_text() == "# mine\n"
+    assert report["kept"] == [str(folder / "orders.py")]
+    before = {path.name: path.read_bytes() for path in folder.glob("*.py")}
+    code, out, _ = run("init", "--folder", str(folder))
+    assert "is there already and was not touched. Its drafts:" in out
+    assert 'HaveValues(item_count=Count("items"))' in out
+    assert {path.name: path.read_bytes() for path in folder.glob("*.py")} == before
+
+
+def test_one_model_is_drafted_alone(shop, folder):
+    _, report = run_json("init", "Article", "--folder", str(folder))
+    assert {each["rule"].partition(".")[0] for each in report["drafts"]} == {"articles"}
+    assert [Path(each).name for each in report["written"]] == ["__init__.py", "articles.py"]
+    assert report["uncovered"] == []
+
+
+def test_effects_that_no_draft_covers_are_named(shop, folder):
+    _, out, _ = run("init", "--folder", str(folder))
+    assert (
+        "no draft covers  sample_project.shop.signals.handle_category_saved, post_save of shop.Category"
+        in out
+    )
+    assert "with drift. Read them, then: reconcile check" in out
+
+
+def test_without_records_nothing_is_drafted_and_nothing_written(folder):
+    code, out, _ = run("init", "Order", "--folder", str(folder))
+    assert code == 0
+    assert "Nothing was drafted" in out
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["Nothing"], "There is no model 'Nothing'"), (["--database", "none"], "database")]
+)
+def test_bad_input_is_refused(folder, words, said):
+    code, _, err = run("init", *words, "--folder", str(folder))
+    assert (code, said in err) == (2, True)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(shop, folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = run("init", "Article", "--folder", str(tmp_path / "file" / "rules"))
+    assert code == 2
+    assert "can't be written" in err
+
+
+def test_what_holds_by_chance_is_no_draft(shop):
+    Order.objects.update(item_count=0)
+    keys = sample_of(Order, "default")
+    found = {
+        each.candidate.column
+        for each in best_of(score(one, keys, "default") for one in value_candidates(Order))
+    }
+    assert "item_count" not in found, "all are 0"
+    assert "total" in found
+
+
+def test_a_value_that_most_have_otherwise_is_no_draft_unless_its_name_says_it(shop):
+    Order.objects.update(total=7)
+    Order.objects.filter(pk=Order.objects.aggregate(last=Max("pk"))["last"]).update(total=8)
+    keys = sample_of(Order, "default")
+    assert "total" not in {
+        each.candidate.column
+        for each in best_of(score(one, keys, "default") for one in value_candidates(Order))
+    }
+
+
+def test_the_number_of_statements_does_not_depend_on_the_number_of_records(shop):
+    def statements():
+        with CaptureQueriesContext(connection) as captured:
+            draft_rules([Article], audit_signals({}), "default")
+        return len(captured)
+
+    before = statements()
+    Article.objects.bulk_create([Article(title=f"{number}", slug=f"{number}") for number in range(400)])
+    assert statements() == before
+
+
+def test_a_large_table_is_sampled_in_several_places(monkeypatch):
+    Order.objects.bulk_create([Order() for _ in range(300)])
+    monkeypatch.setattr("reconcile.audit.drafts.scoring.SAMPLE", 100)
+    keys = sample_of(Order, "default")
+    every = [*Order.objects.order_by("pk").values_list("pk", flat=True)]
+    assert 90 <= len(keys) <= 100
+    assert len({*keys} & {*every[200:]}) > 20, "the end of the table is in it"
+
+
+def test_one_default_of_each_is_drafted():
+    customers = [Customer.objects.create(name=str(number)) for number in range(12)]
+    for each in customers:
+        Address.objects.create(customer=each, street="a")
+        Address.objects.create(customer=each, street="b", is_default=True)
+    Address.objects.filter(pk__in=[*Address.objects.order_by("pk").values_list("pk", flat=True)[:1]]).update(
+        is_default=True
+    )
+    (found,) = [each for each in drafts_of(Address).values() if "BeUnique" in each.draft.must]
+    assert (found.rule, found.draft.every, found.draft.must) == (
+        "addresses.is_default", "Address.objects.filter(is_default=True)", 'BeUnique("customer")'
+    )  # fmt: skip
+    assert found.check.tally.total == 1
+
+
+def test_names_are_made_of_words():
+    assert words_of("items_count") == {"item", "count"}
+    assert words_of("BoxAddresses") == {"box", "address"}
+    assert (plural_of(Address), plural_of(Category), plural_of(Order)) == (
+        "addresses",
+        "categories",
+        "orders",
+    )
+    assert file_name(Address) == "addresses"
+    assert {each.query for each in children_of(Order)} == {"invoice", "notifications", "items"}
+
+
+def test_modules_are_text_that_python_takes(shop):
+    drafting = draft_rules([Order, Article, Customer], audit_signals({}, follow=True), "default")
+    for text in as_modules(drafting.drafts, {}).values():
+        compile(text, "draft", "exec")
