@@ -74,7 +74,9 @@ def test_the_system_checks_are_registered_and_import_what_they_need():
 
 
 def test_all_that_is_imported_is_declared():
-    declared = names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["ci"])
+    declared = names(PROJECT["dependencies"]) | names(
+        [*PROJECT["optional-dependencies"]["ci"], *PROJECT["optional-dependencies"]["audit"]]
+    )
     for path, found in imported().items():
         others = found - set(sys.stdlib_module_names) - {"reconcile", "__future__"}
         assert others <= {*declared, HOMES.get(str(path))}, path

@@ -11,6 +11,8 @@ from reconcile.rules.registry import project_rules
 from tests.cli.test_cli import run, run_json
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.once
+
 SHOP = override_settings(RECONCILE={"RULES": ["rules"]})
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "coverage-1.json").read_text())
 CREATED = "sample_project.shop.signals.handle_order_created"

@@ -19,6 +19,8 @@ from tests.audit.test_effects import connected
 from tests.cli.test_cli import run, run_json
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.once
+
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "bypasses-1.json").read_text())
 SHOP = override_settings(RECONCILE={"RULES": ["rules"]})
 NO_RULES = override_settings(RECONCILE={"RULES": []})

@@ -9,7 +9,7 @@ from reconcile.audit.searching import Search, search_bypasses
 from tests.audit.test_effects import connected
 from tests.helpers import ROOT
 
-pytestmark = pytest.mark.usefixtures("shelf")
+pytestmark = [pytest.mark.usefixtures("shelf"), pytest.mark.once]
 
 HEAD = """
 from django.db import connection, models

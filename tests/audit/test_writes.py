@@ -6,7 +6,7 @@ from reconcile.audit.effects import effects_of
 from reconcile.audit.listing import audit_signals
 from sample_project.shop.models import Customer, Item
 
-pytestmark = pytest.mark.usefixtures("shelf")
+pytestmark = [pytest.mark.usefixtures("shelf"), pytest.mark.once]
 
 
 def doing(model, name):
