@@ -18,6 +18,7 @@ pytestmark = pytest.mark.once
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HOMES = {
     "pytest_plugin.py": "pytest",
+    "testing/pytest_bypasses.py": "pytest",
     "testing/pytest_marker.py": "pytest",
     "testing/pytest_fixture_files.py": "pytest",
 }

@@ -46,6 +46,5 @@ class Recorder:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Say where it is."""
         count = len(self.calls)
-        terminalreporter.write_line(
-            f"reconcile: {count:,} call sites that write past signals recorded in {self.path}"
-        )
+        sites = "call site that writes" if count == 1 else "call sites that write"
+        terminalreporter.write_line(f"reconcile: {count:,} {sites} past signals recorded in {self.path}")

@@ -532,3 +532,42 @@ def test_the_option_needs_settings_too(project):
     code, said = run(project, "--reconcile", "--reconcile-fixtures", "broken.json")
     assert code == 4
     assert "--reconcile needs pytest-django" in said
+
+
+BULK = """
+import pytest
+from store.models import Order
+
+
+def load(number):
+    Order.objects.bulk_create([Order(total=number)])
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_load(number):
+    load(number)
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["here", "workers"])
+def test_what_tests_write_past_signals_is_recorded(project, workers):
+    folder = project(**{"test_bulk.py": BULK})
+    code, out = run(project, "--reconcile-bypasses", "seen.json", *workers)
+    assert code == 0, out
+    assert "1 call site that writes past signals recorded in" in out
+    (call,) = json.loads((folder / "seen.json").read_text())["calls"]
+    assert (call["operation"], call["model"], call["function"], call["times"]) == (
+        "bulk_create",
+        "store.Order",
+        "load",
+        3,
+    )
+    assert call["path"] == str(folder / "test_bulk.py")
+
+
+def test_a_recording_needs_a_folder_that_exists(project):
+    project(**{"test_bulk.py": BULK})
+    code, out = run(project, "--reconcile-bypasses", "nowhere/seen.json")
+    assert code == 4
+    assert "is not in a folder that exists" in out

@@ -127,6 +127,8 @@ def _of_instance(evaluator: Evaluator, each: Instance, name: str) -> Types:
     model = each.model
     if name == "__class__":
         return frozenset({ModelType(model=model)})
+    if name == "_meta":
+        return frozenset({Api(name=name, of=each)})
     target = evaluator.registry.to_one(model, name)
     if target is not None:
         return frozenset({Instance(model=target, by_name=each.by_name)})
