@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from django.apps import apps
@@ -56,11 +57,24 @@ def python_files(places: Iterable[Path]) -> Iterator[str]:
 
 
 def is_test(path: str) -> bool:
-    """Whether the file is one of tests, by its name or its folders' names."""
-    file = Path(path)
+    """Whether the file is one of tests, by its name or the names of its folders within the project."""
+    file = Path(_within(path))
     return bool(TESTS & {*file.parts[:-1]}) or bool(_TEST_FILE.fullmatch(file.name))
 
 
 def is_migration(path: str) -> bool:
     """Whether the file is one of migrations."""
     return Path(path).parent.name == "migrations"
+
+
+def _within(path: str) -> str:
+    """The path from the folder in which the project's own packages stand: what that is called says nothing of the file."""
+    folders = [
+        f"{each.parent}{os.sep}" for each in _roots_of(tuple(each.path for each in apps.get_app_configs()))
+    ]
+    return next((path[len(each) :] for each in folders if path.startswith(each)), Path(path).name)
+
+
+@cache
+def _roots_of(paths: tuple[str, ...]) -> list[Path]:  # noqa: ARG001 - of these apps
+    return roots()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,22 @@ def identity_of(bypass: Bypass, skip: Skip) -> Identity:
 
 
 def known_of(
-    bypasses: Iterable[Bypass], before: Mapping[Identity, Known] | None = None
+    bypasses: Iterable[Bypass], before: Mapping[Identity, Known], modules: Collection[str]
 ) -> dict[Identity, Known]:
-    """All uncovered effects of the bypasses, with the reasons that were given before."""
+    """All uncovered effects of the bypasses, with the reasons that were given before, and what was known of other modules than these."""
     found = Counter(
         identity_of(each, skip) for each in bypasses for skip in each.skips if skip.state is Level.UNCOVERED
     )
-    reasons = {key: each.reason for key, each in (before or {}).items()}
-    return {key: Known(calls=number, reason=reasons.get(key, "")) for key, number in sorted(found.items())}
+    reasons = {key: each.reason for key, each in before.items()}
+    others = {key: each for key, each in before.items() if not _is_of(key.function, modules)}
+    here = {key: Known(calls=number, reason=reasons.get(key, "")) for key, number in found.items()}
+    return dict(sorted({**others, **here}.items()))
+
+
+def _is_of(function: str, modules: Collection[str]) -> bool:
+    """Whether the function, or the module itself, is one of these modules'."""
+    parts = function.split(".")
+    return any(".".join(parts[:number]) in modules for number in range(1, len(parts) + 1))
 
 
 def without_known(

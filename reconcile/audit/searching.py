@@ -15,7 +15,7 @@ from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import Project
 from reconcile.audit.resolver.relations import Registry
 from reconcile.audit.seen import SeenSite, join_seen
-from reconcile.audit.sources import Sources, UnreadableSource, without_collecting
+from reconcile.audit.sources import Sources, UnreadableSource, module_name, without_collecting
 from reconcile.core.declaration import shown_path
 from reconcile.errors import UsageError
 from reconcile.rules.rule import Rule
@@ -40,7 +40,7 @@ class Search:
 class BypassAudit:
     """What was found. files: how many were looked through. faults: comments and settings that exempt nothing, or without a reason.
 
-    left_out: files of tests and migrations that were not looked through. unlisted: what was seen to run and skips something, although the
+    left_out: files of tests and migrations that were not looked through. modules: the names of those that were. unlisted: what was seen to run and skips something, although the
     source doesn't show it.
     """
 
@@ -49,6 +49,7 @@ class BypassAudit:
     faults: Sequence[str]
     files: int
     left_out: int
+    modules: frozenset[str] = frozenset()
     unlisted: Sequence[Bypass] = ()
 
 
@@ -89,15 +90,21 @@ def _search(
         unreadable=[each for path, each in sources.unreadable.items() if path in {*files}],
         faults=[*_faults(project, files, bypasses)],
         files=len(files),
+        modules=frozenset(map(module_name, files)),
         left_out=len(wanted) - len(files),
     )
 
 
 def _sites(evaluator: Evaluator, path: str, words: re.Pattern[bytes] | None) -> Iterator[Site]:
     if may_hold_sites(evaluator.project.text(path), words):
-        module = evaluator.project.sources.of_file(path)
-        if module is not None:
-            yield from find_sites(evaluator, module)
+        sources = evaluator.project.sources
+        module = sources.of_file(path)
+        try:
+            yield from [*find_sites(evaluator, module)] if module is not None else []
+        except RecursionError:
+            sources.unreadable[path] = UnreadableSource(
+                path=path, why="its expressions are nested too deeply"
+            )
 
 
 def _pattern(registry: Registry) -> re.Pattern[bytes] | None:

@@ -296,13 +296,13 @@ def _find_bypasses(
         audit=audit, bypasses=audit.bypasses, since=revision or "", baseline=str(baseline or "")
     )
     if texts is not None:
-        before = search_bypasses(rules, exempt, search, texts)
+        before = search_bypasses(rules, exempt, replace(search, seen=None), texts)
         report = replace(report, bypasses=only_new(audit.bypasses, before.bypasses))
     if baseline is None:
         return report
     known = {} if update and not baseline.exists() else read_known(baseline)
     if update:
-        known = known_of(report.bypasses, known)
+        known = known_of(report.bypasses, known, audit.modules)
         _write_known(baseline, known)
     found, mended = without_known(report.bypasses, known)
     return replace(report, bypasses=found, mended=() if texts is not None or search.paths else mended)

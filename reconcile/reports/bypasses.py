@@ -50,8 +50,8 @@ class BypassReport:
 
     @property
     def uncovered(self) -> list[Bypass]:
-        """The calls that skip an effect which no rule covers."""
-        return [each for each in self.bypasses if each.state is Level.UNCOVERED]
+        """The calls that skip an effect which no rule covers, in the source or as they were seen to run."""
+        return [each for each in (*self.bypasses, *self.audit.unlisted) if each.state is Level.UNCOVERED]
 
     @property
     def status(self) -> str:
@@ -161,7 +161,7 @@ def _seen(report: BypassReport) -> str:
 
 def _sum(report: BypassReport) -> Iterator[RenderableType]:
     calls = len(report.uncovered)
-    effects = len(_by_effect(report.bypasses, Level.UNCOVERED))
+    effects = len(_by_effect(report.uncovered, Level.UNCOVERED))
     since = f" since {plain(report.since)}" if report.since else ""
     unknown = _counts(report.bypasses).get(Level.UNKNOWN, 0)
     if calls:

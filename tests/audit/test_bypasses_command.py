@@ -399,3 +399,34 @@ def test_a_statement_that_is_put_together_is_told_as_far_as_it_can_be(file, sql,
     _, report = run_json("signals", "bypasses", str(file))
     (found,) = report["findings"]
     assert (found["model"], found["reason"] if told[1] else None) == told
+
+
+@NO_RULES
+def test_an_update_for_one_file_keeps_what_is_known_of_others(file, tmp_path):
+    baseline = tmp_path / "known.toml"
+    other = tmp_path / "others.py"
+    other.write_text(IMPORT + TITLES)
+    for each in (file, other):
+        run("signals", "bypasses", str(each), "--baseline", str(baseline), "--update-baseline")
+    assert baseline.read_text().count("[[bypass]]") == 2
+    assert run("signals", "bypasses", str(tmp_path), "--baseline", str(baseline))[0] == 0
+
+
+@NO_RULES
+def test_a_file_that_is_nested_too_deeply_is_named_and_the_others_are_read(file, tmp_path):
+    (tmp_path / "deep.py").write_text("x.update(n=" + "-" * 3000 + "1)\n")
+    (tmp_path / "sums.py").write_text("def f(rows):\n    rows.update(n=" + " + ".join(["1"] * 3000) + ")\n")
+    code, report = run_json("signals", "bypasses", str(tmp_path))
+    assert code == 3
+    assert {Path(each["path"]).name for each in report["unreadable"]} <= {"deep.py", "sums.py"}
+    assert report["unreadable"]
+    assert SLUG in {skip["effect"] for each in report["findings"] for skip in each["skips"]}
+
+
+def test_what_a_folder_above_the_project_is_called_says_nothing_of_its_files(monkeypatch):
+    from reconcile.audit import files
+
+    monkeypatch.setattr(files, "_roots_of", lambda _: [Path("/srv/tests/shop")])
+    assert not files.is_test("/srv/tests/shop/imports.py")
+    assert files.is_test("/srv/tests/shop/tests/imports.py")
+    assert files.is_test("/srv/tests/shop/test_imports.py")

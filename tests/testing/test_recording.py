@@ -180,6 +180,24 @@ def test_what_ran_and_is_not_in_the_source_is_told(tmp_path):
     assert "These ran, and the source doesn't show them." in out
 
 
+def test_what_ran_without_a_rule_fails_though_the_source_does_not_show_it(tmp_path, settings):
+    settings.RECONCILE = {"RULES": []}
+    place = ROOT / "sample_project" / "shop" / "apps.py"
+    call = {
+        "path": str(place),
+        "line": 1,
+        "function": "f",
+        "operation": "update",
+        "model": "shop.Order",
+        "sql": None,
+        "times": 2,
+    }
+    (tmp_path / "seen.json").write_text(json.dumps({"version": 1, "calls": [call]}))
+    code, out, _ = run("signals", "bypasses", str(place), "--seen", str(tmp_path / "seen.json"))
+    assert code == 1
+    assert "1 call skips 3 effects that no rule covers." in " ".join(out.split())
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"version": 2, "calls": []}', '{"version": 1, "calls": [{}]}'])
 def test_a_file_that_is_no_recording_is_refused(tmp_path, text):
     (tmp_path / "seen.json").write_text(text)
