@@ -122,9 +122,7 @@ class Judge:
         if not site.writes:
             if site.candidates or site.historical:
                 reason = site.why or (
-                    f"one of {site.candidates:,} models"
-                    if site.candidates
-                    else "a model that a migration has"
+                    _one_of(site.candidates) if site.candidates else "a model that a migration has"
                 )
                 yield Bypass(site=site, model=None, reason=reason)
             return
@@ -273,6 +271,12 @@ class Judge:
     def _own_function(self, effect: Effect) -> tuple[str, str] | None:
         scope = scope_of(self.evaluator, effect)
         return (scope.module.path, scope.name) if scope else None
+
+
+def _one_of(candidates: int) -> str:
+    return (
+        f"one of {candidates:,} models" if candidates > 1 else "perhaps the one model that has such columns"
+    )
 
 
 def _relevant(acts: Acts, effect: Effect, write: Write) -> list[Act]:
