@@ -55,7 +55,7 @@ def init_command(
     audit = audit_signals({}, follow=True)
     with evaluation_errors(using):
         drafting = draft_rules(models, audit, using)
-        tried = [each for each in try_drafts(drafting.drafts, using) if not each.check.error]
+        tried, failed = try_drafts(drafting.drafts, using)
     sure = [each.draft for each in tried]
     written, kept = _write(folder, sure)
     report = reports.DraftReport(
@@ -64,7 +64,7 @@ def init_command(
         kept=kept,
         uncovered=_uncovered(audit, sure, model),
         settings=_settings(folder),
-        left_out=drafting.left_out,
+        left_out=[*drafting.left_out, *failed],
     )
     write_report(
         ctx, form, output, text=lambda: reports.as_text(report), json=lambda: reports.as_json(report)

@@ -43,9 +43,8 @@ def as_text(report: DraftReport) -> RenderableType:
     if report.tried:
         rows = table("Rule", "Holds", "Drift", "Says", numbers=["Holds", "Drift"])
         for each in report.tried:
-            rows.add_row(
-                plain(each.rule), f"{100 * each.draft.share:.1f} %", _drift(each), plain(each.draft.must)
-            )
+            drifted = f"{each.check.tally.total:,}"
+            rows.add_row(plain(each.rule), f"{100 * each.draft.share:.1f} %", drifted, plain(each.draft.must))
         parts += [rows, ""]
     for effect in report.uncovered:
         parts.append(
@@ -66,10 +65,6 @@ def as_text(report: DraftReport) -> RenderableType:
     return Group(*parts, *_next(report))
 
 
-def _drift(each: Tried) -> str:
-    return "error" if each.check.error else f"{each.check.tally.total:,}"
-
-
 def _next(report: DraftReport) -> list[RenderableType]:
     found: list[RenderableType] = [Text(f"{plain(each)} written.", style="green") for each in report.written]
     if report.settings:
@@ -81,7 +76,7 @@ def _next(report: DraftReport) -> list[RenderableType]:
             )
         )
     else:
-        drifting = sum(bool(each.check.tally.total) for each in report.tried if not each.check.error)
+        drifting = sum(bool(each.check.tally.total) for each in report.tried)
         found.append(
             Text(
                 f"{plural(len(report.tried), 'draft')}, {drifting:,} with drift. Read them, then: reconcile check"
@@ -103,7 +98,7 @@ def as_json(report: DraftReport) -> str:
                     "evidence": list(each.draft.evidence),
                     "unsure": each.draft.unsure or None,
                     "share": round(each.draft.share, 4),
-                    "drifted": None if each.check.error else each.check.tally.total,
+                    "drifted": each.check.tally.total,
                     "covers": sorted({one.effect.name for one in each.draft.covers}),
                 }
                 for each in report.tried

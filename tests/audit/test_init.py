@@ -65,12 +65,10 @@ def folder(tmp_path, monkeypatch):
 
 
 def drafts_of(*models):
-    return {
-        each.rule: each
-        for each in try_drafts(
-            draft_rules(models, audit_signals({}, follow=True), "default").drafts, "default"
-        )
-    }
+    drafting = draft_rules(models, audit_signals({}, follow=True), "default")
+    tried, failed = try_drafts(drafting.drafts, "default")
+    assert not failed
+    return {each.rule: each for each in tried}
 
 
 def test_the_shops_own_rules_are_drafted(shop):
@@ -248,3 +246,29 @@ def test_modules_are_text_that_python_takes(shop):
     drafting = draft_rules([Order, Article, Customer], audit_signals({}, follow=True), "default")
     for text in as_modules(drafting.drafts, {}).values():
         compile(text, "draft", "exec")
+
+
+def test_a_draft_that_cannot_be_run_or_checked_is_named(shop, monkeypatch):
+    from dataclasses import replace
+
+    drafts = draft_rules([Order, Article], audit_signals({}), "default").drafts
+    bad = [
+        replace(each, must="HaveValues(nothing=1)")
+        if each.model is Article
+        else replace(each, must="Nothing(")
+        for each in drafts
+    ]
+    tried, failed = try_drafts(bad, "default")
+    assert not tried
+    assert {model for model, _ in failed} == {Order, Article}
+    assert any("can't be run: SyntaxError" in why for _, why in failed)
+    assert any("can't be checked" in why for _, why in failed)
+
+
+def test_models_of_two_apps_with_one_name_have_two_files():
+    from django.apps import apps
+
+    from reconcile.audit.drafts.drafting import file_name
+
+    groups = [model for model in apps.get_models() if model.__name__ == "Group"]
+    assert len({file_name(each) for each in groups}) == len(groups) > 1

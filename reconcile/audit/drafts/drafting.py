@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from django.apps import apps
 from django.db import DatabaseError, transaction
 from django.db.models import Model
 
@@ -47,7 +48,13 @@ class Draft:
 
 
 def file_name(model: type[Model]) -> str:
-    """The module in which the rules of the model stand: `orders`."""
+    """The module in which the rules of the model stand: `orders`; with its app before it where models of two apps would share it."""
+    name = _plain_name(model)
+    others = {each._meta.app_label for each in apps.get_models() if _plain_name(each) == name}
+    return name if len(others) == 1 else f"{model._meta.app_label}_{name}"
+
+
+def _plain_name(model: type[Model]) -> str:
     name = _identifier(plural_of(model))
     return name if name.isidentifier() and not keyword.iskeyword(name) else f"{model._meta.model_name}_rules"
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from django.db.models import Model
 
 from reconcile.audit.drafts.drafting import Draft, file_name
 from reconcile.audit.drafts.writing import as_modules, names_of
 from reconcile.db.clock import database_now
 from reconcile.detect.checking import RuleCheck, check
-from reconcile.rules.rule import Rule
+from reconcile.errors import with_type
 
 __all__ = ["Tried", "try_drafts"]
 
@@ -24,26 +26,26 @@ class Tried:
     check: RuleCheck
 
 
-def try_drafts(drafts: Sequence[Draft], using: str) -> list[Tried]:
-    """Check each draft on all records. One that can't be evaluated has its error."""
-    found = []
+def try_drafts(drafts: Sequence[Draft], using: str) -> tuple[list[Tried], list[tuple[type[Model], str]]]:
+    """Check each draft on all records. Returns those that can be checked, and of the others the model and the reason."""
+    found: list[Tried] = []
+    failed: list[tuple[type[Model], str]] = []
     texts = as_modules(drafts, {})
     now = database_now(using)
     for module, several in _by_file(drafts):
-        made = _executed(texts[module])
+        try:
+            made = _executed(texts[module])
+        except Exception as error:  # noqa: BLE001 - importing a project's own names may raise anything
+            failed.append((several[0].model, f"what was drafted can't be run: {with_type(error)}"))
+            continue
         for draft, name in zip(several, names_of(several), strict=True):
-            rule: Rule = made[name]
             named = f"{module}.{name}"
-            found.append(
-                Tried(draft=draft, rule=named, check=check(_named(rule, named), using=using, now=now))
-            )
-    return found
-
-
-def _named(rule: Rule, name: str) -> Rule:
-    from dataclasses import replace
-
-    return replace(rule, name=name)
+            checked = check(replace(made[name], name=named), using=using, now=now)
+            if checked.error:
+                failed.append((draft.model, f"{named} can't be checked: {checked.error}"))
+            else:
+                found.append(Tried(draft=draft, rule=named, check=checked))
+    return found, failed
 
 
 def _by_file(drafts: Sequence[Draft]) -> Iterator[tuple[str, list[Draft]]]:
