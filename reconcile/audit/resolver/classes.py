@@ -27,10 +27,6 @@ class ClassInfo:
         """The last part of its path."""
         return self.path.rpartition(".")[2]
 
-    def is_named(self, *names: str) -> bool:
-        """Whether it or one that it inherits from has one of the names."""
-        return any(each.name in names for each in self.mro)
-
     @cached_property
     def attributes(self) -> dict[str, list[tuple[Scope, Position, ast.expr]]]:
         """What its own methods assign to `self.name`."""

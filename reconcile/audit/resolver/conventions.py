@@ -118,19 +118,9 @@ def _records(models: Types) -> Types:
 
 def attribute(evaluator: Evaluator, info: ClassInfo, name: str) -> Types:
     """What a name of the class holds that its framework gives it."""
-    if name in {
-        "save",
-        "get_object",
-        "get_queryset",
-        "filter_queryset",
-        "get_form",
-        "get_serializer",
-        "paginate_queryset",
-    }:
-        return NOTHING
     if name == "request":
         return native("request")
-    if name in {"model", "opts"} | RECORD | {"queryset", "object_list"}:
+    if name in {"model"} | RECORD | {"queryset", "object_list"}:
         models = models_of(evaluator, info)
         if name == "model":
             return models

@@ -7,17 +7,15 @@ import builtins
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from types import FunctionType as PythonFunction, MethodType, ModuleType as PythonModule
+from types import ModuleType as PythonModule
 from typing import Any
 
-from django.apps.registry import Apps
-from django.db.models import Manager, Model, QuerySet
+from django.db.models import Model, QuerySet
 
-from reconcile.audit.places import innermost
 from reconcile.audit.resolver import attributes, library
 from reconcile.audit.resolver.annotations import annotation as read_annotation
 from reconcile.audit.resolver.classes import ClassInfo
+from reconcile.audit.resolver.live import FOREIGN, live_value
 from reconcile.audit.resolver.parameters import infer_parameter
 from reconcile.audit.resolver.project import CallUse, Project
 from reconcile.audit.resolver.relations import MOST_MODELS, Registry, is_rows_class
@@ -48,9 +46,6 @@ __all__ = ["Evaluator"]
 
 DEEPEST = 40
 """Expressions within each other that are followed; of deeper ones nothing is known."""
-
-FOREIGN = frozenset({"django", *sys.stdlib_module_names})
-"""Packages whose functions are known by their names and are not read."""
 
 
 class Evaluator:
@@ -285,42 +280,8 @@ class Evaluator:
         return found or frozenset({External(path=f"{module_name}.{name}")})
 
     def live(self, value: Any, path: str) -> Types:
-        """What an object of the running project is. Asks no attribute of it that could be a lazy one's."""
-        cls = type(value)
-        if issubclass(cls, type):
-            return self.class_type(self.class_of_live(value))
-        if issubclass(cls, Manager):
-            return frozenset({self.registry.rows(value)}) if value.model is not None else NOTHING
-        if issubclass(cls, QuerySet):
-            return frozenset({Rows(model=value.model, queryset=cls)}) if value.model is not None else NOTHING
-        if issubclass(cls, Model):
-            return frozenset({Instance(model=cls)})
-        if issubclass(cls, PythonFunction | MethodType | partial):
-            return self._live_function(value, path)
-        if issubclass(cls, PythonModule):
-            return frozenset({ModuleType(name=value.__name__)})
-        if issubclass(cls, Apps):
-            return frozenset({External(path="django.apps.apps")})
-        if issubclass(cls, str | int | float | bool | bytes):
-            return frozenset({Native(what=cls.__name__, text=value if cls is str else None)})
-        if issubclass(cls, list | tuple | set | frozenset) and value:
-            return frozenset({Many(of=union(self.live(each, path) for each in [*value][:20]))})
-        if issubclass(cls, dict):
-            return frozenset(
-                {Table(keys=NOTHING, values=union(self.live(each, path) for each in [*value.values()][:20]))}
-            )
-        if cls.__module__.partition(".")[0] in FOREIGN:
-            return NOTHING
-        return frozenset({Object(info=self.class_of_live(cls))}) if _is_plain(cls) else NOTHING
-
-    def _live_function(self, value: Any, path: str) -> Types:
-        function = innermost(value)
-        if function is None or function.__module__.partition(".")[0] in FOREIGN:
-            name = getattr(value, "__qualname__", "")
-            return frozenset({External(path=f"{value.__module__}.{name}" if name else path)})
-        module = self.project.sources.of_file(function.__code__.co_filename)
-        scope = self.project.scope_named(module, function.__qualname__) if module else None
-        return frozenset({FunctionType(scope=scope)}) if scope is not None else NOTHING
+        """What an object of the running project is."""
+        return live_value(self, value, path)
 
     # Classes.
 
@@ -609,11 +570,6 @@ def _takes_rest(scope: Scope, name: str) -> bool:
         return False
     rest = (scope.function.args.vararg, scope.function.args.kwarg)
     return any(each is not None and each.arg == name for each in rest)
-
-
-def _is_plain(cls: type) -> bool:
-    """Whether its instances are no stand-ins for something else."""
-    return not hasattr(cls, "_wrapped") and "__getattr__" not in vars(cls) and "Proxy" not in cls.__name__
 
 
 def _live_class(scope: Scope) -> type | None:
