@@ -17,7 +17,7 @@ from django.db.models import F
 from tests.shelf.models import *
 from tests.shelf.models import (
     Author, Book, Cached, Checked, Club, Coded, Copy, Country, Document, Event, Label, Membership, Numbered, Part, Phased, Seat, Shout, Slugged,
-    Named, Owned, Scoped, Soft, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
+    Guarded, Named, Owned, Scoped, Soft, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
 )
 """
 
@@ -438,3 +438,30 @@ def test_an_own_method_of_rows_is_trusted_and_named(found):
 def test_a_receiver_of_every_model_of_which_nobody_knows_what_it_calls_is_low(states, shelf):
     with connected(pre_save, shelf.hear_all):
         assert states("Whisper.objects.bulk_create(x)") == {"shelf.Whisper": {"hear_all": "low"}}
+
+
+@pytest.mark.parametrize(
+    ("receiver", "heard", "unheard"),
+    [
+        ("hear_two", "Guarded", "Shout"),
+        ("hear_one", "Guarded", "Whisper"),
+        ("hear_kind", "Shout", "Whisper"),
+        ("hear_type", "Guarded", "Whisper"),
+    ],
+)
+def test_a_receiver_says_in_many_ways_which_models_it_is_for(states, shelf, receiver, heard, unheard):
+    with connected(pre_save, getattr(shelf, receiver)):
+        assert states(f"{heard}.objects.bulk_create(x)")[f"shelf.{heard}"][receiver] == "uncovered"
+        assert receiver not in states(f"{unheard}.objects.bulk_create(x)").get(f"shelf.{unheard}", {})
+
+
+def test_a_receiver_that_walks_through_what_the_model_has_is_low(states, shelf):
+    with connected(pre_save, shelf.hear_asked):
+        assert states("Whisper.objects.bulk_create(x)") == {"shelf.Whisper": {"hear_asked": "low"}}
+
+
+def test_a_column_that_is_set_by_its_name_and_what_is_done_on_commit(found, states):
+    assert states("Guarded.objects.update(b=1)") == {"shelf.Guarded": {"save": "low"}}
+    assert states("Guarded.objects.update(a=1)") == {"shelf.Guarded": {"save": "uncovered"}}
+    (each,) = found("Guarded.objects.bulk_create(x)").values()
+    assert each.state == "uncovered"

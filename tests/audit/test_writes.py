@@ -43,3 +43,9 @@ def test_what_is_set_on_the_record_and_what_is_called():
 def test_without_following_nothing_is_said_of_writes(shelf):
     (found,) = audit_signals({}, [shelf.Root]).models
     assert [each.doing for each in found.effects] == [None] * len(effects_of(shelf.Root))
+
+
+def test_callbacks_of_a_commit_are_followed_however_they_are_handed_over(shelf):
+    found = doing(shelf.Guarded, "save")
+    assert found.sets == ["b"]
+    assert {each.model for each in found.writes if not each.through} == {"shelf.Branch", "shelf.Log"}

@@ -1,5 +1,7 @@
 """Models whose writes set off one thing each, for the search for what bulk paths skip. They have no tables: `shelf` in conftest installs the app."""
 
+from functools import partial
+
 from django.core.cache import cache
 from django.db import models, transaction
 from django.db.models import CASCADE, SET_NULL, QuerySet
@@ -517,3 +519,48 @@ def hear_all(instance, **kwargs):
 class Index:
     def note(self, row):
         self.backend.note(row)
+
+
+class Guarded(models.Model):
+    a = models.IntegerField(default=0)
+    b = models.IntegerField(default=0)
+
+    def has_changed(self, name):
+        return True
+
+    def save(self, *args, **kwargs):
+        self.b = self.a + 1
+        super().save(*args, **kwargs)
+        if self.has_changed("a"):
+            transaction.on_commit(partial(plant, Root()))
+            transaction.on_commit(forget)
+
+
+def forget():
+    Log.objects.all().delete()
+
+
+def hear_two(sender, instance, **kwargs):
+    if sender not in (Guarded, Whisper):
+        return
+    Log.objects.create(text="one of two")
+
+
+def hear_one(sender, instance, **kwargs):
+    if sender is Guarded:
+        Log.objects.create(text="one")
+
+
+def hear_kind(sender, instance, **kwargs):
+    if issubclass(sender, Loud):
+        Log.objects.create(text="loud")
+
+
+def hear_type(instance, **kwargs):
+    if type(instance) == Guarded:  # noqa: E721
+        Log.objects.create(text="its type")
+
+
+def hear_asked(sender, instance, **kwargs):
+    for each in sender._meta.get_fields():
+        Log.objects.create(text=each.name)
