@@ -17,7 +17,7 @@ from django.db.models import F
 from tests.shelf.models import *
 from tests.shelf.models import (
     Author, Book, Cached, Checked, Club, Coded, Copy, Country, Document, Event, Label, Membership, Numbered, Part, Phased, Seat, Shout, Slugged,
-    Guarded, Named, Owned, Scoped, Soft, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
+    Guarded, Named, Owned, Various, Scoped, Soft, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
 )
 """
 
@@ -465,3 +465,22 @@ def test_a_column_that_is_set_by_its_name_and_what_is_done_on_commit(found, stat
     assert states("Guarded.objects.update(a=1)") == {"shelf.Guarded": {"save": "uncovered"}}
     (each,) = found("Guarded.objects.bulk_create(x)").values()
     assert each.state == "uncovered"
+
+
+def test_what_a_save_does_in_blocks_and_under_another_name_counts(states):
+    assert states("Various.objects.update(note='a')") == {"shelf.Various": {"save": "uncovered"}}
+    assert states("Various.objects.bulk_create(x)") == {"shelf.Various": {"save": "uncovered"}}
+    assert states("Various.objects.all().delete()") == {"shelf.Various": {"delete": "uncovered"}}
+    assert states("def f(various: Various):\n    various.save_base(raw=True)") == {
+        "shelf.Various": {"save": "uncovered"}
+    }
+
+
+def test_the_save_of_a_proxy_calls_no_receiver_of_the_model_behind_it(states):
+    assert states("def f(copy: Copy):\n    copy.save()")["shelf.Copy"].keys() == {"book_saving", "book_saved"}
+    assert "shelf.Copy" in states("Copy.objects.create(n=1)")
+    assert states("def f(book: Book):\n    book.save()") == {}
+
+
+def test_a_generic_or_related_manager_of_nothing_with_effects_is_quiet(states):
+    assert states("def f(author: Author):\n    author.reads_in.add(1)\n    author.reads_in.clear()") == {}

@@ -5,6 +5,7 @@ import pytest
 from reconcile.audit.effects import effects_of
 from reconcile.audit.listing import audit_signals
 from sample_project.shop.models import Customer, Item
+from tests.cli.test_cli import run
 
 pytestmark = [pytest.mark.usefixtures("shelf"), pytest.mark.once]
 
@@ -49,3 +50,15 @@ def test_callbacks_of_a_commit_are_followed_however_they_are_handed_over(shelf):
     found = doing(shelf.Guarded, "save")
     assert found.sets == ["b"]
     assert {each.model for each in found.writes if not each.through} == {"shelf.Branch", "shelf.Log"}
+
+
+def test_the_text_says_what_follows_from_an_effect(shelf):
+    code, out, _ = run("signals", "shelf.Root")
+    assert code == 0
+    assert "writes shelf.Branch" in out
+    assert "and so shelf.Leaf, by branch_saved" in out
+    assert "and so shelf.Author, by branch_saved and leaf_saved" in out
+    _, out, _ = run("signals", "shelf.Guarded")
+    assert "sets b" in out
+    _, out, _ = run("signals", "shelf.Copy")
+    assert "Saving it calls none of: book_saving, book_saved" in out

@@ -564,3 +564,24 @@ def hear_type(instance, **kwargs):
 def hear_asked(sender, instance, **kwargs):
     for each in sender._meta.get_fields():
         Log.objects.create(text=each.name)
+
+
+class Various(models.Model):
+    n = models.IntegerField(default=0)
+    note = models.CharField(max_length=100, default="")
+
+    def save(self, *args, **kwargs):
+        me = self
+        me.n += 1
+        self.full_clean()
+        for each in Event.objects.filter(name=self.note):
+            each.save()
+        try:
+            super().save(*args, **kwargs)
+        except ValueError:
+            Log.objects.create(text=self.note)
+
+    def delete(self, *args, **kwargs):
+        with transaction.atomic():
+            Log.objects.filter(text=self.note).delete()
+        return super().delete(*args, **kwargs)

@@ -359,6 +359,8 @@ class Evaluator:
     def _rows_in(self, info: ClassInfo, model: type[Model]) -> Rows:
         rows = self.registry.default_rows(model)
         live: Any = info.live
+        if live is None:
+            return rows.narrowed
         return (
             replace(rows, manager=None, queryset=live)
             if issubclass(live, QuerySet)
@@ -395,11 +397,7 @@ class Evaluator:
             case ModelType(model=model):
                 return frozenset({Instance(model=model, passed=_passed(node))})
             case ClassType(info=info):
-                return (
-                    self.object_of(info)
-                    if info.live is None or not is_rows_class(info.live)
-                    else self._new_rows(info, node, frame)
-                )
+                return self._new_rows(info, node, frame) if _holds_rows(info) else self.object_of(info)
             case FunctionType(scope=scope, bound=bound):
                 found = self.returned(scope, self.arguments(scope, bound, node, frame))
                 # A method of rows of which nothing is known most often gives rows.
@@ -548,6 +546,13 @@ def _more_telling(found: Types, annotated: Types) -> Types:
     """What a function's body says, unless its annotation says more."""
     vague = not found or all(isinstance(each, Api | External) for each in found)
     return annotated or found if vague else found
+
+
+def _holds_rows(info: ClassInfo) -> bool:
+    """Whether it is a class of managers or querysets, imported or not."""
+    if info.live is not None:
+        return is_rows_class(info.live)
+    return any(each.live is not None and is_rows_class(each.live) for each in info.mro)
 
 
 def _passed(node: ast.Call) -> frozenset[str] | None:
