@@ -19,6 +19,7 @@ __all__ = [
     "UnreadableSource",
     "arguments_of",
     "functions_in",
+    "imported_by",
     "module_name",
     "path_of",
     "without_collecting",
@@ -39,8 +40,8 @@ class UnreadableSource:
 class Module:
     """One parsed file. name: as it is imported.
 
-    imports: for each name what it stands for: a module, and the name in it, or None for the module itself. stars: the modules of
-    which it imports all names.
+    imports: for each name that an import anywhere in it gives what it stands for: a module, and the name in it, or None for the module
+    itself; the last, where several give the same. stars: the modules of which it imports all names.
     """
 
     name: str
@@ -192,16 +193,19 @@ def _note_imports(module: Module, parent: ast.AST) -> None:
 
 
 def _note_import(module: Module, node: ast.AST) -> None:
-    if isinstance(node, ast.Import):
-        for each in node.names:
-            top = each.name.partition(".")[0]
-            module.imports[each.asname or top] = (each.name if each.asname else top, None)
-    elif isinstance(node, ast.ImportFrom):
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        imported = imported_by(module, node)
+        module.imports.update(imported)
+        module.stars += [origin for name, (origin, _) in imported.items() if name == "*"]
+
+
+def imported_by(module: Module, node: ast.Import | ast.ImportFrom) -> dict[str, tuple[str, str | None]]:
+    """The names that one import gives, each with what it stands for, as `Module.imports`."""
+    if isinstance(node, ast.ImportFrom):
         origin = _origin(module, node)
-        for each in node.names:
-            if each.name == "*":
-                module.stars.append(origin)
-            module.imports[each.asname or each.name] = (origin, each.name)
+        return {each.asname or each.name: (origin, each.name) for each in node.names}
+    tops = ((each, each.name.partition(".")[0]) for each in node.names)
+    return {each.asname or top: (each.name if each.asname else top, None) for each, top in tops}
 
 
 def _origin(module: Module, node: ast.ImportFrom) -> str:

@@ -31,6 +31,8 @@ BOOKS = {
     # Names and where they got their values.
     "an alias": "x = Book\nx.objects.update(n=1)",
     "an import of the module": "shelf.Book.objects.update(n=1)",
+    "an import that another function makes of something else": "def g():\n    from tests.shelf.models import State as B\ndef f():\n    from tests.shelf.models import Book as B\n    B.objects.update(n=1)\ndef h():\n    from tests.shelf.models import State as B",
+    "an import within a class": "class X:\n    from tests.shelf.models import Book as B\n    def f(self):\n        self.B.objects.update(n=1)\ndef h():\n    from tests.shelf.models import State as B",
     "an import within a function": "def f():\n    from tests.shelf.models import Book as B\n    B.objects.update(n=1)",
     "a name of the enclosing function": "def f():\n    rows = Book.objects.all()\n    def g():\n        rows.update(n=1)",
     "either arm": "def f(x):\n    if x:\n        rows = Book.objects.all()\n    else:\n        rows = Book.objects.none()\n    rows.update(n=1)",

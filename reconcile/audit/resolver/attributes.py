@@ -219,8 +219,6 @@ def _member_in(evaluator: Evaluator, scope: Scope, name: str, bound: Any) -> Typ
         return _method(evaluator, scope.by_node[id(last.node)], bound)
     if last.how is How.CLASS:
         return evaluator.bound(last, Frame(scope))
-    if last.how is How.IMPORT:
-        return evaluator.imported(*scope.module.imports[name])
     return union(evaluator.bound(each, Frame(scope)) for each in scope.bindings[name])
 
 

@@ -150,10 +150,7 @@ class Evaluator:
 
     def _local(self, name: str, frame: Frame) -> Types:
         scope = frame.scope
-        visible = scope.visible(name, frame.at)
-        found = union(self.bound(each, frame) for each in visible)
-        if any(each.how is How.IMPORT for each in visible):
-            found |= self.imported(*scope.module.imports[name])
+        found = union(self.bound(each, frame) for each in scope.visible(name, frame.at))
         if name in scope.parameters and not scope.surely(name, frame.at):
             found |= self._parameter(name, frame)
         if _takes_rest(scope, name):
@@ -176,11 +173,11 @@ class Evaluator:
         inside = Frame(scope, at, frame.given)
         match binding.how:
             case How.FUNCTION:
-                return self._definition(scope.by_node[id(binding.node)])
+                return frozenset({FunctionType(scope=scope.by_node[id(binding.node)])})
             case How.CLASS:
                 return self.class_type(self.class_of(scope.by_node[id(binding.node)]))
             case How.IMPORT:
-                return NOTHING
+                return self.imported(*binding.origin)
             case How.NARROWED:
                 return self.instances(self.of(binding.node, inside))
             case How.ANNOTATED:
@@ -201,9 +198,6 @@ class Evaluator:
         for place in binding.unpack:
             types = self.item(types, place)
         return types
-
-    def _definition(self, scope: Scope) -> Types:
-        return frozenset({FunctionType(scope=scope)})
 
     def instances(self, types: Types) -> Types:
         """Instances of the classes."""
@@ -252,14 +246,13 @@ class Evaluator:
 
     def _module_binding(self, scope: Scope, name: str, live: Any, at: Position | None) -> Types:
         *_, last = scope.bindings[name]
-        if last.how is How.IMPORT:
-            return (
-                self.live(live, f"{scope.module.name}.{name}") if isinstance(live, type) else NOTHING
-            ) or self.imported(*scope.module.imports[name])
         if last.how in {How.FUNCTION, How.CLASS}:
             return self.bound(last, Frame(scope))
-        found = self.live(live, f"{scope.module.name}.{name}") if live is not None else NOTHING
-        return found or union(self.bound(each, Frame(scope)) for each in scope.visible(name, at))
+        is_import = last.how is How.IMPORT
+        says = isinstance(live, type) if is_import else live is not None
+        found = self.live(live, f"{scope.module.name}.{name}") if says else NOTHING
+        visible = [last] if is_import else scope.visible(name, at)
+        return found or union(self.bound(each, Frame(scope)) for each in visible)
 
     def imported(self, origin: str, name: str | None) -> Types:
         """What an import gives a name: a module, or what a module has."""

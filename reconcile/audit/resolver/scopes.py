@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from reconcile.audit.sources import FunctionNode, Module
+from reconcile.audit.sources import FunctionNode, Module, imported_by
 
 __all__ = ["Binding", "Frame", "How", "Position", "Scope", "parameters_of"]
 
@@ -48,13 +48,17 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Binding:
-    """One place where a name gets a value. unpack: the places in tuples that lead to the name. header: it holds within its own statement's blocks."""
+    """One place where a name gets a value. unpack: the places in tuples that lead to the name. header: it holds within its own statement's blocks.
+
+    origin: of an import, the module and the name in it, or None for the module itself.
+    """
 
     position: Position
     how: How
     node: ast.AST
     unpack: tuple[int, ...] = ()
     header: bool = False
+    origin: tuple[str, str | None] = ("", None)
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -261,11 +265,8 @@ class _Reader:
             case ast.AugAssign(target=ast.Name(id=name)):
                 self._bind(name, How.EXTENDED, node.value, position)
             case ast.Import() | ast.ImportFrom():
-                for alias in node.names:
-                    name = alias.asname or (
-                        alias.name if isinstance(node, ast.ImportFrom) else alias.name.partition(".")[0]
-                    )
-                    self._bind(name, How.IMPORT, node, position)
+                for name, origin in imported_by(self.scope.module, node).items():
+                    self._bind(name, How.IMPORT, node, position, origin=origin)
             case ast.Expr(
                 value=ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method), args=[*_, last])
             ):
