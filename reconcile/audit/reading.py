@@ -214,32 +214,44 @@ class _Reader:
                 | ast.ClassDef()
                 | ast.Import()
                 | ast.ImportFrom()
+                | ast.Global()
+                | ast.Nonlocal()
                 | ast.Pass()
             ):
                 return [], state
-            case ast.For() | ast.AsyncFor() | ast.While() | ast.With() | ast.AsyncWith() | ast.Try():
-                return self._nested(node, run, state)
-        return self._calls(node, run, state, is_value=False), state
+            case ast.Expr() | ast.Assert() | ast.Delete():
+                return self._calls(node, run, state, is_value=False), state
+        return self._nested(node, run, state)
 
     def _nested(self, node: Any, run: Run, state: State) -> tuple[list[Act], State]:
+        """The acts of a statement that holds others: a loop, `with`, `try`, `match`."""
+        inside = self._inside(node, run, state)
         acts = self._calls(node, run, state, is_value=True)
-        inside = state
-        for name in ("iter", "test"):
-            if getattr(node, name, None) is not None:
-                reads = self.record.reads(getattr(node, name), run)
-                asks = State(undecided=self.record.asks_model(getattr(node, name), run))
-                inside = inside.narrowed(asks, reads)
-        if isinstance(node, ast.For | ast.AsyncFor) and isinstance(node.target, ast.Name):
-            run.reads[node.target.id] = self.record.reads(node.iter, run)
+        for target, value in _bound_by(node):
+            acts += self._assigned(target, value, node, run, state)
         after = state
         for name in ("body", "orelse", "finalbody"):
             found, ended = self._block(getattr(node, name, []), run, inside)
             acts += found
             if name == "body" and isinstance(node, ast.With | ast.AsyncWith):
                 after = ended
-        for handler in getattr(node, "handlers", ()):
-            acts += self._block(handler.body, run, inside)[0]
+        for arm in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+            acts += self._block(arm.body, run, inside)[0]
         return acts, after
+
+    def _inside(self, node: Any, run: Run, state: State) -> State:
+        """What is known within a statement that holds others: it depends on what the statement walks through, tests or matches."""
+        inside = state
+        for name in ("iter", "test", "subject"):
+            asked = getattr(node, name, None)
+            if asked is not None:
+                is_record = self.record.is_record(asked, run)
+                reads = None if is_record else self.record.reads(asked, run)
+                asks = State(undecided=self.record.asks_model(asked, run))
+                inside = inside.narrowed(asks, reads)
+        for name in _captured(node):
+            run.reads[name] = both(run.reads.get(name, frozenset()), inside.reads)
+        return inside
 
     def _if(self, node: ast.If, run: Run, state: State) -> tuple[list[Act], State]:
         reads = self.record.reads(node.test, run)
@@ -278,41 +290,53 @@ class _Reader:
             return acts
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         for target in targets:
-            match target:
-                case ast.Name(id=name):
-                    self._local(name, node.value, run)
-                case (
-                    ast.Attribute(value=base, attr=attr)
-                    | ast.Subscript(
-                        value=ast.Attribute(value=base, attr="__dict__"),
-                        slice=ast.Constant(value=str() as attr),
-                    )
-                ) if self.record.is_record(base, run):
-                    acts.append(self._set(attr, node, run, state))
+            acts += self._assigned(target, node.value, node, run, state)
         return acts
 
+    def _assigned(
+        self, target: ast.expr, value: ast.expr, node: ast.AST, run: Run, state: State
+    ) -> Iterator[Act]:
+        """The columns of the record among the targets that are set; what the names among them hold is noted."""
+        match target:
+            case ast.Name(id=name):
+                self._local(name, value, run)
+            case (
+                ast.Attribute(value=base, attr=attr)
+                | ast.Subscript(
+                    value=ast.Attribute(value=base, attr="__dict__"),
+                    slice=ast.Constant(value=str() as attr),
+                )
+            ) if self.record.is_record(base, run):
+                yield self._set(attr, value, node, run, state)
+            case ast.Starred(value=inner):
+                yield from self._assigned(inner, value, node, run, state)
+            case ast.Tuple(elts=targets) | ast.List(elts=targets):
+                for each, one in zip(targets, _values(value, targets), strict=True):
+                    yield from self._assigned(each, one, node, run, state)
+
     def _local(self, name: str, value: ast.expr, run: Run) -> None:
+        """Note what a name holds; with what it may have held before, as a branch may not run."""
         if self.record.is_record(value, run):
             run.aliases.add(name)
             return
         if _is_opt_in(value):
             run.false.add(name)
+        else:
+            run.false.discard(name)
         yes, _ = self.record.test(value, run)
-        if yes.phase is not Phase.BOTH:
-            run.phases[name] = yes.phase
-        run.reads[name] = self.record.reads(value, run)
+        before = Phase.BOTH if name in run.scope.parameters else Phase.NEVER
+        run.phases[name] = run.phases.get(name, before) | yes.phase
+        run.reads[name] = both(run.reads.get(name, frozenset()), self.record.reads(value, run))
 
-    def _set(self, attr: str, node: Any, run: Run, state: State) -> Act:
+    def _set(self, attr: str, value: ast.expr, node: ast.AST, run: Run, state: State) -> Act:
         column = self.record.columns.get(attr, attr)
-        reads = both(state.reads, self.record.reads(node.value, run))
+        reads = both(state.reads, self.record.reads(value, run))
         if isinstance(node, ast.AugAssign) and reads is not None:
             reads |= {column}
         fills = column in state.empty
-        if fills and reads is not None and column not in (self.record.reads(node.value, run) or ()):
+        if fills and reads is not None and column not in (self.record.reads(value, run) or ()):
             reads -= {column}
-        constant = isinstance(node.value, ast.Constant) and (
-            node.value.value is None or node.value.value in (False, "")
-        )
+        constant = isinstance(value, ast.Constant) and (value.value is None or value.value in (False, ""))
         return self._act(Does.ASSIGN, column, node, run, state, reads=reads, fills=fills, sets_empty=constant)
 
     def _calls(self, node: ast.AST, run: Run, state: State, *, is_value: bool) -> list[Act]:
@@ -320,7 +344,9 @@ class _Reader:
         acts: list[Act] = []
         for expression in _own_expressions(node):
             for each in ast.walk(expression):
-                if isinstance(each, ast.Call):
+                if isinstance(each, ast.NamedExpr):
+                    self._local(each.target.id, each.value, run)
+                elif isinstance(each, ast.Call):
                     outermost = each is expression or (
                         isinstance(expression, ast.Await) and each is expression.value
                     )
@@ -557,8 +583,36 @@ def _own_expressions(node: ast.AST) -> Iterator[ast.expr]:
             yield each
         elif isinstance(each, ast.withitem):
             yield each.context_expr
+        elif isinstance(each, ast.match_case) and each.guard is not None:
+            yield each.guard
     if isinstance(node, ast.Call):
         yield node
+
+
+def _bound_by(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """The names that a loop or `with` gives values to, each with what it gets its value from."""
+    if isinstance(node, ast.For | ast.AsyncFor):
+        yield node.target, node.iter
+    elif isinstance(node, ast.With | ast.AsyncWith):
+        for each in node.items:
+            if each.optional_vars is not None:
+                yield each.optional_vars, each.context_expr
+
+
+def _captured(node: ast.AST) -> Iterator[str]:
+    """The names that the patterns of a `match` give values to."""
+    for case in getattr(node, "cases", ()):
+        for each in ast.walk(case.pattern):
+            name = getattr(each, "rest", None) or getattr(each, "name", None)
+            if name is not None:
+                yield name
+
+
+def _values(value: ast.expr, targets: Sequence[ast.expr]) -> list[ast.expr]:
+    """What each of the targets gets: the one at its place in a tuple, or, where that can't be told, all."""
+    each = value.elts if isinstance(value, ast.Tuple | ast.List) else []
+    is_plain = not any(isinstance(one, ast.Starred) for one in (*each, *targets))
+    return each if is_plain and len(each) == len(targets) else [value] * len(targets)
 
 
 def tail_of(func: ast.expr) -> str:

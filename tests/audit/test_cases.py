@@ -455,6 +455,18 @@ def test_a_receiver_says_in_many_ways_which_models_it_is_for(states, shelf, rece
         assert receiver not in states(f"{unheard}.objects.bulk_create(x)").get(f"shelf.{unheard}", {})
 
 
+@pytest.mark.parametrize("receiver", [
+    "hear_matching", "hear_guarded", "hear_group", "hear_unpacked", "hear_assigned_at_once", "hear_walrus", "hear_either", "hear_made",
+    "hear_asked_for",
+])  # fmt: skip
+def test_a_receiver_acts_in_whichever_statement_it_does(states, shelf, receiver):
+    with connected(pre_save, getattr(shelf, receiver)):
+        assert states("Whisper.objects.bulk_create(x)") == {"shelf.Whisper": {receiver: "uncovered"}}
+        assert states('Whisper.objects.filter(pk=1).update(text="x")') == {
+            "shelf.Whisper": {receiver: "uncovered"}
+        }
+
+
 def test_a_receiver_that_walks_through_what_the_model_has_is_low(states, shelf):
     with connected(pre_save, shelf.hear_asked):
         assert states("Whisper.objects.bulk_create(x)") == {"shelf.Whisper": {"hear_asked": "low"}}

@@ -561,6 +561,61 @@ def hear_type(instance, **kwargs):
         Log.objects.create(text="its type")
 
 
+def hear_matching(instance, **kwargs):
+    match instance.text:
+        case "loud":
+            Log.objects.create(text=instance.text)
+
+
+def hear_guarded(instance, **kwargs):
+    match instance.text:
+        case text if Log.objects.get_or_create(text=text):
+            pass
+
+
+def hear_group(instance, **kwargs):
+    try:
+        instance.full_clean()
+    except* ValueError:
+        Log.objects.create(text=instance.text)
+
+
+def hear_unpacked(instance, **kwargs):
+    text, *_ = instance.text, 1
+    if text:
+        Log.objects.create(text="unpacked")
+
+
+def hear_assigned_at_once(instance, **kwargs):
+    instance.pk, instance.text = None, instance.text.upper()
+
+
+def hear_walrus(instance, **kwargs):
+    if (text := instance.text.upper()) and kwargs:
+        Log.objects.create(text=text)
+
+
+def hear_either(instance, **kwargs):
+    text = "none"
+    if kwargs:
+        text = instance.text
+    if not kwargs:
+        text = "some"
+    Log.objects.create(text=text)
+
+
+def hear_made(instance, **kwargs):
+    created = Event.objects.filter(name=instance.text).exists()
+    if created:
+        Log.objects.create(text=instance.text)
+
+
+def hear_asked_for(instance, notify=False, **kwargs):
+    notify = notify or bool(instance.text)
+    if notify:
+        Log.objects.create(text=instance.text)
+
+
 def hear_asked(sender, instance, **kwargs):
     for each in sender._meta.get_fields():
         Log.objects.create(text=each.name)
