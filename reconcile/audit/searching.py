@@ -11,10 +11,11 @@ from reconcile.audit.bypasses import Bypass, Judge
 from reconcile.audit.calls import Site, exemptions_in, find_sites, may_hold_sites
 from reconcile.audit.effects import effects_of, inherited_but_deaf
 from reconcile.audit.files import is_migration, is_test, python_files, roots
+from reconcile.audit.recorded import SeenCall
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import Project
 from reconcile.audit.resolver.relations import Registry
-from reconcile.audit.seen import SeenSite, join_seen
+from reconcile.audit.seen import join_seen
 from reconcile.audit.sources import Sources, UnreadableSource, module_name, without_collecting
 from reconcile.core.declaration import shown_path
 from reconcile.errors import UsageError
@@ -33,7 +34,7 @@ class Search:
     paths: Sequence[Path] = ()
     tests: bool = False
     migrations: bool = False
-    seen: Sequence[SeenSite] | None = None
+    seen: Mapping[SeenCall, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -247,8 +247,8 @@ def bypasses_command(
     Without a PATH all of the project's own source. Runs nothing of it, and asks no database. Exits with 1 for an effect that no rule covers.
     """
     from reconcile.audit.bypasses import Level
+    from reconcile.audit.recorded import read_recording
     from reconcile.audit.searching import Search
-    from reconcile.audit.seen import read_seen
     from reconcile.reports import bypasses as reports, bypasses_ci
 
     if update_baseline and baseline is None:
@@ -260,7 +260,9 @@ def bypasses_command(
     if form == "junit":
         require_package("junitparser", "--format junit")
     set_up_django()
-    search = Search(paths=paths, tests=tests, migrations=migrations, seen=read_seen(seen) if seen else None)
+    search = Search(
+        paths=paths, tests=tests, migrations=migrations, seen=read_recording(seen) if seen else None
+    )
     levels = (
         frozenset(Level)
         if "all" in shown

@@ -6,7 +6,8 @@ is owed. `reconcile.pytest_plugin` offers them to pytest.
 
 from __future__ import annotations
 
+from reconcile.audit.recorded import write_recording
 from reconcile.testing.assertions import Watch, assert_consistent, assert_rules
-from reconcile.testing.recording import Recording, record_bypasses, write_recording
+from reconcile.testing.recording import Recording, record_bypasses
 
 __all__ = ["Recording", "Watch", "assert_consistent", "assert_rules", "record_bypasses", "write_recording"]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from reconcile.testing.recording import SeenCall, as_rows, from_rows, record_bypasses, write_recording
+from reconcile.audit.recorded import SeenCall, as_rows, from_rows, write_recording
+from reconcile.testing.recording import record_bypasses
 
 __all__ = ["Recorder"]
 

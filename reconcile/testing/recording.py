@@ -7,9 +7,8 @@ statements that the project's own code hands to a cursor.
 from __future__ import annotations
 
 import inspect
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -23,11 +22,9 @@ from django.db import connections
 from django.db.models import QuerySet
 
 from reconcile.audit.raw_sql import is_writing
+from reconcile.audit.recorded import SeenCall
 
-__all__ = ["Recording", "SeenCall", "record_bypasses", "write_recording"]
-
-VERSION = 1
-"""The version of the file."""
+__all__ = ["Recording", "record_bypasses"]
 
 ENTRIES = (
     "bulk_create", "abulk_create", "bulk_update", "abulk_update", "update", "aupdate", "delete", "adelete", "_raw_delete",
@@ -40,18 +37,6 @@ DESCRIPTORS = "related_descriptors.py"
 _DJANGO = str(Path(django.__file__).parent)
 _OWN = str(Path(__file__).parent.parent)
 _recorded: ContextVar[bool] = ContextVar("reconcile_recorded", default=False)
-
-
-@dataclass(frozen=True, order=True)
-class SeenCall:
-    """One call site that ran. path, line: of the nearest code that is not Django's. model: `app.Model`; empty for a statement. sql: its text, else empty."""
-
-    path: str
-    line: int
-    function: str
-    operation: str
-    model: str
-    sql: str = ""
 
 
 @dataclass
@@ -153,29 +138,3 @@ def _site(frame: FrameType | None) -> FrameType | None:
             return None
         frame = frame.f_back
     return None
-
-
-def write_recording(path: Path, calls: Mapping[SeenCall, int]) -> None:
-    """Write the calls as JSON, for `reconcile signals bypasses --seen FILE`."""
-    path.write_text(
-        json.dumps({"version": VERSION, "calls": as_rows(calls)}, indent=1) + "\n", encoding="utf-8"
-    )
-
-
-def as_rows(calls: Mapping[SeenCall, int]) -> list[dict[str, Any]]:
-    """The calls as plain values, in a fixed order."""
-    return [
-        {"path": each.path, "line": each.line, "function": each.function, "operation": each.operation, "model": each.model or None, "sql": each.sql or None, "times": calls[each]}
-        for each in sorted(calls)
-    ]  # fmt: skip
-
-
-def from_rows(rows: Iterable[Mapping[str, Any]]) -> Counter[SeenCall]:
-    """The calls of plain values."""
-    found: Counter[SeenCall] = Counter()
-    for row in rows:
-        key = SeenCall(
-            row["path"], row["line"], row["function"], row["operation"], row["model"] or "", row["sql"] or ""
-        )
-        found[key] += row["times"]
-    return found
