@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import django
-from django.db import connections
 from django.db.models import QuerySet
 
 from reconcile.audit.raw_sql import is_writing
 from reconcile.audit.recorded import SeenCall
+from reconcile.db.django_compat import CursorWrapper
 
 __all__ = ["Recording", "record_bypasses"]
 
@@ -31,12 +31,17 @@ ENTRIES = (
 )  # fmt: skip
 """The methods of a queryset that write past something."""
 
-DESCRIPTORS = "related_descriptors.py"
-"""The file of Django from which a related manager's `add()` and its like call these."""
+MANAGERS = (
+    "db/models/manager.py",
+    "db/models/fields/related_descriptors.py",
+    "contrib/contenttypes/fields.py",
+)
+"""The files of Django through which a project's code calls these: managers, and `add()` and its like of related ones."""
 
 _DJANGO = str(Path(django.__file__).parent)
 _OWN = str(Path(__file__).parent.parent)
-_recorded: ContextVar[bool] = ContextVar("reconcile_recorded", default=False)
+_hop: ContextVar[list[str] | None] = ContextVar("reconcile_hop", default=None)
+"""The method that an async one, which is recorded already, is about to call in a thread."""
 
 
 @dataclass
@@ -64,60 +69,56 @@ def record_bypasses() -> Iterator[Recording]:
     recording = Recording()
     with ExitStack() as stack:
         for name in ENTRIES:
-            _patch(stack, name, recording)
-        for connection in connections.all():
-            stack.enter_context(connection.execute_wrapper(_statements(recording)))
+            watch = _watch_async if name.startswith("a") else _watch
+            _patch(stack, QuerySet, name, partial(watch, name, recording))
+        for name in ("execute", "executemany"):
+            _patch(stack, CursorWrapper, name, partial(_watch_statements, recording))
         yield recording
 
 
-def _patch(stack: ExitStack, name: str, recording: Recording) -> None:
-    original = vars(QuerySet)[name]
-    wrapper = (_watch_async if name.startswith("a") else _watch)(name, original, recording)
-    setattr(QuerySet, name, wrapper)
-    stack.callback(setattr, QuerySet, name, original)
+def _patch(stack: ExitStack, owner: type, name: str, watch: Callable[..., Any]) -> None:
+    original = vars(owner)[name]
+    setattr(owner, name, wraps(original)(watch(original)))
+    stack.callback(setattr, owner, name, original)
 
 
-def _watch(name: str, original: Callable[..., Any], recording: Recording) -> Callable[..., Any]:
-    @wraps(original)
+def _watch(name: str, recording: Recording, original: Callable[..., Any]) -> Callable[..., Any]:
     def watched(self: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
-        if _recorded.get():
-            return original(self, *args, **kwargs)
-        recording.note(name, self.model._meta.label, _caller())
-        token = _recorded.set(True)
-        try:
-            return original(self, *args, **kwargs)
-        finally:
-            _recorded.reset(token)
+        hop = _hop.get()
+        if hop and hop[0] == name:
+            hop.clear()
+        else:
+            recording.note(name, self.model._meta.label, _caller())
+        return original(self, *args, **kwargs)
 
     return watched
 
 
-def _watch_async(name: str, original: Callable[..., Any], recording: Recording) -> Callable[..., Any]:
-    @wraps(original)
+def _watch_async(name: str, recording: Recording, original: Callable[..., Any]) -> Callable[..., Any]:
     async def watched(self: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
         recording.note(name[1:], self.model._meta.label, _caller())
-        token = _recorded.set(True)
+        token = _hop.set([name[1:]])
         try:
             return await original(self, *args, **kwargs)
         finally:
-            _recorded.reset(token)
+            _hop.reset(token)
 
     return watched
 
 
-def _statements(recording: Recording) -> Callable[..., Any]:
-    """A wrapper that notes the writing statements which do not come from the ORM."""
+def _watch_statements(recording: Recording, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Notes the writing statements which do not come from the ORM."""
 
-    def note(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:  # noqa: FBT001 - Django calls it so
+    def watched(self: CursorWrapper, sql: Any, *args: Any, **kwargs: Any) -> Any:
         if is_writing(str(sql)):
             frame = _caller()
             while frame is not None and "/django/db/backends/" in frame.f_code.co_filename.replace("\\", "/"):
                 frame = frame.f_back
             if frame is not None and not frame.f_code.co_filename.startswith(_DJANGO):
                 recording.note("SQL", "", frame, str(sql))
-        return execute(sql, params, many, context)
+        return original(self, sql, *args, **kwargs)
 
-    return note
+    return watched
 
 
 def _caller() -> FrameType | None:
@@ -134,7 +135,7 @@ def _site(frame: FrameType | None) -> FrameType | None:
             return None
         if not file.startswith(_DJANGO):
             return frame
-        if not file.endswith((DESCRIPTORS, "manager.py", "query.py", "contextlib.py", "utils.py")):
+        if not file.replace("\\", "/").endswith(MANAGERS):
             return None
         frame = frame.f_back
     return None

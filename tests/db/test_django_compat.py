@@ -297,6 +297,25 @@ def test_manytoonerel_is_the_other_side_of_a_foreign_key():
     assert not isinstance(Tag._meta.get_field("contacts"), compat.ManyToOneRel)
 
 
+@pytest.mark.parametrize("is_debugged", [True, False])
+def test_cursorwrapper_runs_each_statement_of_the_orm_and_of_a_project(monkeypatch, settings, is_debugged):
+    settings.DEBUG = is_debugged
+    seen = []
+    for name in ("execute", "executemany"):
+        original = getattr(compat.CursorWrapper, name)
+
+        def note(self, sql, params=None, original=original):
+            seen.append(sql)
+            return original(self, sql, params)
+
+        monkeypatch.setattr(compat.CursorWrapper, name, note)
+    Tag.objects.update(name="a")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        cursor.executemany("UPDATE zoo_tag SET name = %s", [("b",)])
+    assert [each.partition(" ")[0] for each in seen] == ["UPDATE", "SELECT", "UPDATE"]
+
+
 def test_names_digest_is_short_and_stays():
     assert compat.names_digest("order_id", "kind", length=6) == "d70000"
 

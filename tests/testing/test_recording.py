@@ -9,12 +9,15 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.db import connection, connections
+from django.db.models.signals import post_delete
 
 from reconcile.testing import record_bypasses, write_recording
 from sample_project.shop import bulk
-from sample_project.shop.models import Article, Customer, Group, Invoice, Order
+from sample_project.shop.models import Article, Customer, Group, Invoice, Item, Order
+from tests.audit.test_effects import connected
 from tests.cli.test_cli import run, run_json
 from tests.helpers import ROOT
+from tests.zoo.models import Binder, Memo
 
 pytestmark = pytest.mark.django_db
 
@@ -94,6 +97,59 @@ def test_nothing_is_recorded_after_the_block_and_nothing_is_changed():
     bulk.import_items([])
     assert not recording.calls
     assert Order.objects.all().update.__func__ is before
+
+
+def test_what_a_receiver_of_the_project_does_is_recorded_whichever_call_runs_it():
+    customer = Customer.objects.create(name="a")
+    Order.objects.create(customer=customer)
+    writes = lambda **_: bulk.import_items([])  # noqa: E731 - of one line
+    with connected(post_delete, writes, Customer), record_bypasses() as recording:
+        Customer.objects.filter(pk=customer.pk).delete()
+    assert ("bulk_create", "shop.Item", "import_items") in seen(recording)
+
+
+def test_the_methods_of_generic_relations_are_recorded_where_they_are_called():
+    binder, memo = Binder.objects.create(), Memo.objects.create()
+    with record_bypasses() as recording:
+        binder.memos.add(memo)
+        binder.memos.clear()
+    name = "test_the_methods_of_generic_relations_are_recorded_where_they_are_called"
+    assert seen(recording) == {("update", "zoo.Memo", name), ("delete", "zoo.Memo", name)}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_statements_of_other_threads_are_recorded_whenever_these_connected():
+    began, go = threading.Event(), threading.Event()
+
+    def insert():
+        Order.objects.exists()
+        began.set()
+        go.wait(10)
+        bulk.insert_order_by_sql(3)
+        connection.close()
+
+    thread = threading.Thread(target=insert)
+    thread.start()
+    began.wait(10)
+    with record_bypasses() as recording:
+        go.set()
+        thread.join()
+    assert ("SQL", "", "insert_order_by_sql") in seen(recording)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_async_call_hides_no_call_that_its_receivers_make():
+    Customer.objects.create(name="a")
+
+    async def delete():
+        await Customer.objects.filter(name="a").adelete()
+        await sync_to_async(connections.close_all)()
+
+    writes = lambda **_: Item.objects.filter(pk=-1).delete()  # noqa: E731 - of one line
+    with connected(post_delete, writes, Customer), record_bypasses() as recording:
+        asyncio.run(delete())
+    calls = [(each.operation, each.model) for each in recording.calls if each.path == __file__]
+    assert sorted(calls) == [("delete", "shop.Customer"), ("delete", "shop.Item")]
 
 
 @pytest.mark.django_db(transaction=True)

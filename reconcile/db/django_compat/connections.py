@@ -11,6 +11,7 @@ from django.db.backends.base.base import (
     BaseDatabaseWrapper,  # The type of a connection, which each as_sql() is given.
 )
 from django.db.backends.utils import (
+    CursorWrapper,  # The class of each cursor, by whose execute() and executemany() each statement goes.
     names_digest,  # The digest in a long name of a constraint, short and the same in each process.
 )
 from django.db.models import Index, Model, QuerySet
@@ -18,6 +19,7 @@ from django.db.models import Index, Model, QuerySet
 __all__ = [
     "INDEX_TYPE",
     "BaseDatabaseWrapper",
+    "CursorWrapper",
     "begin_mode",
     "connect",
     "constraints_in",
