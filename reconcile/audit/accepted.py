@@ -10,11 +10,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from reconcile.audit.effects import Effect, audited_models, effects_of
+from reconcile.audit.effects import Effect, audited_models
 from reconcile.audit.files import own_files
 from reconcile.audit.listing import code_of
 from reconcile.audit.places import name_of
-from reconcile.audit.reading import acts_of, scope_of
+from reconcile.audit.reading import EffectReader, scope_of
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import Project
 from reconcile.audit.resolver.relations import Registry
@@ -55,30 +55,31 @@ class Changed:
 
 def fingerprints(rules: Mapping[str, Rule]) -> dict[str, dict[str, str]]:
     """For each rule the functions that it covers, and those of the project that these run, each with a fingerprint of its source."""
-    evaluator = Evaluator(Project(Sources(), own_files()), Registry())
-    effects = [each for model in audited_models() for each in effects_of(model)]
+    reader = EffectReader(Evaluator(Project(Sources(), own_files()), Registry()))
+    effects = [each for model in audited_models() for each in reader.effects_of(model)]
     return {
-        name: dict(sorted(_of_rule(evaluator, rule, effects)))
+        name: dict(sorted(_of_rule(reader, rule, effects)))
         for name, rule in rules.items()
         if not isinstance(rule, InvalidRule) and rule.covers
     }
 
 
-def _of_rule(evaluator: Evaluator, rule: Rule, effects: Sequence[Effect]) -> Iterator[tuple[str, str]]:
+def _of_rule(reader: EffectReader, rule: Rule, effects: Sequence[Effect]) -> Iterator[tuple[str, str]]:
     for function in rule.covers:
         for each in effects:
             if code_of(each.function) is code_of(function):
-                yield from _of_effect(evaluator, each)
+                yield from _of_effect(reader, each)
 
 
-def _of_effect(evaluator: Evaluator, effect: Effect) -> Iterator[tuple[str, str]]:
-    scope = scope_of(evaluator, effect)
+def _of_effect(reader: EffectReader, effect: Effect) -> Iterator[tuple[str, str]]:
+    project = reader.evaluator.project
+    scope = scope_of(reader.evaluator, effect)
     if scope is None:
         yield name_of(effect.function), ""
         return
-    for path, name in acts_of(evaluator, effect).functions | {(scope.module.path, scope.name)}:
-        module = evaluator.project.sources.of_file(path)
-        found = evaluator.project.scope_named(module, name) if module else None
+    for path, name in reader.acts_of(effect).functions | {(scope.module.path, scope.name)}:
+        module = project.sources.of_file(path)
+        found = project.scope_named(module, name) if module else None
         if found is not None:
             yield f"{found.module.name}.{name}", _fingerprint(found)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -13,10 +13,10 @@ from django.db.models import Model
 from reconcile.audit.acts import Act, Acts, Does, Phase
 from reconcile.audit.by_hand import called_in, is_same
 from reconcile.audit.calls import Operation, Site, Write
-from reconcile.audit.effects import Effect, On, effects_of, inherited_but_deaf
+from reconcile.audit.effects import Effect, On, inherited_but_deaf
 from reconcile.audit.handlers import read_handler
 from reconcile.audit.listing import code_of, covered_by
-from reconcile.audit.reading import acts_of, scope_of
+from reconcile.audit.reading import EffectReader, scope_of
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Scope
 from reconcile.core.declaration import shown_path
@@ -100,13 +100,16 @@ class Bypass:
 
 @dataclass(kw_only=True)
 class Judge:
-    """Weighs calls against the effects of their models. exempt: reasons by the name of an effect. Reads the function of each effect once."""
+    """Weighs calls against the effects of their models. exempt: reasons by the name of an effect."""
 
-    evaluator: Evaluator
+    reader: EffectReader
     rules: Mapping[str, Rule]
     exempt: Mapping[str, str]
-    acts: dict[Any, Acts] = field(default_factory=dict)
-    effects: dict[str, list[Effect]] = field(default_factory=dict)
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """What expressions stand for."""
+        return self.reader.evaluator
 
     def judge_all(self, sites: Iterable[Site]) -> list[Bypass]:
         """What each call skips."""
@@ -161,8 +164,6 @@ class Judge:
         model = self._model(write.model)
         if write.operation is Operation.PROXY:
             return [each for each in inherited_but_deaf(model) if each.on in SKIPS[Operation.PROXY]]
-        if write.model not in self.effects:
-            self.effects[write.model] = effects_of(model)
         wanted = SKIPS[write.operation]
         if many_to_many_owner(model) is None:
             # Rows of the record's own many-to-many fields are another table's.
@@ -170,7 +171,7 @@ class Judge:
         elif write.operation in THROUGH:
             # Django makes and deletes the rows of its own tables in bulk, whoever asks for it.
             return []
-        found = [each for each in self.effects[write.model] if each.on in wanted]
+        found = [each for each in self.reader.effects_of(model) if each.on in wanted]
         if write.operation is Operation.LOAD:
             found = [
                 each
@@ -194,7 +195,7 @@ class Judge:
                 Level.LOW,
                 f"the project's own {site.operation}() at {shown_path(file)}:{line} runs instead of Django's",
             )
-        acts = self._acts(effect)
+        acts = self.reader.acts_of(effect)
         if not acts.is_read:
             return Level.UNCOVERED, ""
         relevant = _relevant(acts, effect, write)
@@ -217,12 +218,6 @@ class Judge:
         if lines:
             return Level.BY_HAND, f"seems done by hand, line {', '.join(map(str, lines))}"
         return Level.UNCOVERED, ""
-
-    def _acts(self, effect: Effect) -> Acts:
-        key = (effect.name, effect.on, effect.model)
-        if key not in self.acts:
-            self.acts[key] = acts_of(self.evaluator, effect)
-        return self.acts[key]
 
     def _by_hand(self, acts: Sequence[Act], effect: Effect, site: Site) -> list[int]:
         """The lines on which the function around the call does what the effect would have done; none unless it does all."""
@@ -263,7 +258,7 @@ class Judge:
         effects = [
             each
             for model in self.evaluator.registry.models
-            for each in effects_of(model)
+            for each in self.reader.effects_of(model)
             if not each.third_party
         ]
         return {key for each in effects if (key := self._own_function(each))}

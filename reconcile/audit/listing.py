@@ -12,10 +12,11 @@ from django.db.models import Model
 
 from reconcile.audit.cascades import Cascade, cascades_of
 from reconcile.audit.dead import DeadReceiver, dead_receivers
-from reconcile.audit.effects import Effect, audited_models, effects_of, inherited_but_deaf
+from reconcile.audit.effects import Effect, audited_models, inherited_but_deaf
 from reconcile.audit.files import own_files
 from reconcile.audit.handlers import Handler, read_handler
 from reconcile.audit.places import innermost
+from reconcile.audit.reading import EffectReader
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import Project
 from reconcile.audit.resolver.relations import Registry
@@ -91,13 +92,14 @@ class _Auditor:
     def __init__(self, rules: Mapping[str, Rule], *, follow: bool) -> None:
         self.sources = Sources()
         self.covered = covered_by(rules)
-        self.reach = Reach(Evaluator(Project(self.sources, own_files()), Registry())) if follow else None
+        self.reader = EffectReader(Evaluator(Project(self.sources, own_files()), Registry()))
+        self.reach = Reach(self.reader) if follow else None
 
     def audit(self, model: type[Model]) -> ModelSignals:
         """What writing a record of the model sets off."""
         return ModelSignals(
             model=model,
-            effects=[self._effect(each) for each in effects_of(model)],
+            effects=[self._effect(each) for each in self.reader.effects_of(model)],
             cascades=list(cascades_of(model)),
             deaf=inherited_but_deaf(model),
         )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial, reduce
+from typing import Any, TypeVar
 
 from django.db.models import Model
 
@@ -35,7 +36,9 @@ from reconcile.audit.resolver.types import (
     Tuple,
 )
 
-__all__ = ["acts_of", "scope_of", "tail_of"]
+__all__ = ["EffectReader", "scope_of", "tail_of"]
+
+T = TypeVar("T")
 
 PURE = (
     "builtins.", "django.utils.", "django.db.models.", "re.", "json.", "datetime.", "decimal.", "hashlib.", "uuid.", "math.", "string.", "itertools.",
@@ -58,21 +61,37 @@ WRITING = frozenset({
 """Methods of rows and records that write."""
 
 
-def acts_of(evaluator: Evaluator, effect: Effect) -> Acts:
-    """Read the function of the effect for a record of its model."""
-    return _Stashes(evaluator, effect.model).acts_of(effect)
+class EffectReader:
+    """Looks up the effects of each model, and reads the function of each effect, once."""
 
-
-class _Stashes:
-    """What the effects of one model leave on the record for each other: attributes that are no columns."""
-
-    def __init__(self, evaluator: Evaluator, model: type[Model]) -> None:
+    def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
-        self.model = model
-        self._reading = False
+        self._effects: dict[type[Model], list[Effect]] = {}
+        self._acts: dict[Any, Acts] = {}
+        self._stashed: dict[Any, frozenset[str] | None] = {}
+        self._asked: set[Any] = set()
+
+    def effects_of(self, model: type[Model]) -> list[Effect]:
+        """What runs for a record of the model."""
+        if model not in self._effects:
+            self._effects[model] = effects_of(model)
+        return self._effects[model]
 
     def acts_of(self, effect: Effect) -> Acts:
-        """What the function of the effect does."""
+        """What the function of the effect does for a record of its model."""
+        key = (effect.name, effect.on, effect.model)
+        return self._once(self._acts, key, lambda: self._read(effect))
+
+    def _once(self, known: dict[Any, T], key: Any, read: Callable[[], T]) -> T:
+        """What is read once; what is read for a stash may lack what is being read, and isn't kept."""
+        if key in known:
+            return known[key]
+        found = read()
+        if not self._asked:
+            known[key] = found
+        return found
+
+    def _read(self, effect: Effect) -> Acts:
         if effect.on is On.FIELD:
             return Acts(acts=(_of_field(effect),))
         scope = scope_of(self.evaluator, effect)
@@ -85,43 +104,39 @@ class _Stashes:
         given = (
             ((instance, frozenset({Instance(model=effect.model)})),) if instance in scope.parameters else ()
         )
-        reader = _Reader(self.evaluator, effect.model, self.stashed)
+        reader = _Reader(self.evaluator, effect.model, partial(self._columns_behind, effect.model))
         acts = reader.read(Run(scope=scope, given=given, aliases={instance} if instance else set()))
         return Acts(acts=tuple(dict.fromkeys(acts)), functions=frozenset(reader.functions))
 
-    def stashed(self, attribute: str) -> frozenset[str] | None:
+    # What the effects of one model leave on the record for each other: attributes that are no columns.
+
+    def _columns_behind(self, model: type[Model], attribute: str) -> frozenset[str] | None:
         """The columns on which an attribute depends that is no column, by those who set it; None if nobody is seen to."""
-        if self._reading:
+        key = (model, attribute)
+        if key in self._asked:
             return frozenset()
-        self._reading = True
+        return self._once(self._stashed, key, lambda: self._read_setters(model, attribute))
+
+    def _read_setters(self, model: type[Model], attribute: str) -> frozenset[str] | None:
+        self._asked.add((model, attribute))
         try:
-            return self._by_methods(attribute) or self._by_effects(attribute)
+            found = [*self._by_methods(model, attribute), *self._by_effects(model, attribute)]
         finally:
-            self._reading = False
+            self._asked.discard((model, attribute))
+        return reduce(both, found) if found else None
 
-    def _by_methods(self, attribute: str) -> frozenset[str] | None:
-        record = Record(self.evaluator, self.model, self.stashed)
-        found: frozenset[str] | None = frozenset()
-        assigned = [
-            one
-            for each in self.evaluator.class_of_live(self.model).mro
-            for one in each.attributes.get(attribute, ())
-        ]
-        for scope, _, value in assigned:
-            found = both(
-                found, record.reads(value, Run(scope=scope, given=(), aliases={scope.first_parameter}))
-            )
-        return found if assigned else None
+    def _by_methods(self, model: type[Model], attribute: str) -> Iterator[frozenset[str] | None]:
+        record = Record(self.evaluator, model, partial(self._columns_behind, model))
+        for each in self.evaluator.class_of_live(model).mro:
+            for scope, _, value in each.attributes.get(attribute, ()):
+                yield record.reads(value, Run(scope=scope, given=(), aliases={scope.first_parameter}))
 
-    def _by_effects(self, attribute: str) -> frozenset[str] | None:
-        sets = [
-            act for effect in effects_of(self.model) if effect.on in {On.PRE_SAVE, On.PRE_DELETE} and not effect.of_all
-            for act in self.acts_of(effect).acts if act.does is Does.ASSIGN and act.name == attribute
-        ]  # fmt: skip
-        found: frozenset[str] | None = frozenset()
-        for each in sets:
-            found = both(found, each.reads)
-        return found if sets else None
+    def _by_effects(self, model: type[Model], attribute: str) -> Iterator[frozenset[str] | None]:
+        for effect in self.effects_of(model):
+            if effect.on in {On.PRE_SAVE, On.PRE_DELETE} and not effect.of_all:
+                for act in self.acts_of(effect).acts:
+                    if act.does is Does.ASSIGN and act.name == attribute:
+                        yield act.reads
 
 
 def _of_field(effect: Effect) -> Act:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from reconcile.audit.bypasses import Bypass, Judge
 from reconcile.audit.calls import Site, exemptions_in, find_sites, may_hold_sites
-from reconcile.audit.effects import effects_of, inherited_but_deaf
+from reconcile.audit.effects import inherited_but_deaf
 from reconcile.audit.files import is_migration, is_test, python_files, roots
+from reconcile.audit.reading import EffectReader
 from reconcile.audit.recorded import SeenCall
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import Project
@@ -79,9 +80,10 @@ def _search(
         ),
     )
     evaluator = Evaluator(project, Registry())
-    words = _pattern(evaluator.registry)
+    reader = EffectReader(evaluator)
+    words = _pattern(reader)
     sites = [site for path in files for site in _sites(evaluator, path, words)]
-    judge = Judge(evaluator=evaluator, rules=rules, exempt=exempt)
+    judge = Judge(reader=reader, rules=rules, exempt=exempt)
     bypasses, unlisted = (
         (judge.judge_all(sites), []) if search.seen is None else join_seen(judge, sites, search.seen, files)
     )
@@ -108,11 +110,12 @@ def _sites(evaluator: Evaluator, path: str, words: re.Pattern[bytes] | None) -> 
             )
 
 
-def _pattern(registry: Registry) -> re.Pattern[bytes] | None:
+def _pattern(reader: EffectReader) -> re.Pattern[bytes] | None:
     """The words of changes to relations that skip something, and of saves if a proxy's skip something."""
+    registry = reader.evaluator.registry
     names = {
         name for model in registry.models for name, relation in registry.relations_of(model).items()
-        if effects_of(relation.target if relation.column or relation.through is None else relation.through)
+        if reader.effects_of(relation.target if relation.column or relation.through is None else relation.through)
     }  # fmt: skip
     ways = (
         [

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from django.db.models import CASCADE, Model
 
-from reconcile.audit.acts import Acts, Does
-from reconcile.audit.effects import Effect, On, effects_of
-from reconcile.audit.reading import acts_of
-from reconcile.audit.resolver.evaluator import Evaluator
+from reconcile.audit.acts import Does
+from reconcile.audit.effects import Effect, On
+from reconcile.audit.reading import EffectReader
 from reconcile.db.django_compat import reverse_relations
 
 __all__ = ["Doing", "Reach", "Written"]
@@ -56,15 +55,14 @@ class Doing:
 
 
 class Reach:
-    """Follows effects from model to model. Reads the function of each once for each model."""
+    """Follows effects from model to model."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
-        self._acts: dict[tuple[str, On, type[Model]], Acts] = {}
+    def __init__(self, reader: EffectReader) -> None:
+        self.reader = reader
 
     def of(self, effect: Effect) -> Doing:
         """What the effect does, with all that follows."""
-        acts = self._read(effect)
+        acts = self.reader.acts_of(effect)
         return Doing(
             sets=[*dict.fromkeys(each.name for each in acts.acts if each.does is Does.ASSIGN)],
             writes=[*dict.fromkeys(self._writes(effect))],
@@ -72,19 +70,13 @@ class Reach:
             is_read=acts.is_read,
         )
 
-    def _read(self, effect: Effect) -> Acts:
-        key = (effect.name, effect.on, effect.model)
-        if key not in self._acts:
-            self._acts[key] = acts_of(self.evaluator, effect)
-        return self._acts[key]
-
     def _writes(self, effect: Effect) -> Iterator[Written]:
         """The writes of the effect, then those of the effects that these set off, nearest first. Each effect is followed once."""
         waiting: deque[tuple[Effect, tuple[str, ...]]] = deque([(effect, ())])
         followed = {(effect.name, effect.on, effect.model)}
         while waiting:
             each, through = waiting.popleft()
-            pairs = sorted({pair for act in self._read(each).acts for pair in act.written})
+            pairs = sorted({pair for act in self.reader.acts_of(each).acts for pair in act.written})
             for label, how in pairs:
                 yield Written(model=label, how=how, through=through)
             for found in (one for label, how in pairs for one in self._effects_set_off(label, how)):
@@ -96,11 +88,13 @@ class Reach:
     def _effects_set_off(self, label: str, how: str) -> Iterator[Effect]:
         """The project's effects that a write runs."""
         for model, on in self._set_off(label, how):
-            yield from (each for each in effects_of(model) if each.on in on and not each.third_party)
+            yield from (
+                each for each in self.reader.effects_of(model) if each.on in on and not each.third_party
+            )
 
     def _set_off(self, label: str, how: str) -> Iterator[tuple[type[Model], frozenset[On]]]:
         """The models whose effects a write runs, and which: bulk ways run none."""
-        model = self.evaluator.registry.model(label)
+        model = self.reader.evaluator.registry.model(label)
         if model is None:
             return
         if how in SAVES:

@@ -17,7 +17,7 @@ from django.db.models import F
 from tests.shelf.models import *
 from tests.shelf.models import (
     Author, Book, Cached, Checked, Club, Coded, Copy, Country, Document, Event, Label, Membership, Numbered, Part, Phased, Seat, Shout, Slugged,
-    Guarded, Named, Owned, Various, Scoped, Soft, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
+    Guarded, Named, Owned, Various, Scoped, Soft, Stashing, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
 )
 """
 
@@ -465,6 +465,13 @@ def test_a_receiver_acts_in_whichever_statement_it_does(states, shelf, receiver)
         assert states('Whisper.objects.filter(pk=1).update(text="x")') == {
             "shelf.Whisper": {receiver: "uncovered"}
         }
+
+
+@pytest.mark.parametrize(("column", "state"), [
+    ("place", "uncovered"), ("start", "uncovered"), ("note", "uncovered"), ("idle", "low"),
+])  # fmt: skip
+def test_what_is_left_on_the_record_depends_on_all_who_set_it(states, column, state):
+    assert states(f"Stashing.objects.update({column}=x)") == {"shelf.Stashing": {"stashed": state}}
 
 
 def test_a_receiver_that_walks_through_what_the_model_has_is_low(states, shelf):

@@ -496,6 +496,31 @@ def tracked_saved(instance, **kwargs):
     Event.objects.get_or_create(name=instance.note)
 
 
+class Stashing(models.Model):
+    """An attribute that is no column is set from one column when a record is read, and from another before it is saved."""
+
+    place = models.CharField(max_length=100, default="")
+    start = models.IntegerField(default=0)
+    note = models.CharField(max_length=100, default="")
+    idle = models.CharField(max_length=100, default="")
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._was = self.start
+
+
+@receiver(pre_save, sender=Stashing)
+def stash(instance, **kwargs):
+    instance._also = instance.note
+    instance._was = instance.place
+
+
+@receiver(post_save, sender=Stashing)
+def stashed(instance, **kwargs):
+    if instance._was or instance._also:
+        Log.objects.create(text="stashed")
+
+
 class Own(QuerySet):
     def bulk_create(self, objs, **kwargs):
         made = super().bulk_create(objs, **kwargs)
