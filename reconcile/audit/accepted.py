@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import ast
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from reconcile.audit.effects import Effect, audited_models
+from reconcile.audit.effects import Effect, audited_models, is_third_party
 from reconcile.audit.files import own_files
 from reconcile.audit.listing import code_of
-from reconcile.audit.places import name_of
+from reconcile.audit.places import name_of, place_of
 from reconcile.audit.reading import EffectReader, scope_of
 from reconcile.audit.resolver.evaluator import Evaluator
-from reconcile.audit.resolver.project import Project
+from reconcile.audit.resolver.project import CallUse, Project, calls_in
 from reconcile.audit.resolver.relations import Registry
 from reconcile.audit.resolver.scopes import Scope
+from reconcile.audit.resolver.types import Api, FunctionType
 from reconcile.audit.sources import FunctionNode, Sources
 from reconcile.errors import UsageError
 from reconcile.rules.invalid import InvalidRule
@@ -66,22 +67,49 @@ def fingerprints(rules: Mapping[str, Rule]) -> dict[str, dict[str, str]]:
 
 def _of_rule(reader: EffectReader, rule: Rule, effects: Sequence[Effect]) -> Iterator[tuple[str, str]]:
     for function in rule.covers:
-        for each in effects:
-            if code_of(each.function) is code_of(function):
-                yield from _of_effect(reader, each)
+        connected = [each for each in effects if code_of(each.function) is code_of(function)]
+        scopes = {scope for each in connected for scope in _scopes_of_effect(reader, each)}
+        # A task listens to nothing.
+        scopes |= _scopes_of_function(reader.evaluator, function) if not connected else set()
+        yield from ((f"{each.module.name}.{each.name}", _fingerprint(each)) for each in scopes)
+        if not scopes:
+            yield name_of(function), ""
 
 
-def _of_effect(reader: EffectReader, effect: Effect) -> Iterator[tuple[str, str]]:
+def _scopes_of_effect(reader: EffectReader, effect: Effect) -> Iterator[Scope]:
+    """The function of the effect, and those of the project that it runs."""
     project = reader.evaluator.project
     scope = scope_of(reader.evaluator, effect)
     if scope is None:
-        yield name_of(effect.function), ""
         return
-    for path, name in reader.acts_of(effect).functions | {(scope.module.path, scope.name)}:
-        module = project.sources.of_file(path)
+    yield scope
+    for path, name in reader.acts_of(effect).functions:
+        module = project.sources.of_file(path) if not is_third_party(path) else None
         found = project.scope_named(module, name) if module else None
         if found is not None:
-            yield f"{found.module.name}.{name}", _fingerprint(found)
+            yield found
+
+
+def _scopes_of_function(evaluator: Evaluator, function: Callable[..., Any]) -> set[Scope]:
+    """The function, and those of the project that it calls, however deep."""
+    place = place_of(function)
+    module = evaluator.project.sources.of_file(place.file) if place else None
+    scope = evaluator.project.scope_at(module, place.line) if module and place else None
+    found, waiting = ({scope}, [scope]) if scope is not None else (set(), [])
+    while waiting:
+        called = {each for use in calls_in(waiting.pop()) for each in _called_by(evaluator, use)} - found
+        found |= called
+        waiting += called
+    return found
+
+
+def _called_by(evaluator: Evaluator, use: CallUse) -> Iterator[Scope]:
+    for each in evaluator.of(use.node.func, evaluator.frame(use)):
+        match each:
+            case FunctionType(scope=scope) | Api(of=FunctionType(scope=scope)) if not is_third_party(
+                scope.module.path
+            ):
+                yield scope
 
 
 def _fingerprint(scope: Scope) -> str:

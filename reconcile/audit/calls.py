@@ -12,6 +12,7 @@ from typing import Any
 from django.db import connections
 from django.db.models import Model
 
+from reconcile.audit.orm import CHANGES, MAKES, SAVES, SYNC
 from reconcile.audit.raw_sql import Verb, can_parse, is_writing, writes_of
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import CallUse, called_name
@@ -59,11 +60,6 @@ OF_ROWS = {
     "update": Operation.UPDATE, "aupdate": Operation.UPDATE,
     "delete": Operation.DELETE, "adelete": Operation.DELETE, "_raw_delete": Operation.RAW_DELETE,
 }  # fmt: skip
-RELATED = frozenset({"add", "aadd", "set", "aset", "remove", "aremove", "clear", "aclear"})
-MAKING = frozenset(
-    {"create", "acreate", "get_or_create", "aget_or_create", "update_or_create", "aupdate_or_create"}
-)
-SAVING = frozenset({"save", "asave", "save_base"})
 RUNNING = frozenset({"execute", "executemany"})
 OF_SQL = {
     Verb.INSERT: Operation.SQL_INSERT,
@@ -147,9 +143,9 @@ class _Reader:
         self.exempt = exemptions_in(evaluator.project.text(module.path))
         self.rules: dict[str, Callable[[CallUse], Iterator[Site]]] = {
             **dict.fromkeys(OF_ROWS, self._of_rows),
-            **dict.fromkeys(RELATED, self._related),
-            **dict.fromkeys(MAKING, self._making),
-            **dict.fromkeys(SAVING, self._saving),
+            **dict.fromkeys(CHANGES, self._related),
+            **dict.fromkeys(MAKES, self._making),
+            **dict.fromkeys(SAVES - MAKES, self._saving),
             **dict.fromkeys(RUNNING, self._running),
             "call_command": self._command,
         }
@@ -330,8 +326,8 @@ class _Reader:
 
     def _related(self, use: CallUse) -> Iterator[Site]:
         receiver = self._receiver(use) or frozenset()
-        name = called_name(use.node).removeprefix("a") if called_name(use.node) != "add" else "add"
-        name = "add" if name == "dd" else name
+        name = called_name(use.node)
+        name = SYNC.get(name, name)
         writes = [
             write for each in receiver if isinstance(each, Rows) and each.relation is not None
             for write in self._related_writes(use, name, each)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,31 +61,26 @@ def identity_of(bypass: Bypass, skip: Skip) -> Identity:
 
 
 def known_of(
-    bypasses: Iterable[Bypass], before: Mapping[Identity, Known], modules: Collection[str]
+    bypasses: Iterable[Bypass], before: Mapping[Identity, Known], looked_through: Callable[[str], bool]
 ) -> dict[Identity, Known]:
-    """All uncovered effects of the bypasses, with the reasons that were given before, and what was known of other modules than these."""
+    """All uncovered effects of the bypasses, with the reasons that were given before, and what was known of functions that were not looked through."""
     found = Counter(
         identity_of(each, skip) for each in bypasses for skip in each.skips if skip.state is Level.UNCOVERED
     )
     reasons = {key: each.reason for key, each in before.items()}
-    others = {key: each for key, each in before.items() if not _is_of(key.function, modules)}
+    others = {key: each for key, each in before.items() if not looked_through(key.function)}
     here = {key: Known(calls=number, reason=reasons.get(key, "")) for key, number in found.items()}
     return dict(sorted({**others, **here}.items()))
 
 
-def _is_of(function: str, modules: Collection[str]) -> bool:
-    """Whether the function, or the module itself, is one of these modules'."""
-    parts = function.split(".")
-    return any(".".join(parts[:number]) in modules for number in range(1, len(parts) + 1))
-
-
 def without_known(
-    bypasses: Iterable[Bypass], known: Mapping[Identity, Known]
+    bypasses: Iterable[Bypass], known: Mapping[Identity, Known], looked_through: Callable[[str], bool]
 ) -> tuple[list[Bypass], list[Identity]]:
-    """The bypasses with those exempt that are known, and the known ones that are there no more, or fewer of them."""
+    """The bypasses with those exempt that are known, and the known ones of what was looked through that are there no more, or fewer of them."""
     left = Counter({key: each.calls for key, each in known.items()})
     found = [_marked(each, known, left) for each in bypasses]
-    return found, sorted(key for key, number in left.items() if number > 0)
+    gone = (key for key, number in left.items() if number > 0 and looked_through(key.function))
+    return found, sorted(gone)
 
 
 def only_new(now: Iterable[Bypass], before: Iterable[Bypass]) -> list[Bypass]:

@@ -16,6 +16,7 @@ from django.db.models import Model
 
 from reconcile.audit.acts import Act, Acts, Does
 from reconcile.audit.effects import Effect, On, effects_of
+from reconcile.audit.orm import READS, WRITES
 from reconcile.audit.places import innermost
 from reconcile.audit.record import DEEPEST, EVERYWHERE, Phase, Record, Run, State, both, is_abstract
 from reconcile.audit.resolver.attributes import TASK
@@ -48,17 +49,6 @@ PURE = (
 
 VALIDATING = frozenset({"full_clean", "clean", "clean_fields", "validate_unique", "validate_constraints"})
 LOGGING = frozenset({"log", "logger", "logging", "_logger", "LOGGER", "LOG", "warnings"})
-READING = frozenset({
-    "filter", "exclude", "all", "get", "first", "last", "exists", "count", "aggregate", "values", "values_list", "order_by", "annotate", "distinct",
-    "select_related", "prefetch_related", "only", "defer", "using", "none", "latest", "earliest", "in_bulk", "iterator", "select_for_update",
-    "get_queryset", "union", "reverse", "get_for_model", "get_by_natural_key", "get_for_id", "get_for_models", "clear_cache", "contains", "explain", "alias", "db_manager", "intersection", "difference", "dates", "datetimes",
-})  # fmt: skip
-"""Methods of rows that write none."""
-
-WRITING = frozenset({
-    "create", "bulk_create", "bulk_update", "update", "delete", "_raw_delete", "get_or_create", "update_or_create", "add", "set", "remove", "clear", "save", "save_base",
-})  # fmt: skip
-"""Methods of rows and records that write."""
 
 
 class EffectReader:
@@ -421,7 +411,7 @@ class _Reader:
             case Api(name=name, of=Rows(model=model)):
                 return (
                     []
-                    if name in READING
+                    if name in READS
                     else [self._outside(each, run, state, does=Does.WRITE, model=model._meta.label)]
                 )
             case Api(name=name, of=Instance(model=model)):
@@ -444,7 +434,7 @@ class _Reader:
         if name in VALIDATING:
             return [self._act(Does.VALIDATE, name, each, run, state)]
         own = isinstance(each.func, ast.Attribute) and self.record.is_record(each.func.value, run)
-        if name in WRITING and not own:
+        if name in WRITES and not own:
             return [self._outside(each, run, state, does=Does.WRITE, model=model._meta.label)]
         return []
 

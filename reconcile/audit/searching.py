@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconcile.audit.bypasses import Bypass, Judge
@@ -42,7 +42,7 @@ class Search:
 class BypassAudit:
     """What was found. files: how many were looked through. faults: comments and settings that exempt nothing, or without a reason.
 
-    left_out: files of tests and migrations that were not looked through. modules: the names of those that were. unlisted: what was seen to run and skips something, although the
+    left_out: files of tests and migrations that were not looked through. modules: the names of the project's, each with whether it was looked through. is_whole: no path was named. unlisted: what was seen to run and skips something, although the
     source doesn't show it.
     """
 
@@ -51,8 +51,15 @@ class BypassAudit:
     faults: Sequence[str]
     files: int
     left_out: int
-    modules: frozenset[str] = frozenset()
+    modules: Mapping[str, bool] = field(default_factory=dict)
+    is_whole: bool = True
     unlisted: Sequence[Bypass] = ()
+
+    def looked_through(self, function: str) -> bool:
+        """Whether the module in which the function stands was looked through; one that is there no more was, if all were."""
+        parts = function.split(".")
+        names = (".".join(parts[:number]) for number in range(len(parts), 0, -1))
+        return next((self.modules[each] for each in names if each in self.modules), self.is_whole)
 
 
 def search_bypasses(
@@ -93,7 +100,10 @@ def _search(
         unreadable=[each for path, each in sources.unreadable.items() if path in {*files}],
         faults=[*_faults(project, files, bypasses)],
         files=len(files),
-        modules=frozenset(map(module_name, files)),
+        modules={
+            module_name(each): each in looked for looked in [{*files}] for each in (*everything, *files)
+        },
+        is_whole=not search.paths,
         left_out=len(wanted) - len(files),
     )
 

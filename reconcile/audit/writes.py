@@ -10,26 +10,11 @@ from django.db.models import CASCADE, Model
 
 from reconcile.audit.acts import Does
 from reconcile.audit.effects import Effect, On
+from reconcile.audit.orm import CHANGES, DELETES, SAVES
 from reconcile.audit.reading import EffectReader
 from reconcile.db.django_compat import reverse_relations
 
 __all__ = ["Doing", "Reach", "Written"]
-
-SAVES = frozenset(
-    {
-        "save",
-        "asave",
-        "create",
-        "acreate",
-        "get_or_create",
-        "aget_or_create",
-        "update_or_create",
-        "aupdate_or_create",
-        "save_base",
-    }
-)
-DELETES = frozenset({"delete", "adelete"})
-CHANGES = frozenset({"add", "set", "remove", "clear", "aadd", "aset", "aremove", "aclear"})
 
 SAVING = frozenset({On.PRE_SAVE, On.SAVE, On.POST_SAVE})
 DELETING = frozenset({On.PRE_DELETE, On.POST_DELETE, On.DELETE})

@@ -304,10 +304,10 @@ def _find_bypasses(
         return report
     known = {} if update and not baseline.exists() else read_known(baseline)
     if update:
-        known = known_of(report.bypasses, known, audit.modules)
+        known = known_of(report.bypasses, known, audit.looked_through)
         _write_known(baseline, known)
-    found, mended = without_known(report.bypasses, known)
-    return replace(report, bypasses=found, mended=() if texts is not None or search.paths else mended)
+    found, mended = without_known(report.bypasses, known, audit.looked_through)
+    return replace(report, bypasses=found, mended=() if texts is not None else mended)
 
 
 def _write_known(baseline: Path, known: Mapping[Identity, Known]) -> None:

@@ -1,6 +1,7 @@
 """`reconcile signals coverage accept`: what a rule covers is compared with what it was when somebody looked at both."""
 
 import json
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -8,6 +9,7 @@ from django.test.utils import override_settings
 
 from reconcile.audit.accepted import changes_since, fingerprints
 from reconcile.rules.registry import project_rules
+from sample_project.shop import services
 from tests.cli.test_cli import run, run_json
 from tests.helpers import ROOT
 
@@ -95,6 +97,15 @@ def test_a_rule_that_covers_nothing_cannot_be_accepted(file):
     assert code == 2
     assert "covers nothing" in err
     assert not file.exists()
+
+
+def test_a_task_that_a_rule_covers_has_a_fingerprint_with_those_that_it_calls():
+    covering = replace(
+        project_rules()["orders.invoice"], covers=[services.tell_storefront, services.archive_items]
+    )
+    found = fingerprints({"some": covering})["some"]
+    assert {each.rpartition(".")[2] for each in found} == {"tell_storefront", "archive_items"}
+    assert all(found.values())
 
 
 @SHOP

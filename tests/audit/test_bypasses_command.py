@@ -413,6 +413,36 @@ def test_an_update_for_one_file_keeps_what_is_known_of_others(file, tmp_path):
 
 
 @NO_RULES
+def test_what_was_not_looked_through_is_not_said_to_be_mended(file, tmp_path):
+    baseline = tmp_path / "known.toml"
+    other = tmp_path / "others.py"
+    for each in (file, other):
+        each.write_text(IMPORT + TITLES)
+    run("signals", "bypasses", str(file), str(other), "--baseline", str(baseline), "--update-baseline")
+    file.write_text(IMPORT)
+    code, out, _ = run("signals", "bypasses", str(file), "--baseline", str(baseline))
+    assert (code, "paths.rename" in out, "others.rename" in out) == (0, True, False)
+
+
+@SHOP
+def test_what_was_known_of_a_file_that_is_gone_goes_from_the_baseline(tmp_path):
+    baseline = tmp_path / "known.toml"
+    entry = '[[bypass]]\neffect = "a"\nfunction = "sample_project.shop.gone.f"\noperation = "update"\nmodel = "shop.Order"\n'
+    baseline.write_text(f"version = 1\n{entry}")
+    _, out, _ = run("signals", "bypasses", "--baseline", str(baseline))
+    assert "sample_project.shop.gone.f" in out
+    run("signals", "bypasses", "--baseline", str(baseline), "--update-baseline")
+    assert "gone" not in baseline.read_text()
+
+
+@NO_RULES
+def test_a_file_that_is_named_is_looked_through_whatever_it_is_called(file):
+    test = file.with_name("test_imports.py")
+    test.write_text(IMPORT + TITLES)
+    assert run_json("signals", "bypasses", str(test))[1]["findings"]
+
+
+@NO_RULES
 def test_a_file_that_is_nested_too_deeply_is_named_and_the_others_are_read(file, tmp_path):
     (tmp_path / "deep.py").write_text("x.update(n=" + "-" * 3000 + "1)\n")
     (tmp_path / "sums.py").write_text("def f(rows):\n    rows.update(n=" + " + ".join(["1"] * 3000) + ")\n")

@@ -3,6 +3,7 @@
 from textwrap import dedent
 
 import pytest
+from django.test import override_settings
 
 from reconcile.audit.searching import Search, search_bypasses
 
@@ -208,3 +209,12 @@ def test_the_user_of_a_request_is_known(models_of):
     text = "def f(request):\n    request.user.accesses.add(1)\nclass A:\n    def f(self):\n        self.request.user.groups.clear()"
     assert models_of(text) <= {"shop.Access"}, "nothing of an access is skipped, and groups are Django's"
     assert models_of("get_user_model().objects.bulk_create(rows)") == {"auth.User"}
+
+
+@override_settings(AUTH_USER_MODEL="accounts.Person")
+def test_a_project_without_users_has_none_to_stand_for(tmp_path):
+    file = tmp_path / "views.py"
+    file.write_text(
+        "from django.contrib.auth import get_user_model\ndef f(request):\n    request.user.update(n=1)\n    get_user_model().objects.update(n=1)\n"
+    )
+    assert search_bypasses({}, {}, Search(paths=[file])).unreadable == []

@@ -41,6 +41,16 @@ def test_what_is_set_on_the_record_and_what_is_called():
     assert doing(Item, "handle_item_archived").calls == ["sample_project.shop.services.tell_storefront"]
 
 
+def test_what_is_awaited_is_written_and_read_as_by_the_methods_that_it_calls(shelf):
+    assert {
+        (each.model, each.how) for each in doing(shelf.Awaited, "awaited_saved").writes if not each.through
+    } == {
+        ("shelf.Author", "acreate"),
+        ("shelf.Log", "asave"),
+        ("shelf.Event", "adelete"),
+    }
+
+
 def test_without_following_nothing_is_said_of_writes(shelf):
     (found,) = audit_signals({}, [shelf.Root]).models
     assert [each.doing for each in found.effects] == [None] * len(effects_of(shelf.Root))

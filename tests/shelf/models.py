@@ -665,3 +665,20 @@ class Various(models.Model):
         with transaction.atomic():
             Log.objects.filter(text=self.note).delete()
         return super().delete(*args, **kwargs)
+
+
+class Awaited(models.Model):
+    """Its save and its receiver await what they do."""
+
+    n = models.IntegerField(default=0)
+
+    async def asave(self, *args, **kwargs):
+        await super().asave(*args, **kwargs)
+
+
+@receiver(post_save, sender=Awaited)
+async def awaited_saved(instance, **kwargs):
+    if not await Author.objects.filter(name=str(instance.n)).aexists():
+        author = await Author.objects.acreate(name=str(instance.n))
+        await Log(text=author.name).asave()
+    await Event.objects.filter(name="").adelete()

@@ -6,7 +6,6 @@ import ast
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from django.contrib.auth import get_user_model
 from django.db.models import Model, QuerySet
 
 from reconcile.audit.resolver import conventions, library
@@ -48,7 +47,7 @@ def of_node(evaluator: Evaluator, node: ast.Attribute, frame: Frame) -> Types:
     base = evaluator.of(node.value, frame)
     found = attribute(evaluator, base, node.attr)
     if not found and node.attr == "user" and _ends_with_request(node.value):
-        return frozenset({Instance(model=get_user_model())})
+        return library.user(evaluator)
     if not found and not any(_is_settled(each) for each in base):
         if evaluator.registry.is_file(node.attr):
             return native("file")

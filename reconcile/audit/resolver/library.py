@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from django.contrib.auth import get_user_model
-
 from reconcile.audit.resolver import conventions
 from reconcile.audit.resolver.scopes import Frame
 from reconcile.audit.resolver.types import (
@@ -32,7 +30,7 @@ from reconcile.audit.resolver.types import (
 if TYPE_CHECKING:
     from reconcile.audit.resolver.evaluator import Evaluator
 
-__all__ = ["called", "method"]
+__all__ = ["called", "method", "user"]
 
 SAME_ROWS = frozenset({
     "all", "filter", "exclude", "complex_filter", "order_by", "reverse", "distinct", "select_related", "prefetch_related", "defer", "only",
@@ -58,15 +56,7 @@ SAME_ITEMS = frozenset({
     "itertools.islice", "itertools.chain", "itertools.chain.from_iterable", "itertools.takewhile", "itertools.dropwhile", "collections.deque",
 })  # fmt: skip
 
-SAME_VALUE = frozenset(
-    {
-        "copy.copy",
-        "copy.deepcopy",
-        "functools.wraps",
-        "django.db.models.query.prefetch_related_objects",
-        "builtins.super",
-    }
-)
+SAME_VALUE = frozenset({"copy.copy", "copy.deepcopy"})
 
 SCALARS = frozenset(
     {
@@ -217,18 +207,24 @@ def _defaultdict(evaluator: Evaluator, node: ast.Call, frame: Frame) -> Types:
     return frozenset({Table(keys=NOTHING, values=frozenset(made[each] for each in names if each in made))})
 
 
-def _partial(evaluator: Evaluator, node: ast.Call, frame: Frame) -> Types:
-    return _first(evaluator, node, frame)
+def _user_model(evaluator: Evaluator) -> Types:
+    model = evaluator.registry.user
+    return frozenset({ModelType(model=model)}) if model is not None else NOTHING
+
+
+def user(evaluator: Evaluator) -> Types:
+    """A user of the project; nothing where it has none."""
+    return evaluator.instances(_user_model(evaluator))
 
 
 _FUNCTIONS: dict[str, Callable[[Any, ast.Call, Any], Types]] = {
     "django.shortcuts.get_object_or_404": _record_of,
     "django.shortcuts.aget_object_or_404": _record_of,
     "django.shortcuts.get_list_or_404": _records_of,
-    "django.contrib.auth.get_user_model": lambda *_: frozenset({ModelType(model=get_user_model())}),
-    "django.contrib.auth.get_user": lambda *_: frozenset({Instance(model=get_user_model())}),
-    "django.contrib.auth.authenticate": lambda *_: frozenset({Instance(model=get_user_model())}),
-    "django.contrib.auth.aget_user": lambda *_: frozenset({Instance(model=get_user_model())}),
+    "django.contrib.auth.get_user_model": lambda evaluator, *_: _user_model(evaluator),
+    "django.contrib.auth.get_user": lambda evaluator, *_: user(evaluator),
+    "django.contrib.auth.authenticate": lambda evaluator, *_: user(evaluator),
+    "django.contrib.auth.aget_user": lambda evaluator, *_: user(evaluator),
     "builtins.getattr": _getattr,
     "builtins.enumerate": _enumerate,
     "builtins.zip": _zip,
@@ -245,7 +241,7 @@ _FUNCTIONS: dict[str, Callable[[Any, ast.Call, Any], Types]] = {
     "collections.defaultdict": _defaultdict,
     "collections.Counter": _dict,
     "typing.cast": _cast,
-    "functools.partial": _partial,
+    "functools.partial": _first,
     "django.core.serializers.deserialize": lambda *_: frozenset({Many(of=native("DeserializedObject"))}),
 }
 

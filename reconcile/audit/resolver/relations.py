@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.db.models import FileField, Manager, Model, QuerySet
 
 from reconcile.audit.resolver.types import Instance, Kind, Relation, Rows
@@ -44,6 +45,11 @@ class Registry:
     @cached_property
     def _by_label(self) -> dict[str, type[Model]]:
         return {each._meta.label_lower: each for each in self.models}
+
+    @cached_property
+    def user(self) -> type[Model] | None:
+        """The model of AUTH_USER_MODEL, whose default names one that need not be there."""
+        return self.model(settings.AUTH_USER_MODEL)
 
     def model_of_table(self, table: str) -> type[Model] | None:
         """The model whose rows stand in the table; a proxy has none of its own."""
