@@ -7,8 +7,8 @@ record it reads, and by which conditions it is guarded.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any, TypeVar
 
@@ -16,9 +16,10 @@ from django.db.models import Model
 
 from reconcile.audit.acts import Act, Acts, Does
 from reconcile.audit.effects import Effect, On, effects_of
+from reconcile.audit.memo import Memo
 from reconcile.audit.orm import READS, WRITES
 from reconcile.audit.places import innermost
-from reconcile.audit.record import DEEPEST, EVERYWHERE, Phase, Record, Run, State, both, is_abstract
+from reconcile.audit.record import DEEPEST, EVERYWHERE, NoRecord, Phase, Record, Run, State, both, is_abstract
 from reconcile.audit.resolver.attributes import TASK
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Frame, Position, Scope
@@ -51,6 +52,15 @@ VALIDATING = frozenset({"full_clean", "clean", "clean_fields", "validate_unique"
 LOGGING = frozenset({"log", "logger", "logging", "_logger", "LOGGER", "LOG", "warnings"})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bare:
+    """What a function does that isn't handed the record, with those that it runs. names: all that they mention, columns of other records among them."""
+
+    acts: tuple[Act, ...] = ()
+    functions: frozenset[tuple[str, str]] = frozenset()
+    names: frozenset[str] = frozenset()
+
+
 class EffectReader:
     """Looks up the effects of each model, and reads the function of each effect, once."""
 
@@ -60,6 +70,7 @@ class EffectReader:
         self._acts: dict[Any, Acts] = {}
         self._stashed: dict[Any, frozenset[str] | None] = {}
         self._asked: set[Any] = set()
+        self._bare = Memo[Bare](Bare())
 
     def effects_of(self, model: type[Model]) -> list[Effect]:
         """What runs for a record of the model."""
@@ -94,9 +105,22 @@ class EffectReader:
         given = (
             ((instance, frozenset({Instance(model=effect.model)})),) if instance in scope.parameters else ()
         )
-        reader = _Reader(self.evaluator, effect.model, partial(self._columns_behind, effect.model))
+        record = Record(self.evaluator, effect.model, partial(self._columns_behind, effect.model))
+        reader = _Reader(record, self.bare)
         acts = reader.read(Run(scope=scope, given=given, aliases={instance} if instance else set()))
         return Acts(acts=tuple(dict.fromkeys(acts)), functions=frozenset(reader.functions))
+
+    def bare(self, run: Run) -> Bare:
+        """What a function does that isn't handed the record."""
+
+        def read() -> Bare:
+            reader = _Reader(NoRecord(self.evaluator), self.bare)
+            acts = tuple(one for one in reader.read(run) if one.is_outside)
+            return Bare(acts=acts, functions=frozenset(reader.functions), names=frozenset(reader.names))
+
+        if run.depth > DEEPEST or not run.scope.is_function:
+            return Bare()
+        return self._bare.once(run.scope, (run.scope, run.given, run.depth), read)
 
     # What the effects of one model leave on the record for each other: attributes that are no columns.
 
@@ -164,13 +188,12 @@ def _instance_name(effect: Effect, scope: Scope) -> str:
 class _Reader:
     """Reads the functions of one effect for records of one model."""
 
-    def __init__(
-        self, evaluator: Evaluator, model: type[Model], stashed: Callable[[str], frozenset[str] | None]
-    ) -> None:
-        self.evaluator = evaluator
-        self.record = Record(evaluator, model, stashed)
+    def __init__(self, record: Record, bare: Callable[[Run], Bare]) -> None:
+        self.evaluator = record.evaluator
+        self.record = record
         self.functions: set[tuple[str, str]] = set()
-        self._visited: list[Scope] = []
+        self.names: set[str] = set()
+        self._bare_of = bare
         self._running: list[Scope] = []
 
     def read(self, run: Run, state: State = EVERYWHERE) -> list[Act]:
@@ -178,7 +201,7 @@ class _Reader:
         if run.scope in self._running or run.depth > DEEPEST or not run.scope.is_function:
             return []
         self._running.append(run.scope)
-        self._visited.append(run.scope)
+        self.names |= run.scope.texts | run.scope.mentions
         self.functions.add((run.scope.module.path, run.scope.name))
         if run.depth == 0:
             run.false |= _false_by_default(run.scope)
@@ -348,7 +371,7 @@ class _Reader:
         """The acts of the calls in a statement's own expressions. is_value: what they give back is used, so that an unknown one may only read."""
         acts: list[Act] = []
         for expression in _own_expressions(node):
-            for each in ast.walk(expression):
+            for each in self.evaluator.project.parts(expression):
                 if isinstance(each, ast.NamedExpr):
                     self._local(each.target.id, each.value, run)
                 elif isinstance(each, ast.Call):
@@ -457,10 +480,6 @@ class _Reader:
         """The columns that the function names in texts, as in `Sum("items__price")`: it may ask the database for them."""
         return self.record.columns_among(scope.texts)
 
-    def _mentioned_by(self, scopes: Iterable[Scope]) -> frozenset[str]:
-        """The columns that functions name in any way which aren't handed the record: of other records, in texts, in arguments."""
-        return self.record.columns_among({name for scope in scopes for name in scope.texts | scope.mentions})
-
     def _follow(
         self,
         scope: Scope,
@@ -493,13 +512,14 @@ class _Reader:
 
     def _bare(self, inner: Run, target: str, each: ast.Call, run: Run, state: State) -> list[Act]:
         """The call of a function that isn't handed the record; none if it does nothing to anything."""
-        before = len(self._visited)
-        acts = [one for one in self.read(inner) if one.is_outside]
-        if not acts:
+        bare = self._bare_of(inner)
+        self.functions |= bare.functions
+        self.names |= bare.names
+        if not bare.acts:
             return []
-        mentioned = self._mentioned_by(self._visited[before:])
-        writes = frozenset(pair for one in acts for pair in one.written)
-        calls = frozenset(name for one in acts for name in one.called)
+        mentioned = self.record.columns_among(bare.names)
+        writes = frozenset(pair for one in bare.acts for pair in one.written)
+        calls = frozenset(name for one in bare.acts for name in one.called)
         return [self._outside(each, run, state, mentioned, target=target, writes=writes, calls=calls)]
 
     def _super(

@@ -9,11 +9,23 @@ from enum import Flag, auto
 
 from django.db.models import Model
 
+from reconcile.audit.memo import Memo
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Frame, Scope
 from reconcile.audit.resolver.types import Api, ClassType, FunctionType, ModelType, Rows, Tuple, Types
 
-__all__ = ["DEEPEST", "EVERYWHERE", "NEVER", "Phase", "Record", "Run", "State", "both", "is_abstract"]
+__all__ = [
+    "DEEPEST",
+    "EVERYWHERE",
+    "NEVER",
+    "NoRecord",
+    "Phase",
+    "Record",
+    "Run",
+    "State",
+    "both",
+    "is_abstract",
+]
 
 DEEPEST = 5
 """Calls within each other that are followed."""
@@ -97,7 +109,7 @@ class Record:
                 for name in (each.name, each.attname)
             ),
         }
-        self._running: list[Scope] = []
+        self._within = Memo[frozenset[str] | None](frozenset())
 
     def columns_among(self, names: Iterable[str]) -> frozenset[str]:
         """The columns that have one of the names, without the primary key."""
@@ -200,7 +212,7 @@ class Record:
 
     def asks_model(self, node: ast.AST, run: Run) -> bool:
         """Whether the expression asks something of the model: of `sender` or `instance._meta`, or hands either to a function that may."""
-        for each in ast.walk(node):
+        for each in self.evaluator.project.parts(node):
             match each:
                 case ast.Name(id="sender") | ast.Attribute(attr="_meta" | "__class__"):
                     return True
@@ -294,7 +306,7 @@ class Record:
     def reads(self, node: ast.AST, run: Run) -> frozenset[str] | None:
         """The columns of the record that the expression depends on; None if that can't be told."""
         found: frozenset[str] | None = frozenset()
-        for each in ast.walk(node):
+        for each in self.evaluator.project.parts(node):
             found = both(found, self._reads_of_node(each, run))
             if found is None:
                 return None
@@ -363,14 +375,12 @@ class Record:
 
     def _reads_within(self, scope: Scope, aliases: set[str], run: Run) -> frozenset[str] | None:
         """The columns that the function reads of what it knows by these names."""
-        if scope in self._running or run.depth >= DEEPEST or not scope.is_function:
+        if run.depth >= DEEPEST or not scope.is_function:
             return frozenset()
-        self._running.append(scope)
         inner = Run(scope=scope, given=(), aliases=aliases, depth=run.depth + 1)
-        try:
-            return self.reads(ast.Module(body=list(scope.function.body), type_ignores=[]), inner)
-        finally:
-            self._running.pop()
+        body = ast.Module(body=list(scope.function.body), type_ignores=[])
+        key = (scope, frozenset(aliases), inner.depth)
+        return self._within.once(scope, key, lambda: self.reads(body, inner))
 
     def _reads_of_attribute(self, attr: str, run: Run) -> frozenset[str] | None:
         if attr in self.keys or attr in {"_state", "_meta", "__class__", "__dict__", "DoesNotExist"}:
@@ -400,6 +410,21 @@ class Record:
         return frozenset() if owner is not None else self.stashed(attr)
 
 
+class NoRecord(Record):
+    """The record of a function that isn't handed one: no name in it is the record."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.columns = {}
+        self.keys = set()
+
+    def is_record(self, node: ast.expr, run: Run) -> bool:  # noqa: ARG002
+        return False
+
+    def _is_class(self, node: ast.expr, run: Run) -> bool:  # noqa: ARG002
+        return False
+
+
 def _changed_in_any(states: Sequence[State]) -> frozenset[str] | None:
     """The columns of which one has to have changed where one of the states holds, for a record that is there."""
     found: frozenset[str] = frozenset()
@@ -418,7 +443,8 @@ def _arguments(node: ast.Call) -> Iterable[ast.expr]:
 def is_abstract(scope: Scope) -> bool:
     """Whether the function only says that another one has to be written, so that nobody knows what runs."""
     *_, last = scope.function.body
-    return isinstance(last, ast.Raise) and "NotImplementedError" in ast.dump(last)
+    named = (each for each in ast.walk(last) if isinstance(last, ast.Raise) and isinstance(each, ast.Name))
+    return any(each.id == "NotImplementedError" for each in named)
 
 
 def _decided(*, is_true: bool) -> tuple[State, State]:

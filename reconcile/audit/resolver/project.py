@@ -15,6 +15,7 @@ from reconcile.audit.sources import Module, Sources, module_name
 __all__ = ["CallUse", "Project", "calls_in"]
 
 _CALLED = re.compile(rb"\b([A-Za-z_]\w*)\s*\(")
+_SPEAKING = (ast.Name, ast.Attribute, ast.Subscript, ast.Call, ast.NamedExpr)
 _DEFINED = re.compile(rb"\bdef\s+([A-Za-z_]\w*)\s*\(")
 
 
@@ -37,6 +38,7 @@ class Project:
         self._scopes: dict[str, Scope] = {}
         self._texts: dict[str, bytes] = {}
         self._calls: dict[str, Mapping[str, Sequence[CallUse]]] = {}
+        self._parts: dict[ast.AST, Sequence[ast.AST]] = {}
         sources.named.update({module_name(each): each for each in self.files})
 
     def scope(self, module: Module) -> Scope:
@@ -75,6 +77,12 @@ class Project:
                     found[called_name(use.node)].append(use)
             self._calls[module.path] = found
         return self._calls[module.path]
+
+    def parts(self, node: ast.AST) -> Sequence[ast.AST]:
+        """The names, attributes, items and calls in an expression or statement, itself among them: what it can speak of anything by."""
+        if node not in self._parts:
+            self._parts[node] = [each for each in ast.walk(node) if isinstance(each, _SPEAKING)]
+        return self._parts[node]
 
     def calls_named(self, name: str) -> Iterator[CallUse]:
         """The calls of anything of the name, in all files."""
