@@ -16,6 +16,7 @@ from reconcile.audit.effects import Effect, audited_models, inherited_but_deaf
 from reconcile.audit.files import own_files
 from reconcile.audit.handlers import Handler, read_handler
 from reconcile.audit.places import innermost
+from reconcile.audit.ran import ModelRun
 from reconcile.audit.reading import EffectReader
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import Project
@@ -40,12 +41,16 @@ class Audited:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSignals:
-    """What writing a record of the model sets off. deaf: receivers of a parent or concrete model that it does not set off."""
+    """What writing a record of the model sets off. deaf: receivers of a parent or concrete model that it does not set off.
+
+    run: what saves of rows were seen to do, if that was asked for.
+    """
 
     model: type[Model]
     effects: Sequence[Audited]
     cascades: Sequence[Cascade]
     deaf: Sequence[Effect]
+    run: ModelRun | None = None
 
     @property
     def is_quiet(self) -> bool:
@@ -55,11 +60,12 @@ class ModelSignals:
 
 @dataclass(frozen=True, kw_only=True)
 class SignalsAudit:
-    """The models in the order of their apps. dead: receivers that nothing connects. unreadable: files that could not be parsed."""
+    """The models in the order of their apps. dead: receivers that nothing connects. unreadable: files that could not be parsed. is_run: rows were to be saved."""
 
     models: Sequence[ModelSignals]
     dead: Sequence[DeadReceiver]
     unreadable: Sequence[UnreadableSource]
+    is_run: bool = False
 
 
 def named_model(label: str) -> type[Model]:

@@ -12,8 +12,10 @@ import rich_click as click
 from reconcile.cli.group import Subject, exit_code, reconcile, set_up_django
 from reconcile.cli.options import (
     complete_rules,
+    database_option,
     fail_on_option,
     formats_and_output,
+    known_database,
     output_options,
     require_package,
     write_file,
@@ -26,6 +28,7 @@ from reconcile.rules.registry import project_rules, select
 if TYPE_CHECKING:
     from reconcile.audit.accepted import Changed
     from reconcile.audit.known import Identity, Known
+    from reconcile.audit.listing import SignalsAudit
     from reconcile.audit.searching import Search
     from reconcile.reports.bypasses import BypassReport
     from reconcile.rules.rule import Rule
@@ -41,21 +44,35 @@ def signals_group() -> None:
 @click.option(
     "--third-party", is_flag=True, help="Show the effects of Django and of installed packages, too."
 )
+@click.option(
+    "--run", "is_run", is_flag=True, help="Save existing rows, roll that back, and tell what it did."
+)
+@database_option
 @formats_and_output("text", "json", "mermaid")
 @click.pass_context
 def list_command(
-    ctx: click.Context, model: str | None, form: str, output: Path | None, *, third_party: bool
+    ctx: click.Context,
+    model: str | None,
+    using: str,
+    form: str,
+    output: Path | None,
+    *,
+    third_party: bool,
+    is_run: bool,
 ) -> None:
     """List what writing a record sets off: receivers, overridden methods, fields with a pre_save of their own, deletes of others.
 
-    MODEL is `app.Model`, or the model's name if no other has it. Asks no database.
+    MODEL is `app.Model`, or the model's name if no other has it. Asks no database, unless told to --run: it then saves up to 20 rows of each model as
+    they are, each in a transaction that is rolled back. No message, mail, connection or file gets out of that, and nothing is deleted.
     """
     from reconcile.audit.listing import audit_signals, named_model
-    from reconcile.reports import signals as reports
+    from reconcile.reports import signals as reports, signals_run
 
     set_up_django()
     models = None if model is None else [named_model(model)]
     audit = audit_signals(_rules(), models, follow=True)
+    if is_run:
+        audit = _run(audit, known_database(using))
     write_report(
         ctx,
         form,
@@ -64,6 +81,16 @@ def list_command(
         json=lambda: reports.as_json(audit),
         mermaid=lambda: reports.as_mermaid(audit, third_party=third_party),
     )
+    ctx.exit(exit_code(error=signals_run.has_faults(audit)))
+
+
+def _run(audit: SignalsAudit, using: str) -> SignalsAudit:
+    from reconcile.audit.running import run_saves
+    from reconcile.detect.checking import evaluation_errors
+
+    require_package("sqlglot", "signals --run")
+    with evaluation_errors(using):
+        return run_saves(audit, using)
 
 
 ACCEPTED = Path("reconcile-covered.toml")

@@ -18,6 +18,13 @@ from reconcile.core.declaration import shown_path
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import plain
 from reconcile.reports.graph import escaped
+from reconcile.reports.signals_run import (
+    effect_run_as_dict,
+    effect_run_lines,
+    model_run_as_dict,
+    model_run_lines,
+    sum_of_run,
+)
 
 __all__ = [
     "accepted_as_json",
@@ -61,11 +68,13 @@ def _model(found: ModelSignals) -> Iterator[RenderableType]:
         yield _indent(Text.assemble((f"{each.effect.on:<12} ", "cyan"), plain(each.effect.name)))
         yield _indent(Text(_facts(each), style="dim"), 15)
         yield from (_indent(Text(plain(said)), 15) for said in _doing(each))
+        yield from (_indent(said, 15) for said in effect_run_lines(found, each))
         yield _indent(_covered(each), 15)
     for cascade in found.cascades:
         does = f"a delete {cascade.does} {cascade.model._meta.label} by its {cascade.column}"
         yield _indent(Text.assemble(("delete       ", "cyan"), does))
         yield _indent(Text(f"past {', '.join(cascade.past)}", style="dim"), 15)
+    yield from (_indent(said) for said in model_run_lines(found))
     if found.deaf:
         names = ", ".join(dict.fromkeys(each.name.rpartition(".")[2] for each in found.deaf))
         yield _indent(Text(f"Saving it calls none of: {names}", style="yellow"))
@@ -136,6 +145,7 @@ def _sum(audit: SignalsAudit, *, third_party: bool) -> Iterator[RenderableType]:
             f" {plural(others, 'effect')} of third parties{'' if third_party else ': --third-party shows them'}."
         )
     yield text
+    yield from sum_of_run(audit)
     for each in audit.unreadable:
         yield Text(f"{shown_path(each.path)} can't be read: {plain(each.why)}", style="red")
 
@@ -169,7 +179,7 @@ def _model_as_dict(found: ModelSignals) -> dict[str, Any]:
     return {
         "model": found.model._meta.label,
         "proxy": bool(found.model._meta.proxy),
-        "effects": [_effect_as_dict(each) for each in found.effects],
+        "effects": [_effect_as_dict(found, each) for each in found.effects],
         "cascades": [
             {
                 "model": each.model._meta.label,
@@ -180,10 +190,11 @@ def _model_as_dict(found: ModelSignals) -> dict[str, Any]:
             for each in found.cascades
         ],
         "deaf": sorted({each.name for each in found.deaf}),
+        "run": model_run_as_dict(found),
     }
 
 
-def _effect_as_dict(each: Audited) -> dict[str, Any]:
+def _effect_as_dict(found: ModelSignals, each: Audited) -> dict[str, Any]:
     place = each.effect.place
     return {
         "effect": each.effect.name,
@@ -202,6 +213,7 @@ def _effect_as_dict(each: Audited) -> dict[str, Any]:
         ],
         "calls": list(each.doing.calls) if each.doing else [],
         "rules": list(each.rules),
+        "run": effect_run_as_dict(found, each),
     }
 
 

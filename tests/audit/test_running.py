@@ -1,0 +1,308 @@
+"""`reconcile signals --run`: existing rows are saved, watched and rolled back, and nothing gets out."""
+
+import json
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from threading import Thread
+
+import jsonschema
+import pytest
+from django.core import mail
+from django.core.mail import send_mail
+from django.db import connection, connections, transaction
+from django.db.models.signals import post_save, pre_save
+from django.test.utils import override_settings
+
+from reconcile.audit.effects import On
+from reconcile.audit.listing import audit_signals
+from reconcile.audit.running import run_saves
+from reconcile.audit.shut import RefusedError
+from sample_project.shop import services
+from sample_project.shop.models import Customer, Group, Invoice, Item, Keyword, Notification, Order
+from tests.audit.test_effects import connected
+from tests.cli.test_cli import run
+from tests.helpers import ROOT
+
+pytestmark = pytest.mark.django_db
+
+SCHEMA = json.loads((ROOT / "docs" / "schemas" / "signals-1.json").read_text())
+SHOP = override_settings(RECONCILE={"RULES": ["rules"]})
+
+
+@pytest.fixture
+def orders():
+    customer = Customer.objects.create(name="Ada")
+    return [
+        Order.objects.create(customer=customer, status=status)
+        for status in (Order.Status.DRAFT, Order.Status.PLACED, Order.Status.PLACED)
+    ]
+
+
+def ran(model=Order):
+    (found,) = run_saves(audit_signals({}, [model], follow=True), "default").models
+    return found.run
+
+
+def effect(found, name, on=On.POST_SAVE):
+    (each,) = [each for key, each in found.effects.items() if key[0].endswith(name) and key[1] is on]
+    return each
+
+
+def stored():
+    return [
+        [*model.objects.order_by("pk").values()]
+        for model in (Customer, Order, Item, Invoice, Notification, Keyword)
+    ]
+
+
+@pytest.mark.usefixtures("orders")
+def test_what_effects_write_is_seen_and_rolled_back():
+    Order.objects.update(customer_name="wrong")
+    before = stored()
+    found = ran()
+    assert stored() == before
+    assert (found.rows, found.faults, found.why) == (2, {}, "")
+    assert {each.model for each in effect(found, "handle_order_saved").writes} == {"shop.Customer"}
+    assert {each.model for each in effect(found, "handle_order_created").writes} == {"shop.Invoice"}
+    assert found.changed["customer_name"] == 2
+
+
+@pytest.mark.usefixtures("orders")
+def test_what_the_save_itself_writes_is_no_effect():
+    found = ran()
+    assert "shop.Order" not in {each.model for one in found.effects.values() for each in one.writes}
+    assert not found.others
+
+
+@pytest.mark.usefixtures("orders")
+def test_rows_stand_for_every_choice_truth_and_null():
+    Order.objects.bulk_create([Order(status=Order.Status.PLACED)] * 3)
+    found = ran()
+    assert (found.looked_at, found.rows) == (6, 3)
+
+
+@pytest.mark.usefixtures("orders")
+def test_an_effect_of_another_record_is_told_with_those_between():
+    def name_customer(instance, **kwargs):
+        Customer.objects.get(pk=instance.customer_id).save()
+
+    def greet(instance, **kwargs):
+        Keyword.objects.filter(word="x").update(word="y")
+
+    with connected(post_save, name_customer, Order), connected(post_save, greet, Customer):
+        found = ran()
+    seen = {
+        (each.model, [one.rpartition(".")[2] for one in each.through] != [])
+        for each in effect(found, "name_customer").writes
+    }
+    assert seen == {("shop.Customer", False), ("shop.Keyword", True)}
+
+
+@pytest.mark.usefixtures("orders")
+def test_an_awaited_receiver_is_watched_too():
+    async def touch(instance, **kwargs):
+        await Keyword.objects.filter(word="x").aupdate(word="y")
+
+    with connected(post_save, touch, Order):
+        found = ran()
+    assert effect(found, "touch").rows == 2
+    assert {each.model for each in effect(found, "touch").writes} == {"shop.Keyword"}
+
+
+def opens_a_socket(instance, **kwargs):
+    socket.create_connection(("127.0.0.1", 9), timeout=0.1)
+
+
+def runs_a_program(instance, **kwargs):
+    subprocess.run([sys.executable, "-c", ""], check=True)
+
+
+def commits(instance, **kwargs):
+    with connection.cursor() as cursor:
+        cursor.execute("COMMIT")
+
+
+def changes_the_schema(instance, **kwargs):
+    with connection.cursor() as cursor:
+        cursor.execute("/* now */ CREATE TABLE made_here (n integer)")
+
+
+REFUSED = {
+    opens_a_socket: "socket.connect 127.0.0.1:9",
+    runs_a_program: "subprocess.Popen",
+    commits: "the statement COMMIT",
+    changes_the_schema: "the statement /*",
+}
+
+
+@pytest.mark.usefixtures("orders")
+@pytest.mark.parametrize(
+    ("receiver", "what"), REFUSED.items(), ids=lambda each: getattr(each, "__name__", "")
+)
+def test_what_no_rollback_undoes_is_refused_and_told(receiver, what):
+    before = stored()
+    with connected(post_save, receiver, Order):
+        found = ran()
+    assert stored() == before
+    assert [each for each in found.outside.refused if each.startswith(what)]
+    assert all("RefusedError" in each for each in found.faults.values())
+    assert len(found.faults) == 2
+
+
+@pytest.mark.usefixtures("orders")
+def test_files_are_neither_written_nor_removed(tmp_path):
+    kept = tmp_path / "kept.txt"
+    kept.write_text("a")
+
+    def writes(instance, **kwargs):
+        for act in (
+            lambda: (tmp_path / "new.txt").write_text("b"),
+            kept.unlink,
+            lambda: kept.open("a").close(),
+        ):
+            with suppress(OSError):  # Whoever swallows it is noted all the same.
+                act()
+
+    with connected(post_save, writes, Order):
+        found = ran()
+    assert [each.name for each in tmp_path.iterdir()] == ["kept.txt"]
+    assert kept.read_text() == "a"
+    assert (sum(found.outside.refused.values()), found.faults) == (6, {})
+
+
+@pytest.mark.usefixtures("orders")
+def test_mails_messages_and_callbacks_of_commit_are_dropped_and_counted():
+    done = []
+
+    def tells(instance, **kwargs):
+        send_mail("a", "b", "a@example.org", ["b@example.org"])
+        services.send_welcome.delay([instance.pk])
+        transaction.on_commit(lambda: done.append(instance.pk))
+
+    with connected(post_save, tells, Order):
+        found = ran()
+    assert (found.outside.mails, found.outside.tasks, found.on_commit) == (2, {"shop.send_welcome": 2}, 2)
+    assert (mail.outbox, done) == ([], [])
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_a_thread_with_a_connection_of_its_own_writes_nothing():
+    Order.objects.create()
+    faults = []
+
+    def elsewhere():
+        try:
+            Keyword.objects.filter(word="x").update(word="y")
+        except RefusedError as error:
+            faults.append(error)
+        finally:
+            connections.close_all()
+
+    def starts(instance, **kwargs):
+        thread = Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+
+    with connected(pre_save, starts, Order):
+        found = ran()
+    assert len(faults) == 1
+    assert found.outside.refused == {"a statement on another connection, to default": 1}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outside_of_any_transaction_nothing_stays_either():
+    Order.objects.create(customer=Customer.objects.create(name="Ada"), status=Order.Status.PLACED)
+    Order.objects.update(customer_name="wrong")
+    Invoice.objects.all().delete()
+    before = stored()
+    found = ran()
+    assert stored() == before
+    assert {(each.model, each.how) for each in effect(found, "handle_order_created").writes} >= {
+        ("shop.Invoice", "INSERT")
+    }
+
+
+@pytest.mark.usefixtures("orders")
+def test_a_row_that_cannot_be_saved_is_told_and_the_others_are_saved():
+    def objects(instance, **kwargs):
+        if instance.status == Order.Status.DRAFT:
+            raise ValueError("not this one")
+
+    with connected(pre_save, objects, Order), SHOP:
+        found = ran()
+        code, out, _ = run("signals", "Order", "--run")
+    assert (found.rows, [*found.faults.values()]) == (1, ["ValueError: not this one"])
+    assert code == 3
+    assert "could not be saved: ValueError: not this one" in out
+    assert "1 row could not be saved." in " ".join(out.split()[-12:])
+
+
+@pytest.mark.usefixtures("orders")
+@SHOP
+def test_the_report_says_what_was_seen_beside_what_the_source_says():
+    def hides(instance, **kwargs):
+        vars(sys.modules[__name__])["Keyword"].objects.filter(word="x").update(word="y")
+
+    with connected(post_save, hides, Order):
+        code, out, _ = run("signals", "Order", "--run", "--format", "json")
+        _, text, _ = run("signals", "Order", "--run")
+    report = json.loads(out)
+    jsonschema.validate(report, SCHEMA)
+    (model,) = report["models"]
+    effects = {each["effect"].rpartition(".")[2]: each["run"] for each in model["effects"]}
+    assert (code, model["run"]["rows"]) == (0, 2)
+    assert effects["handle_order_created"]["not_seen"] == ["shop.Notification"]
+    assert effects["hides"]["unexpected"] == ["shop.Keyword"]
+    assert effects["handle_order_deleted"] is None
+    assert "not seen to write shop.Notification" in text
+    assert "the source doesn't show that it writes shop.Keyword" in text
+    assert "not run: only saves are" in text
+    assert (
+        "Run: 2 rows of 1 model saved and rolled back; 2 of 3 writes seen, 1 that the source doesn't show; 0 effects did not run."
+        in " ".join(text.split())
+    )
+
+
+@SHOP
+def test_without_rows_nothing_is_said_to_be_seen():
+    _, out, _ = run("signals", "Order", "--run")
+    assert "It has no rows to save." in out
+    assert "Of 1 model no row was saved." in " ".join(out.split())
+
+
+@SHOP
+def test_a_model_that_a_save_sets_nothing_off_for_is_not_run():
+    code, out, _ = run("signals", "shop.Group", "--run")
+    assert code == 0
+    assert "Run: 0 rows of 0 models saved and rolled back" in " ".join(out.split())
+    assert Group.objects.count() == 0
+
+
+@SHOP
+def test_rows_of_another_database_are_not_looked_for():
+    with override_settings(DATABASE_ROUTERS=["tests.audit.test_running.Elsewhere"]):
+        code, out, _ = run("signals", "Order", "--run")
+    assert code == 0
+    assert "No row was saved: its rows are in the database other: --database other" in out
+
+
+class Elsewhere:
+    def db_for_write(self, model, **hints):
+        return "other"
+
+
+def test_a_table_that_is_not_there_is_told(shelf):
+    with SHOP:
+        code, out, _ = run("signals", "shelf.Book", "--run")
+    assert code == 3
+    assert "No row was saved: " in out
+    assert "shelf_book" in out
+
+
+@SHOP
+def test_a_database_that_the_settings_lack_is_told():
+    code, _, err = run("signals", "Order", "--run", "--database", "nowhere")
+    assert (code, "nowhere" in err) == (2, True)
