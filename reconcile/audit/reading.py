@@ -7,6 +7,7 @@ record it reads, and by which conditions it is guarded.
 from __future__ import annotations
 
 import ast
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -19,7 +20,18 @@ from reconcile.audit.effects import Effect, On, effects_of
 from reconcile.audit.memo import Memo
 from reconcile.audit.orm import READS, WRITES
 from reconcile.audit.places import innermost
-from reconcile.audit.record import DEEPEST, EVERYWHERE, NoRecord, Phase, Record, Run, State, both, is_abstract
+from reconcile.audit.record import (
+    DEEPEST,
+    EVERYWHERE,
+    NoRecord,
+    Phase,
+    Record,
+    Run,
+    Stash,
+    State,
+    both,
+    is_abstract,
+)
 from reconcile.audit.resolver.attributes import TASK
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Frame, Position, Scope
@@ -68,7 +80,7 @@ class EffectReader:
         self.evaluator = evaluator
         self._effects: dict[type[Model], list[Effect]] = {}
         self._acts: dict[Any, Acts] = {}
-        self._stashed: dict[Any, frozenset[str] | None] = {}
+        self._stashed: dict[Any, Stash] = {}
         self._asked: set[Any] = set()
         self._bare = Memo[Bare](Bare())
 
@@ -105,7 +117,7 @@ class EffectReader:
         given = (
             ((instance, frozenset({Instance(model=effect.model)})),) if instance in scope.parameters else ()
         )
-        record = Record(self.evaluator, effect.model, partial(self._columns_behind, effect.model))
+        record = Record(self.evaluator, effect.model, partial(self._stash, effect.model))
         reader = _Reader(record, self.bare)
         acts = reader.read(Run(scope=scope, given=given, aliases={instance} if instance else set()))
         return Acts(acts=tuple(dict.fromkeys(acts)), functions=frozenset(reader.functions))
@@ -124,33 +136,45 @@ class EffectReader:
 
     # What the effects of one model leave on the record for each other: attributes that are no columns.
 
-    def _columns_behind(self, model: type[Model], attribute: str) -> frozenset[str] | None:
-        """The columns on which an attribute depends that is no column, by those who set it; None if nobody is seen to."""
+    def _stash(self, model: type[Model], attribute: str) -> Stash:
+        """What an attribute that is no column says of the record."""
         key = (model, attribute)
         if key in self._asked:
-            return frozenset()
+            return Stash(reads=frozenset())
         return self._once(self._stashed, key, lambda: self._read_setters(model, attribute))
 
-    def _read_setters(self, model: type[Model], attribute: str) -> frozenset[str] | None:
+    def _read_setters(self, model: type[Model], attribute: str) -> Stash:
         self._asked.add((model, attribute))
         try:
-            found = [*self._by_methods(model, attribute), *self._by_effects(model, attribute)]
+            by_methods = [*self._by_methods(model, attribute)]
+            acts = [*self._by_effects(model, attribute)]
         finally:
             self._asked.discard((model, attribute))
-        return reduce(both, found) if found else None
+        reads = reduce(both, [*by_methods, *(each.reads for each in acts)]) if by_methods or acts else None
+        return Stash(reads=reads, where=EVERYWHERE if by_methods else _where(acts))
 
     def _by_methods(self, model: type[Model], attribute: str) -> Iterator[frozenset[str] | None]:
-        record = Record(self.evaluator, model, partial(self._columns_behind, model))
+        record = Record(self.evaluator, model, partial(self._stash, model))
         for each in self.evaluator.class_of_live(model).mro:
             for scope, _, value in each.attributes.get(attribute, ()):
                 yield record.reads(value, Run(scope=scope, given=(), aliases={scope.first_parameter}))
 
-    def _by_effects(self, model: type[Model], attribute: str) -> Iterator[frozenset[str] | None]:
+    def _by_effects(self, model: type[Model], attribute: str) -> Iterator[Act]:
         for effect in self.effects_of(model):
             if effect.on in {On.PRE_SAVE, On.PRE_DELETE} and not effect.of_all:
                 for act in self.acts_of(effect).acts:
-                    if act.does is Does.ASSIGN and act.name == attribute:
-                        yield act.reads
+                    if act.does is Does.ASSIGN and act.name == attribute and not act.sets_empty:
+                        yield act
+
+
+def _where(acts: Sequence[Act]) -> State:
+    """What is known wherever one of the acts runs."""
+    if not acts:
+        return EVERYWHERE
+    phase = reduce(operator.or_, (each.phase for each in acts))
+    changed = [each.changed for each in acts]
+    known = frozenset(name for each in changed for name in each or ()) if None not in changed else None
+    return State(phase=phase, changed=known)
 
 
 def _of_field(effect: Effect) -> Act:
@@ -351,6 +375,7 @@ class _Reader:
             run.false.add(name)
         else:
             run.false.discard(name)
+        run.stashes[name] = self.record.stash(value, run)
         yes, _ = self.record.test(value, run)
         before = Phase.BOTH if name in run.scope.parameters else Phase.NEVER
         run.phases[name] = run.phases.get(name, before) | yes.phase

@@ -22,6 +22,7 @@ __all__ = [
     "Phase",
     "Record",
     "Run",
+    "Stash",
     "State",
     "both",
     "is_abstract",
@@ -43,8 +44,8 @@ class Phase(Flag):
 @dataclass(kw_only=True)
 class Run:
     """A function as an effect runs it. given: what its parameters are. aliases: the names by which it knows the record. phases: what its names say
-    of whether the record is new. reads: the columns on which its names depend. false: names that are false unless a caller asks for more. depth: how
-    many calls lead to it.
+    of whether the record is new. reads: the columns on which its names depend. false: names that are false unless a caller asks for more. stashes: names that
+    hold what another effect left on the record, with what is known where it did. depth: how many calls lead to it.
     """
 
     scope: Scope
@@ -53,6 +54,7 @@ class Run:
     phases: dict[str, Phase] = field(default_factory=lambda: {"created": Phase.CREATE})
     reads: dict[str, frozenset[str] | None] = field(default_factory=dict)
     false: set[str] = field(default_factory=set)
+    stashes: dict[str, State] = field(default_factory=dict)
     depth: int = 0
 
 
@@ -88,12 +90,21 @@ NEVER = State(phase=Phase.NEVER)
 """Where nothing runs."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stash:
+    """What an attribute that is no column says, by those who set it. reads: the columns on which it depends, None if nobody is seen to set it.
+
+    where: what is known where it is set to anything.
+    """
+
+    reads: frozenset[str] | None = None
+    where: State = EVERYWHERE
+
+
 class Record:
     """The record that an effect is about, as its functions' expressions speak of it."""
 
-    def __init__(
-        self, evaluator: Evaluator, model: type[Model], stashed: Callable[[str], frozenset[str] | None]
-    ) -> None:
+    def __init__(self, evaluator: Evaluator, model: type[Model], stashed: Callable[[str], Stash]) -> None:
         self.evaluator = evaluator
         self.model = model
         self.stashed = stashed
@@ -125,18 +136,49 @@ class Record:
                 empty = self.column(operand, run)
                 return (replace(no, empty=no.empty | {empty}) if empty else no), yes
             case ast.BoolOp(op=op, values=values):
-                return self._combined(op, [self.test(each, run) for each in values])
-            case ast.Compare(
-                left=left, ops=[ast.Is() | ast.Eq()], comparators=[ast.Constant(value=None | "" as value)]
-            ):
-                return self._compared(left, run, is_none=value is None)
-            case ast.Compare(
-                left=left,
-                ops=[ast.IsNot() | ast.NotEq()],
-                comparators=[ast.Constant(value=None | "" as value)],
-            ):
-                yes, no = self._compared(left, run, is_none=value is None)
-                return no, yes
+                return self._combined(op, [self.test(each, run) for each in _telling(op, values)])
+            case ast.Call(func=ast.Name(id="bool"), args=[inner]) | ast.NamedExpr(value=inner):
+                return self.test(inner, run)
+            case ast.Compare(left=left, ops=[op], comparators=[right]):
+                return self._test_comparison(left, op, right, run) or self._test_value(test, run)
+            case ast.Call():
+                return self._test_call(test, run) or self._test_value(test, run)
+        return self._test_value(test, run)
+
+    def _test_comparison(
+        self, left: ast.expr, op: ast.cmpop, right: ast.expr, run: Run
+    ) -> tuple[State, State] | None:
+        """What a comparison says; None if it is none of what is known."""
+        is_negated = isinstance(op, ast.IsNot | ast.NotEq)
+        if isinstance(right, ast.Constant) and right.value in (None, "") and isinstance(op, _EQUAL):
+            yes, no = self._compared(left, run, is_none=right.value is None)
+        elif self._is_class(left, run):
+            return self._compared_class(op, right, run)
+        elif changed := self._compared_with_before(left, right, run):
+            yes, no = EVERYWHERE, State(changed=changed)
+            is_negated = (
+                not isinstance(op, ast.NotEq | ast.IsNot) if not isinstance(op, _EQUAL) else is_negated
+            )
+        elif alone := self._saved_alone(left, op, right):
+            yes, no = alone
+        else:
+            return None
+        return (no, yes) if is_negated else (yes, no)
+
+    def _saved_alone(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> tuple[State, State] | None:
+        """`update_fields <= {"state"}`: where it doesn't hold, another column has changed. `"state" in update_fields`: where it holds, this one has."""
+        if isinstance(op, ast.LtE | ast.Eq) and _is_update_fields(left):
+            named = {each.value for each in ast.walk(right) if isinstance(each, ast.Constant)}
+            others = {*self.columns.values()} - {self.columns.get(str(each), "") for each in named}
+            return (EVERYWHERE, State(changed=frozenset(others))) if named else None
+        if isinstance(op, ast.In) and _is_update_fields(right) and isinstance(left, ast.Constant):
+            column = self.columns.get(str(left.value))
+            return (State(changed=frozenset({column})), EVERYWHERE) if column else None
+        return None
+
+    def _test_call(self, test: ast.Call, run: Run) -> tuple[State, State] | None:
+        """What a call as a condition says; None if it is none of what is known."""
+        match test:
             case ast.Call(func=ast.Name(id="isinstance"), args=[value, classes]) if self.is_record(
                 value, run
             ):
@@ -147,21 +189,21 @@ class Record:
                 self.is_record(base, run) or self._is_class(base, run)
             ):
                 return _decided(is_true=hasattr(self.model, name))
-            case ast.Compare(left=left, ops=[op], comparators=[right]) if self._is_class(left, run):
-                return self._compared_class(op, right, run)
-            case ast.Compare(left=left, ops=[op], comparators=[right]) if (
-                changed := self._compared_with_before(left, right, run)
-            ):
-                differs, same = State(changed=changed), EVERYWHERE
-                return (differs, same) if isinstance(op, ast.NotEq | ast.IsNot) else (same, differs)
             case ast.Call(
                 func=ast.Attribute(attr="has_changed"), args=[ast.Constant(value=str() as name)]
             ) if name in self.columns:
                 return State(changed=frozenset({self.columns[name]})), EVERYWHERE
-            case ast.Call(func=ast.Name(id="bool"), args=[inner]):
-                return self.test(inner, run)
-            case ast.Name(id=name) if name in run.false:
-                return NEVER, EVERYWHERE
+        return None
+
+    def _test_value(self, test: ast.expr, run: Run) -> tuple[State, State]:
+        """What it says that any expression is true: of what another effect has left, of the phase."""
+        if isinstance(test, ast.Name) and test.id in run.false:
+            return NEVER, EVERYWHERE
+        if isinstance(test, ast.Name) and test.id in _FORCED:
+            return State(phase=_FORCED[test.id]), EVERYWHERE
+        stashed = self.stash(test, run)
+        if stashed is not EVERYWHERE:
+            return stashed, EVERYWHERE
         phase = self._phase(test, run)
         undecided = self.asks_model(test, run)
         other = Phase.BOTH & ~phase if phase is not Phase.BOTH else Phase.BOTH
@@ -241,6 +283,9 @@ class Record:
     def _compared(self, left: ast.expr, run: Run, *, is_none: bool) -> tuple[State, State]:
         if self._is_key(left, run):
             return State(phase=Phase.CREATE), State(phase=Phase.UPDATE)
+        stashed = self.stash(left, run)
+        if stashed is not EVERYWHERE:
+            return EVERYWHERE, stashed
         column = self.column(left, run)
         phase = self._phase(left, run) if is_none else Phase.BOTH
         if phase is not Phase.BOTH:
@@ -284,6 +329,31 @@ class Record:
 
     # The record.
 
+    def stash(self, node: ast.expr, run: Run) -> State:
+        """What is known where the expression holds anything, if it is what another effect left on the record."""
+        if isinstance(node, ast.Name):
+            return run.stashes.get(node.id, EVERYWHERE)
+        attr = self._attribute_in(node, run)
+        is_known = attr in self.columns or attr in self.keys or not attr or hasattr(self.model, attr)
+        return EVERYWHERE if is_known else self.stashed(attr).where
+
+    def _attribute_in(self, node: ast.expr, run: Run) -> str:
+        """The attribute of the record that the expression reads, in whatever way; empty if it is none."""
+        match node:
+            case (
+                ast.Attribute(value=base, attr=attr)
+                | ast.Subscript(
+                    value=ast.Attribute(value=base, attr="__dict__"), slice=ast.Constant(value=str() as attr)
+                )
+                | ast.Call(
+                    func=ast.Attribute(value=ast.Attribute(value=base, attr="__dict__"), attr="get" | "pop"),
+                    args=[ast.Constant(value=str() as attr), *_],
+                )
+                | ast.Call(func=ast.Name(id="getattr"), args=[base, ast.Constant(value=str() as attr), *_])
+            ) if self.is_record(base, run):
+                return attr
+        return ""
+
     def is_record(self, node: ast.expr, run: Run) -> bool:
         match node:
             case ast.Name(id=name):
@@ -313,22 +383,10 @@ class Record:
         return found
 
     def _reads_of_node(self, node: ast.AST, run: Run) -> frozenset[str] | None:
+        attr = self._attribute_in(node, run) if isinstance(node, ast.expr) else ""
+        if attr:
+            return self._reads_of_attribute(attr, run)
         match node:
-            case ast.Attribute(value=base, attr=attr) if self.is_record(base, run):
-                return self._reads_of_attribute(attr, run)
-            case ast.Subscript(
-                value=ast.Attribute(value=base, attr="__dict__"), slice=ast.Constant(value=str() as attr)
-            ) if self.is_record(base, run):
-                return self._reads_of_attribute(attr, run)
-            case ast.Call(
-                func=ast.Attribute(value=ast.Attribute(value=base, attr="__dict__"), attr="get" | "pop"),
-                args=[ast.Constant(value=str() as attr), *_],
-            ) if self.is_record(base, run):
-                return self._reads_of_attribute(attr, run)
-            case ast.Call(
-                func=ast.Name(id="getattr"), args=[base, ast.Constant(value=str() as attr), *_]
-            ) if self.is_record(base, run):
-                return self._reads_of_attribute(attr, run)
             case ast.Call() if any(self.is_record(each, run) for each in _arguments(node)):
                 return self._reads_of_call(node, run)
             case ast.Name(id=name) if name in run.reads:
@@ -407,7 +465,7 @@ class Record:
         )
         if scope is not None and scope.is_function:
             return self._reads_within(scope, {scope.first_parameter}, run)
-        return frozenset() if owner is not None else self.stashed(attr)
+        return frozenset() if owner is not None else self.stashed(attr).reads
 
 
 class NoRecord(Record):
@@ -423,6 +481,42 @@ class NoRecord(Record):
 
     def _is_class(self, node: ast.expr, run: Run) -> bool:  # noqa: ARG002
         return False
+
+
+_FORCED = {"force_insert": Phase.CREATE, "force_update": Phase.UPDATE}
+_EQUAL = ast.Is | ast.Eq | ast.IsNot | ast.NotEq
+
+
+def _is_update_fields(node: ast.expr) -> bool:
+    """`update_fields`, `set(update_fields)`, `kwargs["update_fields"]`, `kwargs.get("update_fields")`."""
+    match node:
+        case ast.Name(id="update_fields") | ast.Subscript(slice=ast.Constant(value="update_fields")):
+            return True
+        case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value="update_fields"), *_]):
+            return True
+        case ast.Call(func=ast.Name(id="set" | "frozenset"), args=[inner]):
+            return _is_update_fields(inner)
+    return False
+
+
+def _telling(op: ast.boolop, values: Sequence[ast.expr]) -> Sequence[ast.expr]:
+    """The conditions, without those that only ask whether there are `update_fields` where another asks which."""
+    if isinstance(op, ast.Or):
+        return values
+    idle = [each for each in values if _asks_for_any_fields(each)]
+    asks = any(
+        isinstance(each, ast.Compare) and any(map(_is_update_fields, (each.left, *each.comparators)))
+        for each in values
+        if each not in idle
+    )
+    return [each for each in values if each not in idle] if asks else values
+
+
+def _asks_for_any_fields(node: ast.expr) -> bool:
+    match node:
+        case ast.Compare(left=left, ops=[ast.IsNot()], comparators=[ast.Constant(value=None)]):
+            return _is_update_fields(left)
+    return _is_update_fields(node)
 
 
 def _changed_in_any(states: Sequence[State]) -> frozenset[str] | None:

@@ -25,6 +25,7 @@ from reconcile.audit.ran import EffectRun, ModelRun, SeenWrite
 from reconcile.audit.raw_sql import TableWrite, is_writing, writes_of
 from reconcile.audit.resolver.relations import Registry
 from reconcile.audit.shut import shut_outside
+from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import connect, hooks_on_commit
 from reconcile.errors import EvaluationError
 
@@ -43,13 +44,17 @@ OF_SAVES = frozenset({On.PRE_SAVE, On.POST_SAVE, On.SAVE, On.FIELD})
 def run_saves(audit: SignalsAudit, using: str) -> SignalsAudit:
     """Save rows of each model that a save sets anything off for, each in a transaction that is rolled back, and note what their effects do.
 
-    Locks each row for as long as its save takes. Raises EvaluationError where the database has no transactions.
+    Locks each row for as long as its save takes. Raises EvaluationError where a table has no transactions.
     """
     connection = connections[using]
     with connection.wrap_database_errors:
         connect(connection)
-    if not connection.features.supports_transactions:
-        raise EvaluationError(f"The database {using!r} has no transactions: nothing could be rolled back.")
+    loose = dialect_of(using).tables_without_transactions()
+    if loose or not connection.features.supports_transactions:
+        named = f": {', '.join(loose)}" if loose else ""
+        raise EvaluationError(
+            f"What is written to the database {using!r} could not be rolled back: it has tables without transactions{named}. Run it on a copy whose tables have them."
+        )
     registry = Registry()
     effects = (each for model in registry.models for each in effects_of(model))
     names = {code: each.name for each in effects if (code := code_of(each.function)) is not None}
@@ -155,9 +160,8 @@ class _Watch:
         hooks = len(hooks_on_commit(self.using))
         with shut_outside(self.using, self.run.outside), self._watching():
             row.save()
-        if self.vendor == "postgresql":
-            # A constraint may wait for COMMIT, which never comes.
-            connections[self.using].check_constraints()
+        # A constraint may wait for COMMIT, which never comes.
+        dialect_of(self.using).check_references()
         self.run.on_commit += len(hooks_on_commit(self.using)) - hooks
 
     @contextmanager

@@ -17,7 +17,7 @@ from django.db.models import F
 from tests.shelf.models import *
 from tests.shelf.models import (
     Author, Book, Cached, Checked, Club, Coded, Copy, Country, Document, Event, Label, Membership, Numbered, Part, Phased, Seat, Shout, Slugged,
-    Guarded, Named, Owned, Various, Scoped, Soft, Stashing, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
+    Guarded, Named, Owned, Publishing, Various, Scoped, Soft, Stashing, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
 )
 """
 
@@ -503,3 +503,39 @@ def test_the_save_of_a_proxy_calls_no_receiver_of_the_model_behind_it(states):
 
 def test_a_generic_or_related_manager_of_nothing_with_effects_is_quiet(states):
     assert states("def f(author: Author):\n    author.reads_in.add(1)\n    author.reads_in.clear()") == {}
+
+
+def test_what_is_left_for_another_receiver_says_when_that_does_anything(states):
+    left = states("Watched.objects.update(note='a')")["shelf.Watched"]
+    assert left["after_move"] == "low"
+    assert states("Watched.objects.update(place='a')")["shelf.Watched"]["after_move"] == "uncovered"
+    assert "after_move" not in states("Watched.objects.bulk_create([Watched(note='a')])").get(
+        "shelf.Watched", {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "skipped"),
+    {
+        "state='a'": {"save": "low", "number_published": "low", "publishing_noted": "low"},
+        "n=1": {"save": "uncovered", "number_published": "uncovered", "publishing_noted": "low"},
+        "title='a'": {"save": "uncovered", "number_published": "low", "publishing_noted": "low"},
+        "**some": {"save": "uncovered", "number_published": "uncovered", "publishing_noted": "low"},
+    }.items(),
+)
+def test_what_is_done_for_some_update_fields_alone_is_skipped_for_these(states, columns, skipped):
+    assert states(f"Publishing.objects.update({columns})") == {"shelf.Publishing": skipped}
+
+
+def test_what_belongs_to_a_migrations_model_is_that_of_its_relations_and_sets_nothing_off(found):
+    text = """
+    def adjust(apps, schema_editor):
+        Author = apps.get_model("shelf", "Author")
+        for author in Author.objects.all():
+            author.books.filter(n=1).update(title="a")
+    """
+    book = found(text)["shelf.Book"]
+    assert {str(each.state) for each in book.skips} == {"low"}
+    assert {each.reason for each in book.skips} == {
+        "a migration that calls it has models of its own, which set nothing off"
+    }

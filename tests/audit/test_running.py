@@ -306,3 +306,18 @@ def test_a_table_that_is_not_there_is_told(shelf):
 def test_a_database_that_the_settings_lack_is_told():
     code, _, err = run("signals", "Order", "--run", "--database", "nowhere")
     assert (code, "nowhere" in err) == (2, True)
+
+
+@pytest.mark.mariadb
+@pytest.mark.django_db(transaction=True)
+@SHOP
+def test_a_table_without_transactions_is_refused_before_anything_is_saved():
+    Order.objects.create()
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE no_transactions (n integer) ENGINE=MyISAM")
+        try:
+            code, _, err = run("signals", "Order", "--run")
+        finally:
+            cursor.execute("DROP TABLE no_transactions")
+    assert code == 3
+    assert "it has tables without transactions: no_transactions" in " ".join(err.split())

@@ -344,6 +344,8 @@ class Watched(models.Model):
 
 @receiver(pre_save, sender=Watched)
 def before_move(instance, **kwargs):
+    if not instance.pk:
+        return
     old = Watched.objects.filter(pk=instance.pk).first()
     if old and old.place != instance.place:
         instance.__dict__["moved_from"] = old.place
@@ -354,7 +356,7 @@ def after_move(instance, **kwargs):
     before = instance.__dict__.pop("moved_from", None)
     if before is None:
         return
-    Log.objects.create(text="moved")
+    Log.objects.create(text=f"moved {instance.note}")
 
 
 def hear_who_can_be_watched(sender, instance, **kwargs):
@@ -682,3 +684,34 @@ async def awaited_saved(instance, **kwargs):
         author = await Author.objects.acreate(name=str(instance.n))
         await Log(text=author.name).asave()
     await Event.objects.filter(name="").adelete()
+
+
+class Publishing(models.Model):
+    """Its save does nothing more where only the state is saved, and looks at the number where that is among what is saved."""
+
+    state = models.CharField(max_length=100, default="")
+    n = models.IntegerField(default=0)
+    title = models.CharField(max_length=100, default="")
+
+    def save(self, *args, force_insert=False, update_fields=None, **kwargs):
+        if (
+            not self._state.adding
+            and not force_insert
+            and update_fields is not None
+            and set(update_fields) <= {"state"}
+        ):
+            super().save(update_fields=update_fields)
+            return
+        super().save(*args, **kwargs)
+        Log.objects.create(text=f"{self.state} {self.n} {self.title}")
+
+
+@receiver(post_save, sender=Publishing)
+def number_published(instance, update_fields=None, **kwargs):
+    if update_fields is not None and "n" in update_fields:
+        Log.objects.create(text=f"{instance.n} {instance.title}")
+
+
+@receiver(post_save, sender=Publishing)
+def publishing_noted(**kwargs):
+    Log.objects.create(text="published")

@@ -77,8 +77,8 @@ def _attribute_of(evaluator: Evaluator, each: Any, name: str) -> Types:
             return frozenset({External(path=f"{path}.{name}")})
         case Super(of=of, after=after):
             return _of_super(evaluator, of, after, name)
-        case Historical():
-            return frozenset({each})
+        case Historical(label=label):
+            return frozenset({Historical(label=_label_behind(evaluator, label, name))})
         case Api(name="_meta", of=of) if name == "model":
             return class_behind(of)
         case Api(name="relation", of=relation) if name == "through" and relation.through is not None:
@@ -238,6 +238,16 @@ def _ends_with_request(node: ast.expr) -> bool:
     return (isinstance(node, ast.Name) and node.id == "request") or (
         isinstance(node, ast.Attribute) and node.attr == "request"
     )
+
+
+def _label_behind(evaluator: Evaluator, label: str, name: str) -> str:
+    """The model to which an attribute of a migration's model leads; itself where it leads nowhere, as its manager does."""
+    model = evaluator.registry.model(label)
+    if model is None:
+        return label
+    one, many = evaluator.registry.to_one(model, name), evaluator.registry.to_many(model, name)
+    target = one or (many.target if many else None)
+    return target._meta.label if target is not None else label
 
 
 def _is_settled(each: Any) -> bool:

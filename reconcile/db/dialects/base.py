@@ -405,6 +405,10 @@ class Dialect:
             )
         )
 
+    def tables_without_transactions(self) -> Sequence[str]:
+        """The tables of the database whose changes no rollback undoes."""
+        return ()
+
     def read_table(self, name: str) -> Table | None:
         """The table of this name with its valid unique indexes; None if there is none. At most two statements."""
         raise NotImplementedError

@@ -153,6 +153,15 @@ class MySQL(Dialect):
     locks_what_it_reads = True
     """In READ COMMITTED, too; an `INSERT … SELECT` locks nothing that it reads there."""
 
+    def tables_without_transactions(self) -> Sequence[str]:
+        """Those of engines such as MyISAM. One statement."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT table_name FROM information_schema.tables JOIN information_schema.engines USING (engine) "
+                "WHERE table_schema = DATABASE() AND transactions <> 'YES' ORDER BY table_name"
+            )
+            return [str(name) for (name,) in cursor.fetchall()]
+
     @property
     def begin(self) -> Sequence[str]:  # type: ignore[override]
         """What `transaction` begins with."""
