@@ -44,3 +44,11 @@ def _quiet_log():
 
 def pytest_report_header():
     return f"database: {connection.vendor}"
+
+
+@pytest.fixture(autouse=True)
+def _no_cache_of_others(tmp_path_factory, monkeypatch):
+    """What other tests have read of the source is none of this one's business, nor of who works in this folder."""
+    from reconcile.audit import cache
+
+    monkeypatch.setattr(cache, "FOLDER", str(tmp_path_factory.getbasetemp() / "reconcile_cache"))

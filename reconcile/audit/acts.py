@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 from reconcile.audit.record import Phase
 
-__all__ = ["Act", "Acts", "Does", "Phase"]
+__all__ = ["Act", "Acts", "Does", "Phase", "as_plain", "from_plain"]
 
 
 class Does(StrEnum):
@@ -74,3 +76,56 @@ class Acts:
     acts: tuple[Act, ...] = ()
     is_read: bool = True
     functions: frozenset[tuple[str, str]] = frozenset()
+
+
+def as_plain(acts: Acts) -> dict[str, Any]:
+    """The acts as values that JSON has; what has its default is left out."""
+    return {
+        "acts": [_act_as_plain(each) for each in acts.acts],
+        "is_read": acts.is_read,
+        "functions": sorted(map(list, acts.functions)),
+    }
+
+
+def _act_as_plain(act: Act) -> dict[str, Any]:
+    given = {
+        each.name: getattr(act, each.name) for each in fields(act) if getattr(act, each.name) != each.default
+    }
+    return {name: _value_as_plain(value) for name, value in given.items()}
+
+
+def _value_as_plain(value: Any) -> Any:
+    match value:
+        case frozenset():
+            return sorted(list(each) if isinstance(each, tuple) else each for each in value)
+        case Phase():
+            return value.value
+    return value
+
+
+def from_plain(plain: Mapping[str, Any]) -> Acts:
+    """The acts of such values."""
+    return Acts(
+        acts=tuple(map(_act_of, plain["acts"])),
+        is_read=plain["is_read"],
+        functions=frozenset((path, name) for path, name in plain["functions"]),
+    )
+
+
+_SETS = {each.name for each in fields(Act) if isinstance(each.default, frozenset)} | {"changed"}
+
+
+def _act_of(plain: Mapping[str, Any]) -> Act:
+    held: dict[str, Any] = {name: _set_of(value) if name in _SETS else value for name, value in plain.items()}
+    held["does"] = Does(held["does"])
+    if "phase" in held:
+        held["phase"] = Phase(held["phase"])
+    return Act(**held)
+
+
+def _set_of(value: list[Any] | None) -> frozenset[Any] | None:
+    return (
+        None
+        if value is None
+        else frozenset(tuple(each) if isinstance(each, list) else each for each in value)
+    )

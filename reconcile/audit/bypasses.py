@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -17,14 +17,15 @@ from reconcile.audit.effects import Effect, On, inherited_but_deaf
 from reconcile.audit.files import is_migration
 from reconcile.audit.handlers import read_handler
 from reconcile.audit.listing import code_of, covered_by
-from reconcile.audit.reading import EffectReader, scope_of
+from reconcile.audit.places import innermost
+from reconcile.audit.reading import EffectReader
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Scope
 from reconcile.core.declaration import shown_path
 from reconcile.db.django_compat import many_to_many_owner
 from reconcile.rules.rule import Rule
 
-__all__ = ["Bypass", "Judge", "Level", "Skip"]
+__all__ = ["Bypass", "Judge", "Level", "Skip", "Weighed"]
 
 
 class Level(StrEnum):
@@ -99,6 +100,10 @@ class Bypass:
         return min((each.state for each in self.skips), key=order.index, default=Level.UNKNOWN)
 
 
+Weighed = tuple[Effect, Level, str]
+"""An effect that a write skips, the level, and the reason where it isn't worth saying."""
+
+
 @dataclass(kw_only=True)
 class Judge:
     """Weighs calls against the effects of their models. exempt: reasons by the name of an effect."""
@@ -106,6 +111,7 @@ class Judge:
     reader: EffectReader
     rules: Mapping[str, Rule]
     exempt: Mapping[str, str]
+    known: dict[tuple[Site, Write], Sequence[Weighed]] = field(default_factory=dict)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -144,10 +150,20 @@ class Judge:
         yield from found.values()
 
     def _skips(self, site: Site, write: Write) -> Iterator[Skip]:
-        for effect in self._effects(write):
-            level, reason = self._weigh(effect, site, write)
-            if level is not None:
-                yield self._skip(effect, level, reason)
+        for effect, level, reason in self.weigh(site, write):
+            yield self._skip(effect, level, reason)
+
+    def weigh(self, site: Site, write: Write) -> Sequence[Weighed]:
+        """The effects that the write skips, each with whether that is worth saying, and why if it isn't; before rules and exemptions."""
+        key = (site, write)
+        if key not in self.known:
+            found = ((each, *self._weigh(each, site, write)) for each in self.effects_of(write))
+            self.known[key] = [(each, level, reason) for each, level, reason in found if level is not None]
+        return self.known[key]
+
+    def know(self, site: Site, write: Write, weighed: Sequence[Weighed]) -> None:
+        """Take from an earlier run what the write skips."""
+        self.known[site, write] = weighed
 
     def _skip(self, effect: Effect, level: Level, reason: str) -> Skip:
         rules = tuple(self.covered.get(code_of(effect.function), ()))
@@ -161,7 +177,8 @@ class Judge:
             return Skip(effect=effect, state=Level.THIRD_PARTY)
         return Skip(effect=effect, state=Level.UNCOVERED)
 
-    def _effects(self, write: Write) -> Iterable[Effect]:
+    def effects_of(self, write: Write) -> Iterable[Effect]:
+        """The effects that such a write skips, whatever they do."""
         model = self._model(write.model)
         if write.operation is Operation.PROXY:
             return [each for each in inherited_but_deaf(model) if each.on in SKIPS[Operation.PROXY]]
@@ -264,11 +281,8 @@ class Judge:
             for each in self.reader.effects_of(model)
             if not each.third_party
         ]
-        return {key for each in effects if (key := self._own_function(each))}
-
-    def _own_function(self, effect: Effect) -> tuple[str, str] | None:
-        scope = scope_of(self.evaluator, effect)
-        return (scope.module.path, scope.name) if scope else None
+        functions = ((each.place, innermost(each.function)) for each in effects)
+        return {(place.file, function.__qualname__) for place, function in functions if place and function}
 
 
 def _one_of(candidates: int) -> str:

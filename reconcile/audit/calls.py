@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -252,7 +252,7 @@ class _Reader:
         if operation is not Operation.UPDATE or _has_rows_in_its_text(use.node):
             return len(models)
         named = {each.arg for each in use.node.keywords if each.arg is not None}
-        return sum(named <= {*self.evaluator.registry.columns(each)} for each in models)
+        return sum(named <= self.evaluator.registry.columns(each).keys() for each in models)
 
     def _records(self, use: CallUse, node: ast.expr) -> list[Instance]:
         types = self.evaluator.of(node, self.evaluator.frame(use))
@@ -266,7 +266,7 @@ class _Reader:
         if not made or len(made) != len(elements) or any(each.passed is None for each in made):
             return None
         together = frozenset.intersection(*(each.passed for each in made if each.passed is not None))
-        return tuple(sorted(_field_names(model, together)))
+        return self._fields(model, together)
 
     def _columns(self, use: CallUse, operation: Operation, model: type[Model]) -> tuple[str, ...] | None:
         if operation is Operation.UPDATE:
@@ -276,7 +276,12 @@ class _Reader:
             named = self._texts(use, given[0]) if given else None
         else:
             return None
-        return tuple(sorted(_field_names(model, named))) if named is not None else None
+        return self._fields(model, named) if named is not None else None
+
+    def _fields(self, model: type[Model], names: Iterable[str]) -> tuple[str, ...]:
+        """The names of fields, `customer` for `customer_id`; what is no field stays as it is."""
+        columns = self.evaluator.registry.columns(model)
+        return tuple(sorted({columns.get(each, each) for each in names}))
 
     def _keywords(self, use: CallUse) -> set[str] | None:
         """The columns that `update()` names, those of a literal dictionary too."""
@@ -452,7 +457,8 @@ class _Reader:
         for each in found:
             model = registry.model_of_table(each.table)
             if model is not None:
-                columns = tuple(sorted(_field_names(model, each.columns))) if each.columns else None
+                by_column = {one.column: one.name for one in model._meta.concrete_fields}
+                columns = self._fields(model, {by_column.get(one, one) for one in each.columns}) or None
                 writes.append(Write(operation=OF_SQL[each.verb], model=model._meta.label, columns=columns))
         if writes:
             yield self._site(use, writes[0].operation, writes=tuple(dict.fromkeys(writes)))
@@ -558,17 +564,6 @@ def _is_true(node: ast.Call, name: str) -> bool:
         each.arg == name and isinstance(each.value, ast.Constant) and each.value.value is True
         for each in node.keywords
     )
-
-
-def _field_names(model: type[Model], names: Any) -> set[str]:
-    """The names of fields, `customer` for `customer_id`; what is no field stays as it is."""
-    by_column = {
-        name: each.name
-        for each in model._meta.concrete_fields
-        for name in (each.name, each.attname, each.column)
-    }
-    key = model._meta.pk
-    return {by_column.get(each, key.name if each == "pk" and key else each) for each in names}
 
 
 def _shown(node: ast.Call) -> str:

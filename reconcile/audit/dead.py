@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ast
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from django.apps import AppConfig, apps
 from django.dispatch import Signal
 
+from reconcile.audit.cache import AuditCache
 from reconcile.audit.effects import SIGNALS, is_third_party
 from reconcile.audit.places import place_of
-from reconcile.audit.sources import FunctionNode, Module, Sources, functions_in, path_of
+from reconcile.audit.sources import FunctionNode, Module, Sources, functions_in, module_name, path_of
 from reconcile.core.declaration import Place
 from reconcile.db.django_compat import connections_of
 
@@ -33,13 +34,13 @@ class DeadReceiver:
     config: str
 
 
-def dead_receivers(sources: Sources) -> Iterator[DeadReceiver]:
+def dead_receivers(sources: Sources, cache: AuditCache | None = None) -> Iterator[DeadReceiver]:
     """Look through the source of the project's own apps. Imports nothing."""
     connected = {(place.file, place.line) for place in _connected()}
     for config in apps.get_app_configs():
         if not is_third_party(config.path):
-            for module in _modules(config, sources):
-                yield from _dead_in(module, config, connected)
+            for file in _files(config):
+                yield from _dead_in(file, _written_in(file, sources, cache), config, connected)
 
 
 def _connected() -> Iterator[Place]:
@@ -52,7 +53,7 @@ def _connected() -> Iterator[Place]:
                 yield place
 
 
-def _modules(config: AppConfig, sources: Sources) -> Iterator[Module]:
+def _files(config: AppConfig) -> Iterator[str]:
     others = {Path(each.path) for each in apps.get_app_configs()} - {Path(config.path)}
     for file in sorted(Path(config.path).rglob("*.py")):
         inside = file.relative_to(config.path).parts[:-1]
@@ -60,30 +61,48 @@ def _modules(config: AppConfig, sources: Sources) -> Iterator[Module]:
             file.is_relative_to(other) and other.is_relative_to(config.path) for other in others
         ):
             continue
-        text = file.read_bytes()
-        if b"receiver" in text or b".connect(" in text:
-            module = sources.of_file(str(file))
-            if module is not None:
-                yield module
+        yield str(file.resolve())
 
 
-def _dead_in(module: Module, config: AppConfig, connected: set[tuple[str, int]]) -> Iterator[DeadReceiver]:
-    written = _written_as_receivers(module)
-    for name, node in functions_in(module.tree):
-        lines = {node.lineno, *(each.lineno for each in node.decorator_list)}
-        is_connected = any((module.path, line) in connected for line in lines)
-        if (
-            (node.name in written or _is_decorated(module, node))
-            and not is_connected
-            and "<locals>" not in name
-        ):
-            package, _, last = module.name.rpartition(".")
+def _written_in(file: str, sources: Sources, cache: AuditCache | None) -> Sequence[tuple[str, Sequence[int]]]:
+    """The functions of the file that are written as receivers, by qualified name, each with the lines at which it may be said to begin."""
+    text = sources.read(file)
+    if b"receiver" not in text and b".connect(" not in text:
+        return ()
+
+    def read() -> list[tuple[str, list[int]]]:
+        module = sources.of_file(file)
+        return [*_written_as_receivers(module)] if module is not None else []
+
+    found: Sequence[tuple[str, Sequence[int]]] = (
+        cache.once("receivers", file, read) if cache is not None else read()
+    )
+    return found
+
+
+def _dead_in(
+    file: str,
+    written: Iterable[tuple[str, Sequence[int]]],
+    config: AppConfig,
+    connected: set[tuple[str, int]],
+) -> Iterator[DeadReceiver]:
+    for name, lines in written:
+        if not any((file, line) in connected for line in lines):
+            module = module_name(file)
+            package, _, last = module.rpartition(".")
             yield DeadReceiver(
-                name=f"{module.name}.{name}",
-                place=Place(module=module.name, file=module.path, line=min(lines)),
+                name=f"{module}.{name}",
+                place=Place(module=module, file=file, line=min(lines)),
                 ready=f"from {package} import {last}" if package else f"import {last}",
                 config=str(Path(config.path) / "apps.py"),
             )
+
+
+def _written_as_receivers(module: Module) -> Iterator[tuple[str, list[int]]]:
+    named = _named_as_receivers(module)
+    for name, node in functions_in(module.tree):
+        if "<locals>" not in name and (node.name in named or _is_decorated(module, node)):
+            yield name, sorted({node.lineno, *(each.lineno for each in node.decorator_list)})
 
 
 def _is_decorated(module: Module, node: FunctionNode) -> bool:
@@ -99,7 +118,7 @@ def _is_receiver(module: Module, node: ast.expr) -> bool:
     return path.startswith("django.dispatch") and path.endswith(".receiver")
 
 
-def _written_as_receivers(module: Module) -> set[str]:
+def _named_as_receivers(module: Module) -> set[str]:
     """The functions of the module that a `signal.connect(function)` in it names."""
     found = set()
     for node in ast.walk(module.tree):

@@ -64,6 +64,11 @@ class Effect:
     is_async: bool = False
 
     @property
+    def key(self) -> str:
+        """By what the effect is known from run to run."""
+        return f"{self.model._meta.label} {self.on} {self.name}"
+
+    @property
     def third_party(self) -> bool:
         """Whether it is Django's own, or of an installed package."""
         return self.place is None or is_third_party(self.place.file)

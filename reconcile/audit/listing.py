@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import CodeType
 from typing import Any
 
 from django.apps import apps
 from django.db.models import Model
 
+from reconcile.audit.cache import open_cache
 from reconcile.audit.cascades import Cascade, cascades_of
 from reconcile.audit.dead import DeadReceiver, dead_receivers
 from reconcile.audit.effects import Effect, audited_models, inherited_but_deaf
@@ -81,24 +82,36 @@ def named_model(label: str) -> type[Model]:
 
 
 def audit_signals(
-    rules: Mapping[str, Rule], models: Iterable[type[Model]] | None = None, *, follow: bool = False
+    rules: Mapping[str, Rule],
+    models: Iterable[type[Model]] | None = None,
+    *,
+    follow: bool = False,
+    use_cache: bool = False,
 ) -> SignalsAudit:
-    """Audit the models; unless they are given, those of the project's own apps. follow: read what the effects write, too. Costs no statement."""
-    auditor = _Auditor(rules, follow=follow)
-    chosen = audited_models() if models is None else models
+    """Audit the models; unless they are given, those of the project's own apps. follow: read what the effects write, too. Costs no statement.
+
+    use_cache: use what earlier runs in this folder have found, and keep what this one finds.
+    """
     with without_collecting():
+        auditor = _Auditor(rules, follow=follow, use_cache=use_cache)
+        chosen = audited_models() if models is None else models
         audited = [auditor.audit(model) for model in chosen]
-        dead = list(dead_receivers(auditor.sources)) if models is None else []
+        dead = list(dead_receivers(auditor.sources, auditor.cache)) if models is None else []
+        if auditor.cache is not None:
+            auditor.cache.write()
     return SignalsAudit(models=audited, dead=dead, unreadable=list(auditor.sources.unreadable.values()))
 
 
 class _Auditor:
     """Audits one model after the other, and reads each file once."""
 
-    def __init__(self, rules: Mapping[str, Rule], *, follow: bool) -> None:
+    def __init__(self, rules: Mapping[str, Rule], *, follow: bool, use_cache: bool) -> None:
         self.sources = Sources()
         self.covered = covered_by(rules)
-        self.reader = EffectReader(Evaluator(Project(self.sources, own_files()), Registry()))
+        project = Project(self.sources, own_files())
+        evaluator = Evaluator(project, Registry())
+        self.cache = open_cache(evaluator) if use_cache else None
+        self.reader = EffectReader(evaluator, self.cache)
         self.reach = Reach(self.reader) if follow else None
 
     def audit(self, model: type[Model]) -> ModelSignals:
@@ -114,9 +127,16 @@ class _Auditor:
         follows = self.reach is not None and not effect.third_party
         return Audited(
             effect=effect,
-            handler=read_handler(effect, self.sources),
+            handler=self._handler(effect),
             rules=tuple(self.covered.get(code_of(effect.function), ())),
             doing=self.reach.of(effect) if self.reach is not None and follows else None,
+        )
+
+    def _handler(self, effect: Effect) -> Handler:
+        if self.cache is None:
+            return read_handler(effect, self.sources)
+        return Handler(
+            **self.cache.once("handler", effect.key, lambda: asdict(read_handler(effect, self.sources)))
         )
 
 

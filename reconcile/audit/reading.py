@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from django.db.models import Model
 
-from reconcile.audit.acts import Act, Acts, Does
+from reconcile.audit.acts import Act, Acts, Does, as_plain, from_plain
+from reconcile.audit.cache import AuditCache
 from reconcile.audit.effects import Effect, On, effects_of
 from reconcile.audit.memo import Memo
 from reconcile.audit.orm import READS, WRITES
@@ -76,13 +77,15 @@ class Bare:
 class EffectReader:
     """Looks up the effects of each model, and reads the function of each effect, once."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator, cache: AuditCache | None = None) -> None:
         self.evaluator = evaluator
+        self.cache = cache
+        self._trail = evaluator.project.trail
         self._effects: dict[type[Model], list[Effect]] = {}
-        self._acts: dict[Any, Acts] = {}
-        self._stashed: dict[Any, Stash] = {}
+        self._acts: dict[Any, tuple[Acts, int]] = {}
+        self._stashed: dict[Any, tuple[Stash, int]] = {}
         self._asked: set[Any] = set()
-        self._bare = Memo[Bare](Bare())
+        self._bare = Memo[Bare](Bare(), evaluator.project.trail)
 
     def effects_of(self, model: type[Model]) -> list[Effect]:
         """What runs for a record of the model."""
@@ -93,16 +96,23 @@ class EffectReader:
     def acts_of(self, effect: Effect) -> Acts:
         """What the function of the effect does for a record of its model."""
         key = (effect.name, effect.on, effect.model)
-        return self._once(self._acts, key, lambda: self._read(effect))
+        return self._once(self._acts, key, lambda: self._read_or_known(effect))
 
-    def _once(self, known: dict[Any, T], key: Any, read: Callable[[], T]) -> T:
+    def _once(self, known: dict[Any, tuple[T, int]], key: Any, read: Callable[[], T]) -> T:
         """What is read once; what is read for a stash may lack what is being read, and isn't kept."""
         if key in known:
-            return known[key]
-        found = read()
+            found, mask = known[key]
+            self._trail.add(mask)
+            return found
+        found, mask = self._trail.made(read)
         if not self._asked:
-            known[key] = found
+            known[key] = found, mask
         return found
+
+    def _read_or_known(self, effect: Effect) -> Acts:
+        if self.cache is None or self._asked:
+            return self._read(effect)
+        return from_plain(self.cache.once("acts", effect.key, lambda: as_plain(self._read(effect))))
 
     def _read(self, effect: Effect) -> Acts:
         if effect.on is On.FIELD:

@@ -108,9 +108,9 @@ class Record:
         self.evaluator = evaluator
         self.model = model
         self.stashed = stashed
-        self.columns = {
-            name: each.name for each in model._meta.concrete_fields for name in (each.name, each.attname)
-        }
+        # Whoever asks the model for an attribute depends on where its classes stand.
+        evaluator.class_of_live(model)
+        self.columns = evaluator.registry.columns(model)
         self.keys = {
             "pk",
             *(
@@ -120,7 +120,7 @@ class Record:
                 for name in (each.name, each.attname)
             ),
         }
-        self._within = Memo[frozenset[str] | None](frozenset())
+        self._within = Memo[frozenset[str] | None](frozenset(), evaluator.project.trail)
 
     def columns_among(self, names: Iterable[str]) -> frozenset[str]:
         """The columns that have one of the names, without the primary key."""

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconcile.audit.bypasses import Bypass, Judge
-from reconcile.audit.calls import Site, exemptions_in, find_sites, may_hold_sites
+from reconcile.audit.cache import open_cache
+from reconcile.audit.calls import exemptions_in
 from reconcile.audit.effects import inherited_but_deaf
 from reconcile.audit.files import is_migration, is_test, python_files, roots
+from reconcile.audit.findings import sites_of
 from reconcile.audit.reading import EffectReader
 from reconcile.audit.recorded import SeenCall
 from reconcile.audit.resolver.evaluator import Evaluator
@@ -29,13 +31,14 @@ __all__ = ["BypassAudit", "Search", "search_bypasses"]
 class Search:
     """What is looked through. paths: files and folders, all of the project's own if there are none. tests, migrations: look through these, too.
 
-    seen: what tests were seen to run, to be told beside it.
+    seen: what tests were seen to run, to be told beside it. use_cache: use what earlier runs in this folder have found, and keep what this one finds.
     """
 
     paths: Sequence[Path] = ()
     tests: bool = False
     migrations: bool = False
     seen: Mapping[SeenCall, int] | None = None
+    use_cache: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,10 @@ class BypassAudit:
 def search_bypasses(
     rules: Mapping[str, Rule], exempt: Mapping[str, str], search: Search = Search(), texts: Mapping[str, bytes | None] | None = None
 ) -> BypassAudit:  # fmt: skip
-    """Find the calls that skip effects. Costs no statement. texts: what stands in place of files. Raises UsageError for a path that isn't there."""
+    """Find the calls that skip effects. Costs no statement. texts: what stands in place of files, which no cache is used for.
+
+    Raises UsageError for a path that isn't there.
+    """
     with without_collecting():
         return _search(rules, exempt, search, texts)
 
@@ -87,13 +93,16 @@ def _search(
         ),
     )
     evaluator = Evaluator(project, Registry())
-    reader = EffectReader(evaluator)
+    cache = open_cache(evaluator) if search.use_cache and texts is None else None
+    reader = EffectReader(evaluator, cache)
     words = _pattern(reader)
-    sites = [site for path in files for site in _sites(evaluator, path, words)]
     judge = Judge(reader=reader, rules=rules, exempt=exempt)
+    sites = [site for path in files for site in sites_of(judge, path, words, cache)]
     bypasses, unlisted = (
         (judge.judge_all(sites), []) if search.seen is None else join_seen(judge, sites, search.seen, files)
     )
+    if cache is not None:
+        cache.write()
     return BypassAudit(
         bypasses=bypasses,
         unlisted=unlisted,
@@ -106,18 +115,6 @@ def _search(
         is_whole=not search.paths,
         left_out=len(wanted) - len(files),
     )
-
-
-def _sites(evaluator: Evaluator, path: str, words: re.Pattern[bytes] | None) -> Iterator[Site]:
-    if may_hold_sites(evaluator.project.text(path), words):
-        sources = evaluator.project.sources
-        module = sources.of_file(path)
-        try:
-            yield from [*find_sites(evaluator, module)] if module is not None else []
-        except RecursionError:
-            sources.unreadable[path] = UnreadableSource(
-                path=path, why="its expressions are nested too deeply"
-            )
 
 
 def _pattern(reader: EffectReader) -> re.Pattern[bytes] | None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
+from reconcile.audit.trail import Asked, Trail
+
 __all__ = [
     "FunctionNode",
     "Module",
@@ -136,17 +138,21 @@ class Sources:
         self.texts = texts or {}
         self.unreadable: dict[str, UnreadableSource] = {}
         self.named: dict[str, str] = {}
+        self.trail = Trail()
+        self._texts: dict[str, bytes] = {}
         self._by_path: dict[str, Module | None] = {}
         self._by_name: dict[str, Module | None] = {}
 
     def read(self, path: str) -> bytes:
-        """The bytes of the file. Raises OSError."""
+        """The bytes of the file, as they were when it was first asked for. Raises OSError."""
         if path in self.texts:
             text = self.texts[path]
             if text is None:
                 raise FileNotFoundError(path)
             return text
-        return Path(path).read_bytes()
+        if path not in self._texts:
+            self._texts[path] = Path(path).read_bytes()
+        return self._texts[path]
 
     def of_file(self, path: str) -> Module | None:
         """The module of the file; None where it can't be parsed, which is noted."""
@@ -155,7 +161,9 @@ class Sources:
             if resolved not in self._by_path:
                 self._by_path[resolved] = self._parse(resolved, module_name(resolved))
             self._by_path[path] = self._by_path[resolved]
-        return self._by_path[path]
+        module = self._by_path[path]
+        self.trail.note(Asked.FILE, path if module is None else module.path)
+        return module
 
     def _parse(self, path: str, name: str) -> Module | None:
         try:
@@ -167,12 +175,21 @@ class Sources:
         _note_imports(module, tree)
         return module
 
+    def has_module(self, name: str) -> bool:
+        """Whether there is a file for the module, which is not read."""
+        return self._find(name) is not None
+
     def of_module(self, name: str) -> Module | None:
         """The module of the name, where it stands in a file that can be found without importing anything."""
         if name not in self._by_name:
             path = self._find(name)
             self._by_name[name] = self.of_file(path) if path else None
-        return self._by_name[name]
+        module = self._by_name[name]
+        if module is None:
+            self.trail.note(Asked.ABSENT, name)
+        else:
+            self.trail.note(Asked.FILE, module.path)
+        return module
 
     def _find(self, name: str) -> str | None:
         live = sys.modules.get(name)

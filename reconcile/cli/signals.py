@@ -34,6 +34,18 @@ if TYPE_CHECKING:
     from reconcile.rules.rule import Rule
 
 
+def _cache_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option `--no-cache`."""
+    return click.option(
+        "--no-cache",
+        "use_cache",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="Read all of the source anew, and keep nothing in .reconcile_cache.",
+    )(command)
+
+
 @reconcile.group("signals", cls=Subject, without="list", named="list")
 def signals_group() -> None:
     """List what writing a record of each model sets off, and which rule covers it; with a MODEL, of that one."""
@@ -48,6 +60,7 @@ def signals_group() -> None:
     "--run", "is_run", is_flag=True, help="Save existing rows, roll that back, and tell what it did."
 )
 @database_option
+@_cache_option
 @formats_and_output("text", "json", "mermaid")
 @click.pass_context
 def list_command(
@@ -59,6 +72,7 @@ def list_command(
     *,
     third_party: bool,
     is_run: bool,
+    use_cache: bool,
 ) -> None:
     """List what writing a record sets off: receivers, overridden methods, fields with a pre_save of their own, deletes of others.
 
@@ -70,7 +84,7 @@ def list_command(
 
     set_up_django()
     models = None if model is None else [named_model(model)]
-    audit = audit_signals(_rules(), models, follow=True)
+    audit = audit_signals(_rules(), models, follow=True, use_cache=use_cache)
     if is_run:
         audit = _run(audit, known_database(using))
     write_report(
@@ -252,6 +266,7 @@ _LEVELS = ("uncovered", "covered", "exempt", "by-hand", "low", "third-party", "u
     metavar="FILE",
     help="Tell what tests ran, as pytest --reconcile-bypasses FILE recorded.",
 )
+@_cache_option
 @click.option("--update-baseline", is_flag=True, help="Write what is uncovered now into the baseline.")
 @formats_and_output("text", "json", "github", "sarif", "junit")
 @click.pass_context
@@ -268,6 +283,7 @@ def bypasses_command(
     tests: bool,
     migrations: bool,
     update_baseline: bool,
+    use_cache: bool,
 ) -> None:
     """Find the calls in the source that write records past their receivers, save() or delete(), and say which rule covers that.
 
@@ -288,7 +304,11 @@ def bypasses_command(
         require_package("junitparser", "--format junit")
     set_up_django()
     search = Search(
-        paths=paths, tests=tests, migrations=migrations, seen=read_recording(seen) if seen else None
+        paths=paths,
+        tests=tests,
+        migrations=migrations,
+        seen=read_recording(seen) if seen else None,
+        use_cache=use_cache,
     )
     levels = (
         frozenset(Level)

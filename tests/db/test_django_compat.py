@@ -1072,6 +1072,20 @@ def test_connections_of_tells_how_each_receiver_is_connected():
     assert (other.receiver, other.weak, other.is_async, other.of_all) == (weak, True, True, True)
 
 
+def test_admin_pages_are_the_models_of_all_sites_with_their_pages():
+    from django.contrib import admin
+
+    one, other = admin.AdminSite(), admin.AdminSite()
+    one.register(Team)
+    other.register(Player)
+    try:
+        found = {model: type(page) for model, page in compat.admin_pages() if page.admin_site in {one, other}}
+    finally:
+        one.unregister(Team)
+        other.unregister(Player)
+    assert found == {Player: admin.ModelAdmin, Team: admin.ModelAdmin}
+
+
 def test_connection_is_what_connections_of_gives():
     signal = Signal()
     signal.connect(test_connection_is_what_connections_of_gives)

@@ -6,7 +6,7 @@ import ast
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Model, QuerySet
+from django.db.models import FileField, Model, QuerySet
 
 from reconcile.audit.resolver import conventions, library
 from reconcile.audit.resolver.classes import ClassInfo, decorators_of
@@ -136,8 +136,9 @@ def _of_instance(evaluator: Evaluator, each: Instance, name: str) -> Types:
         return frozenset(
             {replace(evaluator.registry.default_rows(relation.target, relation), by_name=each.by_name)}
         )
-    if name in {*evaluator.registry.columns(model)}:
-        return native("file" if name != "pk" and hasattr(model._meta.get_field(name), "storage") else "field")
+    if name in evaluator.registry.columns(model):
+        column = model._meta.get_field(evaluator.registry.columns(model)[name])
+        return native("file" if isinstance(column, FileField) else "field")
     info = evaluator.class_of_live(model)
     found = _member(evaluator, info, name, each) or _assigned(evaluator, info, name)
     return found or (frozenset({Api(name=name, of=each)}) if hasattr(Model, name) else NOTHING)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import ast
-from functools import cache
 from typing import TYPE_CHECKING, Any
-
-from django.contrib import admin
-from django.db.models import Model
 
 from reconcile.audit.resolver.classes import ClassInfo
 from reconcile.audit.resolver.scopes import Frame, Scope
@@ -61,7 +57,7 @@ def _models_of(evaluator: Evaluator, info: ClassInfo) -> Types:
     record = _called(evaluator, info, "get_object")
     return frozenset(
         ModelType(model=each.model) for each in record if isinstance(each, Instance)
-    ) or _registered(info)
+    ) or _registered(evaluator, info)
 
 
 def _types(evaluator: Evaluator, info: ClassInfo, name: str) -> Types:
@@ -89,20 +85,9 @@ def _only_models(types: Types) -> Types:
     return frozenset(each for each in types if isinstance(each, ModelType))
 
 
-@cache
-def _admin_models() -> dict[type, list[type[Model]]]:
-    found: dict[type, list[type[Model]]] = {}
-    for site in admin.sites.all_sites:
-        for model, page in site._registry.items():  # noqa: SLF001 - is_registered() answers for one model alone
-            found.setdefault(type(page), []).append(model)
-    return found
-
-
-def _registered(info: ClassInfo) -> Types:
-    if info.live is None:
-        return NOTHING
-    models = [model for cls, models in _admin_models().items() if cls is info.live for model in models]
-    return frozenset(ModelType(model=each) for each in models)
+def _registered(evaluator: Evaluator, info: ClassInfo) -> Types:
+    pages = evaluator.registry.pages if info.live is not None else ()
+    return frozenset(ModelType(model=model) for model, page in pages if type(page) is info.live)
 
 
 def rows_of(evaluator: Evaluator, models: Types) -> Types:

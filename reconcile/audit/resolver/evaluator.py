@@ -39,8 +39,10 @@ from reconcile.audit.resolver.types import (
     Tuple,
     Types,
     native,
+    paths_in,
     union,
 )
+from reconcile.audit.trail import Asked
 
 __all__ = ["Evaluator"]
 
@@ -54,11 +56,13 @@ class Evaluator:
     def __init__(self, project: Project, registry: Registry) -> None:
         self.project = project
         self.registry = registry
-        self.connected: dict[tuple[str, str], list[Any]] | None = None
-        self._known: dict[Any, Types] = {}
+        self._known: dict[Any, tuple[Types, int]] = {}
+        self._trail = project.trail
+        self.parameters: dict[str, tuple[Types, int]] = {}
         self._active: set[Any] = set()
         self._depth = 0
         self._classes: dict[Any, ClassInfo] = {}
+        self._class_masks: dict[Any, int] = {}
         self._rules: dict[type, Callable[[Any, Frame], Types]] = {
             ast.Name: lambda node, frame: self.name(node.id, frame),
             ast.Attribute: lambda node, frame: attributes.of_node(self, node, frame),
@@ -95,18 +99,20 @@ class Evaluator:
 
     def once(self, key: Any, evaluate: Callable[[], Types]) -> Types:
         """The value of the key, evaluated once; nothing where its own evaluation asks for it."""
-        if key in self._known:
-            return self._known[key]
+        known = self._known.get(key)
+        if known is not None:
+            self._trail.add(known[1])
+            return known[0]
         if key in self._active or self._depth >= DEEPEST:
             return NOTHING
         self._active.add(key)
         self._depth += 1
         try:
-            found = evaluate()
+            found, mask = self._trail.made(evaluate)
         finally:
             self._active.discard(key)
             self._depth -= 1
-        self._known[key] = found
+        self._known[key] = found, mask
         return found
 
     def frame(self, use: CallUse) -> Frame:
@@ -165,7 +171,19 @@ class Evaluator:
         for given, types in frame.given:
             if given == name and types:
                 return types
-        return self.once(("parameter", frame.scope, name), lambda: infer_parameter(self, frame.scope, name))
+        return self.parameter(frame.scope, name)
+
+    def parameter(self, scope: Scope, name: str) -> Types:
+        """What the parameter is, whoever calls the function. Whoever asks depends on the answer alone, and not on all that it was made from."""
+        key = ("parameter", scope, name)
+        types, mask = self._trail.apart(lambda: self.once(key, lambda: infer_parameter(self, scope, name)))
+        if key in self._known:
+            path = f"{scope.module.path}::{scope.name}::{name}"
+            self.parameters[path] = types, mask
+            self._trail.note(Asked.PARAMETER, path)
+        for each in paths_in(types):
+            self._trail.note(Asked.FILE, each)
+        return types
 
     def bound(self, binding: Binding, frame: Frame) -> Types:
         """What one binding makes of its name."""
@@ -226,6 +244,7 @@ class Evaluator:
         return self.once(key, lambda: self._global(module_name, name, at))
 
     def _global(self, module_name: str, name: str, at: Position | None) -> Types:
+        self._trail.note(Asked.HELD, f"{module_name}:{name}")
         live = vars(sys.modules[module_name]).get(name) if module_name in sys.modules else None
         if module_name.partition(".")[0] in FOREIGN:
             return self._foreign(module_name, name, live)
@@ -288,16 +307,25 @@ class Evaluator:
 
     def class_of(self, scope: Scope) -> ClassInfo:
         """The class of a body in the source."""
-        if scope not in self._classes:
-            live = _live_class(scope)
-            if live is not None:
-                self._classes[scope] = self.class_of_live(live)
-            else:
-                info = self._classes[scope] = ClassInfo(
-                    path=f"{scope.module.name}.{scope.name}", scope=scope, live=None
-                )
-                info.mro = self._line(info, scope)
-        return self._classes[scope]
+        return self._class(scope, lambda: self._read_class(scope))
+
+    def _class(self, key: Any, read: Callable[[], ClassInfo]) -> ClassInfo:
+        if key not in self._classes:
+            self._classes[key], self._class_masks[key] = self._trail.made(read)
+        self._trail.add(self._class_masks.get(key, 0))
+        return self._classes[key]
+
+    def _read_class(self, scope: Scope) -> ClassInfo:
+        self._trail.note(Asked.HELD, f"{scope.module.name}:{scope.name.partition('.')[0]}")
+        live = _live_class(scope)
+        if live is not None:
+            return self.class_of_live(live)
+        # A class that inherits from what is named like itself finds itself.
+        info = self._classes[scope] = ClassInfo(
+            path=f"{scope.module.name}.{scope.name}", scope=scope, live=None
+        )
+        info.mro = self._line(info, scope)
+        return info
 
     def _line(self, info: ClassInfo, scope: Scope) -> Sequence[ClassInfo]:
         found = [info]
@@ -320,6 +348,7 @@ class Evaluator:
 
     def _external_class(self, path: str) -> ClassInfo:
         module, _, name = path.rpartition(".")
+        self._trail.note(Asked.HELD, f"{module}:{name}")
         live = getattr(sys.modules.get(module), name, None)
         if isinstance(live, type):
             return self.class_of_live(live)
@@ -329,14 +358,16 @@ class Evaluator:
 
     def class_of_live(self, live: type) -> ClassInfo:
         """The class of the running project, with its body where the source is read."""
-        if live not in self._classes:
-            path = f"{live.__module__}.{live.__qualname__}"
-            foreign = live.__module__.partition(".")[0] in FOREIGN
-            module = None if foreign else self.project.sources.of_module(live.__module__)
-            scope = self.project.scope_named(module, live.__qualname__) if module else None
-            info = self._classes[live] = ClassInfo(path=path, scope=scope, live=live)
-            info.mro = [info, *(self.class_of_live(each) for each in live.__mro__[1:-1])]
-        return self._classes[live]
+        return self._class(live, lambda: self._read_live_class(live))
+
+    def _read_live_class(self, live: type) -> ClassInfo:
+        path = f"{live.__module__}.{live.__qualname__}"
+        foreign = live.__module__.partition(".")[0] in FOREIGN
+        module = None if foreign else self.project.sources.of_module(live.__module__)
+        scope = self.project.scope_named(module, live.__qualname__) if module else None
+        info = ClassInfo(path=path, scope=scope, live=live)
+        info.mro = [info, *(self.class_of_live(each) for each in live.__mro__[1:-1])]
+        return info
 
     def object_of(self, info: ClassInfo) -> Types:
         """An instance of the class: of few models where a model's, rows where a queryset's, else an object."""

@@ -29,7 +29,7 @@ from reconcile.audit.resolver.types import (
 if TYPE_CHECKING:
     from reconcile.audit.resolver.evaluator import Evaluator
 
-__all__ = ["FOREIGN", "live_value"]
+__all__ = ["FOREIGN", "held_in", "live_value"]
 
 FOREIGN = frozenset({"django", *sys.stdlib_module_names})
 """Packages whose functions are known by their names and are not read."""
@@ -66,9 +66,16 @@ def live_value(evaluator: Evaluator, value: Any, path: str, *, within: bool = Fa
 
 
 def _collection(evaluator: Evaluator, value: Any, path: str) -> Types:
-    held = [*(value.values() if isinstance(value, dict) else value)][:MOST_HELD]
-    types = union(live_value(evaluator, each, path, within=True) for each in held)
+    types = union(live_value(evaluator, each, path, within=True) for each in held_in(value))
     return frozenset({Table(keys=NOTHING, values=types) if isinstance(value, dict) else Many(of=types)})
+
+
+def held_in(value: Any) -> list[Any]:
+    """The objects of a collection that are looked at, the same ones in each run: none of a large one, but for those that are no texts or numbers."""
+    held = [*(value.values() if isinstance(value, dict) else value)]
+    if len(held) > MOST_HELD:
+        held = [each for each in held if not isinstance(each, str | int | float | bytes)]
+    return held[:MOST_HELD]
 
 
 def _live_function(evaluator: Evaluator, value: Any, path: str) -> Types:

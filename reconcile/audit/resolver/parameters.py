@@ -5,9 +5,6 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
-
-from reconcile.audit.effects import SIGNALS
 from reconcile.audit.places import innermost
 from reconcile.audit.resolver import conventions
 from reconcile.audit.resolver.classes import decorators_of
@@ -25,7 +22,6 @@ from reconcile.audit.resolver.types import (
     native,
     union,
 )
-from reconcile.db.django_compat import connections_of
 
 if TYPE_CHECKING:
     from reconcile.audit.resolver.evaluator import Evaluator
@@ -91,7 +87,7 @@ def _received(evaluator: Evaluator, scope: Scope, name: str) -> Types:
 
 
 def _senders(evaluator: Evaluator, scope: Scope) -> Types:
-    live = _connected(evaluator).get((scope.module.path, scope.name))
+    live = evaluator.registry.heard_by.get((scope.module.path, scope.name))
     if live:
         return frozenset(ModelType(model=each) for each in live)
     found = NOTHING
@@ -113,21 +109,6 @@ def _senders(evaluator: Evaluator, scope: Scope) -> Types:
     return found | union(evaluator.elements(frozenset({each})) for each in found)
 
 
-def _connected(evaluator: Evaluator) -> dict[tuple[str, str], list[Any]]:
-    """The models by the file and name of the functions that listen to them."""
-    if evaluator.connected is None:
-        found: dict[tuple[str, str], list[Any]] = {}
-        by_identity = {id(each): each for each in evaluator.registry.models}
-        for signal in SIGNALS.values():
-            for connection in connections_of(signal):
-                function = innermost(connection.receiver) if connection.receiver is not None else None
-                model = by_identity.get(connection.sender)
-                if function is not None and model is not None:
-                    found.setdefault((function.__code__.co_filename, function.__qualname__), []).append(model)
-        evaluator.connected = found
-    return evaluator.connected
-
-
 def _handed(evaluator: Evaluator, scope: Scope, name: str) -> Types:
     """What a framework hands to a method or an admin action."""
     if scope.owner is not None:
@@ -144,16 +125,15 @@ def _handed(evaluator: Evaluator, scope: Scope, name: str) -> Types:
 def _of_action(evaluator: Evaluator, scope: Scope) -> Types:
     """The rows that an admin action at the top of a module is given, by the pages that name it."""
     found: set[Any] = set()
-    for site in admin.sites.all_sites:
-        for model, page in site._registry.items():  # noqa: SLF001 - is_registered() answers for one model alone
-            for each in page.actions or ():
-                function = innermost(each) if callable(each) else None
-                if (
-                    function is not None
-                    and function.__qualname__ == scope.name
-                    and function.__module__ == scope.module.name
-                ):
-                    found.add(evaluator.registry.default_rows(model).narrowed)
+    for model, page in evaluator.registry.pages:
+        for each in page.actions or ():
+            function = innermost(each) if callable(each) else None
+            if (
+                function is not None
+                and function.__qualname__ == scope.name
+                and function.__module__ == scope.module.name
+            ):
+                found.add(evaluator.registry.default_rows(model).narrowed)
     return frozenset(found)
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from reconcile.audit.resolver.scopes import Position, Scope, read_scopes
 from reconcile.audit.sources import Module, Sources, module_name
+from reconcile.audit.trail import Asked
 
 __all__ = ["CallUse", "Project", "calls_in"]
 
@@ -34,15 +35,16 @@ class Project:
 
     def __init__(self, sources: Sources, files: Iterable[str]) -> None:
         self.sources = sources
+        self.trail = sources.trail
         self.files = list(files)
         self._scopes: dict[str, Scope] = {}
-        self._texts: dict[str, bytes] = {}
         self._calls: dict[str, Mapping[str, Sequence[CallUse]]] = {}
         self._parts: dict[ast.AST, Sequence[ast.AST]] = {}
         sources.named.update({module_name(each): each for each in self.files})
 
     def scope(self, module: Module) -> Scope:
         """The scope of a module."""
+        self.trail.note(Asked.FILE, module.path)
         if module.path not in self._scopes:
             self._scopes[module.path] = read_scopes(module)
         return self._scopes[module.path]
@@ -93,36 +95,40 @@ class Project:
 
     def files_calling(self, name: str) -> Sequence[str]:
         """The files in whose text the name stands before a parenthesis."""
+        self.trail.note(Asked.CALLED, name)
         return self._by_called.get(name, ())
 
     @cached_property
     def _by_called(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)
         for path in self.files:
-            for name in {*_CALLED.findall(self.text(path))}:
+            for name in {*_CALLED.findall(self._read(path))}:
                 found[name.decode()].append(path)
         return found
 
     def definitions(self, name: str) -> Sequence[str]:
         """The files that define a function of the name, once for each time."""
+        self.trail.note(Asked.DEFINED, name)
         return self._by_defined.get(name, ())
 
     @cached_property
     def _by_defined(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)
         for path in self.files:
-            for name in _DEFINED.findall(self.text(path)):
+            for name in _DEFINED.findall(self._read(path)):
                 found[name.decode()].append(path)
         return found
 
     def text(self, path: str) -> bytes:
         """The bytes of a file; none where it can't be read."""
-        if path not in self._texts:
-            try:
-                self._texts[path] = self.sources.read(path)
-            except OSError:
-                self._texts[path] = b""
-        return self._texts[path]
+        self.trail.note(Asked.FILE, path)
+        return self._read(path)
+
+    def _read(self, path: str) -> bytes:
+        try:
+            return self.sources.read(path)
+        except OSError:
+            return b""
 
 
 def called_name(node: ast.Call) -> str:

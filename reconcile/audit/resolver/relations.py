@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,8 +13,16 @@ from django.apps import apps
 from django.conf import settings
 from django.db.models import FileField, Manager, Model, QuerySet
 
+from reconcile.audit.effects import SIGNALS
+from reconcile.audit.places import innermost
 from reconcile.audit.resolver.types import Instance, Kind, Relation, Rows
-from reconcile.db.django_compat import accessor_of, is_generic_relation, managers_of
+from reconcile.db.django_compat import (
+    accessor_of,
+    admin_pages,
+    connections_of,
+    is_generic_relation,
+    managers_of,
+)
 
 __all__ = ["MOST_MODELS", "Registry"]
 
@@ -36,7 +44,8 @@ class Registry:
     def __init__(self) -> None:
         self.models: list[type[Model]] = list(apps.get_models(include_auto_created=True))
         self._relations: dict[type[Model], _Relations] = {}
-        self._classes: dict[Any, tuple[type | None, type | None]] = {}
+        self._classes: dict[int, tuple[Any, tuple[type | None, type | None]]] = {}
+        self._names: dict[type[Model], Mapping[str, str]] = {}
 
     def model(self, label: str) -> type[Model] | None:
         """The model of the label `app.Model`, in any case."""
@@ -58,6 +67,23 @@ class Registry:
     @cached_property
     def _by_table(self) -> dict[str, type[Model]]:
         return {each._meta.db_table.lower().strip('"'): each for each in self.models if not each._meta.proxy}
+
+    @cached_property
+    def pages(self) -> Sequence[tuple[type[Model], Any]]:
+        """The models that the admin has, each with its page."""
+        return admin_pages()
+
+    @cached_property
+    def heard_by(self) -> Mapping[tuple[str, str], Sequence[type[Model]]]:
+        """The models by the file and the qualified name of the functions that listen to them."""
+        found: dict[tuple[str, str], list[type[Model]]] = defaultdict(list)
+        by_identity = {id(each): each for each in self.models}
+        for connection in (each for signal in SIGNALS.values() for each in connections_of(signal)):
+            function = innermost(connection.receiver) if connection.receiver is not None else None
+            model = by_identity.get(connection.sender)
+            if function is not None and model is not None:
+                found[function.__code__.co_filename, function.__qualname__].append(model)
+        return found
 
     def concrete(self, live: type) -> list[type[Model]]:
         """The models that an instance of the class may be: itself, or those that inherit from an abstract one or a mixin."""
@@ -88,19 +114,14 @@ class Registry:
         return Rows(model=manager.model, manager=cls, queryset=queryset)
 
     def _classes_of(self, manager: Any) -> tuple[type | None, type | None]:
+        # Managers are equal if they are alike. Keeping one keeps its identity from being another's.
         if id(manager) not in self._classes:
             queryset: type | None = None
             # A manager's get_queryset() is the project's own code, and may need what isn't there.
             with suppress(Exception):
                 queryset = type(manager.get_queryset())
-            # Keeping the manager keeps its identity from being another's.
-            self._classes[id(manager)] = (type(manager), queryset)
-            self._kept.append(manager)
-        return self._classes[id(manager)]
-
-    @cached_property
-    def _kept(self) -> list[Any]:
-        return []
+            self._classes[id(manager)] = (manager, (type(manager), queryset))
+        return self._classes[id(manager)][1]
 
     def managers_by_name(self, model: type[Model]) -> dict[str, Any]:
         """The managers by name, with those that Django uses itself."""
@@ -124,11 +145,6 @@ class Registry:
     def relations_of(self, model: type[Model]) -> Mapping[str, Relation]:
         """All that leads from a record of the model to many others."""
         return self._of(model).many
-
-    def many_to_many(self, model: type[Model], name: str) -> Relation | None:
-        """The relation of a many-to-many, by the field's name or its accessor on the other side."""
-        found = self.to_many(model, name)
-        return found if found and found.kind is Kind.MANY_TO_MANY else None
 
     def _of(self, model: type[Model]) -> _Relations:
         if model not in self._relations:
@@ -196,11 +212,14 @@ class Registry:
     def _descriptors(self) -> set[str]:
         return {name for model in self.models for name in (*self._of(model).one, *self._of(model).many)}
 
-    def columns(self, model: type[Model]) -> Iterable[str]:
-        """The names of the columns, `pk` and those with `_id` too."""
-        for field in model._meta.concrete_fields:
-            yield from {field.name, field.attname}
-        yield "pk"
+    def columns(self, model: type[Model]) -> Mapping[str, str]:
+        """The names of the fields by each way to name their columns: `customer` by `customer_id`, the key by `pk`."""
+        if model not in self._names:
+            fields = model._meta.concrete_fields
+            found = {name: each.name for each in fields for name in (each.name, each.attname)}
+            key = model._meta.pk
+            self._names[model] = {**found, **({"pk": key.name} if key else {})}
+        return self._names[model]
 
 
 def _note(model: type[Model], field: Any, one: dict[str, type[Model]], many: dict[str, Relation]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +32,10 @@ __all__ = [
     "Super",
     "Table",
     "Tuple",
-    "Type",
     "Types",
     "native",
+    "paths_in",
+    "texts_of",
     "union",
 ]
 
@@ -187,26 +188,53 @@ class Super:
     after: Scope
 
 
-Type = (
-    ModelType
-    | Instance
-    | Rows
-    | Historical
-    | Many
-    | Table
-    | Tuple
-    | ModuleType
-    | External
-    | ClassType
-    | Object
-    | FunctionType
-    | Api
-    | Super
-    | Native
-)
 Types = frozenset[Any]
 
 NOTHING: Types = frozenset()
+
+
+def texts_of(types: Types) -> list[str]:
+    """The types as texts that are the same in each run."""
+    return sorted(map(_text_of, types))
+
+
+def _text_of(value: Any) -> str:
+    match value:
+        case frozenset():
+            return f"{{{', '.join(texts_of(value))}}}"
+        case tuple():
+            return f"({', '.join(map(_text_of, value))})"
+        case type():
+            return f"{value.__module__}.{value.__qualname__}"
+    if hasattr(value, "path") and hasattr(value, "mro"):
+        return str(value.path)
+    if hasattr(value, "module") and hasattr(value, "bindings"):
+        return f"{value.module.path}::{value.name}"
+    if is_dataclass(value) and not isinstance(value, type):
+        return f"{type(value).__name__}{[_text_of(getattr(value, each.name)) for each in fields(value)]}"
+    return repr(value)
+
+
+def paths_in(types: Types) -> Iterator[str]:
+    """The files in which the functions and classes among the types stand, those that the classes inherit from too."""
+    for each in types:
+        match each:
+            case FunctionType(scope=scope, bound=bound):
+                yield scope.module.path
+                yield from paths_in(frozenset({bound})) if bound is not None else ()
+            case Super(after=scope, of=of):
+                yield scope.module.path
+                yield from paths_in(frozenset({of}))
+            case ClassType(info=info) | Object(info=info):
+                yield from (one.scope.module.path for one in info.mro if one.scope is not None)
+            case Api(of=of):
+                yield from paths_in(frozenset({of}))
+            case Many(of=types_):
+                yield from paths_in(types_)
+            case Table(keys=keys, values=values):
+                yield from paths_in(keys | values)
+            case Tuple(items=items):
+                yield from (path for item in items for path in paths_in(item))
 
 
 def native(what: str) -> Types:

@@ -24,6 +24,7 @@ __all__ = [
     "Connection",
     "ManyToOneRel",
     "accessor_of",
+    "admin_pages",
     "cast_type",
     "connections_of",
     "default_of",
@@ -183,6 +184,14 @@ def connections_of(signal: Signal) -> list[Connection]:
         weak = isinstance(reference, weakref.ReferenceType)
         found.append(Connection(key[1], reference() if weak else reference, weak, bool(is_async)))
     return found
+
+
+def admin_pages() -> list[tuple[type[Model], Any]]:
+    """`all_sites`, `AdminSite._registry`: each model that an admin site has, with its page, in the order of their labels."""
+    from django.contrib.admin import sites
+
+    found = [pair for site in sites.all_sites for pair in site._registry.items()]
+    return sorted(found, key=lambda pair: pair[0]._meta.label)
 
 
 @contextmanager

@@ -1,0 +1,178 @@
+"""What earlier runs have found, by file and by effect, in a file of the working folder. It is used where all that it was made from is as it was.
+
+A result keeps the files that were read for it, what names of modules held, the names of which was asked who calls or defines them, and the
+modules that were missing (`trail`). What the running project is beside its files (`world`) is the same for all: if that has changed, nothing is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from django.conf import settings
+
+from reconcile.audit.resolver.evaluator import Evaluator
+from reconcile.audit.resolver.types import NOTHING, Types, texts_of
+from reconcile.audit.sources import UnreadableSource
+from reconcile.audit.trail import Asked, Thing
+from reconcile.audit.world import digest, held_by, world_digest
+
+__all__ = ["FOLDER", "AuditCache", "open_cache"]
+
+FOLDER = ".reconcile_cache"
+"""Where the cache stands, in the working folder; nothing in it need be kept or committed."""
+
+VERSION = 1
+
+
+class AuditCache:
+    """Gives and takes results as plain values. A run that reads other texts than those of the files has none."""
+
+    def __init__(self, path: Path, evaluator: Evaluator) -> None:
+        self.path = path
+        self.evaluator = evaluator
+        self.project = evaluator.project
+        self.trail = self.project.trail
+        self._world = world_digest()
+        self._digests: dict[Thing, str] = {}
+        self._things: list[tuple[Thing, str]] = []
+        self._holds: dict[int, bool] = {}
+        self._asking: set[str] = set()
+        self._unreadable: dict[str, str] = {}
+        self._old: dict[str, dict[str, Any]] = {}
+        self._new: dict[str, dict[str, tuple[Any, int]]] = {}
+        self._read()
+
+    def _read(self) -> None:
+        # A file that somebody else wrote, or cut short, is as good as none.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(self.path.read_bytes())
+            if (found["version"], found["world"]) == (VERSION, self._world):
+                self._things = [((Asked(asked), name), held) for asked, name, held in found["things"]]
+                self._unreadable = dict(found["unreadable"])
+                self._old = {str(kind): dict(results) for kind, results in found["results"].items()}
+
+    def once(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
+        """The result of the key as a plain value: that of an earlier run if it still holds, else what `make` gives."""
+        held = self._old.get(kind, {}).get(key)
+        if held is not None and all(map(self._is_as_it_was, held[1])):
+            things = [self._things[each][0] for each in held[1]]
+            self.trail.add_things(things)
+            self._note_unreadable(
+                name for asked, name in things if asked is Asked.FILE and name in self._unreadable
+            )
+            return held[0]
+        found, mask = self.trail.made(make)
+        self._new.setdefault(kind, {})[key] = found, mask
+        return found
+
+    def _note_unreadable(self, paths: Iterable[str]) -> None:
+        """What could not be read then can't be read now, and is told again."""
+        for path in paths:
+            found = UnreadableSource(path=path, why=self._unreadable[path])
+            self.project.sources.unreadable.setdefault(path, found)
+
+    def _is_as_it_was(self, place: int) -> bool:
+        if place not in self._holds:
+            thing, held = self._things[place]
+            self._holds[place] = self._digest(thing) == held
+        return self._holds[place]
+
+    def _digest(self, thing: Thing) -> str:
+        if thing not in self._digests:
+            self._digests[thing] = self._digest_of(*thing)
+        return self._digests[thing]
+
+    def _digest_of(self, asked: Asked, name: str) -> str:
+        match asked:
+            case Asked.FILE:
+                return digest([self.project.text(name)])
+            case Asked.HELD:
+                return held_by(name)
+            case Asked.PARAMETER:
+                return self._digest_of_parameter(name)
+            case Asked.CALLED:
+                return digest(self.project.files_calling(name))
+            case Asked.DEFINED:
+                return digest(self.project.definitions(name))
+        return str(self.project.sources.has_module(name))
+
+    def _digest_of_parameter(self, name: str) -> str:
+        """The callers may have changed, and the parameter be what it was: then nothing that asked for it has to be made again."""
+        digest_then, indices = self._old.get("parameter", {}).get(name, ("", ()))
+        if name in self._asking:
+            return "it depends on itself"
+        self._asking.add(name)
+        try:
+            if (
+                name not in self.evaluator.parameters
+                and digest_then
+                and all(map(self._is_as_it_was, indices))
+            ):
+                return str(digest_then)
+            return digest(texts_of(self._parameter(*name.split("::"))))
+        finally:
+            self._asking.discard(name)
+
+    def _parameter(self, path: str, function: str, name: str) -> Types:
+        module = self.project.sources.of_file(path)
+        scope = self.project.scope_named(module, function) if module is not None else None
+        return (
+            self.evaluator.parameter(scope, name)
+            if scope is not None and name in scope.parameters
+            else NOTHING
+        )
+
+    def write(self) -> None:
+        """Keep what was found beside what still holds. Whoever may not write goes without: it is only time that is lost."""
+        if not self._new:
+            return
+        parameters = self.evaluator.parameters.items()
+        self._new["parameter"] = {name: (digest(texts_of(types)), mask) for name, (types, mask) in parameters}
+        places: dict[Thing, int] = {}
+        results: dict[str, dict[str, Any]] = {}
+        for kind, key, value, things in (*self._kept(), *self._made()):
+            indices = [places.setdefault(each, len(places)) for each in things]
+            results.setdefault(kind, {})[key] = [value, indices]
+        things_with = [[*each, self._digest(each)] for each in places]
+        unreadable = {
+            **self._unreadable,
+            **{path: each.why for path, each in self.project.sources.unreadable.items()},
+        }
+        held = {"version": VERSION, "world": self._world, "things": things_with, "unreadable": unreadable, "results": results}  # fmt: skip
+        text = json.dumps(held, separators=(",", ":"))
+        with suppress(OSError):
+            self._replace(text)
+
+    def _kept(self) -> Iterable[tuple[str, str, Any, list[Thing]]]:
+        for kind, results in self._old.items():
+            for key, (value, indices) in results.items():
+                if key not in self._new.get(kind, {}) and all(map(self._is_as_it_was, indices)):
+                    yield kind, key, value, [self._things[each][0] for each in indices]
+
+    def _made(self) -> Iterable[tuple[str, str, Any, list[Thing]]]:
+        for kind, results in self._new.items():
+            for key, (value, mask) in results.items():
+                yield kind, key, value, self.trail.things(mask)
+
+    def _replace(self, text: str) -> None:
+        folder = self.path.parent
+        if not folder.exists():
+            folder.mkdir()
+            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        with NamedTemporaryFile("w", encoding="utf-8", dir=folder, delete=False) as file:
+            file.write(text)
+        Path(file.name).replace(self.path)
+
+
+def open_cache(evaluator: Evaluator) -> AuditCache:
+    """The cache of these settings in the working folder."""
+    return AuditCache(
+        Path(FOLDER) / f"audit-{os.environ.get('DJANGO_SETTINGS_MODULE') or settings.SETTINGS_MODULE}.json",
+        evaluator,
+    )

@@ -1,0 +1,219 @@
+"""What is kept from run to run: used where all that it was made from is as it was, and nowhere else."""
+
+import json
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from django.db.models.signals import post_save
+from django.test.utils import override_settings
+
+from reconcile.audit import cache, findings, reading
+from reconcile.audit.searching import Search, search_bypasses
+from sample_project.shop.models import Order
+from tests.audit.test_effects import connected
+from tests.cli.test_cli import run
+
+pytestmark = [pytest.mark.usefixtures("shelf", "folder"), pytest.mark.once]
+
+FOLDER = ".reconcile_cache"
+SHOP = override_settings(RECONCILE={"RULES": ["rules"]})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(cache, "FOLDER", FOLDER)
+    return tmp_path
+
+
+@pytest.fixture
+def write(folder, monkeypatch):
+    """Writes modules of a project that is on the path; of none of them anything is imported."""
+    monkeypatch.syspath_prepend(str(folder / "src"))
+    (folder / "src").mkdir()
+
+    def do(**texts):
+        for name, text in texts.items():
+            (folder / "src" / f"{name}.py").write_text(
+                "from tests.shelf.models import Author, Book, State\n" + dedent(text)
+            )
+
+    return do
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The files whose calls were looked for, and the effects whose functions were read, since it was last asked."""
+    read = []
+    find, read_acts = findings.find_sites, reading.EffectReader._read
+    monkeypatch.setattr(
+        findings, "find_sites", lambda evaluator, module: read.append(module.name) or find(evaluator, module)
+    )
+    monkeypatch.setattr(
+        reading.EffectReader,
+        "_read",
+        lambda self, effect: read.append(effect.name) or read_acts(self, effect),
+    )
+
+    def take():
+        found, read[:] = sorted({*read}), []
+        return found
+
+    return take
+
+
+def search(folder):
+    found = search_bypasses({}, {}, Search(paths=[folder / "src"], use_cache=True))
+    anew = search_bypasses({}, {}, Search(paths=[folder / "src"]))
+    assert told(found) == told(anew), "what is kept says what a reading anew says"
+    return told(found)
+
+
+def told(audit):
+    return (
+        [
+            (each.site, each.model, [(skip.effect.key, skip.state, skip.reason) for skip in each.skips])
+            for each in audit.bypasses
+        ],
+        [(each.path, each.why) for each in audit.unreadable],
+        audit.faults,
+    )
+
+
+def once(folder):
+    return search_bypasses({}, {}, Search(paths=[folder / "src"], use_cache=True))
+
+
+def test_a_second_run_reads_nothing_and_says_the_same(folder, write, read):
+    write(one="Book.objects.update(n=1)", two="State.objects.update(user='a')")
+    first = told(once(folder))
+    assert {"one", "two"} <= {*read()}
+    assert told(once(folder)) == first
+    assert read() == []
+    assert len(first[0]) == 2
+
+
+def test_of_one_file_that_changed_only_that_is_read(folder, write, read):
+    write(one="Book.objects.update(n=1)", two="State.objects.update(user='a')")
+    once(folder)
+    read()
+    write(two="State.objects.bulk_create([State()])")
+    found = once(folder)
+    assert read() == ["two"]
+    assert [each.site.operation for each in found.bypasses] == ["update", "bulk_create"]
+
+
+CHANGES = {
+    "a function that gives the rows": (
+        "def rows():\n    return Book.objects.all()",
+        "def rows():\n    return State.objects.all()",
+    ),
+    "a name": ("rows = lambda: None\nMODEL = Book", "MODEL = State"),
+    "a class": ("class Base:\n    model = Book", "class Base:\n    model = State"),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES.values(), ids=CHANGES)
+def test_what_another_file_says_is_what_it_says_now(folder, write, before, after):
+    write(
+        other=before,
+        one="import other\nfrom other import *\nclass Sub(getattr(other, 'Base', object)):\n    pass\n",
+        two="import other\ndef f():\n    other.rows().update(n=1)\n    other.MODEL.objects.update(n=1)\n    other.Base.model.objects.update(n=1)\n",
+    )
+    search(folder)
+    write(other=after)
+    search(folder)
+
+
+def test_a_new_caller_says_what_a_parameter_is(folder, write):
+    write(one="def change(rows):\n    rows.update(n=1)\n")
+    search(folder)
+    write(two="from one import change\nchange(Book.objects.all())\n")
+    (found,), _, _ = search(folder)
+    assert found[1] == "shelf.Book"
+    write(two="from one import change\nchange(State.objects.all())\n")
+    (found,), _, _ = search(folder)
+    assert found[1] == "shelf.State"
+    (folder / "src" / "two.py").unlink()
+    (found,), _, _ = search(folder)
+    assert found[1] is None
+
+
+def test_a_caller_that_changed_otherwise_has_nothing_else_read(folder, write, read):
+    job = "class Job:\n    def __init__(self, rows):\n        self.rows = rows\n    def go(self):\n        self.rows.update(n=1)\n"
+    write(one=job, two="from one import Job\nJob(Book.objects.all())\n")
+    assert [each.model for each in once(folder).bypasses] == ["shelf.Book"]
+    read()
+    write(two="from one import Job\nJob(Book.objects.all())\nBook.objects.update(n=2)\n")
+    once(folder)
+    assert read() == ["two"]
+
+
+def test_a_module_that_was_missing_and_is_there_now_is_read(folder, write):
+    write(one="from later import rows\nrows().update(n=1)\n")
+    search(folder)
+    write(later="def rows():\n    return Book.objects.all()\n")
+    assert [each[1] for each in search(folder)[0]] == ["shelf.Book"]
+
+
+def test_a_receiver_that_came_makes_all_be_read_anew(folder, write, read):
+    write(one="Book.objects.update(n=1)")
+    once(folder)
+    read()
+
+    def heard(instance, **kwargs):
+        instance.refresh_from_db()
+
+    with connected(post_save, heard, Order):
+        once(folder)
+    assert "one" in read()
+
+
+def test_a_file_that_cannot_be_read_is_told_again(folder, write):
+    write(one="Book.objects.update(n=1", two="State.objects.update(user='a')")
+    assert len(search(folder)[1]) == 1
+    assert len(search(folder)[1]) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"version": 99}', "\x00"])
+def test_what_somebody_has_cut_short_is_as_good_as_none(folder, write, text):
+    write(one="Book.objects.update(n=1)")
+    search(folder)
+    (file,) = [each for each in Path(FOLDER).iterdir() if each.suffix == ".json"]
+    file.write_text(text)
+    assert len(search(folder)[0]) == 1
+    assert json.loads(file.read_text())["results"]
+
+
+def test_who_may_not_write_goes_without(folder, write):
+    write(one="Book.objects.update(n=1)")
+    Path(FOLDER).write_text("a file, and no folder")
+    assert len(search(folder)[0]) == 1
+
+
+@SHOP
+def test_the_folder_says_that_nothing_in_it_is_to_be_committed_and_can_be_left_out(folder):
+    code, out, _ = run("signals", "bypasses", "--no-cache")
+    assert not Path(FOLDER).exists()
+    again = run("signals", "bypasses")
+    assert (code, out) == again[:2]
+    assert (Path(FOLDER) / ".gitignore").read_text() == "*\n"
+    assert run("signals", "bypasses")[:2] == (code, out)
+
+
+@SHOP
+def test_signals_are_kept_too(folder, read):
+    code, out, _ = run("signals", "--format", "json", "--no-cache")
+    read()
+    assert run("signals", "--format", "json")[:2] == (code, out)
+    assert read()
+    assert run("signals", "--format", "json")[:2] == (code, out)
+    assert read() == []
+
+
+def test_a_change_that_is_told_from_another_revision_keeps_nothing(folder, write):
+    write(one="Book.objects.update(n=1)")
+    search_bypasses({}, {}, Search(paths=[folder / "src"], use_cache=True), texts={})
+    assert not Path(FOLDER).exists()
