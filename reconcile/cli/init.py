@@ -12,6 +12,7 @@ from reconcile.cli.group import reconcile, set_up_django
 from reconcile.cli.options import database_option, known_database, output_options, write_file, write_report
 from reconcile.conf import rule_packages
 from reconcile.errors import UsageError
+from reconcile.rules.registry import project_rules
 
 if TYPE_CHECKING:
     from reconcile.audit.drafts.drafting import Draft
@@ -43,6 +44,7 @@ def init_command(
     each, then checks what it has drafted. Writes nothing to the database.
     """
     from reconcile.audit.drafts.drafting import draft_rules
+    from reconcile.audit.drafts.said import with_rules
     from reconcile.audit.drafts.trying import try_drafts
     from reconcile.audit.effects import audited_models
     from reconcile.audit.listing import audit_signals, named_model
@@ -52,12 +54,13 @@ def init_command(
     set_up_django()
     using = known_database(using)
     models = audited_models() if model is None else [named_model(model)]
-    audit = audit_signals({}, follow=True)
+    rules = project_rules() if rule_packages() else {}
+    audit = audit_signals(rules, follow=True)
     with evaluation_errors(using):
         drafting = draft_rules(models, audit, using)
-        tried, failed = try_drafts(drafting.drafts, using)
+        tried, failed = try_drafts(with_rules(drafting.drafts, rules.values()), using)
     sure = [each.draft for each in tried]
-    written, kept = _write(folder, sure)
+    written, kept = _write(folder, [each for each in sure if not each.said_by])
     report = reports.DraftReport(
         tried=tried,
         written=written,
@@ -65,6 +68,7 @@ def init_command(
         uncovered=_uncovered(audit, sure, model),
         settings=_settings(folder),
         left_out=[*drafting.left_out, *failed],
+        looked_at=len(models),
     )
     write_report(
         ctx, form, output, text=lambda: reports.as_text(report), json=lambda: reports.as_json(report)
@@ -105,9 +109,10 @@ def _bypasses() -> Mapping[str, int]:
 
 
 def _uncovered(audit: SignalsAudit, drafts: Sequence[Draft], model: str | None) -> list[Effect]:
-    """The project's effects that no draft covers; none if drafts were asked for one model alone."""
+    """The project's effects that no draft covers, and no rule; none if drafts were asked for one model alone."""
     covered = {one.effect.name for each in drafts for one in each.covers}
-    own = [each.effect for found in audit.models for each in found.effects if not each.effect.third_party]
+    effects = (each for found in audit.models for each in found.effects)
+    own = [each.effect for each in effects if not each.effect.third_party and not each.rules]
     return [] if model else [each for each in own if each.name not in covered]
 
 

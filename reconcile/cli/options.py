@@ -63,12 +63,12 @@ WIDTH = 140
 """The width, in columns, of a text report that does not go to a terminal."""
 
 
-def require_package(package: str, asked: str) -> None:
-    """Raise UsageError if `package` of the extra `ci` is not installed. Call it before anything is checked."""
+def require_package(package: str, asked: str, extra: str = "ci") -> None:
+    """Raise UsageError if `package` of the extra is not installed. Call it before anything is checked."""
     if find_spec(package) is None:
         raise UsageError(
-            f"{asked} needs the package {package!r}, and it is not installed. Install the extra 'ci': "
-            "pip install 'django-reconcile[ci]'"
+            f"{asked} needs the package {package!r}, and it is not installed. Install the extra {extra!r}: "
+            f"pip install 'django-reconcile[{extra}]'"
         )
 
 

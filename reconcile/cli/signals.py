@@ -102,7 +102,7 @@ def _run(audit: SignalsAudit, using: str) -> SignalsAudit:
     from reconcile.audit.running import run_saves
     from reconcile.detect.checking import evaluation_errors
 
-    require_package("sqlglot", "signals --run")
+    require_package("sqlglot", "signals --run", "audit")
     with evaluation_errors(using):
         return run_saves(audit, using)
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from django.db.models import Model
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from reconcile.audit.drafts.trying import Tried
 from reconcile.audit.effects import Effect
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import plain
-from reconcile.reports.text import table
 
 __all__ = ["DraftReport", "as_json", "as_text"]
 
@@ -26,7 +26,7 @@ VERSION = 1
 class DraftReport:
     """written: files that were made. kept: files that were there already, with the drafts that would have stood in them. uncovered: the project's effects
     that no draft covers. settings: the line that the settings lack, empty if they have it. left_out: models
-    that could not be read.
+    that could not be read. looked_at: how many models were.
     """
 
     tried: Sequence[Tried]
@@ -35,17 +35,15 @@ class DraftReport:
     uncovered: Sequence[Effect]
     settings: str
     left_out: Sequence[tuple[type[Model], str]] = ()
+    looked_at: int = 0
 
 
 def as_text(report: DraftReport) -> RenderableType:
     """A table of the drafts with their drift, then what no draft covers, what was written, and what comes next."""
     parts: list[RenderableType] = [""]
-    if report.tried:
-        rows = table("Rule", "Holds", "Drift", "Says", numbers=["Holds", "Drift"])
-        for each in report.tried:
-            drifted = f"{each.check.tally.total:,}"
-            rows.add_row(plain(each.rule), f"{100 * each.draft.share:.1f} %", drifted, plain(each.draft.must))
-        parts += [rows, ""]
+    for each in report.tried:
+        parts += [*_draft(each)]
+    parts += [""] if report.tried else []
     for effect in report.uncovered:
         parts.append(
             Text.assemble(
@@ -60,29 +58,53 @@ def as_text(report: DraftReport) -> RenderableType:
             "",
             Text(f"{plain(path)} is there already and was not touched. Its drafts:", style="yellow"),
             "",
-            Text(plain(text)),
+            *(Text(plain(line)) for line in text.splitlines()),
         ]
     return Group(*parts, *_next(report))
 
 
+def _draft(each: Tried) -> Iterator[RenderableType]:
+    """Two lines: how far the rule holds, and what it says."""
+    drifted = each.check.tally.total
+    yield Text.assemble(
+        (plain(each.rule), "bold"),
+        f"  holds for {_percent(each.draft.share)}, ",
+        (f"{drifted:,} drifted" if drifted else "none drifted", "red" if drifted else "green"),
+        (
+            ", unsure: it only reports" if each.draft.reports else ", unsure" if each.draft.unsure else "",
+            "yellow",
+        ),
+        (f", as {plain(each.draft.said_by)} says already" if each.draft.said_by else "", "dim"),
+    )
+    yield Padding(Text(plain(each.draft.must), style="dim"), (0, 0, 0, 2), expand=False)
+
+
+def _percent(share: float) -> str:
+    """Never 100 % of what isn't all."""
+    return "100 %" if share == 1 else f"{min(99.9, 100 * share):.1f} %"
+
+
 def _next(report: DraftReport) -> list[RenderableType]:
     found: list[RenderableType] = [Text(f"{plain(each)} written.", style="green") for each in report.written]
-    if report.settings:
+    if report.settings and report.written:
         found.append(Text(f"Add to the settings: {report.settings}"))
     if not report.tried:
-        found.append(
-            Text(
-                "Nothing was drafted: no table has enough records, or nothing in them follows from anything else."
-            )
-        )
-    else:
-        drifting = sum(bool(each.check.tally.total) for each in report.tried)
-        found.append(
-            Text(
-                f"{plural(len(report.tried), 'draft')}, {drifting:,} with drift. Read them, then: reconcile check"
-            )
-        )
+        found.append(Text(_why_nothing(report)))
+        return found
+    drifting = sum(bool(each.check.tally.total) for each in report.tried)
+    said = sum(bool(each.draft.said_by) for each in report.tried)
+    others = f"; {said:,} are said by rules of the project already, and not written" if said else ""
+    then = " Read them, then: reconcile check" if report.written or report.kept else ""
+    found.append(Text(f"{plural(len(report.tried), 'draft')}, {drifting:,} with drift{others}.{then}"))
     return found
+
+
+def _why_nothing(report: DraftReport) -> str:
+    if not report.looked_at:
+        return "Nothing was drafted: the project has no models of its own. For those of a package, name each: reconcile init app.Model"
+    if report.left_out:
+        return "Nothing else was drafted."
+    return "Nothing was drafted: no table has enough records, or nothing in them follows from anything else."
 
 
 def as_json(report: DraftReport) -> str:
@@ -97,6 +119,8 @@ def as_json(report: DraftReport) -> str:
                     "must": each.draft.must,
                     "evidence": list(each.draft.evidence),
                     "unsure": each.draft.unsure or None,
+                    "only_reports": bool(each.draft.reports),
+                    "said_by": each.draft.said_by or None,
                     "share": round(each.draft.share, 4),
                     "drifted": each.check.tally.total,
                     "covers": sorted({one.effect.name for one in each.draft.covers}),

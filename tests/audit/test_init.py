@@ -8,9 +8,10 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.db.models import Max
-from django.test.utils import CaptureQueriesContext, override_settings
+from django.test.utils import CaptureQueriesContext, modify_settings, override_settings
 from django.utils import timezone
 
 from reconcile.audit.drafts.candidates import children_of, plural_of, value_candidates, words_of
@@ -59,7 +60,8 @@ def shop():
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    yield Path("drafted")
+    with override_settings(RECONCILE={"RULES": []}):
+        yield Path("drafted")
     for name in [name for name in sys.modules if name.startswith("drafted")]:
         del sys.modules[name]
 
@@ -262,7 +264,7 @@ def test_a_draft_that_cannot_be_run_or_checked_is_named(shop, monkeypatch):
     assert not tried
     assert {model for model, _ in failed} == {Order, Article}
     assert any("can't be run: SyntaxError" in why for _, why in failed)
-    assert any("can't be checked" in why for _, why in failed)
+    assert any("can't be used: Rule 'articles.slug': " in why for _, why in failed)
 
 
 def test_models_of_two_apps_with_one_name_have_two_files():
@@ -272,3 +274,70 @@ def test_models_of_two_apps_with_one_name_have_two_files():
 
     groups = [model for model in apps.get_models() if model.__name__ == "Group"]
     assert len({file_name(each) for each in groups}) == len(groups) > 1
+
+
+@override_settings(RECONCILE={"RULES": ["rules"]})
+def test_what_a_rule_of_the_project_says_is_named_with_it_and_not_written(shop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, report = run_json("init", "Order", "--folder", "drafted")
+    said = {each["rule"]: each["said_by"] for each in report["drafts"]}
+    assert said.items() >= {"orders.total": "orders.total", "orders.invoice": "orders.invoice"}.items()
+    assert (
+        not (tmp_path / "drafted" / "orders.py").exists()
+        or "total = Rule" not in (tmp_path / "drafted" / "orders.py").read_text()
+    )
+    _, out, _ = run("init", "Order", "--folder", "drafted")
+    assert "as orders.total says already" in out
+
+
+def test_an_unsure_draft_repairs_nothing_until_somebody_has_decided(shop, folder):
+    run("init", "Article", "--folder", str(folder))
+    text = (folder / "articles.py").read_text()
+    assert "    remedies={STALE: Report()},\n" in text
+    assert "It only reports, until you take out remedies=." in " ".join(text.replace("#", "").split())
+    with override_settings(RECONCILE={"RULES": ["drafted"]}):
+        assert run("repair", "articles.slug", "--apply", "--yes")[0] in {0, 1, 2}
+    assert Article.objects.filter(slug="bypassed").count() == 2
+
+
+def test_the_report_can_be_read_in_eighty_columns(shop, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run("init", "Order", "--folder", str(folder))
+    assert "orders.item_count  holds for 95.0 %, 3 drifted\n" in out
+    assert "orders.invoice  holds for 93.8 %, 3 drifted\n" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_the_drafts_of_a_file_that_is_there_are_printed_as_they_would_stand_in_it(shop, folder):
+    run("init", "Order", "--folder", str(folder))
+    written = (folder / "orders.py").read_text()
+    (folder / "orders.py").write_text("# mine\n")
+    _, out, _ = run("init", "Order", "--folder", str(folder))
+    assert (folder / "orders.py").read_text() == "# mine\n"
+    assert "\nitem_count = Rule(\n    every=Order,\n" in out
+    assert [line for line in written.splitlines() if line not in out] == []
+
+
+def test_a_package_is_drafted_by_the_names_of_its_models(folder):
+    with modify_settings(
+        INSTALLED_APPS={
+            "remove": [
+                name for name in settings.INSTALLED_APPS if name.startswith(("tests.", "sample_project."))
+            ]
+        }
+    ):
+        _, out, _ = run("init", "--folder", str(folder))
+    assert (
+        "the project has no models of its own. For those of a package, name each: reconcile init app.Model"
+        in " ".join(out.split())
+    )
+
+
+def test_an_aggregate_that_does_not_hold_for_all_is_tried_on_those_of_one_kind(shop):
+    for place, customer in enumerate(Customer.objects.order_by("pk")):
+        Customer.objects.filter(pk=customer.pk).update(
+            order_count=customer.orders.filter(status="draft").count() + (place == 0)
+        )
+    found = drafts_of(Customer)["customers.order_count"]
+    assert found.draft.must == 'HaveValues(order_count=Count("orders", filter=Q(orders__status="draft")))'
+    assert found.check.tally.total == 1

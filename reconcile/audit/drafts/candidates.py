@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any
 
@@ -23,6 +23,7 @@ from django.db.models import (
     Max,
     Model,
     OuterRef,
+    Q,
     Subquery,
     Sum,
     TextField,
@@ -37,6 +38,7 @@ __all__ = [
     "children_of",
     "columns_of",
     "generic_keys",
+    "only_some",
     "plural_of",
     "value_candidates",
     "words_of",
@@ -54,7 +56,8 @@ class Candidate:
     """A value that a column may always have. must: the code that says so. told: the same for people. imports: the lines that the code needs.
 
     expected: the expression of Django's to compare with; made, instead, a Python function of the columns `reads`. named: the column's name says it.
-    empty_is_zero: a sum of nothing is 0.
+    empty_is_zero: a sum of nothing is 0. alike: words that the names of both columns have. aggregate: the child, the function and the child's column, of
+    an aggregate that could be one of some of its rows.
     """
 
     model: type[Model]
@@ -69,6 +72,8 @@ class Candidate:
     named: bool = False
     simple: int = 0
     empty_is_zero: bool = False
+    alike: int = 0
+    aggregate: tuple[Child, Any, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,72 +161,87 @@ def value_candidates(model: type[Model]) -> Iterator[Candidate]:
         yield from _latest(model, key)
 
 
+COUNTING = frozenset({"count", "num", "number", "total", "n", "amount", "quantity"})
+SUMMING = frozenset({"total", "amount", "sum", "subtotal"})
+NEWEST = frozenset({"last", "latest", "newest"})
+
+
 def _aggregates(model: type[Model], column: Field[Any, Any], child: Child) -> Iterator[Candidate]:
     words = words_of(column.name)
-    numbers = [each for each in columns_of(child.model) if isinstance(each, NUMBERS) and not each.choices]
     if isinstance(column, IntegerField):
-        named = bool(words & child.words) and bool(
-            words & {"count", "num", "number", "total", "n", "amount", "quantity"}
-        )
-        yield _aggregate(
-            model,
-            column,
-            child,
-            Count(child.query),
-            f'Count("{child.query}")',
-            f"Count({child.query})",
-            named=named,
-        )
+        named = bool(words & child.words) and bool(words & COUNTING)
+        yield _aggregate(model, column, child, Count, "", named=named)
     if isinstance(column, NUMBERS):
-        for each in numbers:
-            path = f"{child.query}__{each.name}"
+        for each in _numbers_of(child.model):
             named = bool(words & words_of(each.name)) or "total" in words
-            yield _aggregate(
-                model,
-                column,
-                child,
-                Sum(path),
-                f'Sum("{path}")',
-                f"Sum({child.query}.{each.name})",
-                named=named,
-                simple=1,
-            )
+            yield _aggregate(model, column, child, Sum, each.name, named=named)
     if isinstance(column, DecimalField | FloatField):
-        yield from _products(model, column, child, numbers)
+        yield from _products(model, column, child)
     if isinstance(column, DateField):
-        for date in (one.name for one in columns_of(child.model) if type(one) is type(column)):
-            path = f"{child.query}__{date}"
-            named = bool(words & ({"last", "latest", "newest"} | child.words))
-            yield _aggregate(
-                model, column, child, Max(path), f'Max("{path}")', f"Max({child.query}.{date})", named=named
-            )
+        for each in (one for one in columns_of(child.model) if type(one) is type(column)):
+            yield _aggregate(model, column, child, Max, each.name, named=bool(words & (NEWEST | child.words)))
 
 
-def _products(
-    model: type[Model], column: Field[Any, Any], child: Child, numbers: Sequence[Field[Any, Any]]
-) -> Iterator[Candidate]:
-    for one, other in permutations(numbers, 2):
+def _numbers_of(model: type[Model]) -> list[Field[Any, Any]]:
+    return [each for each in columns_of(model) if isinstance(each, NUMBERS)]
+
+
+def _products(model: type[Model], column: Field[Any, Any], child: Child) -> Iterator[Candidate]:
+    for one, other in permutations(_numbers_of(child.model), 2):
         if isinstance(one, DecimalField | FloatField) and isinstance(other, IntegerField):
             first, second = f"{child.query}__{one.name}", f"{child.query}__{other.name}"
-            named = bool(words_of(column.name) & {"total", "amount", "sum", "subtotal"})
-            expected = Sum(F(first) * F(second), output_field=column.clone())
-            told = f"Sum({child.query}.{one.name} * {child.query}.{other.name})"
-            yield _aggregate(
-                model,
-                column,
-                child,
-                expected,
-                f'Sum(F("{first}") * F("{second}"))',
-                told,
-                named=named,
-                simple=2,
-            )
+            yield _of_many(
+                model, column, child, Sum(F(first) * F(second), output_field=column.clone()), f'Sum(F("{first}") * F("{second}"))',
+                f"Sum({child.query}.{one.name} * {child.query}.{other.name})", named=bool(words_of(column.name) & SUMMING), simple=2,
+            )  # fmt: skip
 
 
 def _aggregate(
-    model: type[Model], column: Field[Any, Any], child: Child, expected: Expression, code: str, told: str, *, named: bool, simple: int = 0
+    model: type[Model], column: Field[Any, Any], child: Child, function: Any, of: str, *, named: bool, only: tuple[str, Any] | None = None
 ) -> Candidate:  # fmt: skip
-    names = ", ".join(sorted({*re.findall(r"\b(Count|Sum|Max|F)\(", code)}))
+    """The candidate of one aggregate of the child's column `of`, or of the child itself; of those rows alone that have a value in a column, if `only` says so."""
+    path = f"{child.query}__{of}" if of else child.query
+    name, condition, told = function.__name__, "", ""
+    if only is not None:
+        key, value = f"{child.query}__{only[0]}", only[1]
+        condition = f", filter=Q({key}={repr(value).replace(chr(39), chr(34))})"
+        told = f" with {only[0]} {value}"
+    expected = function(path, filter=Q(**{f"{child.query}__{only[0]}": only[1]}) if only else None)
+    found = _of_many(
+        model, column, child, expected, f'{name}("{path}"{condition})', f"{name}({child.query}{f'.{of}' if of else ''}{told})",
+        named=named, simple=int(function is Sum) + (1 if only else 0),
+    )  # fmt: skip
+    return replace(found, alike=len(words_of(column.name) & words_of(of)), aggregate=(child, function, of))
+
+
+def only_some(candidate: Candidate) -> Iterator[Candidate]:
+    """The same aggregate of those rows alone that have one truth, or one choice, in a column of theirs."""
+    if candidate.aggregate is None:
+        return
+    child, function, of = candidate.aggregate
+    column: Any = candidate.model._meta.get_field(candidate.column)
+    for each in columns_of(child.model):
+        for value in _kinds_of(each):
+            yield _aggregate(
+                candidate.model, column, child, function, of, named=candidate.named, only=(each.name, value)
+            )
+
+
+def _kinds_of(column: Field[Any, Any]) -> list[Any]:
+    if isinstance(column, BooleanField):
+        return [True, False]
+    kinds = [value for value, _ in column.flatchoices] if column.choices else []
+    return kinds if len(kinds) <= MOST_KINDS else []
+
+
+MOST_KINDS = 8
+"""Choices of a column by which rows are told apart."""
+
+
+def _of_many(
+    model: type[Model], column: Field[Any, Any], child: Child, expected: Expression, code: str, told: str, *, named: bool, simple: int
+) -> Candidate:  # fmt: skip
+    names = ", ".join(sorted({*re.findall(r"\b(Count|Sum|Max|F|Q)\(", code)}))
     return Candidate(
         model=model, column=column.name, must=f"HaveValues({column.name}={code})", told=f"{column.name} = {told}", expected=expected, child=child.model,
         imports=frozenset({f"from django.db.models import {names}", "from reconcile import HaveValues, Rule"}), named=named, simple=simple,
@@ -236,8 +256,13 @@ def _copies(model: type[Model], column: Field[Any, Any]) -> Iterator[Candidate]:
         if not isinstance(target, type) or not issubclass(target, Model):
             continue
         for other in columns_of(target):
-            if type(other) is type(column) and column.name in {f"{key.name}_{other.name}", other.name}:
+            if _are_alike(column, other) and column.name in {f"{key.name}_{other.name}", other.name}:
                 yield _copy(model, column, key, other)
+
+
+def _are_alike(one: Field[Any, Any], other: Field[Any, Any]) -> bool:
+    """Whether a column can hold what the other does: both are texts, or of one kind of number or date."""
+    return type(one) is type(other) or all(isinstance(each, TEXTS) for each in (one, other))
 
 
 def _copy(

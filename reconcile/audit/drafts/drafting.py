@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,13 @@ from django.apps import apps
 from django.db import DatabaseError, transaction
 from django.db.models import Model
 
-from reconcile.audit.drafts.candidates import children_of, generic_keys, plural_of, value_candidates
+from reconcile.audit.drafts.candidates import (
+    children_of,
+    generic_keys,
+    only_some,
+    plural_of,
+    value_candidates,
+)
 from reconcile.audit.drafts.scoring import RowOfEach, Score, best_of, one_row_each, sample_of, score
 from reconcile.audit.drafts.uniques import Unique, unique_columns
 from reconcile.audit.effects import On
@@ -31,6 +38,7 @@ HERE = frozenset({On.PRE_SAVE, On.SAVE})
 class Draft:
     """One rule that could be written. name: of its variable. every, must: the code of both. evidence: sentences for a comment. unsure: what a person has
     to decide. share: of how many records it is true, of 1. covers: the effects that it would stand in for.
+    reports: the kind of drift that it only reports until a person has decided. said_by: the rule of the project that says it already.
     """
 
     model: type[Model]
@@ -45,6 +53,8 @@ class Draft:
     source: type[Model] | None = None
     column: str = ""
     covers: tuple[Audited, ...] = field(default=())
+    reports: str = ""
+    said_by: str = ""
 
 
 def file_name(model: type[Model]) -> str:
@@ -97,9 +107,7 @@ def _of_model(model: type[Model], using: str) -> Iterator[Draft]:
 
 
 def _drafts(model: type[Model], keys: Sequence[Any], total: int, using: str) -> Iterator[Draft]:
-    yield from (
-        _of_value(each, total) for each in best_of(score(one, keys, using) for one in value_candidates(model))
-    )
+    yield from (_of_value(each, total) for each in _values(model, keys, using))
     for child in children_of(model):
         found = one_row_each(model, child, keys, using)
         if found is not None:
@@ -113,8 +121,20 @@ def _drafts(model: type[Model], keys: Sequence[Any], total: int, using: str) -> 
         )  # fmt: skip
 
 
+def _values(model: type[Model], keys: Sequence[Any], using: str) -> list[Score]:
+    """For each column what holds best. An aggregate that doesn't hold for all is tried on those rows alone that are of one kind."""
+    scores = [score(each, keys, using) for each in value_candidates(model)]
+    doubtful = [each.candidate for each in scores if each.candidate.named and each.share < 1]
+    some = (one for each in doubtful for one in only_some(each))
+    return best_of([*scores, *(score(one, keys, using) for one in some)])
+
+
 def _import(model: type[Model]) -> str:
-    return f"from {model.__module__} import {model.__name__}"
+    """The import of the model: from where it says that it stands, or, as of one that a factory made, from its app's models."""
+    app = apps.get_app_config(model._meta.app_label)
+    places = [model.__module__, *([app.models_module.__name__] if app.models_module else [])]
+    found = (each for each in places if getattr(sys.modules.get(each), model.__name__, None) is model)
+    return f"from {next(found, model.__module__)} import {model.__name__}"
 
 
 MOST_NAMED = 5
@@ -136,7 +156,7 @@ def _of_value(found: Score, total: int) -> Draft:
         unsure = f"It holds for {found.share:.0%} of those with something to compare: bulk paths, or it means something else."
     return Draft(
         model=each.model, name=each.column, every=each.model.__name__, must=each.must, column=each.column, writes=each.model, source=each.child,
-        imports=each.imports | {_import(each.model)}, share=found.holds / found.looked, unsure=unsure,
+        imports=each.imports | {_import(each.model)}, share=found.holds / found.looked, unsure=unsure, reports="STALE" if unsure else "",
         evidence=(f"{found.holds:,} of {found.looked:,} {plural_of(each.model)}{sample} have {each.told}{others}.",),
     )  # fmt: skip
 
@@ -162,7 +182,7 @@ def _of_row(found: RowOfEach, total: int, sample: int) -> Draft:
         model=model, name=_identifier(str(child.model._meta.verbose_name)), every=every, writes=child.model,
         must=f'HaveRow({child.model.__name__}, link={{{told}}}{f", values={{{values}}}" if values else ""})',
         imports=frozenset({"from django.db.models import F", "from reconcile import HaveRow, Rule", _import(model), _import(child.model)}),
-        share=share, unsure="" if share >= 0.9 else f"{missing:,} have none: bulk paths, or not each owes one.",  # noqa: PLR2004
+        share=share, unsure="" if share >= 0.9 else f"{missing:,} have none: bulk paths, or not each owes one.", reports="" if share >= 0.9 else "MISSING",  # noqa: PLR2004
         evidence=(f"{found.holds:,} of {found.looked:,} {plural_of(model)}{of_sample}{but} have one {child.model._meta.verbose_name}{others}.",),
     )  # fmt: skip
 

@@ -59,9 +59,10 @@ class Score:
         )
 
     @property
-    def rank(self) -> tuple[bool, float, int]:
+    def rank(self) -> tuple[bool, float, int, int]:
         """Better candidates for a column have a larger one."""
-        return self.candidate.named, round(self.share, 3), -self.candidate.simple
+        each = self.candidate
+        return each.named, round(self.share, 3), each.alike, -each.simple
 
 
 def sample_of(model: type[Model], using: str) -> list[Any]:

@@ -10,11 +10,17 @@ from django.db.models import Model
 
 from reconcile.audit.drafts.drafting import Draft, file_name
 from reconcile.audit.drafts.writing import as_modules, names_of
+from reconcile.core.drift import MISSING
 from reconcile.db.clock import database_now
 from reconcile.detect.checking import RuleCheck, check
-from reconcile.errors import with_type
+from reconcile.errors import Fault, with_type
+from reconcile.remedies.report import Report
+from reconcile.rules.rule import Rule
 
 __all__ = ["Tried", "try_drafts"]
+
+NO_VALUE = "reconcile.E014"
+"""The fault of a rule that inserts rows and doesn't say what one of their columns is to have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +46,28 @@ def try_drafts(drafts: Sequence[Draft], using: str) -> tuple[list[Tried], list[t
             continue
         for draft, name in zip(several, names_of(several), strict=True):
             named = f"{module}.{name}"
-            checked = check(replace(made[name], name=named), using=using, now=now)
-            if checked.error:
-                failed.append((draft.model, f"{named} can't be checked: {checked.error}"))
+            usable, rule, faults = _usable(draft, replace(made[name], name=named))
+            checked = check(rule, using=using, now=now) if not faults else None
+            if checked is None or checked.error:
+                failed.append(
+                    (
+                        draft.model,
+                        f"{named} can't be {'checked' if checked else 'used'}: {checked.error if checked else faults[0].message}",
+                    )
+                )
             else:
-                found.append(Tried(draft=draft, rule=named, check=checked))
+                found.append(Tried(draft=usable, rule=named, check=checked))
     return found, failed
+
+
+def _usable(draft: Draft, rule: Rule) -> tuple[Draft, Rule, Sequence[Fault]]:
+    """The draft as a rule without faults: one that lacks a column of the rows that it would insert only reports them."""
+    faults = [*rule.faults()]
+    if [each.id for each in faults] != [NO_VALUE]:
+        return draft, rule, faults
+    reporting = replace(draft, reports="MISSING", unsure=f"{faults[0].message} Say what it is.")
+    rule = replace(rule, remedies={**rule.remedies, MISSING: Report()})
+    return reporting, rule, [*rule.faults()]
 
 
 def _by_file(drafts: Sequence[Draft]) -> Iterator[tuple[str, list[Draft]]]:

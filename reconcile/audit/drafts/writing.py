@@ -25,6 +25,7 @@ def as_modules(drafts: Sequence[Draft], bypasses: Mapping[str, int]) -> dict[str
 def _module(drafts: Sequence[Draft], bypasses: Mapping[str, int]) -> str:
     title = plural_of(drafts[0].model)
     imports = {line for each in drafts for line in (*each.imports, *covers_in_code(each)[1])}
+    imports |= {f"from reconcile import {each.reports}, Report" for each in drafts if each.reports}
     names = names_of(drafts)
     rules = "\n\n".join(_rule(each, name, bypasses) for each, name in zip(drafts, names, strict=True))
     return f'"""{title[:1].upper()}{title[1:]}: drafts. Read each, mend it or take it out."""\n\n{_imports(imports)}\n\n{rules}\n'
@@ -42,7 +43,9 @@ def names_of(drafts: Sequence[Draft]) -> list[str]:
 def _rule(draft: Draft, name: str, bypasses: Mapping[str, int]) -> str:
     comments = [f"# {line}" for line in draft.evidence]
     if draft.unsure:
-        comments.append(f"# ??? {draft.unsure}")
+        comments.append(
+            f"# ??? {draft.unsure}{' It only reports, until you take out remedies=.' if draft.reports else ''}"
+        )
     covers, _ = covers_in_code(draft)
     skipped = sum(bypasses.get(each, 0) for each in {one.effect.name for one in draft.covers})
     if skipped:
@@ -52,6 +55,7 @@ def _rule(draft: Draft, name: str, bypasses: Mapping[str, int]) -> str:
     held = [
         f"every={draft.every}",
         f"must={draft.must}",
+        *([f"remedies={{{draft.reports}: Report()}}"] if draft.reports else []),
         *([f"covers=[{', '.join(covers)}]"] if covers else []),
     ]
     line = f"{name} = Rule({', '.join(held)})"
@@ -82,10 +86,10 @@ def _imports(lines: Iterable[str]) -> str:
             by_module[match[1]] |= {each.strip() for each in match[2].split(",")}
         else:
             plain.add(line)
-    ordered = sorted(by_module, key=lambda each: (not each.startswith("django"), each != "reconcile", each))
+    ordered = sorted(by_module, key=lambda each: (not each.startswith("django."), each))
     groups: dict[int, list[str]] = defaultdict(list)
     for module in ordered:
-        groups[0 if module.startswith("django") else 1].append(
+        groups[0 if module.startswith("django.") else 1].append(
             _import_line(module, sorted(by_module[module]))
         )
     return "\n\n".join("\n".join(groups[number]) for number in sorted(groups)) + (
