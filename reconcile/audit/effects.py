@@ -74,12 +74,15 @@ class Effect:
         return self.place is None or is_third_party(self.place.file)
 
 
-def audited_models() -> list[type[Model]]:
-    """The models of the apps that stand in the project's own source, then those of others that have effects of it; proxies too, no swapped ones."""
+def audited_models(*, third_party: bool = False) -> list[type[Model]]:
+    """The models of the apps that stand in the project's own source, then those of others that have effects of it; proxies too, no swapped ones.
+
+    third_party: then all of the others.
+    """
     configs = apps.get_app_configs()
     own = [model for each in configs if not is_third_party(each.path) for model in each.get_models()]
     others = [model for each in configs if is_third_party(each.path) for model in each.get_models()]
-    return [*own, *filter(_has_own_effect, others)]
+    return [*own, *(others if third_party else filter(_has_own_effect, others))]
 
 
 def _has_own_effect(model: type[Model]) -> bool:

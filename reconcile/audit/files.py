@@ -27,12 +27,13 @@ def own_files() -> list[str]:
 
 
 def roots() -> list[Path]:
-    """The folders of the project's own source: of its apps, and of its settings."""
+    """The folders of the project's own source: of its apps and of its settings, each with all that stands beside it and a manage.py."""
     found = [_outermost(Path(each.path)) for each in apps.get_app_configs() if not is_third_party(each.path)]
     module = sys.modules.get(str(getattr(settings, "SETTINGS_MODULE", "")))
     file = getattr(module, "__file__", None)
     if file and not is_third_party(file) and (Path(file).parent / "__init__.py").exists():
         found.append(_outermost(Path(file).parent))
+    found = [each.parent if (each.parent / "manage.py").is_file() else each for each in found]
     return sorted(
         {each for each in found if not any(each != other and each.is_relative_to(other) for other in found)}
     )
@@ -52,8 +53,18 @@ def python_files(places: Iterable[Path]) -> Iterator[str]:
             yield str(place)
             continue
         for folder, folders, files in os.walk(place):
-            folders[:] = sorted(each for each in folders if each not in IGNORED and not each.startswith("."))
+            folders[:] = sorted(each for each in folders if _is_own(Path(folder, each)))
             yield from (f"{folder}{os.sep}{each}" for each in sorted(files) if each.endswith(".py"))
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder within the project's holds source of its own, and no environment."""
+    return (
+        folder.name not in IGNORED
+        and not folder.name.startswith(".")
+        and not (folder / "pyvenv.cfg").is_file()
+        and not is_third_party(str(folder))
+    )
 
 
 def is_test(path: str) -> bool:
@@ -69,9 +80,8 @@ def is_migration(path: str) -> bool:
 
 def _within(path: str) -> str:
     """The path from the folder in which the project's own packages stand: what that is called says nothing of the file."""
-    folders = [
-        f"{each.parent}{os.sep}" for each in _roots_of(tuple(each.path for each in apps.get_app_configs()))
-    ]
+    found = _roots_of(tuple(each.path for each in apps.get_app_configs()))
+    folders = [f"{each.parent if (each / '__init__.py').is_file() else each}{os.sep}" for each in found]
     return next((path[len(each) :] for each in folders if path.startswith(each)), Path(path).name)
 
 

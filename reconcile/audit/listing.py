@@ -87,14 +87,15 @@ def audit_signals(
     *,
     follow: bool = False,
     use_cache: bool = False,
+    third_party: bool = False,
 ) -> SignalsAudit:
-    """Audit the models; unless they are given, those of the project's own apps. follow: read what the effects write, too. Costs no statement.
+    """Audit the models; unless they are given, those of the project's own apps. third_party: those of installed packages, too. follow: read what the effects write, too. Costs no statement.
 
     use_cache: use what earlier runs in this folder have found, and keep what this one finds.
     """
     with without_collecting():
         auditor = _Auditor(rules, follow=follow, use_cache=use_cache)
-        chosen = audited_models() if models is None else models
+        chosen = audited_models(third_party=third_party) if models is None else models
         audited = [auditor.audit(model) for model in chosen]
         dead = list(dead_receivers(auditor.sources, auditor.cache)) if models is None else []
         if auditor.cache is not None:

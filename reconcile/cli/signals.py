@@ -80,18 +80,19 @@ def list_command(
     they are, each in a transaction that is rolled back. No message, mail, connection or file gets out of that, and nothing is deleted.
     """
     from reconcile.audit.listing import audit_signals, named_model
+    from reconcile.conf import exempt_effects
     from reconcile.reports import signals as reports, signals_run
 
     set_up_django()
     models = None if model is None else [named_model(model)]
-    audit = audit_signals(_rules(), models, follow=True, use_cache=use_cache)
+    audit = audit_signals(_rules(), models, follow=True, use_cache=use_cache, third_party=third_party)
     if is_run:
         audit = _run(audit, known_database(using))
     write_report(
         ctx,
         form,
         output,
-        text=lambda: reports.as_text(audit, third_party=third_party or model is not None),
+        text=lambda: reports.as_text(audit, exempt_effects(), third_party=third_party or model is not None),
         json=lambda: reports.as_json(audit),
         mermaid=lambda: reports.as_mermaid(audit, third_party=third_party),
     )
@@ -157,7 +158,11 @@ def coverage_command(
     rules = _rules()
     changed = _changed(rules, accepted)
     coverage = coverage_of(
-        audit_signals(rules), rules, exempt_effects(), third_party=third_party, changed=changed
+        audit_signals(rules, third_party=third_party),
+        rules,
+        exempt_effects(),
+        third_party=third_party,
+        changed=changed,
     )
     write_report(
         ctx,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,14 +40,14 @@ VERSION = 1
 """The version of the JSON."""
 
 
-def as_text(audit: SignalsAudit, *, third_party: bool) -> RenderableType:
+def as_text(audit: SignalsAudit, exempt: Mapping[str, str], *, third_party: bool) -> RenderableType:
     """A paragraph for each model that sets anything off, then the dead receivers, then the sum."""
     said = [each for each in audit.models if not _shown(each, third_party=third_party).is_quiet]
     parts: list[RenderableType] = [""]
     for each in said:
-        parts += [*_model(_shown(each, third_party=third_party)), ""]
+        parts += [*_model(_shown(each, third_party=third_party), exempt), ""]
     parts += _dead(audit)
-    return Group(*parts, *_sum(audit, third_party=third_party))
+    return Group(*parts, *_sum(audit, exempt, third_party=third_party))
 
 
 def _shown(found: ModelSignals, *, third_party: bool) -> ModelSignals:
@@ -61,7 +61,7 @@ def _shown(found: ModelSignals, *, third_party: bool) -> ModelSignals:
     )
 
 
-def _model(found: ModelSignals) -> Iterator[RenderableType]:
+def _model(found: ModelSignals, exempt: Mapping[str, str]) -> Iterator[RenderableType]:
     kind = " (proxy)" if found.model._meta.proxy else ""
     yield Text(f"{found.model._meta.label}{kind}", style="bold")
     for each in found.effects:
@@ -69,7 +69,7 @@ def _model(found: ModelSignals) -> Iterator[RenderableType]:
         yield _indent(Text(_facts(each), style="dim"), 15)
         yield from (_indent(Text(plain(said)), 15) for said in _doing(each))
         yield from (_indent(said, 15) for said in effect_run_lines(found, each))
-        yield _indent(_covered(each), 15)
+        yield _indent(_covered(each, exempt), 15)
     for cascade in found.cascades:
         does = f"a delete {cascade.does} {cascade.model._meta.label} by its {cascade.column}"
         yield _indent(Text.assemble(("delete       ", "cyan"), does))
@@ -109,11 +109,13 @@ def _doing(each: Audited) -> Iterator[str]:
         yield f"and so {model}, by {' and '.join(name.rpartition('.')[2] for name in through)}"
 
 
-def _covered(each: Audited) -> Text:
+def _covered(each: Audited, exempt: Mapping[str, str]) -> Text:
     if each.rules:
         return Text(f"covered by {', '.join(each.rules)}", style="green")
     if each.effect.third_party:
         return Text("third party", style="dim")
+    if each.effect.name in exempt:
+        return Text(f"exempt: {plain(exempt[each.effect.name])}", style="dim")
     return Text("no rule covers it", style="yellow")
 
 
@@ -125,13 +127,14 @@ def _dead(audit: SignalsAudit) -> Iterator[RenderableType]:
         yield ""
 
 
-def _sum(audit: SignalsAudit, *, third_party: bool) -> Iterator[RenderableType]:
+def _sum(audit: SignalsAudit, exempt: Mapping[str, str], *, third_party: bool) -> Iterator[RenderableType]:
     effects = [each for found in audit.models for each in found.effects]
     own = [each for each in effects if not each.effect.third_party]
-    uncovered = sum(not each.rules for each in own)
+    spared = sum(not each.rules and each.effect.name in exempt for each in own)
+    uncovered = sum(not each.rules for each in own) - spared
     text = Text(f"{plural(len(own), 'effect')} of {plural(len(audit.models), 'model')}: ")
     text.append(
-        f"{len(own) - uncovered:,} covered by rules, {uncovered:,} by none.",
+        f"{len(own) - uncovered - spared:,} covered by rules, {uncovered:,} by none{f', {spared:,} exempt' if spared else ''}.",
         style="yellow" if uncovered else "green",
     )
     if audit.dead:
@@ -272,9 +275,8 @@ def _coverage_sum(coverage: Coverage) -> Text:
     exempt = len(coverage.effects) - coverage.total
     colours = {"clean": "green", "warn": "yellow", "error": "red"}
     text = Text(style=colours[coverage.status])
-    text.append(
-        f"{coverage.covered:,} of {plural(coverage.total, 'effect')} covered by rules, {coverage.percent:.0f} %."
-    )
+    covered = f"{coverage.covered:,} of {plural(coverage.total, 'effect')} covered by rules, {coverage.percent:.0f} %."
+    text.append(covered if coverage.total else "No effect that a rule would have to cover.")
     if exempt:
         text.append(f" {exempt:,} exempt.", style="default")
     if coverage.changed:

@@ -76,7 +76,7 @@ def test_each_bulk_path_of_the_shop_is_found_with_the_rule_that_covers_it():
         "delete_orders_raw": {"customers.order_count", "customers.last_order", "notes.target"},
         "insert_order_by_sql": {"orders.customer_name", "orders.invoice", "orders.notification", "customers.order_count", "customers.last_order"},
     }  # fmt: skip
-    _, out, _ = run("signals", "bypasses")
+    _, out, _ = run("signals", "bypasses", str(ROOT / "sample_project"))
     assert "No call that can be told skips an effect that no rule covers." in out
     assert "2 unknown" in out
 
@@ -433,6 +433,45 @@ def test_what_was_known_of_a_file_that_is_gone_goes_from_the_baseline(tmp_path):
     assert "sample_project.shop.gone.f" in out
     run("signals", "bypasses", "--baseline", str(baseline), "--update-baseline")
     assert "gone" not in baseline.read_text()
+
+
+def test_what_stands_beside_a_manage_py_is_the_projects_and_no_environment_is(tmp_path, monkeypatch):
+    from reconcile.audit import files
+
+    project = tmp_path / "test"
+    for each in (
+        "shop/__init__.py",
+        "lib/x.py",
+        "tests/y.py",
+        "myenv/pyvenv.cfg",
+        "myenv/z.py",
+        "manage.py",
+        "script.py",
+    ):
+        (project / each).parent.mkdir(parents=True, exist_ok=True)
+        (project / each).touch()
+
+    class Config:
+        path = str(project / "shop")
+
+    monkeypatch.setattr(files.apps, "get_app_configs", lambda: [Config])
+    assert project in files.roots()
+    own = [each.removeprefix(f"{project}/") for each in files.own_files() if each.startswith(str(project))]
+    assert own == [
+        "manage.py",
+        "script.py",
+        "lib/x.py",
+        "shop/__init__.py",
+    ]
+
+
+@NO_RULES
+def test_a_queryset_that_is_made_by_hand_is_one(file):
+    file.write_text(
+        f"from django.db.models import QuerySet\n{IMPORT}QuerySet(Article).update(title='a')\nQuerySet(model=Article).bulk_create([])\n"
+    )
+    _, report = run_json("signals", "bypasses", str(file))
+    assert [each["model"] for each in report["findings"]] == ["shop.Article"] * 2
 
 
 @NO_RULES

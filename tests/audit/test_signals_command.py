@@ -150,3 +150,34 @@ def test_what_the_database_does_sends_no_signal(name, skips):
     said, skipped = cascades._what(getattr(models, name))
     assert said.startswith("has the database")
     assert skips in skipped
+
+
+@SHOP
+def test_models_of_packages_are_shown_if_they_are_asked_for():
+    _, out, _ = run("signals", "--third-party")
+    assert "auth.User\n" in out
+    assert "auth.User\n" not in run("signals")[1]
+    _, without, _ = run("signals", "coverage", "--format", "json")
+    _, counted, _ = run("signals", "coverage", "--third-party", "--format", "json")
+    assert "auth.User" in {each["model"] for each in json.loads(counted)["effects"]}
+    assert "auth.User" not in {each["model"] for each in json.loads(without)["effects"]}
+
+
+@override_settings(
+    RECONCILE={"RULES": ["rules"], "EXEMPT": {"tests.audit.test_effects.handle": "owed to nobody"}}
+)
+def test_what_is_exempt_is_said_to_be_with_its_reason():
+    with connected(post_save, handle, Order):
+        _, out, _ = run("signals", "Order")
+    assert "exempt: owed to nobody" in out
+    assert "5 covered by rules, 0 by none, 1 exempt." in flat(out)
+
+
+@SHOP
+def test_of_nothing_no_percentage_is_said(monkeypatch):
+    from reconcile.audit import listing
+
+    monkeypatch.setattr(listing, "audited_models", lambda **_: [])
+    with override_settings(RECONCILE={"RULES": []}):
+        _, out, _ = run("signals", "coverage")
+    assert "No effect that a rule would have to cover." in out

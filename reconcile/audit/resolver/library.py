@@ -90,6 +90,8 @@ def called(evaluator: Evaluator, path: str, node: ast.Call, frame: Frame) -> Typ
             found = union(_items(evaluator, each, frame) for each in node.args)
             found = evaluator.elements(found) if path.endswith("from_iterable") else found
         return frozenset({Many(of=found)})
+    if path.startswith("django.db.models.") and path.endswith("QuerySet"):
+        return _new_rows(evaluator, node, frame)
     if path in SAME_VALUE:
         return evaluator.of(node.args[0], frame) if node.args else NOTHING
     last = path.rpartition(".")[2]
@@ -98,6 +100,13 @@ def called(evaluator: Evaluator, path: str, node: ast.Call, frame: Frame) -> Typ
     if path.startswith("django.apps.apps.") and last == "get_model":
         return _get_model(evaluator, node, frame)
     return frozenset({Native(what=path)}) if last[:1].isupper() else NOTHING
+
+
+def _new_rows(evaluator: Evaluator, node: ast.Call, frame: Frame) -> Types:
+    """`QuerySet(Order)`: all rows of the model."""
+    given = [*node.args[:1], *(each.value for each in node.keywords if each.arg == "model")]
+    models = union(evaluator.of(each, frame) for each in given)
+    return frozenset(Rows(model=each.model) for each in models if isinstance(each, ModelType))
 
 
 def _items(evaluator: Evaluator, node: ast.expr, frame: Frame) -> Types:
