@@ -25,7 +25,7 @@ class Does(StrEnum):
 class Act:
     """One thing that the function does. name: the column that it sets, or what it calls. target: what that is known to be, empty if it isn't.
 
-    reads: the columns of the record on which it depends; None if that can't be told. fills: it sets the column only where it is empty.
+    reads: the columns of the record on which it depends; None if that can't be told.
     model: whose rows it writes. writes: what it calls writes, as (model, method). empty: columns that are empty where it runs. undecided: it depends on
     the model whether it runs, in a way that can't be told. on_record: it is a method of the record. calls: what else it
     calls in the end that may do something. changed: of a record that is there one of these columns has to have changed, None if it needn't.
@@ -34,11 +34,8 @@ class Act:
 
     does: Does
     name: str
-    path: str
-    line: int
     phase: Phase = Phase.BOTH
     reads: frozenset[str] | None = frozenset()
-    fills: bool = False
     sets_empty: bool = False
     target: str = ""
     model: str = ""

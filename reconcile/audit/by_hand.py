@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from reconcile.audit.acts import Act
-from reconcile.audit.reading import tail_of
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import calls_in
 from reconcile.audit.resolver.scopes import Scope
 from reconcile.audit.resolver.types import Api, FunctionType, Instance, Rows, Types
+from reconcile.audit.syntax import tail_of
 
 __all__ = ["Called", "called_in", "is_same"]
 

@@ -50,8 +50,18 @@ from reconcile.audit.resolver.types import (
     Table,
     Tuple,
 )
+from reconcile.audit.syntax import (
+    bound_by,
+    captured,
+    false_by_default,
+    is_logging,
+    is_opt_in,
+    own_expressions,
+    tail_of,
+    values,
+)
 
-__all__ = ["EffectReader", "scope_of", "tail_of"]
+__all__ = ["EffectReader", "scope_of"]
 
 T = TypeVar("T")
 
@@ -62,7 +72,6 @@ PURE = (
 """Where functions stand that do nothing to anything."""
 
 VALIDATING = frozenset({"full_clean", "clean", "clean_fields", "validate_unique", "validate_constraints"})
-LOGGING = frozenset({"log", "logger", "logging", "_logger", "LOGGER", "LOG", "warnings"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +201,7 @@ def _of_field(effect: Effect) -> Act:
     column = effect.name.rpartition(".")[2]
     phase = _phase_of_date(effect.model, column)
     reads = None if phase is Phase.BOTH else frozenset[str]()
-    return Act(does=Does.ASSIGN, name=column, path="", line=0, reads=reads, phase=phase)
+    return Act(does=Does.ASSIGN, name=column, reads=reads, phase=phase)
 
 
 def _phase_of_date(model: type[Model], column: str) -> Phase:
@@ -238,7 +247,7 @@ class _Reader:
         self.names |= run.scope.texts | run.scope.mentions
         self.functions.add((run.scope.module.path, run.scope.name))
         if run.depth == 0:
-            run.false |= _false_by_default(run.scope)
+            run.false |= false_by_default(run.scope)
         try:
             acts, _ = self._block(run.scope.function.body, run, state)
         finally:
@@ -260,9 +269,7 @@ class _Reader:
             case ast.If():
                 return self._if(node, run, state)
             case ast.Raise():
-                return [self._act(Does.VALIDATE, "raise", node, run, state)], replace(
-                    state, phase=Phase.NEVER
-                )
+                return [self._act(Does.VALIDATE, "raise", state)], replace(state, phase=Phase.NEVER)
             case ast.Return() | ast.Continue() | ast.Break():
                 value = getattr(node, "value", None)
                 return self._calls(node, run, state, is_value=False) if value is not None else [], replace(
@@ -289,7 +296,7 @@ class _Reader:
         """The acts of a statement that holds others: a loop, `with`, `try`, `match`."""
         inside = self._inside(node, run, state)
         acts = self._calls(node, run, state, is_value=True)
-        for target, value in _bound_by(node):
+        for target, value in bound_by(node):
             acts += self._assigned(target, value, node, run, state)
         after = state
         for name in ("body", "orelse", "finalbody"):
@@ -311,7 +318,7 @@ class _Reader:
                 reads = None if is_record else self.record.reads(asked, run)
                 asks = State(undecided=self.record.asks_model(asked, run))
                 inside = inside.narrowed(asks, reads)
-        for name in _captured(node):
+        for name in captured(node):
             run.reads[name] = both(run.reads.get(name, frozenset()), inside.reads)
         return inside
 
@@ -332,13 +339,11 @@ class _Reader:
 
     # Acts.
 
-    def _act(self, does: Does, name: str, node: ast.AST, run: Run, state: State, **facts: Any) -> Act:
+    def _act(self, does: Does, name: str, state: State, **facts: Any) -> Act:
         facts.setdefault("reads", state.reads)
         return Act(
             does=does,
             name=name,
-            path=run.scope.module.path,
-            line=getattr(node, "lineno", 0),
             phase=state.phase,
             empty=state.empty,
             undecided=state.undecided,
@@ -373,7 +378,7 @@ class _Reader:
             case ast.Starred(value=inner):
                 yield from self._assigned(inner, value, node, run, state)
             case ast.Tuple(elts=targets) | ast.List(elts=targets):
-                for each, one in zip(targets, _values(value, targets), strict=True):
+                for each, one in zip(targets, values(value, targets), strict=True):
                     yield from self._assigned(each, one, node, run, state)
 
     def _local(self, name: str, value: ast.expr, run: Run) -> None:
@@ -381,7 +386,7 @@ class _Reader:
         if self.record.is_record(value, run):
             run.aliases.add(name)
             return
-        if _is_opt_in(value):
+        if is_opt_in(value):
             run.false.add(name)
         else:
             run.false.discard(name)
@@ -396,16 +401,19 @@ class _Reader:
         reads = both(state.reads, self.record.reads(value, run))
         if isinstance(node, ast.AugAssign) and reads is not None:
             reads |= {column}
-        fills = column in state.empty
-        if fills and reads is not None and column not in (self.record.reads(value, run) or ()):
+        if (
+            column in state.empty
+            and reads is not None
+            and column not in (self.record.reads(value, run) or ())
+        ):
             reads -= {column}
         constant = isinstance(value, ast.Constant) and (value.value is None or value.value in (False, ""))
-        return self._act(Does.ASSIGN, column, node, run, state, reads=reads, fills=fills, sets_empty=constant)
+        return self._act(Does.ASSIGN, column, state, reads=reads, sets_empty=constant)
 
     def _calls(self, node: ast.AST, run: Run, state: State, *, is_value: bool) -> list[Act]:
         """The acts of the calls in a statement's own expressions. is_value: what they give back is used, so that an unknown one may only read."""
         acts: list[Act] = []
-        for expression in _own_expressions(node):
+        for expression in own_expressions(node):
             for each in self.evaluator.project.parts(expression):
                 if isinstance(each, ast.NamedExpr):
                     self._local(each.target.id, each.value, run)
@@ -426,23 +434,15 @@ class _Reader:
                 self.record.is_record(base, run)
             ):
                 reads = both(state.reads, self.record.reads(value, run))
-                return [
-                    self._act(
-                        Does.ASSIGN,
-                        self.record.columns.get(str(column), str(column)),
-                        each,
-                        run,
-                        state,
-                        reads=reads,
-                    )
-                ]
+                column = self.record.columns.get(str(column), str(column))
+                return [self._act(Does.ASSIGN, column, state, reads=reads)]
         if (
             isinstance(func, ast.Attribute)
             and isinstance(func.value, ast.Call)
             and getattr(func.value.func, "id", "") == "super"
         ):
             return self._super(func, each, run, state, position)
-        if _is_logging(func):
+        if is_logging(func):
             return []
         frame = Frame(run.scope, position, run.given)
         acts: list[Act] = []
@@ -490,7 +490,7 @@ class _Reader:
 
     def _of_record(self, name: str, model: type[Model], each: ast.Call, run: Run, state: State) -> list[Act]:
         if name in VALIDATING:
-            return [self._act(Does.VALIDATE, name, each, run, state)]
+            return [self._act(Does.VALIDATE, name, state)]
         own = isinstance(each.func, ast.Attribute) and self.record.is_record(each.func.value, run)
         if name in WRITES and not own:
             return [self._outside(each, run, state, does=Does.WRITE, model=model._meta.label)]
@@ -509,7 +509,7 @@ class _Reader:
             each.func.value, run
         )
         reads = both(both(state.reads, self.record.reads(each, run)), mentioned | self._named_in(run.scope))
-        return self._act(does, tail_of(each.func), each, run, state, reads=reads, **facts)
+        return self._act(does, tail_of(each.func), state, reads=reads, **facts)
 
     def _named_in(self, scope: Scope) -> frozenset[str]:
         """The columns that the function names in texts, as in `Sum("items__price")`: it may ask the database for them."""
@@ -588,103 +588,7 @@ class _Reader:
         return [self._outside(each, run, state)]
 
 
-GIVEN = frozenset(
-    {
-        "created",
-        "raw",
-        "update_fields",
-        "using",
-        "force_insert",
-        "force_update",
-        "instance",
-        "sender",
-        "action",
-        "pk_set",
-    }
-)
-"""Arguments that Django itself gives to a signal's receiver or to save()."""
-
-
-def _false_by_default(scope: Scope) -> set[str]:
-    """The parameters of an effect's function that are false unless its caller asks for more, as nobody does who skips it."""
-    arguments = scope.function.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    pairs = [
-        *zip(reversed(positional), reversed(arguments.defaults), strict=False),
-        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
-    ]
-    return {
-        name.arg for name, default in pairs if isinstance(default, ast.Constant) and not default.value
-    } - GIVEN
-
-
-def _is_opt_in(value: ast.expr) -> bool:
-    """`kwargs.pop("name", False)`: what is false unless the caller asks for it."""
-    match value:
-        case ast.Call(
-            func=ast.Attribute(value=ast.Name(id="kwargs" | "options"), attr="pop" | "get"),
-            args=[ast.Constant(value=name), *rest],
-        ):
-            return name not in GIVEN and (
-                not rest or (isinstance(rest[0], ast.Constant) and not rest[0].value)
-            )
-    return False
-
-
 def _only_filling(acts: Sequence[Act], empty: frozenset[str]) -> list[Act]:
     """The acts of a branch for empty columns; what doesn't fill them is about records that have them empty, and no filling in."""
     idle = empty - {each.name for each in acts if each.does is Does.ASSIGN}
     return [replace(each, empty=each.empty - idle) for each in acts]
-
-
-def _own_expressions(node: ast.AST) -> Iterator[ast.expr]:
-    for each in ast.iter_child_nodes(node):
-        if isinstance(each, ast.expr):
-            yield each
-        elif isinstance(each, ast.withitem):
-            yield each.context_expr
-        elif isinstance(each, ast.match_case) and each.guard is not None:
-            yield each.guard
-    if isinstance(node, ast.Call):
-        yield node
-
-
-def _bound_by(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """The names that a loop or `with` gives values to, each with what it gets its value from."""
-    if isinstance(node, ast.For | ast.AsyncFor):
-        yield node.target, node.iter
-    elif isinstance(node, ast.With | ast.AsyncWith):
-        for each in node.items:
-            if each.optional_vars is not None:
-                yield each.optional_vars, each.context_expr
-
-
-def _captured(node: ast.AST) -> Iterator[str]:
-    """The names that the patterns of a `match` give values to."""
-    for case in getattr(node, "cases", ()):
-        for each in ast.walk(case.pattern):
-            name = getattr(each, "rest", None) or getattr(each, "name", None)
-            if name is not None:
-                yield name
-
-
-def _values(value: ast.expr, targets: Sequence[ast.expr]) -> list[ast.expr]:
-    """What each of the targets gets: the one at its place in a tuple, or, where that can't be told, all."""
-    each = value.elts if isinstance(value, ast.Tuple | ast.List) else []
-    is_plain = not any(isinstance(one, ast.Starred) for one in (*each, *targets))
-    return each if is_plain and len(each) == len(targets) else [value] * len(targets)
-
-
-def tail_of(func: ast.expr) -> str:
-    """The last two names of what is called: `cache.clear`."""
-    if isinstance(func, ast.Attribute):
-        base = func.value
-        while isinstance(base, ast.Call):
-            base = base.func
-        before = base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
-        return f"{before}.{func.attr}" if before else func.attr
-    return getattr(func, "id", "")
-
-
-def _is_logging(func: ast.expr) -> bool:
-    return isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name) and func.value.id in LOGGING

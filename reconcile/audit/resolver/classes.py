@@ -22,11 +22,6 @@ class ClassInfo:
     live: type | None
     mro: Sequence[ClassInfo] = field(default=(), repr=False)
 
-    @property
-    def name(self) -> str:
-        """The last part of its path."""
-        return self.path.rpartition(".")[2]
-
     @cached_property
     def attributes(self) -> dict[str, list[tuple[Scope, Position, ast.expr]]]:
         """What its own methods assign to `self.name`."""

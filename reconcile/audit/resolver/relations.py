@@ -245,7 +245,6 @@ def _note(model: type[Model], field: Any, one: dict[str, type[Model]], many: dic
             owner=model,
             target=target,
             column=key.name,
-            nullable=bool(key.null),
         )
 
 

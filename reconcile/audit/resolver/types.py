@@ -58,7 +58,6 @@ class Relation:
     target: type[Model]
     column: str | None = None
     through: type[Model] | None = None
-    nullable: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
