@@ -17,6 +17,7 @@ from reconcile.errors import UsageError, nearest
 from reconcile.rules.rule import Rule
 
 if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
     from tomlkit.items import Array, Table
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "compare",
     "drifted_rows",
     "known_rules",
+    "new_document",
     "prune_entry",
     "read_baseline",
     "sort_keys",
@@ -222,15 +224,23 @@ def read_baseline(path: Path) -> Baseline:
     }
 
 
+def new_document(head: str, version: int) -> TOMLDocument:
+    """A document that begins with the lines of the head as comments, and its version. Raises ImportError if tomlkit is not installed."""
+    import tomlkit
+
+    document = tomlkit.document()
+    for line in head.splitlines():
+        document.add(tomlkit.comment(line))
+    document.add(tomlkit.nl())
+    document.add("version", tomlkit.item(version))
+    return document
+
+
 def as_toml(baseline: Baseline) -> str:
     """The text of the file. Raises ImportError if tomlkit is not installed."""
     import tomlkit
 
-    document = tomlkit.document()
-    for line in _HEAD.splitlines():
-        document.add(tomlkit.comment(line))
-    document.add(tomlkit.nl())
-    document.add("version", tomlkit.item(VERSION))
+    document = new_document(_HEAD, VERSION)
     drift = tomlkit.table(is_super_table=True)
     for using in sorted(using for using, rules in baseline.items() if rules):
         rules = tomlkit.table(is_super_table=True)

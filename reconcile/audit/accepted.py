@@ -21,6 +21,7 @@ from reconcile.audit.resolver.relations import Registry
 from reconcile.audit.resolver.scopes import Scope
 from reconcile.audit.resolver.types import Api, FunctionType
 from reconcile.audit.sources import FunctionNode, Sources
+from reconcile.baseline import new_document
 from reconcile.errors import UsageError
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
@@ -188,11 +189,7 @@ def as_toml(accepted: Accepted) -> str:
     """The text of the file. Raises ImportError if tomlkit is not installed."""
     import tomlkit
 
-    document = tomlkit.document()
-    for line in _HEAD.splitlines():
-        document.add(tomlkit.comment(line))
-    document.add(tomlkit.nl())
-    document.add("version", tomlkit.item(VERSION))
+    document = new_document(_HEAD, VERSION)
     tables = tomlkit.table(is_super_table=True)
     for name, functions in sorted(accepted.items()):
         table = tomlkit.table()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reconcile.audit.bypasses import Bypass, Level, Skip
+from reconcile.baseline import new_document
 from reconcile.errors import UsageError
 
 __all__ = [
@@ -161,11 +162,7 @@ def as_toml(known: Mapping[Identity, Known]) -> str:
     """The text of the file. Raises ImportError if tomlkit is not installed."""
     import tomlkit
 
-    document = tomlkit.document()
-    for line in _HEAD.splitlines():
-        document.add(tomlkit.comment(line))
-    document.add(tomlkit.nl())
-    document.add("version", tomlkit.item(VERSION))
+    document = new_document(_HEAD, VERSION)
     entries = tomlkit.aot()
     for key, each in sorted(known.items()):
         entries.append(_table(key, each))

@@ -35,11 +35,10 @@ from reconcile.cli.options import (
     output_options,
     require_package,
     rule_arguments,
-    write_file,
     write_report,
+    write_text,
 )
 from reconcile.db.clock import database_now
-from reconcile.errors import UsageError
 from reconcile.reports import json
 from reconcile.reports.findings import BaselineReport
 from reconcile.reports.text_baseline import baseline_text
@@ -156,12 +155,7 @@ def _number(entry: Entry | None) -> int:
 
 
 def _write_baseline(file: Path, baseline: Baseline) -> None:
-    try:
-        write_file(file, lambda target: target.write(as_toml(baseline)))
-    except OSError as error:
-        raise UsageError(
-            f"The baseline can't be written to {str(file)!r}: {error.strerror or error}."
-        ) from error
+    write_text(file, as_toml(baseline), "The baseline")
 
 
 def _write_report(ctx: click.Context, form: str, output: Path | None, report: BaselineReport) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from reconcile.cli.group import reconcile, set_up_django
-from reconcile.cli.options import database_option, known_database, output_options, write_file, write_report
+from reconcile.cli.options import database_option, known_database, output_options, write_report, write_text
 from reconcile.conf import rule_packages
 from reconcile.errors import UsageError
 from reconcile.rules.registry import project_rules
@@ -90,7 +90,7 @@ def _write(folder: Path, drafts: Sequence[Draft]) -> tuple[list[str], dict[str, 
             if path.exists():
                 kept[str(path)] = text
             else:
-                write_file(path, lambda target, text=text: target.write(text))  # type: ignore[misc]
+                write_text(path, text, "The drafts")
                 written.append(str(path))
     except OSError as error:
         raise UsageError(f"{str(folder)!r} can't be written: {error.strerror or error}.") from error

@@ -53,6 +53,7 @@ __all__ = [
     "stderr_console",
     "write_file",
     "write_report",
+    "write_text",
 ]
 
 Command = Callable[..., Any]
@@ -368,6 +369,14 @@ def _write_to_stdout(target: Any, write: Callable[[Any], None]) -> None:
 
 def _stdout_error(why: str) -> ReconcileError:
     return ReconcileError(f"The report can't be written to standard output: {why}. {_WHAT_STANDS}")
+
+
+def write_text(output: Path, text: str, what: str) -> None:
+    """As `write_file`, of a text. what: what people call it. Raises UsageError if the file can't be written."""
+    try:
+        write_file(output, lambda target: target.write(text))
+    except OSError as error:
+        raise UsageError(f"{what} can't be written to {str(output)!r}: {error.strerror or error}.") from error
 
 
 def write_file(output: Path, write: Callable[[Any], None]) -> None:

@@ -23,8 +23,8 @@ from reconcile.cli.options import (
     output_options,
     progress_bar,
     rule_arguments,
-    write_file,
     write_report,
+    write_text,
 )
 from reconcile.cli.runs import runs_group
 from reconcile.core.drift import Drift, Sample
@@ -190,10 +190,7 @@ def _write_sql(
         if each.planned_records.total and not each.why_stopped
     }
     sql = repair_sql(report, rules, chunks, at=local_time(now))
-    try:
-        write_file(file, lambda target: target.write(f"{sql}\n"))
-    except OSError as error:
-        raise UsageError(f"The SQL can't be written to {str(file)!r}: {error.strerror or error}.") from error
+    write_text(file, f"{sql}\n", "The SQL")
 
 
 SHOWN = 3

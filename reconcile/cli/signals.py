@@ -18,8 +18,8 @@ from reconcile.cli.options import (
     known_database,
     output_options,
     require_package,
-    write_file,
     write_report,
+    write_text,
 )
 from reconcile.conf import rule_packages
 from reconcile.errors import UnknownNameError, UsageError
@@ -219,10 +219,7 @@ def accept_command(
                 f"Rule {name!r} covers nothing. Name the functions that it stands in for in covers=."
             )
     before = read_accepted(accepted) if accepted.exists() else {}
-    try:
-        write_file(accepted, lambda target: target.write(as_toml({**before, **found})))
-    except OSError as error:
-        raise UsageError(f"{str(accepted)!r} can't be written: {error.strerror or error}.") from error
+    write_text(accepted, as_toml({**before, **found}), "What the rules cover")
     write_report(
         ctx,
         form,
@@ -366,9 +363,4 @@ def _write_known(baseline: Path, known: Mapping[Identity, Known]) -> None:
     from reconcile.audit.known import as_toml
 
     require_package("tomlkit", "--update-baseline")
-    try:
-        write_file(baseline, lambda target: target.write(as_toml(known)))
-    except OSError as error:
-        raise UsageError(
-            f"The baseline can't be written to {str(baseline)!r}: {error.strerror or error}."
-        ) from error
+    write_text(baseline, as_toml(known), "The baseline")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from reconcile.audit.bypasses import Bypass, Level, Skip
@@ -18,6 +17,7 @@ from reconcile.audit.searching import BypassAudit
 from reconcile.core.declaration import shown_path
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import plain
+from reconcile.reports.layout import indented
 
 __all__ = ["BypassReport", "as_json", "as_text", "sentence"]
 
@@ -92,14 +92,14 @@ def _by_effect(bypasses: Iterable[Bypass], level: Level) -> Mapping[Effect, list
 def _effect(level: Level, effect: Effect, found: Sequence[tuple[Bypass, Skip]]) -> Iterator[RenderableType]:
     place = f" · {effect.place}" if effect.place else ""
     yield Text.assemble((f"{level:<11} ", _STYLES[level]), (plain(effect.name), "bold"))
-    yield _indent(Text(f"{effect.on} of {effect.model._meta.label}{place}", style="dim"))
+    yield indented(Text(f"{effect.on} of {effect.model._meta.label}{place}", style="dim"), 12)
     rules = {name: None for _, skip in found for name in skip.rules} if level is Level.COVERED else {}
     if rules:
-        yield _indent(Text(f"covered by {', '.join(map(plain, rules))}", style="green"))
+        yield indented(Text(f"covered by {', '.join(map(plain, rules))}", style="green"), 12)
     for bypass, skip in found:
-        yield _indent(_call(bypass))
+        yield indented(_call(bypass), 12)
         if skip.reason:
-            yield _indent(Text(plain(skip.reason), style="dim"), 14)
+            yield indented(Text(plain(skip.reason), style="dim"), 14)
 
 
 def _call(bypass: Bypass) -> Text:
@@ -198,10 +198,6 @@ def _counts(bypasses: Iterable[Bypass]) -> Mapping[Level, int]:
     for each in bypasses:
         found[each.state] = found.get(each.state, 0) + 1
     return found
-
-
-def _indent(line: Text, by: int = 12) -> Padding:
-    return Padding(line, (0, 0, 0, by), expand=False)
 
 
 def sentence(bypass: Bypass) -> str:

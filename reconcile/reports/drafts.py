@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from django.db.models import Model
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from reconcile.audit.drafts.trying import Tried
 from reconcile.audit.effects import Effect
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import plain
+from reconcile.reports.layout import indented
 
 __all__ = ["DraftReport", "as_json", "as_text"]
 
@@ -76,7 +76,7 @@ def _draft(each: Tried) -> Iterator[RenderableType]:
         ),
         (f", as {plain(each.draft.said_by)} says already" if each.draft.said_by else "", "dim"),
     )
-    yield Padding(Text(plain(each.draft.must), style="dim"), (0, 0, 0, 2), expand=False)
+    yield indented(Text(plain(each.draft.must), style="dim"))
 
 
 def _percent(share: float) -> str:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from reconcile.audit.accepted import Accepted
@@ -18,6 +17,7 @@ from reconcile.core.declaration import shown_path
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import plain
 from reconcile.reports.graph import escaped
+from reconcile.reports.layout import indented
 from reconcile.reports.signals_run import (
     effect_run_as_dict,
     effect_run_lines,
@@ -65,19 +65,19 @@ def _model(found: ModelSignals, exempt: Mapping[str, str]) -> Iterator[Renderabl
     kind = " (proxy)" if found.model._meta.proxy else ""
     yield Text(f"{found.model._meta.label}{kind}", style="bold")
     for each in found.effects:
-        yield _indent(Text.assemble((f"{each.effect.on:<12} ", "cyan"), plain(each.effect.name)))
-        yield _indent(Text(_facts(each), style="dim"), 15)
-        yield from (_indent(Text(plain(said)), 15) for said in _doing(each))
-        yield from (_indent(said, 15) for said in effect_run_lines(found, each))
-        yield _indent(_covered(each, exempt), 15)
+        yield indented(Text.assemble((f"{each.effect.on:<12} ", "cyan"), plain(each.effect.name)))
+        yield indented(Text(_facts(each), style="dim"), 15)
+        yield from (indented(Text(plain(said)), 15) for said in _doing(each))
+        yield from (indented(said, 15) for said in effect_run_lines(found, each))
+        yield indented(_covered(each, exempt), 15)
     for cascade in found.cascades:
         does = f"a delete {cascade.does} {cascade.model._meta.label} by its {cascade.column}"
-        yield _indent(Text.assemble(("delete       ", "cyan"), does))
-        yield _indent(Text(f"past {', '.join(cascade.past)}", style="dim"), 15)
-    yield from (_indent(said) for said in model_run_lines(found))
+        yield indented(Text.assemble(("delete       ", "cyan"), does))
+        yield indented(Text(f"past {', '.join(cascade.past)}", style="dim"), 15)
+    yield from (indented(said) for said in model_run_lines(found))
     if found.deaf:
         names = ", ".join(dict.fromkeys(each.name.rpartition(".")[2] for each in found.deaf))
-        yield _indent(Text(f"Saving it calls none of: {names}", style="yellow"))
+        yield indented(Text(f"Saving it calls none of: {names}", style="yellow"))
 
 
 def _facts(each: Audited) -> str:
@@ -122,7 +122,7 @@ def _covered(each: Audited, exempt: Mapping[str, str]) -> Text:
 def _dead(audit: SignalsAudit) -> Iterator[RenderableType]:
     for each in audit.dead:
         yield Text.assemble(("dead  ", "red"), plain(each.name), (f"  {each.place}", "dim"))
-        yield _indent(Text(f"Nothing connects it. In ready() of {shown_path(each.config)}: {each.ready}"), 6)
+        yield indented(Text(f"Nothing connects it. In ready() of {shown_path(each.config)}: {each.ready}"), 6)
     if audit.dead:
         yield ""
 
@@ -151,10 +151,6 @@ def _sum(audit: SignalsAudit, exempt: Mapping[str, str], *, third_party: bool) -
     yield from sum_of_run(audit)
     for each in audit.unreadable:
         yield Text(f"{shown_path(each.path)} can't be read: {plain(each.why)}", style="red")
-
-
-def _indent(line: Text, by: int = 2) -> Padding:
-    return Padding(line, (0, 0, 0, by), expand=False)
 
 
 def as_json(audit: SignalsAudit) -> str:
@@ -262,11 +258,11 @@ def _uncovered(each: EffectCoverage) -> Iterator[RenderableType]:
     label = each.effect.model._meta.label
     yield Text.assemble((f"{each.state:<10} ", style), (plain(each.effect.name), "bold"))
     place = f" · {each.effect.place}" if each.effect.place else ""
-    yield _indent(Text(f"{each.effect.on} of {label}{place}", style="dim"), 11)
+    yield indented(Text(f"{each.effect.on} of {label}{place}", style="dim"), 11)
     if each.reason:
-        yield _indent(Text(plain(each.reason)), 11)
+        yield indented(Text(plain(each.reason)), 11)
     elif each.is_error:
-        yield _indent(
+        yield indented(
             Text("It decides what is written: where it is skipped, wrong data stands in the record."), 11
         )
 

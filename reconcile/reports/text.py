@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, JustifyMethod, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -27,6 +26,7 @@ from reconcile.reports.findings import (
     plain,
     word,
 )
+from reconcile.reports.layout import indented
 from reconcile.reports.text_explain import value_in_words
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
@@ -147,20 +147,16 @@ def _details(report: CheckReport, shown: Sequence[RuleCheck]) -> Iterator[Render
         said = "" if isinstance(check.rule, InvalidRule) else check.rule.sentence
         yield Text.assemble((check.rule.name, "bold"), "  ", (said, "dim"))
         if check.error:
-            yield _indent(Text(check.error, style="red"))
+            yield indented(Text(check.error, style="red"))
         for drift in Drift:
             if line := _sample_line(check, drift, report.origins):
-                yield _indent(line)
+                yield indented(line)
         if check.tally.settling:
             young = f"{plural(check.tally.settling, 'record')} left alone: too young to be judged"
-            yield _indent(Text(young, style="dim"))
+            yield indented(Text(young, style="dim"))
         for remark in check.remarks:
-            yield _indent(Text(remark, style="yellow"))
+            yield indented(Text(remark, style="yellow"))
         yield ""
-
-
-def _indent(line: Text) -> Padding:
-    return Padding(line, (0, 0, 0, 2), expand=False)
 
 
 def _sample_line(check: RuleCheck, drift: Drift, origins: Mapping[tuple[str, str], str]) -> Text | None:
@@ -336,7 +332,7 @@ def _planned_rows(report: RepairReport) -> Iterator[RenderableType]:
             for row in rows:
                 cells = ", ".join(map(_cell_in_words, row.cells))
                 named = f"a new {row.model}" if row.key is None else f"{row.model} {row.key}"
-                yield _indent(
+                yield indented(
                     Text.assemble((f"{drift:<8}", _DRIFT_STYLES[drift]), f"{plain(named)}  {cells}")
                 )
         yield ""
@@ -437,13 +433,13 @@ def rules_report(rules: Sequence[Rule], *, using: str) -> RenderableType:
 
 def _rule(rule: Rule, using: str) -> Iterator[RenderableType]:
     yield Text(rule.name, style="bold")
-    yield _indent(Text(rule.error, style="red") if isinstance(rule, InvalidRule) else Text(rule.sentence))
+    yield indented(Text(rule.error, style="red") if isinstance(rule, InvalidRule) else Text(rule.sentence))
     if rule.reason:
-        yield _indent(Text(rule.reason, style="italic"))
+        yield indented(Text(rule.reason, style="italic"))
     facts = [f"guarantee {rule.guarantee(using)}", f"nightly {nightly_in_words(rule, using)}"]
     if rule.owner:
         facts.append(f"owner {rule.owner}")
     if rule.tags:
         facts.append(f"tags {', '.join(rule.tags)}")
-    yield _indent(Text(" · ".join(facts), style="dim"))
+    yield indented(Text(" · ".join(facts), style="dim"))
     yield ""

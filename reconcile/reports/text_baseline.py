@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from reconcile.baseline import Comparison, Rows
 from reconcile.core.drift import Drift, Status
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import BaselineReport, nothing_judged
+from reconcile.reports.layout import indented
 from reconcile.reports.text import count_text, status_text, table
 
 __all__ = ["baseline_text"]
@@ -72,15 +72,11 @@ def _details(shown: Sequence[Comparison]) -> Iterator[RenderableType]:
             continue
         yield Text.assemble((check.rule.name, "bold"), "  ", (check.rule.sentence, "dim"))
         if check.error:
-            yield _indent(Text(check.error, style="red"))
+            yield indented(Text(check.error, style="red"))
         for label, by_drift in (("new", comparison.new), ("mended", comparison.mended)):
             for drift, rows in by_drift.items():
-                yield _indent(Text.assemble((f"{drift:<8}", "bold"), f"{label:<8}{_keys(rows)}"))
+                yield indented(Text.assemble((f"{drift:<8}", "bold"), f"{label:<8}{_keys(rows)}"))
         yield ""
-
-
-def _indent(line: Text) -> Padding:
-    return Padding(line, (0, 0, 0, 2), expand=False)
 
 
 def _keys(rows: Rows) -> str:

@@ -25,6 +25,7 @@ from reconcile.kinds import ConstraintAdvice
 from reconcile.kinds.uniqueness import FOREIGN
 from reconcile.reports.facts import plural, settle_in_words
 from reconcile.reports.findings import local_time, prose
+from reconcile.reports.layout import indented
 from reconcile.rules.rule import Rule
 
 __all__ = ["explanation", "inspection", "listing", "subjects", "value_in_words"]
@@ -176,7 +177,7 @@ def _inspection_lines(inspected: Inspection) -> Iterator[RenderableType]:
 def _subject(subject: Subject, *, settles: bool) -> Iterator[RenderableType]:
     yield Text.assemble("\n", (_name(subject.row), "bold"), (f"  {_role(subject, settles=settles)}", "dim"))
     for condition in subject.unmet:
-        yield _indent(Text(f"Condition not met: {condition}"))
+        yield indented(Text(f"Condition not met: {condition}"))
     yield _cells(subject.row)
     for row in subject.linked:
         yield Text.assemble(
@@ -186,7 +187,7 @@ def _subject(subject: Subject, *, settles: bool) -> Iterator[RenderableType]:
         )
         yield _cells(row)
     if subject.more:
-        yield _indent(Text(f"and {plural(subject.more, 'row')} more", style="dim"))
+        yield indented(Text(f"and {plural(subject.more, 'row')} more", style="dim"))
     yield Text("")
     if not subject.verdicts:
         noun = "row" if subject.named_by_every is None else "record"
@@ -281,7 +282,3 @@ def _moment(moment: date) -> str:
     if not isinstance(moment, datetime):
         return moment.isoformat()
     return local_time(moment).isoformat(" ")
-
-
-def _indent(line: Text) -> Padding:
-    return Padding(line, (0, 0, 0, 2), expand=False)
