@@ -163,7 +163,7 @@ def read_accepted(path: Path) -> dict[str, dict[str, str]]:
     """Read the file. Raises UsageError if it can't be used."""
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _unusable(path, str(error)) from error
     rules: Any = found.get("rule", {})
     if (

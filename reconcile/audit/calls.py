@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from io import BytesIO
 from typing import Any
 
 from django.db import connections
@@ -70,7 +73,7 @@ OF_SQL = {
 _STRONG = re.compile(
     rb"\.a?(bulk_create|bulk_update|update|delete|_raw_delete|execute|executemany|save_base)\s*\(|deserialize|Model\.a?save\(|loaddata"
 )
-_EXEMPT = re.compile(rb"#\s*reconcile:\s*exempt\b[\s:,-]*(.*)")
+_EXEMPT = re.compile(r"#\s*reconcile:\s*exempt\b[\s:,-]*(.*)")
 _MOST_CALL = 60
 
 
@@ -116,8 +119,16 @@ def exemptions_in(text: bytes) -> dict[int, str]:
     """The reasons of the comments `# reconcile: exempt REASON`, by line; empty where there is none."""
     if b"reconcile:" not in text:
         return {}
-    found = ((number, _EXEMPT.search(line)) for number, line in enumerate(text.splitlines(), 1))
-    return {number: match[1].decode(errors="replace").strip() for number, match in found if match}
+    found = ((number, _EXEMPT.search(comment)) for number, comment in _comments(text))
+    return {number: match[1].strip() for number, match in found if match}
+
+
+def _comments(text: bytes) -> Iterator[tuple[int, str]]:
+    """The comments by line; what looks like one in a text is none. Of a file that can't be parsed, those before the fault."""
+    with suppress(SyntaxError, tokenize.TokenError):
+        for each in tokenize.tokenize(BytesIO(text).readline):
+            if each.type == tokenize.COMMENT:
+                yield each.start[0], each.string
 
 
 def may_hold_sites(text: bytes, relations: re.Pattern[bytes] | None) -> bool:

@@ -33,10 +33,13 @@ def _found_in(judge: Judge, path: str) -> Sequence[Site]:
     sources = judge.evaluator.project.sources
     module = sources.of_file(path)
     try:
-        return [*find_sites(judge.evaluator, module)] if module is not None else []
+        found = [*find_sites(judge.evaluator, module)] if module is not None else []
+        for site, write in ((each, write) for each in found for write in each.writes):
+            judge.weigh(site, write)
     except RecursionError:
         sources.unreadable[path] = UnreadableSource(path=path, why="its expressions are nested too deeply")
         return []
+    return found
 
 
 def _as_plain(judge: Judge, site: Site) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def read_known(path: Path) -> dict[Identity, Known]:
             f"The baseline {str(path)!r} can't be read: {error.strerror or error}. Write it with: reconcile signals bypasses "
             f"--baseline {path} --update-baseline"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _unusable(path, str(error)) from error
     if found.get("version") != VERSION:
         raise _unusable(

@@ -16,6 +16,9 @@ __all__ = ["SeenCall", "as_rows", "from_rows", "read_recording", "write_recordin
 VERSION = 1
 """The version of the file."""
 
+OPERATIONS = frozenset({"bulk_create", "bulk_update", "update", "delete", "_raw_delete", "SQL"})
+"""What can be recorded."""
+
 
 @dataclass(frozen=True, order=True)
 class SeenCall:
@@ -49,7 +52,7 @@ def read_recording(path: Path) -> Counter[SeenCall]:
         raise UsageError(
             f"{str(path)!r} can't be read: {error.strerror or error}. Write it with: pytest --reconcile-bypasses {path}"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise _unusable(path, f"{type(error).__name__}: {error}") from error
 
 
@@ -69,6 +72,8 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> Counter[SeenCall]:
     """The calls of plain values. Raises ValueError, KeyError or TypeError if they are none."""
     found: Counter[SeenCall] = Counter()
     for row in rows:
+        if row["operation"] not in OPERATIONS:
+            raise ValueError(f"{row['operation']!r} is no operation")
         call = SeenCall(
             path=str(Path(row["path"]).resolve()),
             line=int(row["line"]),

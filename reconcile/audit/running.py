@@ -10,12 +10,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from types import CodeType, FrameType
 from typing import Any
 
-from django.db import Error, connections, router, transaction
+from django.db import connections, router, transaction
 from django.db.models import BooleanField, Model
 from django.dispatch import Signal
 
@@ -25,11 +26,12 @@ from reconcile.audit.ran import EffectRun, ModelRun, SeenWrite
 from reconcile.audit.raw_sql import TableWrite, is_writing, writes_of
 from reconcile.audit.resolver.relations import Registry
 from reconcile.audit.shut import shut_outside
+from reconcile.conf import lock_wait
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import connect, hooks_on_commit
-from reconcile.errors import EvaluationError
+from reconcile.errors import EvaluationError, with_type
 
-__all__ = ["LOOKED_AT", "MOST_ROWS", "OF_SAVES", "run_saves"]
+__all__ = ["LOOKED_AT", "MOST_ROWS", "OF_SAVES", "CommittedError", "run_saves"]
 
 MOST_ROWS = 20
 """Rows of a model that are saved."""
@@ -41,10 +43,15 @@ OF_SAVES = frozenset({On.PRE_SAVE, On.POST_SAVE, On.SAVE, On.FIELD})
 """The effects that a save runs."""
 
 
+class CommittedError(EvaluationError):
+    """A transaction that was to be rolled back is there no more."""
+
+
 def run_saves(audit: SignalsAudit, using: str) -> SignalsAudit:
     """Save rows of each model that a save sets anything off for, each in a transaction that is rolled back, and note what their effects do.
 
-    Locks each row for as long as its save takes. Raises EvaluationError where a table has no transactions.
+    Locks each row for as long as its save takes. Raises EvaluationError where a table has no transactions, CommittedError where project code
+    has ended one.
     """
     connection = connections[using]
     with connection.wrap_database_errors:
@@ -58,9 +65,9 @@ def run_saves(audit: SignalsAudit, using: str) -> SignalsAudit:
     registry = Registry()
     effects = (each for model in registry.models for each in effects_of(model))
     names = {code: each.name for each in effects if (code := code_of(each.function)) is not None}
-    return replace(
-        audit, is_run=True, models=[_run_model(each, registry, names, using) for each in audit.models]
-    )
+    with dialect_of(using).limit_lock_waits(lock_wait(), lambda: None):
+        models = [_run_model(each, registry, names, using) for each in audit.models]
+    return replace(audit, is_run=True, models=models)
 
 
 def _run_model(
@@ -76,7 +83,7 @@ def _run_model(
         return replace(found, run=run)
     try:
         rows = _choose(found.model, using, run)
-    except Error as error:
+    except Exception as error:  # noqa: BLE001 - a field may make anything of what stands in its column
         run.why, run.is_unreadable = f"{type(error).__name__}: {error}".strip(), True
         return replace(found, run=run)
     watch = _Watch(run, effects, registry, names, using)
@@ -141,20 +148,39 @@ class _Watch:
     def save(self, row: Model) -> None:
         """Save the row as it is, and roll that back."""
         self._row, self._ran = row, set()
-        before = {each.attname: getattr(row, each.attname) for each in row._meta.concrete_fields}
+        before = {each.attname: deepcopy(getattr(row, each.attname)) for each in row._meta.concrete_fields}
         key = row.pk
         try:
             with transaction.atomic(self.using):
-                self._saved(row)
+                self._rolled_back(row)
                 transaction.set_rollback(True, using=self.using)
-        except Exception as error:  # noqa: BLE001 - whatever project code raises is told
+            self.run.rows += 1
+            for name, value in before.items():
+                self.run.changed[name] += _differs(getattr(row, name), value)
+        except (Exception, SystemExit) as error:
             self.run.faults[key] = f"{type(error).__name__}: {error}"
-            return
-        self.run.rows += 1
-        for name, value in before.items():
-            self.run.changed[name] += getattr(row, name) != value
+            if isinstance(error, CommittedError):
+                raise
         for each in {id(one): one for code in self._ran for one in self.of_code[code]}.values():
             each.rows += 1
+
+    def _rolled_back(self, row: Model) -> None:
+        """Save the row and go back to before it; if there is nothing to go back to, somebody has ended the transaction."""
+        before = transaction.savepoint(self.using)
+        try:
+            self._saved(row)
+        finally:
+            self._go_back(before, row)
+
+    def _go_back(self, before: Any, row: Model) -> None:
+        try:
+            transaction.set_rollback(False, using=self.using)
+            transaction.savepoint_rollback(before, using=self.using)
+        except Exception as error:
+            raise CommittedError(
+                f"The save of {row._meta.label} {row.pk} has ended the transaction that was to be rolled back ({with_type(error)}): what its effects wrote "
+                "until then may stand. Nothing more was run; see to the record."
+            ) from error
 
     def _saved(self, row: Model) -> None:
         hooks = len(hooks_on_commit(self.using))
@@ -222,6 +248,14 @@ class _Watch:
             return [], ()
         *inner, outer = between
         return self.of_code.get(outer, []), tuple(self.names[each] for each in reversed(inner))
+
+
+def _differs(one: Any, other: Any) -> bool:
+    """Whether they are two values, of whatever kind: some give no truth when they are compared."""
+    try:
+        return bool(one != other)
+    except Exception:  # noqa: BLE001
+        return repr(one) != repr(other)
 
 
 _SEND = Signal.send.__code__

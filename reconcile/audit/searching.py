@@ -83,7 +83,11 @@ def _search(
     texts: Mapping[str, bytes | None] | None,
 ) -> BypassAudit:
     everything = [*python_files(roots())]
-    wanted = [*python_files(_existing(search.paths))] if search.paths else everything
+    wanted = (
+        [*dict.fromkeys(map(_resolved, python_files(_existing(search.paths))))]
+        if search.paths
+        else everything
+    )
     files = [each for each in wanted if search.paths or _is_looked_at(each, search)]
     sources = Sources(texts)
     project = Project(
@@ -153,6 +157,11 @@ def _existing(paths: Iterable[Path]) -> Iterator[Path]:
         if not path.exists():
             raise UsageError(f"There is no file or folder {str(path)!r}.")
         yield path.resolve()
+
+
+def _resolved(path: str) -> str:
+    """The file itself, that several paths and links may lead to."""
+    return str(Path(path).resolve())
 
 
 def _is_looked_at(path: str, search: Search) -> bool:

@@ -11,6 +11,7 @@ from reconcile.audit.bypasses import Bypass, Judge
 from reconcile.audit.calls import OF_ROWS, OF_SQL, Operation, Site, Write
 from reconcile.audit.raw_sql import can_parse, writes_of
 from reconcile.audit.recorded import SeenCall
+from reconcile.audit.resolver.relations import Registry
 
 __all__ = ["join_seen"]
 
@@ -25,7 +26,9 @@ def join_seen(
     """
     looked = {*files}
     ran = [each for each in seen if each.path in looked]
-    listed = [each for site in sites for each in judge.judge_all([_filled(site, ran)])]
+    listed = [
+        each for site in sites for each in judge.judge_all([_filled(site, ran, judge.evaluator.registry)])
+    ]
     listed = [
         replace(each, times=sum(seen[one] for one in ran if _is_at(one, each.site, each.model)))
         for each in listed
@@ -44,9 +47,11 @@ def _is_at(seen: SeenCall, site: Site, model: str | None) -> bool:
     )
 
 
-def _filled(site: Site, ran: Sequence[SeenCall]) -> Site:
+def _filled(site: Site, ran: Sequence[SeenCall], registry: Registry) -> Site:
     """The call with the models that it was seen to write, if the source doesn't tell them."""
-    models = dict.fromkeys(each.model for each in ran if _is_at(each, site, None) and each.model)
+    models = dict.fromkeys(
+        each.model for each in ran if _is_at(each, site, None) and registry.model(each.model)
+    )
     if site.writes or site.historical or not models or site.operation not in {*Operation}:
         return site
     return replace(
@@ -68,6 +73,9 @@ def _as_site(seen: SeenCall, judge: Judge) -> Site:
 
 
 def _writes(seen: SeenCall, judge: Judge) -> Sequence[Write]:
+    if seen.model and judge.evaluator.registry.model(seen.model) is None:
+        # A recording is older than the name of its model.
+        return []
     if seen.model:
         return [Write(operation=OF_ROWS[seen.operation], model=seen.model)]
     found = (writes_of(seen.sql, connections["default"].vendor) if can_parse() else None) or []

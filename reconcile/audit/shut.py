@@ -1,19 +1,29 @@
 """The world outside the transaction, shut: what a rollback doesn't bring back is refused while project code runs on real records.
 
-Mails and messages of Celery are counted and go nowhere. Refused are connections to other hosts, programs, changes of files, statements
-that would end the transaction, and those that write on any other connection. Whoever handles the refusal in silence is noted all the same.
+Mails and messages of Celery are counted and go nowhere; logging is off. Refused are connections to other hosts and what is sent to them, programs and
+processes, changes of files, statements that would end the transaction, and those that write on any other connection; of a thread that was started
+meanwhile also when the block is over, for as long as the process lives. Whoever handles the refusal in silence is noted all the same.
+
+It is Python that is shut: what a server-side function does, what is written to a file that is open already, and a connection that somebody makes with
+the driver itself are not seen here. Whether the transaction is still there is asked of the database (`running`).
 """
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
-import re
+import socket
+import ssl
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from typing import Any
+from weakref import WeakSet
 
 from celery import Celery
 from celery.app.task import Task
@@ -21,24 +31,24 @@ from celery.result import AsyncResult
 from django.core.mail.message import EmailMessage
 from django.db import connections
 
-from reconcile.audit.raw_sql import is_writing
-from reconcile.db.django_compat import CursorWrapper
+from reconcile.audit.harmless import harm_of, is_reading, text_of
+from reconcile.db.django_compat import BaseDatabaseWrapper, CursorWrapper
 
-__all__ = ["Outside", "RefusedError", "shut_outside"]
+__all__ = ["Outside", "RefusedError", "release_threads", "shut_outside"]
 
 ACTS = frozenset({
     "socket.connect", "socket.sendto", "socket.sendmsg", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile",
-    "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.utime",
-    "shutil.copyfile", "shutil.move", "shutil.rmtree", "ftplib.connect", "smtplib.connect", "urllib.Request",
+    "os.fork", "os.forkpty", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.utime",
+    "os.kill", "os.putenv", "shutil.copyfile", "shutil.move", "shutil.rmtree", "ftplib.connect", "smtplib.connect", "urllib.Request", "sqlite3.connect",
+    "syslog.syslog",
 })  # fmt: skip
 """Audit events of Python of what is done to the world."""
 
-_HARMLESS = re.compile(
-    r"(\s|/\*.*?\*/|--[^\n]*\n|\()*"
-    r"(select|with|insert|update|delete|replace|merge|copy|values|savepoint|release|rollback\s+to|set(?!.*autocommit)|show|explain|table|pragma|notify)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-"""What a statement begins with that leaves the transaction open. MariaDB ends it for whatever changes the schema."""
+CURSOR = frozenset({
+    "arraysize", "callproc", "close", "connection", "description", "fetchall", "fetchmany", "fetchone", "itersize", "lastrowid", "mogrify", "name", "nextset",
+    "query", "rowcount", "rownumber", "scroll", "setinputsizes", "setoutputsize", "statusmessage",
+})  # fmt: skip
+"""What a cursor is asked for beside `execute` and `executemany`; its other methods send statements that nobody reads here."""
 
 
 class RefusedError(PermissionError):
@@ -59,8 +69,11 @@ class Outside:
         raise RefusedError(f"{what}: refused, as a rollback does not undo it")
 
 
-_now: list[Outside] = []
-"""The one that is being kept, in all threads: a handler may start one."""
+_now: list[tuple[Outside, Any]] = []
+"""What is being kept, with the connection whose statements go through."""
+_late: WeakSet[threading.Thread] = WeakSet()
+"""Threads that were started meanwhile: they may still want something when the block is over."""
+_patched: list[bool] = []
 
 
 @contextmanager
@@ -69,23 +82,60 @@ def shut_outside(using: str, outside: Outside) -> Iterator[None]:
 
     outside: what is kept in is noted here. Not for a process that serves others meanwhile.
     """
-    own = connections[using]
-    _hook()
-    with ExitStack() as stack:
-        _replace(stack, Task, "apply_async", lambda self, *_, **__: _sent(outside, self.name))
-        _replace(stack, Celery, "send_task", lambda _, name, *__, **___: _sent(outside, name))
-        _replace(stack, EmailMessage, "send", lambda *_, **__: _mailed(outside))
-        for name in ("execute", "executemany", "callproc"):
-            _guard(stack, name, own, outside)
-        _now.append(outside)
-        stack.callback(_now.remove, outside)
+    _patch()
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    _now.append((outside, connections[using]))
+    try:
         yield
+    finally:
+        _now.pop()
+        logging.disable(disabled)
 
 
-def _replace(stack: ExitStack, owner: Any, name: str, instead: Callable[..., Any]) -> None:
-    original = vars(owner)[name]
-    setattr(owner, name, instead)
-    stack.callback(setattr, owner, name, original)
+def release_threads() -> None:
+    """Let the threads do again what they want that were started while the world was shut."""
+    _late.clear()
+
+
+def _keeper() -> tuple[Outside, Any] | None:
+    """What keeps this thread from the world now; None if nothing does."""
+    if _now:
+        return _now[-1]
+    return (Outside(), None) if threading.current_thread() in _late else None
+
+
+def _patch() -> None:
+    """Put what asks first in place of what acts, once for the process: a thread that outlives the block would find a method that has been put back."""
+    if _patched:
+        return
+    _patched.append(True)
+    sys.addaudithook(_on_event)
+    _replace(Task, "apply_async", lambda outside, self, *_, **__: _sent(outside, self.name))
+    _replace(Celery, "send_task", lambda outside, _, name, *__, **___: _sent(outside, name))
+    _replace(EmailMessage, "send", lambda outside, *_, **__: _mailed(outside))
+    _replace(BaseProcess, "start", lambda outside, *_, **__: outside.refuse("starting a process"))
+    _replace(BaseDatabaseWrapper, "connect", _connect)
+    _replace(
+        atexit, "register", lambda outside, *_, **__: outside.refuse("a function for the end of the process")
+    )
+    for owner in (socket.socket, ssl.SSLSocket):
+        for name in ("send", "sendall"):
+            _replace(owner, name, _send(getattr(owner, name)))
+    for name in ("execute", "executemany", "callproc"):
+        _guard(name)
+    _guard_other_methods()
+    _note_threads()
+
+
+def _replace(owner: Any, name: str, instead: Callable[..., Any]) -> None:
+    original = getattr(owner, name)
+
+    def asked(*args: Any, **kwargs: Any) -> Any:
+        keeper = _keeper()
+        return original(*args, **kwargs) if keeper is None else instead(keeper[0], *args, **kwargs)
+
+    setattr(owner, name, asked)
 
 
 def _sent(outside: Outside, name: str) -> AsyncResult[Any]:
@@ -98,49 +148,91 @@ def _mailed(outside: Outside) -> int:
     return 1
 
 
-def _guard(stack: ExitStack, name: str, own: Any, outside: Outside) -> None:
+def _send(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Nothing goes to another host; an event loop wakes itself by a socket of its own."""
+
+    def send(outside: Outside, self: socket.socket, *args: Any) -> Any:
+        if self.family in {socket.AF_INET, socket.AF_INET6}:
+            outside.refuse("sending to another host")
+        return original(self, *args)
+
+    return send
+
+
+_connected = BaseDatabaseWrapper.connect
+
+
+def _connect(outside: Outside, self: Any) -> None:
+    """Another connection may be made, to read; the own one is there, and a new one in its place would know of no transaction."""
+    keeper = _keeper()
+    if keeper is not None and self is keeper[1]:
+        outside.refuse("a new connection in place of the transaction's")
+    _connected(self)
+
+
+def _guard(name: str) -> None:
     original = vars(CursorWrapper)[name]
 
     def guarded(self: CursorWrapper, sql: Any, *args: Any, **kwargs: Any) -> Any:
-        text = str(sql)
-        if self.db is not own:
-            if name == "callproc" or is_writing(text) or not _HARMLESS.match(text):
+        keeper = _keeper()
+        if keeper is not None:
+            outside, own = keeper
+            text = text_of(sql, self.cursor)
+            if self.db is not own and (name == "callproc" or not is_reading(text)):
                 outside.refuse(f"a statement on another connection, to {self.db.alias}")
-        elif isinstance(sql, str) and (name == "callproc" or not _HARMLESS.match(text)):
-            outside.refuse(f"the statement {text.split(None, 1)[0]}")
+            if harm := "a procedure" if name == "callproc" else harm_of(text):
+                outside.refuse(harm)
         return original(self, sql, *args, **kwargs)
 
     setattr(CursorWrapper, name, guarded)
-    stack.callback(setattr, CursorWrapper, name, original)
 
 
-def _hook() -> None:
-    """Listen to what Python does; a hook stays for as long as the process."""
-    if not _listening:
-        _listening.append(True)
-        sys.addaudithook(_on_event)
+def _guard_other_methods() -> None:
+    original = CursorWrapper.__getattr__
+
+    def guarded(self: CursorWrapper, name: str) -> Any:
+        keeper = _keeper()
+        if keeper is not None and name not in CURSOR and not name.startswith("_"):
+            keeper[0].refuse(f"{name}() of a cursor")
+        return original(self, name)
+
+    CursorWrapper.__getattr__ = guarded  # type: ignore[method-assign]
 
 
-_listening: list[bool] = []
+def _note_threads() -> None:
+    original = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if _keeper() is not None:
+            _late.add(self)
+        original(self)
+
+    threading.Thread.start = start  # type: ignore[method-assign]
 
 
 def _on_event(event: str, args: tuple[Any, ...]) -> None:
-    if not _now:
+    if not (_now or _late):
+        return
+    keeper = _keeper()
+    if keeper is None:
         return
     if event in ACTS:
         where = next((each for each in args if isinstance(each, str | tuple)), "")
-        _now[-1].refuse(f"{event} {_shown(where)}".strip())
+        keeper[0].refuse(f"{event} {_shown(where)}".strip())
     elif event == "open" and _opens_for_writing(*args):
-        _now[-1].refuse(f"writing the file {args[0]}")
+        keeper[0].refuse(f"writing the file {args[0]}")
 
 
 def _shown(where: Any) -> str:
     return ":".join(map(str, where[:2])) if isinstance(where, tuple) else str(where)
 
 
+_DEVICES = frozenset({"/dev/null", "/dev/tty", "/dev/stdout", "/dev/stderr", os.devnull})
+
+
 def _opens_for_writing(path: Any, mode: Any, flags: Any) -> bool:
     """Whether a file is opened to be changed; not one that is open already, nor a terminal or what takes everything."""
-    if not isinstance(path, str | bytes | os.PathLike) or os.fsdecode(path).startswith("/dev/"):
+    if not isinstance(path, str | bytes | os.PathLike) or os.fsdecode(path) in _DEVICES:
         return False
     if isinstance(mode, str) and set(mode) & set("wax+"):
         return True

@@ -87,7 +87,7 @@ def _write(folder: Path, drafts: Sequence[Draft]) -> tuple[list[str], dict[str, 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in {**({} if init.exists() else {init: ""}), **texts}.items():
-            if path.exists():
+            if path.exists() or path.is_symlink():
                 kept[str(path)] = text
             else:
                 write_text(path, text, "The drafts")

@@ -19,13 +19,13 @@ __all__ = ["effect_run_as_dict", "effect_run_lines", "has_faults", "model_run_as
 
 def effect_run_lines(found: ModelSignals, each: Audited) -> Iterator[Text]:
     """Whether the effect ran, and which of its writes were seen; nothing if nothing was run."""
-    if found.run is None or found.run.why or not found.run.rows:
+    if found.run is None or found.run.why or not found.run.looked_at:
         return
     if each.effect.on not in OF_SAVES:
         yield Text("not run: only saves are", style="dim")
         return
     run = found.run.effects[each.effect.name, each.effect.on]
-    yield Text(f"ran for {run.rows:,} of {plural(found.run.rows, 'row')}{_written(run)}", style="green" if run.rows else "yellow")  # fmt: skip
+    yield Text(f"ran for {run.rows:,} of {plural(found.run.rows + len(found.run.faults), 'row')}{_written(run)}", style="green" if run.rows else "yellow")  # fmt: skip
     if unseen := _not_seen(each, run):
         yield Text(f"not seen to write {', '.join(unseen)}", style="yellow")
     if unexpected := _unexpected(each, run):
@@ -99,12 +99,14 @@ def sum_of_run(audit: SignalsAudit) -> Iterator[Text]:
     idle = sum(not run.rows for _, run in pairs)
     without = sum(not each.rows for each in runs)
     faults = sum(len(each.faults) for each in runs)
+    refused = sum(sum(each.outside.refused.values()) for each in runs)
     rows = plural(sum(each.rows for each in runs), "row")
     yield Text.assemble(
         (f"Run: {rows} of {plural(len(runs) - without, 'model')} saved and rolled back; ", ""),
         (f"{said - unseen:,} of {plural(said, 'write')} seen, {unexpected:,} that the source doesn't show; ", "yellow" if unseen or unexpected else "green"),
         (f"{plural(idle, 'effect')} did not run.", "yellow" if idle else "green"),
         (f" Of {plural(without, 'model')} no row was saved." if without else "", "yellow"),
+        (f" {plural(refused, 'act')} refused." if refused else "", "yellow"),
         (f" {plural(faults, 'row')} could not be saved." if faults else "", "red"),
     )  # fmt: skip
 

@@ -27,9 +27,9 @@ class Recorder:
         """Watch while the tests run."""
         with ExitStack() as stack:
             recording = stack.enter_context(record_bypasses())
-            result = yield
-        self.calls.update(recording.calls)
-        return result
+            # Whoever ends the run at the first failure raises here.
+            stack.callback(lambda: self.calls.update(recording.calls))
+            return (yield)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Hand over what was seen, or write the file."""

@@ -44,7 +44,7 @@ _hop: ContextVar[list[str] | None] = ContextVar("reconcile_hop", default=None)
 """The method that an async one, which is recorded already, is about to call in a thread."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Recording:
     """How often each call was made."""
 
@@ -67,46 +67,71 @@ def record_bypasses() -> Iterator[Recording]:
     Costs a look at the stack for each such call and each statement. Changes nothing of what is done.
     """
     recording = Recording()
-    with ExitStack() as stack:
-        for name in ENTRIES:
-            watch = _watch_async if name.startswith("a") else _watch
-            _patch(stack, QuerySet, name, partial(watch, name, recording))
-        for name in ("execute", "executemany"):
-            _patch(stack, CursorWrapper, name, partial(_watch_statements, recording))
+    if not _active:
+        _watch_all()
+    _active.append(recording)
+    try:
         yield recording
+    finally:
+        _active.remove(recording)
+        if not _active:
+            _watched.close()
 
 
-def _patch(stack: ExitStack, owner: type, name: str, watch: Callable[..., Any]) -> None:
+_active: list[Recording] = []
+"""The recordings that are being made; one may begin or end within another."""
+
+_watched = ExitStack()
+"""What puts the methods back that are watched."""
+
+
+def _watch_all() -> None:
+    for name in ENTRIES:
+        _patch(QuerySet, name, partial(_watch_async if name.startswith("a") else _watch, name))
+    for name in ("execute", "executemany"):
+        _patch(CursorWrapper, name, _watch_statements)
+
+
+def _patch(owner: type, name: str, watch: Callable[..., Any]) -> None:
     original = vars(owner)[name]
     setattr(owner, name, wraps(original)(watch(original)))
-    stack.callback(setattr, owner, name, original)
+    _watched.callback(setattr, owner, name, original)
 
 
-def _watch(name: str, recording: Recording, original: Callable[..., Any]) -> Callable[..., Any]:
+def _note(operation: str, model: str, frame: FrameType | None, sql: str = "") -> None:
+    for each in _active:
+        each.note(operation, model, frame, sql)
+
+
+def _watch(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     def watched(self: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
         hop = _hop.get()
         if hop and hop[0] == name:
             hop.clear()
         else:
-            recording.note(name, self.model._meta.label, _caller())
+            _note(name, self.model._meta.label, _caller())
         return original(self, *args, **kwargs)
 
     return watched
 
 
-def _watch_async(name: str, recording: Recording, original: Callable[..., Any]) -> Callable[..., Any]:
-    async def watched(self: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
-        recording.note(name[1:], self.model._meta.label, _caller())
+def _watch_async(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    async def awaited(self: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
         token = _hop.set([name[1:]])
         try:
             return await original(self, *args, **kwargs)
         finally:
             _hop.reset(token)
 
+    def watched(self: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
+        # Who awaits it may be a loop, that knows nothing of who called it.
+        _note(name[1:], self.model._meta.label, _caller())
+        return awaited(self, *args, **kwargs)
+
     return watched
 
 
-def _watch_statements(recording: Recording, original: Callable[..., Any]) -> Callable[..., Any]:
+def _watch_statements(original: Callable[..., Any]) -> Callable[..., Any]:
     """Notes the writing statements which do not come from the ORM."""
 
     def watched(self: CursorWrapper, sql: Any, *args: Any, **kwargs: Any) -> Any:
@@ -115,7 +140,7 @@ def _watch_statements(recording: Recording, original: Callable[..., Any]) -> Cal
             while frame is not None and "/django/db/backends/" in frame.f_code.co_filename.replace("\\", "/"):
                 frame = frame.f_back
             if frame is not None and not frame.f_code.co_filename.startswith(_DJANGO):
-                recording.note("SQL", "", frame, str(sql))
+                _note("SQL", "", frame, str(sql))
         return original(self, sql, *args, **kwargs)
 
     return watched

@@ -1,11 +1,16 @@
 """`reconcile signals --run`: existing rows are saved, watched and rolled back, and nothing gets out."""
 
+import atexit
 import json
+import logging
+import multiprocessing
+import os
 import socket
 import subprocess
 import sys
 from contextlib import suppress
-from threading import Thread
+from pathlib import Path
+from threading import Event, Thread
 
 import jsonschema
 import pytest
@@ -16,9 +21,10 @@ from django.db.models.signals import post_save, pre_save
 from django.test.utils import override_settings
 
 from reconcile.audit.effects import On
+from reconcile.audit.harmless import harm_of
 from reconcile.audit.listing import audit_signals
 from reconcile.audit.running import run_saves
-from reconcile.audit.shut import RefusedError
+from reconcile.audit.shut import RefusedError, release_threads
 from sample_project.shop import services
 from sample_project.shop.models import Customer, Group, Invoice, Item, Keyword, Notification, Order
 from tests.audit.test_effects import connected
@@ -26,6 +32,13 @@ from tests.cli.test_cli import run
 from tests.helpers import ROOT
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _release():
+    yield
+    release_threads()
+
 
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "signals-1.json").read_text())
 SHOP = override_settings(RECONCILE={"RULES": ["rules"]})
@@ -129,11 +142,66 @@ def changes_the_schema(instance, **kwargs):
         cursor.execute("/* now */ CREATE TABLE made_here (n integer)")
 
 
+def sends_bytes(instance, **kwargs):
+    with connection.cursor() as cursor:
+        cursor.execute(b"COMMIT")
+
+
+def sends_several(instance, **kwargs):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT ';'; UPDATE shop_keyword SET word = 'x'; COMMIT")
+
+
+def hides_in_a_comment(instance, **kwargs):
+    with connection.cursor() as cursor:
+        cursor.execute("/*!TRUNCATE*/ TABLE shop_keyword")
+
+
+def sets_what_is_everybodys(instance, **kwargs):
+    with connection.cursor() as cursor:
+        cursor.execute("SET GLOBAL max_error_count = 78")
+
+
+def connects_anew(instance, **kwargs):
+    connection.connect()
+
+
+def asks_the_cursor_for_more(instance, **kwargs):
+    with connection.cursor() as cursor:
+        cursor.executescript("UPDATE shop_keyword SET word = 'x'")
+
+
+def starts_a_process(instance, **kwargs):
+    multiprocessing.get_context("spawn").Process(target=print).start()
+
+
+def forks(instance, **kwargs):
+    os.fork()
+
+
+def wants_the_end(instance, **kwargs):
+    atexit.register(print)
+
+
+def writes_shared_memory(instance, **kwargs):
+    Path("/dev/shm/made_here").write_text("a")
+
+
 REFUSED = {
     opens_a_socket: "socket.connect 127.0.0.1:9",
     runs_a_program: "subprocess.Popen",
     commits: "the statement COMMIT",
-    changes_the_schema: "the statement /*",
+    changes_the_schema: "the statement CREATE TABLE",
+    sends_bytes: "the statement COMMIT",
+    sends_several: "several statements at once",
+    hides_in_a_comment: "a comment that the server executes",
+    sets_what_is_everybodys: "the statement SET GLOBAL",
+    connects_anew: "a new connection in place of the transaction's",
+    asks_the_cursor_for_more: "executescript() of a cursor",
+    starts_a_process: "starting a process",
+    forks: "os.fork",
+    wants_the_end: "a function for the end of the process",
+    writes_shared_memory: "writing the file /dev/shm/",
 }
 
 
@@ -185,6 +253,140 @@ def test_mails_messages_and_callbacks_of_commit_are_dropped_and_counted():
         found = ran()
     assert (found.outside.mails, found.outside.tasks, found.on_commit) == (2, {"shop.send_welcome": 2}, 2)
     assert (mail.outbox, done) == ([], [])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_thread_that_waits_until_the_save_is_over_does_nothing_either(tmp_path):
+    Order.objects.create()
+    go_on, faults = Event(), []
+
+    def late():
+        go_on.wait(10)
+        for act in (
+            lambda: Keyword.objects.filter(word="x").update(word="y"),
+            lambda: (tmp_path / "late.txt").write_text("a"),
+        ):
+            try:
+                act()
+            except RefusedError as error:
+                faults.append(str(error))
+        connections.close_all()
+
+    threads = []
+
+    def starts(instance, **kwargs):
+        threads.append(Thread(target=late))
+        threads[0].start()
+
+    with connected(post_save, starts, Order):
+        ran()
+    go_on.set()
+    threads[0].join()
+    assert len(faults) == 2
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_transaction_that_is_gone_is_told_and_ends_the_run():
+    Order.objects.create()
+    Order.objects.create()
+
+    def commits_by_the_driver(instance, **kwargs):
+        connection.connection.commit()
+
+    with connected(pre_save, commits_by_the_driver, Order), SHOP:
+        code, out, err = run("signals", "Order", "--run")
+    assert code == 3
+    assert "has ended the transaction that was to be rolled back" in " ".join(err.split())
+    assert "saved and rolled back" not in out
+    assert not connection.in_atomic_block
+
+
+@pytest.mark.usefixtures("orders")
+def test_what_ends_a_process_ends_a_row_alone():
+    def leaves(instance, **kwargs):
+        sys.exit(0)
+
+    with connected(post_save, leaves, Order), SHOP:
+        code, out, _ = run("signals", "Order", "--run")
+    assert code == 3
+    assert "2 rows could not be saved." in " ".join(out.split())
+
+
+@pytest.mark.usefixtures("orders")
+def test_a_refusal_that_is_swallowed_is_in_the_last_line():
+    def hides(instance, **kwargs):
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", 9), timeout=0.1)
+
+    with connected(post_save, hides, Order), SHOP:
+        _, out, _ = run("signals", "Order", "--run")
+    assert "2 acts refused." in " ".join(out.split())
+
+
+@pytest.mark.usefixtures("orders")
+def test_logging_is_off_and_on_again(caplog):
+    def logs(instance, **kwargs):
+        logging.getLogger("shop").error("written")
+
+    with connected(post_save, logs, Order):
+        ran()
+    assert "written" not in caplog.text
+    logging.getLogger("shop").error("written")
+    assert "written" in caplog.text
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_a_row_that_another_session_holds_is_given_up_after_a_while():
+    order = Order.objects.create(customer_name="a")
+    held, done = Event(), Event()
+
+    def hold():
+        with transaction.atomic():
+            Order.objects.filter(pk=order.pk).update(customer_name="b")
+            held.set()
+            done.wait(60)
+        connections.close_all()
+
+    thread = Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    try:
+        found = ran()
+    finally:
+        done.set()
+        thread.join()
+    assert len(found.faults) == 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "harm"),
+    {
+        "SELECT 1": "",
+        "  -- a\n/* b */ (SELECT 'a;b')": "",
+        "UPDATE a SET b = 'COMMIT; x'": "",
+        "INSERT INTO a VALUES ($x$;$x$);": "",
+        "SET lock_timeout = 1": "",
+        "ROLLBACK TO SAVEPOINT a": "",
+        "ROLLBACK": "the statement ROLLBACK",
+        "SELECT 1; COMMIT": "several statements at once",
+        "SELECT 1 INTO OUTFILE '/tmp/a'": "the statement SELECT 1",
+        "INSERT OR ROLLBACK INTO a VALUES (1)": "the statement INSERT OR",
+        "SET STATEMENT max_statement_time=1 FOR COMMIT": "the statement SET STATEMENT",
+        "SET PASSWORD = 'a'": "the statement SET PASSWORD",
+        "SET SESSION autocommit = 1": "the statement SET SESSION",
+        "COPY a TO PROGRAM 'x'": "the statement COPY a",
+        "PRAGMA writable_schema = 1": "the statement PRAGMA writable_schema",
+        "": "the statement ",
+    }.items(),
+)
+def test_a_statement_is_known_to_be_harmless_or_is_not(sql, harm):
+    assert harm_of(sql) == harm
+
+
+def test_many_comments_are_looked_at_in_no_time():
+    assert harm_of("/* a */ " * 5_000 + "COMMIT") == "the statement COMMIT"
 
 
 @pytest.mark.server

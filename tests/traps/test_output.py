@@ -109,7 +109,12 @@ def invocations(key, run, folder):
         ),
         (["repair", *always, *chosen, "--plan", str(folder / "plan.json")], 0, "rules"),
         (["repair", *kept, *chosen, "--max-repairs", "100%", "--apply", "--allow-empty"], 0, "rules"),
-        (["signals", "list", "shop.Order", "--format", "json", "--third-party"], 0, "models"),
+        (["signals", "list", "shop.Order", "--format", "json", "--third-party", "--no-cache"], 0, "models"),
+        (
+            ["signals", "list", "shop.Order", "--format", "json", "--run", "--database", "default"],
+            0,
+            "models",
+        ),
         (["signals", "list", "--format", "json", "--output", str(folder / "report.json")], 0, "models"),
         (
             [
@@ -136,7 +141,7 @@ def invocations(key, run, folder):
             "findings",
         ),
         (["signals", "bypasses", "--format", "json", "--seen", str(folder / "seen.json")], 1, "findings"),
-        (["signals", "bypasses", "--format", "json", "--diff", "HEAD"], 0, "findings"),
+        (["signals", "bypasses", "--format", "json", "--diff", "HEAD", "--no-cache"], 0, "findings"),
         (
             [
                 "signals",

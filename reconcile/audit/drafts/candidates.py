@@ -230,7 +230,12 @@ def only_some(candidate: Candidate) -> Iterator[Candidate]:
 def _kinds_of(column: Field[Any, Any]) -> list[Any]:
     if isinstance(column, BooleanField):
         return [True, False]
-    kinds = [value for value, _ in column.flatchoices] if column.choices else []
+    pairs = [
+        pair
+        for value, label in column.choices or ()
+        for pair in (label if isinstance(label, list | tuple) else [(value, label)])
+    ]
+    kinds = [value for value, _ in pairs]
     return kinds if len(kinds) <= MOST_KINDS else []
 
 
