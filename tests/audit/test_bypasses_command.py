@@ -466,6 +466,28 @@ def test_what_stands_beside_a_manage_py_is_the_projects_and_no_environment_is(tm
 
 
 @NO_RULES
+def test_a_call_is_told_once_by_however_many_paths_its_file_is_named(file):
+    (file.parent / "link.py").symlink_to(file)
+    _, report = run_json("signals", "bypasses", str(file), str(file.parent), f"{file.parent}/./{file.name}")
+    assert len(report["findings"]) == 1
+
+
+@NO_RULES
+def test_a_comment_in_a_text_exempts_nothing(file):
+    file.write_text(f"{IMPORT}s = '# reconcile: exempt x'; Article.objects.update(title=1)\n")
+    assert run_json("signals", "bypasses", str(file))[0] == 1
+
+
+@NO_RULES
+def test_a_ring_of_functions_is_named_as_what_could_not_be_read(file):
+    ring = "".join(f"def f{number}(rows):\n    f{(number + 1) % 900}(rows)\n" for number in range(900))
+    file.write_text(f"{IMPORT}{ring}def f900(rows):\n    rows.update(title=1)\n    f0(rows)\n")
+    code, report = run_json("signals", "bypasses", str(file))
+    assert code in {0, 3}
+    assert [Path(each["path"]).name for each in report["unreadable"]] in [[], [file.name]]
+
+
+@NO_RULES
 def test_a_queryset_that_is_made_by_hand_is_one(file):
     file.write_text(
         f"from django.db.models import QuerySet\n{IMPORT}QuerySet(Article).update(title='a')\nQuerySet(model=Article).bulk_create([])\n"

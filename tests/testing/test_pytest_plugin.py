@@ -566,6 +566,14 @@ def test_what_tests_write_past_signals_is_recorded(project, workers):
     assert call["path"] == str(folder / "test_bulk.py")
 
 
+def test_what_ran_before_the_first_failure_is_recorded_too(project):
+    folder = project(**{"test_bulk.py": BULK + "\n\ndef test_z_fails():\n    assert False\n"})
+    code, out = run(project, "--reconcile-bypasses", "seen.json", "-x", "-p", "no:randomly")
+    assert code == 1, out
+    (call,) = json.loads((folder / "seen.json").read_text())["calls"]
+    assert call["times"] == 3
+
+
 def test_a_recording_needs_a_folder_that_exists(project):
     project(**{"test_bulk.py": BULK})
     code, out = run(project, "--reconcile-bypasses", "nowhere/seen.json")

@@ -6,11 +6,13 @@ import threading
 
 import jsonschema
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
 from django.db import connection, connections
+from django.db.models import QuerySet
 from django.db.models.signals import post_delete
 
+from reconcile.db.django_compat import CursorWrapper
 from reconcile.testing import record_bypasses, write_recording
 from sample_project.shop import bulk
 from sample_project.shop.models import Article, Customer, Group, Invoice, Item, Order
@@ -266,3 +268,58 @@ def test_a_missing_recording_says_how_it_is_made(tmp_path):
     code, _, err = run("signals", "bypasses", "--seen", str(tmp_path / "none.json"))
     assert code == 2
     assert "Write it with: pytest --reconcile-bypasses" in err
+
+
+def test_a_recording_within_another_is_in_both():
+    with record_bypasses() as outer:
+        Order.objects.update(status="a")
+        with record_bypasses() as inner:
+            Order.objects.update(status="b")
+        Order.objects.update(status="c")
+    assert (sum(outer.calls.values()), sum(inner.calls.values())) == (3, 1)
+
+
+def test_recordings_that_overlap_leave_the_methods_as_they_were():
+    before = QuerySet.update, CursorWrapper.execute
+    one, other = record_bypasses(), record_bypasses()
+    first, second = one.__enter__(), other.__enter__()
+    one.__exit__(None, None, None)
+    Order.objects.update(status="a")
+    other.__exit__(None, None, None)
+    assert (sum(first.calls.values()), sum(second.calls.values())) == (0, 1)
+    assert (QuerySet.update, CursorWrapper.execute) == before
+
+
+def test_what_a_loop_awaits_is_recorded_where_it_was_called():
+    async def many():
+        await asyncio.gather(
+            Order.objects.filter(pk=1).aupdate(status="a"), Order.objects.filter(pk=2).aupdate(status="b")
+        )
+
+    with record_bypasses() as recording:
+        async_to_sync(many)()
+    assert {(each.path, each.function.rpartition(".")[2]) for each in recording.calls} == {(__file__, "many")}
+
+
+@pytest.mark.parametrize(
+    "change", [{"operation": "upsert"}, {"times": float("inf")}, {"model": None, "operation": 3}]
+)
+def test_a_recording_of_something_else_is_refused(tmp_path, change):
+    with record_bypasses() as recording:
+        Order.objects.update(status="a")
+    file = tmp_path / "seen.json"
+    write_recording(file, recording.calls)
+    found = json.loads(file.read_text())
+    found["calls"][0].update(change)
+    file.write_text(json.dumps(found))
+    code, _, err = run("signals", "bypasses", "--seen", str(file))
+    assert (code, "is nothing that pytest --reconcile-bypasses wrote" in " ".join(err.split())) == (2, True)
+
+
+def test_a_recording_that_is_older_than_the_name_of_a_model_can_be_told(tmp_path):
+    with record_bypasses() as recording:
+        Order.objects.update(status="a")
+    file = tmp_path / "seen.json"
+    write_recording(file, recording.calls)
+    file.write_text(file.read_text().replace("shop.Order", "shop.Purchase"))
+    assert run("signals", "bypasses", str(ROOT / "tests" / "testing"), "--seen", str(file))[0] in {0, 1}
