@@ -166,16 +166,20 @@ class _Watch:
 
     def _rolled_back(self, row: Model) -> None:
         """Save the row and go back to before it; if there is nothing to go back to, somebody has ended the transaction."""
-        before = transaction.savepoint(self.using)
+        self._execute("SAVEPOINT reconcile_run")
         try:
             self._saved(row)
         finally:
-            self._go_back(before, row)
+            self._go_back(row)
 
-    def _go_back(self, before: Any, row: Model) -> None:
+    def _execute(self, sql: str) -> None:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(sql)
+
+    def _go_back(self, row: Model) -> None:
         try:
             transaction.set_rollback(False, using=self.using)
-            transaction.savepoint_rollback(before, using=self.using)
+            self._execute("ROLLBACK TO SAVEPOINT reconcile_run")
         except Exception as error:
             raise CommittedError(
                 f"The save of {row._meta.label} {row.pk} has ended the transaction that was to be rolled back ({with_type(error)}): what its effects wrote "
