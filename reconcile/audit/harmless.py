@@ -7,8 +7,17 @@ from typing import Any
 
 __all__ = ["harm_of", "is_reading", "text_of"]
 
-_QUOTED = re.compile(r"'(?:[^'\\]|\\.|'')*'|\"[^\"]*\"|`[^`]*`|(\$\w*\$).*?\1|--[^\n]*|/\*.*?\*/", re.DOTALL)
-"""Texts, names and comments: nothing in them is a word of the statement."""
+_PLAIN = r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\""
+_ESCAPED = r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\""
+_DOLLAR = r"(\$\w*\$).*?\1"
+_COMMENTS = r"--[^\n]*|/\*.*?\*/"
+_QUOTED = {
+    "postgresql": (rf"{_PLAIN}|{_DOLLAR}|{_COMMENTS}", rf"{_ESCAPED}|{_DOLLAR}|{_COMMENTS}"),
+    "mysql": (rf"{_PLAIN}|`[^`]*`|#[^\n]*|{_COMMENTS}", rf"{_ESCAPED}|`[^`]*`|#[^\n]*|{_COMMENTS}"),
+    "sqlite": (rf"{_PLAIN}|`[^`]*`|{_COMMENTS}",),
+}
+"""Texts, names and comments, in which no word is one of the statement, in each way in which the database may take them: a setting, or an `E` before the text,
+says whether a backslash quotes."""
 
 _BEGINS = frozenset({
     "select", "with", "insert", "update", "delete", "replace", "merge", "values", "savepoint", "release", "rollback", "set", "show", "explain", "table",
@@ -32,11 +41,20 @@ def text_of(sql: Any, cursor: Any) -> str:
     return str(sql.as_string(cursor)) if hasattr(sql, "as_string") else repr(sql)
 
 
-def harm_of(sql: str) -> str:
+def harm_of(sql: str, vendor: str) -> str:
     """What the statement may do that a rollback does not undo, in words; empty if nothing."""
     if "/*!" in sql or "/*M!" in sql:
         return "a comment that the server executes"
-    words = _QUOTED.sub(" ", sql).lstrip("( \t\r\n")
+    return next(filter(None, map(_harm_in, _words_of(sql, vendor))), "")
+
+
+def _words_of(sql: str, vendor: str) -> list[str]:
+    """The statement without what isn't a word of it, in each way in which it may be taken."""
+    return [re.sub(each, " ", sql, flags=re.DOTALL) for each in _QUOTED[vendor]]
+
+
+def _harm_in(words: str) -> str:
+    words = words.lstrip("( \t\r\n")
     if sum(bool(each.strip()) for each in words.split(";")) > 1:
         return "several statements at once"
     first = re.match(r"\w+", words)
@@ -45,6 +63,6 @@ def harm_of(sql: str) -> str:
     return ""
 
 
-def is_reading(sql: str) -> bool:
+def is_reading(sql: str, vendor: str) -> bool:
     """Whether the statement is one that only reads."""
-    return not harm_of(sql) and not _WRITES.search(_QUOTED.sub(" ", sql))
+    return not harm_of(sql, vendor) and not any(map(_WRITES.search, _words_of(sql, vendor)))

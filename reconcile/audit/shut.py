@@ -178,9 +178,9 @@ def _guard(name: str) -> None:
         if keeper is not None:
             outside, own = keeper
             text = text_of(sql, self.cursor)
-            if self.db is not own and (name == "callproc" or not is_reading(text)):
+            if self.db is not own and (name == "callproc" or not is_reading(text, self.db.vendor)):
                 outside.refuse(f"a statement on another connection, to {self.db.alias}")
-            if harm := "a procedure" if name == "callproc" else harm_of(text):
+            if harm := "a procedure" if name == "callproc" else harm_of(text, self.db.vendor):
                 outside.refuse(harm)
         return original(self, sql, *args, **kwargs)
 

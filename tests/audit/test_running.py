@@ -382,11 +382,26 @@ def test_a_row_that_another_session_holds_is_given_up_after_a_while():
     }.items(),
 )
 def test_a_statement_is_known_to_be_harmless_or_is_not(sql, harm):
-    assert harm_of(sql) == harm
+    assert harm_of(sql, "postgresql") == harm
+
+
+@pytest.mark.parametrize(
+    ("sql", "vendor"),
+    [
+        (r"SELECT 'a\'; COMMIT; SELECT ''", "postgresql"),
+        (r"SELECT E'\''; COMMIT; SELECT '\''", "postgresql"),
+        (r"SELECT 'a\'; COMMIT; SELECT ''", "sqlite"),
+        (r'SELECT "\""; COMMIT; SELECT "\""', "mysql"),
+        ("SELECT 1 # '\n; COMMIT; SELECT '", "mysql"),
+        ("SELECT $x$; COMMIT; SELECT $x$", "mysql"),
+    ],
+)
+def test_a_statement_hides_in_no_text_that_the_database_takes_otherwise(sql, vendor):
+    assert harm_of(sql, vendor) == "several statements at once"
 
 
 def test_many_comments_are_looked_at_in_no_time():
-    assert harm_of("/* a */ " * 5_000 + "COMMIT") == "the statement COMMIT"
+    assert harm_of("/* a */ " * 5_000 + "COMMIT", "postgresql") == "the statement COMMIT"
 
 
 @pytest.mark.server
