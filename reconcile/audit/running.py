@@ -16,7 +16,7 @@ from functools import cache
 from types import CodeType, FrameType
 from typing import Any
 
-from django.db import connections, router, transaction
+from django.db import Error, connections, router, transaction
 from django.db.models import BooleanField, Model
 from django.dispatch import Signal
 
@@ -169,8 +169,15 @@ class _Watch:
         self._execute("SAVEPOINT reconcile_run")
         try:
             self._saved(row)
-        finally:
+        except Error as error:
+            # A deadlock's victim is rolled back by the server, with all savepoints.
+            if not dialect_of(self.using).is_transient(error):
+                self._go_back(row)
+            raise
+        except BaseException:
             self._go_back(row)
+            raise
+        self._go_back(row)
 
     def _execute(self, sql: str) -> None:
         with connections[self.using].cursor() as cursor:

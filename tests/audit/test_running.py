@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -300,6 +301,41 @@ def test_a_transaction_that_is_gone_is_told_and_ends_the_run():
     assert "has ended the transaction that was to be rolled back" in " ".join(err.split())
     assert "saved and rolled back" not in out
     assert not connection.in_atomic_block
+
+
+@pytest.mark.mariadb
+@pytest.mark.django_db(transaction=True)
+def test_the_victim_of_a_deadlock_is_a_row_that_could_not_be_saved():
+    one, newest = Order.objects.create(), Order.objects.create()
+    meets = Event()
+    # Another process' session: what this one's threads write on Django's connections is refused.
+    session = connection.get_new_connection(connection.get_connection_params())
+    cursor = session.cursor()
+    cursor.execute("START TRANSACTION")
+    for number in range(200):
+        # Who has written more is no victim.
+        cursor.execute("UPDATE shop_order SET customer_name = %s WHERE id = %s", [f"b{number}", one.pk])
+
+    def hold():
+        meets.wait(20)
+        time.sleep(1)
+        cursor.execute("UPDATE shop_order SET customer_name = 'b' WHERE id = %s", [newest.pk])
+
+    def meet(instance, **kwargs):
+        meets.set()
+        Order.objects.filter(pk=one.pk).update(customer_name="c")
+
+    thread = Thread(target=hold)
+    thread.start()
+    try:
+        with connected(post_save, meet, Order):
+            found = ran()
+    finally:
+        meets.set()
+        thread.join()
+        session.rollback()
+        session.close()
+    assert ["Deadlock" in each for each in found.faults.values()] == [True]
 
 
 @pytest.mark.usefixtures("orders")
