@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import django
@@ -102,11 +104,12 @@ def _held(value: Any, *, within: bool = False) -> str:
         return f"{_path(cls)} instance"
     if issubclass(cls, list | tuple | set | frozenset | dict) and not within:
         return f"{cls.__name__} {sorted(_held(each, within=True) for each in held_in(value))}"
-    name = vars(value).get("__qualname__", "") if cls.__name__ == "function" else ""
-    return f"{_path(cls)} {name or getattr(value, '__name__', '') if cls.__name__ in _NAMED else ''}"
+    is_module = issubclass(cls, ModuleType)
+    name = value.__name__ if is_module else name_of(value) if issubclass(cls, _CALLED) else ""
+    return f"{_path(cls)} {name}"
 
 
-_NAMED = frozenset({"function", "builtin_function_or_method", "module", "method"})
+_CALLED = (FunctionType, BuiltinFunctionType, MethodType, partial)
 
 
 def _path(cls: type) -> str:

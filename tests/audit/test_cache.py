@@ -1,6 +1,9 @@
 """What is kept from run to run: used where all that it was made from is as it was, and nowhere else."""
 
+import importlib
 import json
+import sys
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
@@ -10,7 +13,8 @@ from django.test.utils import override_settings
 
 from reconcile.audit import cache, findings, reading
 from reconcile.audit.searching import Search, search_bypasses
-from sample_project.shop.models import Order
+from reconcile.audit.world import held_by
+from sample_project.shop.models import Article, Order
 from tests.audit.test_effects import connected
 from tests.cli.test_cli import run
 
@@ -125,6 +129,40 @@ def test_what_another_file_says_is_what_it_says_now(folder, write, before, after
     search(folder)
     write(other=after)
     search(folder)
+
+
+HELD = {
+    "a function of the same name": (lambda: one_rows, lambda: other_rows),
+    "what a partial calls": (lambda: partial(one_rows), lambda: partial(other_rows)),
+    "a text": (lambda: "shelf.Article", lambda: "shelf.Order"),
+    "a list": (lambda: [Article], lambda: [Order]),
+    "a manager": (lambda: Article.objects, lambda: Order.objects),
+}
+
+
+def one_rows():
+    return Article.objects.all()
+
+
+def other_rows():
+    return Order.objects.all()
+
+
+other_rows.__qualname__ = other_rows.__name__ = "one_rows"
+other_rows.__module__ = "tests.audit.another"
+
+
+@pytest.mark.parametrize(("before", "after"), HELD.values(), ids=HELD)
+def test_what_a_name_of_an_imported_module_holds_is_what_it_holds_now(write, before, after):
+    write(kept="NOTHING = 1\n")
+    module = importlib.import_module("kept")
+    module.NAME = before()
+    one = held_by("kept:NAME")
+    assert held_by("kept:NAME") == one
+    module.NAME = after()
+    assert held_by("kept:NAME") not in {one, ""}
+    del sys.modules["kept"]
+    assert held_by("kept:NAME") == ""
 
 
 def test_a_new_caller_says_what_a_parameter_is(folder, write):
