@@ -13,7 +13,7 @@ from django.db.models import Model
 from reconcile.audit.acts import Act, Acts, Does, Phase
 from reconcile.audit.by_hand import called_in, is_same
 from reconcile.audit.calls import Operation, Site, Write
-from reconcile.audit.effects import Effect, On, inherited_but_deaf
+from reconcile.audit.effects import OF_SAVES, SAVING, Effect, On, inherited_but_deaf
 from reconcile.audit.files import is_migration
 from reconcile.audit.handlers import read_handler
 from reconcile.audit.listing import code_of, covered_by
@@ -40,15 +40,13 @@ class Level(StrEnum):
     UNKNOWN = "unknown"
 
 
-SAVING = frozenset({On.SAVE, On.PRE_SAVE, On.POST_SAVE})
-UPDATING = SAVING | {On.FIELD}
 RAW_DELETING = frozenset({On.DELETE, On.PRE_DELETE, On.POST_DELETE, On.M2M_CHANGED})
 
 SKIPS = {
     Operation.BULK_CREATE: SAVING | {On.M2M_CHANGED},
-    Operation.BULK_UPDATE: UPDATING,
-    Operation.UPDATE: UPDATING,
-    Operation.KEY: UPDATING,
+    Operation.BULK_UPDATE: OF_SAVES,
+    Operation.UPDATE: OF_SAVES,
+    Operation.KEY: OF_SAVES,
     Operation.DELETE: frozenset({On.DELETE}),
     Operation.RAW_DELETE: RAW_DELETING,
     Operation.THROUGH_INSERT: SAVING,
@@ -56,8 +54,8 @@ SKIPS = {
     Operation.SAVE_PAST: frozenset({On.SAVE}),
     Operation.LOAD: SAVING,
     Operation.PROXY: frozenset({On.PRE_SAVE, On.POST_SAVE}),
-    Operation.SQL_INSERT: UPDATING | {On.M2M_CHANGED},
-    Operation.SQL_UPDATE: UPDATING,
+    Operation.SQL_INSERT: OF_SAVES | {On.M2M_CHANGED},
+    Operation.SQL_UPDATE: OF_SAVES,
     Operation.SQL_DELETE: RAW_DELETING,
 }
 """The effects that do not run. A field's pre_save runs for what is created in bulk, and receivers of a delete for a queryset's."""

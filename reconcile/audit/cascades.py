@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from django.db.models import CASCADE, SET_DEFAULT, SET_NULL, Model
 
-from reconcile.audit.effects import On, effects_of
+from reconcile.audit.effects import OF_SAVES, On, effects_of
 from reconcile.db.django_compat import reverse_relations
 
 __all__ = ["Cascade", "cascades_of"]
 
-SAVING = frozenset({On.SAVE, On.PRE_SAVE, On.POST_SAVE, On.FIELD})
 DELETING_BY_SIGNAL = frozenset({On.PRE_DELETE, On.POST_DELETE})
 
 
@@ -43,12 +42,12 @@ def _what(on_delete: object) -> tuple[str, frozenset[On]]:
     if on_delete is CASCADE:
         return "deletes", frozenset({On.DELETE})
     if on_delete is SET_NULL:
-        return "sets to NULL", SAVING
+        return "sets to NULL", OF_SAVES
     if on_delete is SET_DEFAULT:
-        return "sets to its default", SAVING
+        return "sets to its default", OF_SAVES
     if hasattr(on_delete, "deconstruct"):
         # SET(…).
-        return "sets", SAVING
+        return "sets", OF_SAVES
     return _by_database(str(getattr(on_delete, "__name__", "")))
 
 
@@ -57,5 +56,5 @@ def _by_database(name: str) -> tuple[str, frozenset[On]]:
     if name == "DB_CASCADE":
         return "has the database delete", frozenset({On.DELETE}) | DELETING_BY_SIGNAL
     if name in {"DB_SET_NULL", "DB_SET_DEFAULT"}:
-        return "has the database set", SAVING
+        return "has the database set", OF_SAVES
     return "", frozenset()

@@ -21,7 +21,17 @@ from reconcile.core.declaration import Place
 from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import Connection, connections_of, many_to_many_owner, parents_of
 
-__all__ = ["SIGNALS", "Effect", "On", "audited_models", "effects_of", "inherited_but_deaf", "is_third_party"]
+__all__ = [
+    "OF_SAVES",
+    "SAVING",
+    "SIGNALS",
+    "Effect",
+    "On",
+    "audited_models",
+    "effects_of",
+    "inherited_but_deaf",
+    "is_third_party",
+]
 
 
 class On(StrEnum):
@@ -44,6 +54,13 @@ SIGNALS = {
     On.POST_DELETE: post_delete,
     On.M2M_CHANGED: m2m_changed,
 }
+
+
+SAVING = frozenset({On.PRE_SAVE, On.SAVE, On.POST_SAVE})
+"""What runs when a record is saved, beside the fields that make their own values."""
+
+OF_SAVES = SAVING | {On.FIELD}
+"""All that a save runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from django.db import Error, connections, router, transaction
 from django.db.models import BooleanField, Model
 from django.dispatch import Signal
 
-from reconcile.audit.effects import Effect, On, effects_of
+from reconcile.audit.effects import OF_SAVES, Effect, effects_of
 from reconcile.audit.listing import ModelSignals, SignalsAudit, code_of
 from reconcile.audit.ran import EffectRun, ModelRun, SeenWrite
 from reconcile.audit.raw_sql import TableWrite, is_writing, writes_of
@@ -31,16 +31,13 @@ from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import connect, hooks_on_commit
 from reconcile.errors import EvaluationError, with_type
 
-__all__ = ["LOOKED_AT", "MOST_ROWS", "OF_SAVES", "CommittedError", "run_saves"]
+__all__ = ["LOOKED_AT", "MOST_ROWS", "CommittedError", "run_saves"]
 
 MOST_ROWS = 20
 """Rows of a model that are saved."""
 
 LOOKED_AT = 1_000
 """Rows of a model among which those are chosen: as many of the oldest as of the newest."""
-
-OF_SAVES = frozenset({On.PRE_SAVE, On.POST_SAVE, On.SAVE, On.FIELD})
-"""The effects that a save runs."""
 
 
 class CommittedError(EvaluationError):

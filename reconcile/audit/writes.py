@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from django.db.models import CASCADE, Model
 
 from reconcile.audit.acts import Does
-from reconcile.audit.effects import Effect, On
+from reconcile.audit.effects import SAVING, Effect, On
 from reconcile.audit.orm import CHANGES, DELETES, SAVES
 from reconcile.audit.reading import EffectReader
 from reconcile.db.django_compat import reverse_relations
 
 __all__ = ["Doing", "Reach", "Written"]
 
-SAVING = frozenset({On.PRE_SAVE, On.SAVE, On.POST_SAVE})
 DELETING = frozenset({On.PRE_DELETE, On.POST_DELETE, On.DELETE})
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.text import Text
 
+from reconcile.audit.effects import OF_SAVES
 from reconcile.audit.listing import Audited, ModelSignals, SignalsAudit
 from reconcile.audit.ran import EffectRun, ModelRun, SeenWrite
-from reconcile.audit.running import OF_SAVES
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import plain
 
