@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from django.conf import settings
@@ -21,6 +20,7 @@ from reconcile.audit.resolver.types import NOTHING, Types, texts_of
 from reconcile.audit.sources import UnreadableSource
 from reconcile.audit.trail import Asked, Thing
 from reconcile.audit.world import digest, held_by, world_digest
+from reconcile.core.whole_files import write_file
 
 __all__ = ["FOLDER", "AuditCache", "open_cache"]
 
@@ -165,9 +165,7 @@ class AuditCache:
         if not folder.exists():
             folder.mkdir()
             (folder / ".gitignore").write_text("*\n", encoding="utf-8")
-        with NamedTemporaryFile("w", encoding="utf-8", dir=folder, delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(self.path)
+        write_file(self.path, lambda target: target.write(text))
 
 
 def open_cache(evaluator: Evaluator) -> AuditCache:

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -20,6 +19,7 @@ from rich.segment import Segment
 
 from reconcile.cli.group import set_up_django, standard_output
 from reconcile.core.scopes import Keys
+from reconcile.core.whole_files import write_file
 from reconcile.db.columns import is_text
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
 from reconcile.detect.inspecting import locate_keys
@@ -51,7 +51,6 @@ __all__ = [
     "require_package",
     "rule_arguments",
     "stderr_console",
-    "write_file",
     "write_report",
     "write_text",
 ]
@@ -377,28 +376,6 @@ def write_text(output: Path, text: str, what: str) -> None:
         write_file(output, lambda target: target.write(text))
     except OSError as error:
         raise UsageError(f"{what} can't be written to {str(output)!r}: {error.strerror or error}.") from error
-
-
-def write_file(output: Path, write: Callable[[Any], None]) -> None:
-    """Write a file as a whole or not at all: into a temporary file in the same folder, which then takes its name.
-
-    A device or a pipe is written through. Raises OSError if the file can't be written.
-    """
-    if output.exists() and not output.is_file():
-        # There is nothing to replace.
-        with output.open("w", encoding="utf-8") as target:
-            write(target)
-        return
-    with NamedTemporaryFile(
-        "w", encoding="utf-8", dir=output.parent, prefix=f".{output.name}.", delete=False
-    ) as temporary:
-        try:
-            write(temporary)
-        except BaseException:
-            Path(temporary.name).unlink()
-            raise
-    Path(temporary.name).chmod(0o644)
-    Path(temporary.name).replace(output)
 
 
 @contextmanager
