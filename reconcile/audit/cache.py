@@ -61,21 +61,19 @@ class AuditCache:
         """The result of the key as a plain value: that of an earlier run if it still holds, else what `make` gives."""
         held = self._old.get(kind, {}).get(key)
         if held is not None and all(map(self._is_as_it_was, held[1])):
-            things = [self._things[each][0] for each in held[1]]
-            self.trail.add_things(things)
-            self._note_unreadable(
-                name for asked, name in things if asked is Asked.FILE and name in self._unreadable
-            )
+            self._note(self._things[each][0] for each in held[1])
             return held[0]
         found, mask = self.trail.made(make)
         self._new.setdefault(kind, {})[key] = found, mask
         return found
 
-    def _note_unreadable(self, paths: Iterable[str]) -> None:
-        """What could not be read then can't be read now, and is told again."""
-        for path in paths:
-            found = UnreadableSource(path=path, why=self._unreadable[path])
-            self.project.sources.unreadable.setdefault(path, found)
+    def _note(self, things: Iterable[Thing]) -> None:
+        """Note what a result was made from. What could not be read then can't be read now, and is told again."""
+        for asked, name in things:
+            self.trail.note(asked, name)
+            if asked is Asked.FILE and name in self._unreadable:
+                found = UnreadableSource(path=name, why=self._unreadable[name])
+                self.project.sources.unreadable.setdefault(name, found)
 
     def _is_as_it_was(self, place: int) -> bool:
         if place not in self._holds:

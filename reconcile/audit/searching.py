@@ -83,19 +83,11 @@ def _search(
     texts: Mapping[str, bytes | None] | None,
 ) -> BypassAudit:
     everything = [*python_files(roots())]
-    wanted = (
-        [*dict.fromkeys(map(_resolved, python_files(_existing(search.paths))))]
-        if search.paths
-        else everything
-    )
-    files = [each for each in wanted if search.paths or _is_looked_at(each, search)]
+    wanted = [*_named_by(search.paths)] if search.paths else everything
+    files = dict.fromkeys(each for each in wanted if search.paths or _is_looked_at(each, search))
+    own = (each for each in everything if not is_test(each) and not is_migration(each))
     sources = Sources(texts)
-    project = Project(
-        sources,
-        dict.fromkeys(
-            [*(each for each in everything if not is_test(each) and not is_migration(each)), *files]
-        ),
-    )
+    project = Project(sources, dict.fromkeys([*own, *files]))
     evaluator = Evaluator(project, Registry())
     cache = open_cache(evaluator) if search.use_cache and texts is None else None
     reader = EffectReader(evaluator, cache)
@@ -110,12 +102,10 @@ def _search(
     return BypassAudit(
         bypasses=bypasses,
         unlisted=unlisted,
-        unreadable=[each for path, each in sources.unreadable.items() if path in {*files}],
+        unreadable=[each for path, each in sources.unreadable.items() if path in files],
         faults=[*_faults(project, files, bypasses)],
         files=len(files),
-        modules={
-            module_name(each): each in looked for looked in [{*files}] for each in (*everything, *files)
-        },
+        modules={module_name(each): each in files for each in (*everything, *files)},
         is_whole=not search.paths,
         left_out=len(wanted) - len(files),
     )
@@ -159,9 +149,9 @@ def _existing(paths: Iterable[Path]) -> Iterator[Path]:
         yield path.resolve()
 
 
-def _resolved(path: str) -> str:
-    """The file itself, that several paths and links may lead to."""
-    return str(Path(path).resolve())
+def _named_by(paths: Iterable[Path]) -> Iterable[str]:
+    """The files themselves, each once, that several paths and links may lead to."""
+    return dict.fromkeys(str(Path(each).resolve()) for each in python_files(_existing(paths)))
 
 
 def _is_looked_at(path: str, search: Search) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
 
@@ -60,15 +60,6 @@ class Trail:
         found, mask = self.made(make)
         self._open[-1] = before
         return found, mask
-
-    def add_things(self, things: Iterable[Thing]) -> int:
-        """Note these things, and give their mask."""
-
-        def note() -> None:
-            for each in things:
-                self.note(*each)
-
-        return self.made(note)[1]
 
     def things(self, mask: int) -> list[Thing]:
         """The things of the mask."""
