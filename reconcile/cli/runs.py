@@ -21,7 +21,7 @@ from reconcile.cli.options import (
 )
 from reconcile.db.clock import database_now
 from reconcile.detect.checking import evaluation_errors
-from reconcile.reports import json, text
+from reconcile.reports import json, layout, text
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import nothing_judged
 
@@ -198,7 +198,7 @@ def _runs_text(listed: Sequence[Run], results: Sequence[RunResult], using: str) 
     if not listed:
         return "There are no runs yet. The nightly job and `reconcile repair --apply` leave one."
     # Without more columns and seconds it fits into 80 columns.
-    rows = text.table(
+    rows = layout.table(
         "Run", "Kind", "State", "Started", "Result", "Written", "Left", numbers=("Written", "Left")
     )
     for run, result in zip(listed, results, strict=True):
@@ -246,7 +246,7 @@ def _advice(run: Run, using: str, *, alive: bool) -> str:
 
 def _run_text(run: Run, result: RunResult, using: str, *, allow_empty: bool) -> RenderableType:
     numbers = ("Checked", "Missing", "Stale", "Extra", "Written", "Left")
-    rows = text.table("", "Rule", *numbers, numbers=numbers)
+    rows = layout.table("", "Rule", *numbers, numbers=numbers)
     for each in result.rules:
         outcome = each.outcome
         found = (outcome.checked, outcome.missing, outcome.stale, outcome.extra)

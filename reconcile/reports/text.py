@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Group, JustifyMethod, RenderableType
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from reconcile.core.drift import EXTRA, MISSING, STALE, Bound, Drift, Status
@@ -26,7 +24,7 @@ from reconcile.reports.findings import (
     plain,
     word,
 )
-from reconcile.reports.layout import indented
+from reconcile.reports.layout import indented, table
 from reconcile.reports.text_explain import value_in_words
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
@@ -44,7 +42,6 @@ __all__ = [
     "result_text",
     "rules_report",
     "status_text",
-    "table",
 ]
 
 _STYLES = {
@@ -53,24 +50,9 @@ _STYLES = {
     Status.FAIL: "red",
     Status.ERROR: "bold red",
 }
-_FOLDED = {"Rule", "Kind", "Result"}
-"""Columns whose text goes on in the next line if the terminal is narrow."""
+
 
 _DRIFT_STYLES = {MISSING: "red", STALE: "yellow", EXTRA: "magenta"}
-
-
-def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    """An empty table in the style of all reports. The columns in `numbers` are aligned to the right.
-
-    If the terminal is too narrow, the names of rules go on in the next line; nothing is cut off.
-    """
-    empty = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False
-    )
-    for column in columns:
-        justify: JustifyMethod = "right" if column in numbers else "left"
-        empty.add_column(column, justify=justify, no_wrap=column not in _FOLDED, overflow="fold")
-    return empty
 
 
 def check_report(report: CheckReport) -> RenderableType:

@@ -11,8 +11,8 @@ from reconcile.baseline import Comparison, Rows
 from reconcile.core.drift import Drift, Status
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import BaselineReport, nothing_judged
-from reconcile.reports.layout import indented
-from reconcile.reports.text import count_text, status_text, table
+from reconcile.reports.layout import indented, table
+from reconcile.reports.text import count_text, status_text
 
 __all__ = ["baseline_text"]
 

@@ -13,7 +13,8 @@ from rich.text import Text
 from reconcile.core.verbs import UNDOABLE, Written
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import UndoReport
-from reconcile.reports.text import count_text, remark_lines, table
+from reconcile.reports.layout import table
+from reconcile.reports.text import count_text, remark_lines
 
 if TYPE_CHECKING:
     from reconcile.runs import RuleUndo

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from reconcile.cli import reconcile
 from reconcile.models import Outcome, Run
-from reconcile.reports.text import table
+from reconcile.reports.layout import table
 from sample_project.shop.models import Invoice, Order
 from tests.helpers import ROOT, an_hour_ago, environment, reconcile_command
 from tests.processes import run_reconcile
