@@ -447,10 +447,14 @@ class Evaluator:
 
     def _new_rows(self, info: ClassInfo, node: ast.Call, frame: Frame) -> Types:
         """`OrderQuerySet(self.model)`: the rows of the model that it is given."""
+        found = frozenset(self._rows_in(info, each) for each in self.models_given(node, frame))
+        return found or self.object_of(info)
+
+    def models_given(self, node: ast.Call, frame: Frame) -> list[type[Model]]:
+        """The models that the constructor of a queryset is given."""
         given = [*node.args[:1], *(each.value for each in node.keywords if each.arg == "model")]
         models = union(self.of(each, frame) for each in given)
-        found = {self._rows_in(info, each.model) for each in models if isinstance(each, ModelType)}
-        return frozenset(found) or self.object_of(info)
+        return [each.model for each in models if isinstance(each, ModelType)]
 
     def arguments(
         self, scope: Scope, bound: Any, node: ast.Call, frame: Frame

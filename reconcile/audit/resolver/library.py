@@ -104,9 +104,7 @@ def called(evaluator: Evaluator, path: str, node: ast.Call, frame: Frame) -> Typ
 
 def _new_rows(evaluator: Evaluator, node: ast.Call, frame: Frame) -> Types:
     """`QuerySet(Order)`: all rows of the model."""
-    given = [*node.args[:1], *(each.value for each in node.keywords if each.arg == "model")]
-    models = union(evaluator.of(each, frame) for each in given)
-    return frozenset(Rows(model=each.model) for each in models if isinstance(each, ModelType))
+    return frozenset(Rows(model=each) for each in evaluator.models_given(node, frame))
 
 
 def _items(evaluator: Evaluator, node: ast.expr, frame: Frame) -> Types:
