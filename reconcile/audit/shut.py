@@ -115,7 +115,7 @@ def _patch() -> None:
     _replace(Celery, "send_task", lambda outside, _, name, *__, **___: _sent(outside, name))
     _replace(EmailMessage, "send", lambda outside, *_, **__: _mailed(outside))
     _replace(BaseProcess, "start", lambda outside, *_, **__: outside.refuse("starting a process"))
-    _replace(BaseDatabaseWrapper, "connect", _connect)
+    _replace(BaseDatabaseWrapper, "connect", _connect(BaseDatabaseWrapper.connect))
     _replace(
         atexit, "register", lambda outside, *_, **__: outside.refuse("a function for the end of the process")
     )
@@ -159,15 +159,15 @@ def _send(original: Callable[..., Any]) -> Callable[..., Any]:
     return send
 
 
-_connected = BaseDatabaseWrapper.connect
-
-
-def _connect(outside: Outside, self: Any) -> None:
+def _connect(original: Callable[..., Any]) -> Callable[..., Any]:
     """Another connection may be made, to read; the own one is there, and a new one in its place would know of no transaction."""
-    keeper = _keeper()
-    if keeper is not None and self is keeper[1]:
-        outside.refuse("a new connection in place of the transaction's")
-    _connected(self)
+
+    def connect(outside: Outside, self: Any) -> Any:
+        if any(self is own for _, own in _now):
+            outside.refuse("a new connection in place of the transaction's")
+        return original(self)
+
+    return connect
 
 
 def _guard(name: str) -> None:

@@ -133,34 +133,20 @@ def runs_a_program(instance, **kwargs):
     subprocess.run([sys.executable, "-c", ""], check=True)
 
 
-def commits(instance, **kwargs):
-    with connection.cursor() as cursor:
-        cursor.execute("COMMIT")
+def executing(sql):
+    def executes(instance, **kwargs):
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+
+    return executes
 
 
-def changes_the_schema(instance, **kwargs):
-    with connection.cursor() as cursor:
-        cursor.execute("/* now */ CREATE TABLE made_here (n integer)")
-
-
-def sends_bytes(instance, **kwargs):
-    with connection.cursor() as cursor:
-        cursor.execute(b"COMMIT")
-
-
-def sends_several(instance, **kwargs):
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT ';'; UPDATE shop_keyword SET word = 'x'; COMMIT")
-
-
-def hides_in_a_comment(instance, **kwargs):
-    with connection.cursor() as cursor:
-        cursor.execute("/*!TRUNCATE*/ TABLE shop_keyword")
-
-
-def sets_what_is_everybodys(instance, **kwargs):
-    with connection.cursor() as cursor:
-        cursor.execute("SET GLOBAL max_error_count = 78")
+commits = executing("COMMIT")
+changes_the_schema = executing("/* now */ CREATE TABLE made_here (n integer)")
+sends_bytes = executing(b"COMMIT")
+sends_several = executing("SELECT ';'; UPDATE shop_keyword SET word = 'x'; COMMIT")
+hides_in_a_comment = executing("/*!TRUNCATE*/ TABLE shop_keyword")
+sets_what_is_everybodys = executing("SET GLOBAL max_error_count = 78")
 
 
 def connects_anew(instance, **kwargs):
