@@ -101,10 +101,16 @@ def sum_of_run(audit: SignalsAudit) -> Iterator[Text]:
     faults = sum(len(each.faults) for each in runs)
     refused = sum(sum(each.outside.refused.values()) for each in runs)
     rows = plural(sum(each.rows for each in runs), "row")
+    others = sum(
+        not each.effect.third_party and each.effect.on not in OF_SAVES
+        for found in audit.models
+        for each in found.effects
+    )
     yield Text.assemble(
         (f"Run: {rows} of {plural(len(runs) - without, 'model')} saved and rolled back; ", ""),
         (f"{said - unseen:,} of {plural(said, 'write')} seen, {unexpected:,} that the source doesn't show; ", "yellow" if unseen or unexpected else "green"),
         (f"{plural(idle, 'effect')} did not run.", "yellow" if idle else "green"),
+        (f" Of deletes and many-to-many, {plural(others, 'effect')} {'is' if others == 1 else 'are'} never run." if others else "", ""),
         (f" Of {plural(without, 'model')} no row was saved." if without else "", "yellow"),
         (f" {plural(refused, 'act')} refused." if refused else "", "yellow"),
         (f" {plural(faults, 'row')} could not be saved." if faults else "", "red"),

@@ -499,6 +499,7 @@ def test_the_report_says_what_was_seen_beside_what_the_source_says():
     assert "not seen to write shop.Notification" in text
     assert "the source doesn't show that it writes shop.Keyword" in text
     assert "not run: only saves are" in text
+    assert "Of deletes and many-to-many, 2 effects are never run." in " ".join(text.split())
     assert (
         "Run: 2 rows of 1 model saved and rolled back; 2 of 3 writes seen, 1 that the source doesn't show; 0 effects did not run."
         in " ".join(text.split())
