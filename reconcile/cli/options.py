@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.util import find_spec
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ __all__ = [
     "DEFAULT_SAMPLES",
     "WIDTH",
     "Limit",
+    "Percent",
     "Samples",
     "check_all",
     "choice_words",
@@ -100,6 +102,20 @@ class Limit(click.ParamType):  # type: ignore[type-arg]
         if limit is None or not is_limit(limit):
             self.fail(f"{value!r} is neither a count such as 100 nor a percent such as 0.5%.", param, ctx)
         return limit
+
+
+class Percent(click.FloatRange):
+    """The type of a share: a number of 0 to 100. `nan` is none, and nothing is below it."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 100)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The share. Fails for what isn't one."""
+        share: float = super().convert(value, param, ctx)
+        if isnan(share):
+            self.fail(f"{value!r} is no number of 0 to 100.", param, ctx)
+        return share
 
 
 def _keep_excluded(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:  # noqa: ARG001

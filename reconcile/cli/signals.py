@@ -11,6 +11,7 @@ import rich_click as click
 
 from reconcile.cli.group import Subject, exit_code, reconcile, set_up_django
 from reconcile.cli.options import (
+    Percent,
     complete_rules,
     database_option,
     fail_on_option,
@@ -130,7 +131,7 @@ def coverage_group() -> None:
 )
 @click.option(
     "--fail-under",
-    type=click.FloatRange(0, 100),
+    type=Percent(),
     metavar="PERCENT",
     help="Exit with 1 if rules cover less of the effects.",
 )
@@ -237,13 +238,21 @@ def _rules() -> Mapping[str, Rule]:
 _LEVELS = ("uncovered", "covered", "exempt", "by-hand", "low", "third-party", "unknown")
 
 
+class _Levels(click.Choice[str]):
+    """The levels as the command line has them, or as the JSON report has: `by-hand`, `by_hand`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The level. Fails for any other word."""
+        return super().convert(str(value).replace("_", "-"), param, ctx)
+
+
 @signals_group.command("bypasses")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @click.option(
     "--show",
     "shown",
     multiple=True,
-    type=click.Choice([*_LEVELS, "all"]),
+    type=_Levels([*_LEVELS, "all"]),
     help="List these, too. Repeat it for several.",
 )
 @click.option("--tests", is_flag=True, help="Look through tests, too.")

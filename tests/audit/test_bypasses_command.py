@@ -114,6 +114,13 @@ def test_what_is_low_is_counted_and_shown_on_demand(file, shown):
 
 
 @NO_RULES
+def test_the_levels_may_be_named_as_the_json_report_names_them(file):
+    assert run("signals", "bypasses", str(file), "--show", "by_hand") == run(
+        "signals", "bypasses", str(file), "--show", "by-hand"
+    )
+
+
+@NO_RULES
 def test_a_comment_exempts_the_calls_of_its_line_with_its_reason(file):
     file.write_text(
         IMPORT

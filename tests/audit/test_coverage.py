@@ -72,6 +72,8 @@ def test_a_new_receiver_is_a_warning_and_one_that_decides_what_is_written_an_err
         assert (code, found["status"], found["effects"][0]["effect"]) == (1, "warn", NAME)
         assert report("--fail-under", "95")[0] == 1
         assert report("--fail-under", "94")[0] == 0
+        code, _, said = run("signals", "coverage", "--fail-under", "nan")
+        assert (code, "is no number of 0 to 100" in said) == (2, True)
     with shop(), connected(pre_save, handle, Order):
         code, found = report()
         assert (code, found["status"], found["effects"][0]["state"]) == (1, "error", "uncovered")
