@@ -7,7 +7,7 @@ import re
 import tokenize
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
 from typing import Any
@@ -504,7 +504,7 @@ class _Reader:
             case ast.Name(id=name):
                 bindings = use.scope.visible(name, use.position)
                 if len(bindings) == 1 and isinstance(bindings[0].node, ast.expr):
-                    return self._sql(replace(use, position=bindings[0].position), bindings[0].node)
+                    return self._sql(use._replace(position=bindings[0].position), bindings[0].node)
             case ast.Call(args=[first, *_]):
                 return self._sql(use, first)
             case ast.Attribute(attr="db_table"):

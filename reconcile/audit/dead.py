@@ -15,6 +15,7 @@ from reconcile.audit.cache import AuditCache
 from reconcile.audit.effects import SIGNALS, is_third_party
 from reconcile.audit.places import place_of
 from reconcile.audit.sources import FunctionNode, Module, Sources, functions_in, module_name, path_of
+from reconcile.audit.walking import walk
 from reconcile.core.declaration import Place
 from reconcile.db.django_compat import connections_of
 
@@ -121,7 +122,7 @@ def _is_receiver(module: Module, node: ast.expr) -> bool:
 def _named_as_receivers(module: Module) -> set[str]:
     """The functions of the module that a `signal.connect(function)` in it names."""
     found = set()
-    for node in ast.walk(module.tree):
+    for node in walk(module.tree):
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -196,17 +197,16 @@ def inherited_but_deaf(model: type[Model]) -> Sequence[Effect]:
 
 
 @cache
-def _foreign_folders() -> tuple[Path, ...]:
+def _foreign_folders() -> tuple[str, ...]:
+    """Folders of files that are nobody's project's, each with a separator at its end."""
     paths = sysconfig.get_paths()
     named = [paths[each] for each in ("purelib", "platlib", "stdlib", "platstdlib") if each in paths]
-    found = [Path(each).resolve() for each in named]
-    return (*found, Path(django.__file__).resolve().parent, Path(__file__).resolve().parent.parent)
+    own = [Path(django.__file__).parent, Path(__file__).parent.parent]
+    return tuple(f"{each.resolve()}{os.sep}" for each in (*map(Path, named), *own))
 
 
 @cache
 def is_third_party(path: str) -> bool:
     """Whether the file or folder is the standard library's, an installed package's, or this package's own."""
-    place = Path(path).resolve()
-    return "site-packages" in place.parts or any(
-        place.is_relative_to(folder) for folder in _foreign_folders()
-    )
+    place = f"{Path(path).resolve()}{os.sep}"
+    return f"{os.sep}site-packages{os.sep}" in place or place.startswith(_foreign_folders())

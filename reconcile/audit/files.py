@@ -80,11 +80,10 @@ def is_migration(path: str) -> bool:
 
 def _within(path: str) -> str:
     """The path from the folder in which the project's own packages stand: what that is called says nothing of the file."""
-    found = _roots_of(tuple(each.path for each in apps.get_app_configs()))
-    folders = [f"{each.parent if (each / '__init__.py').is_file() else each}{os.sep}" for each in found]
+    folders = _folders_of(tuple(each.path for each in apps.get_app_configs()))
     return next((path[len(each) :] for each in folders if path.startswith(each)), Path(path).name)
 
 
 @cache
-def _roots_of(paths: tuple[str, ...]) -> list[Path]:  # noqa: ARG001 - of these apps
-    return roots()
+def _folders_of(paths: tuple[str, ...]) -> list[str]:  # noqa: ARG001 - of these apps
+    return [f"{each.parent if (each / '__init__.py').is_file() else each}{os.sep}" for each in roots()]

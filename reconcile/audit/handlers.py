@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from reconcile.audit.effects import Effect, On
 from reconcile.audit.sources import FunctionNode, Module, Sources, arguments_of, path_of
+from reconcile.audit.walking import walk
 
 __all__ = ["Handler", "read_handler"]
 
@@ -45,13 +46,11 @@ def _honours_raw(node: FunctionNode) -> bool:
     """Whether a condition of the function asks for its own argument `raw`; an attribute of that name is another matter."""
     named = arguments_of(node)
     rest = node.args.kwarg.arg if node.args.kwarg else ""
-    return any(
-        _is_raw(each, rest, named="raw" in named) for test in _conditions(node) for each in ast.walk(test)
-    )
+    return any(_is_raw(each, rest, named="raw" in named) for test in _conditions(node) for each in walk(test))
 
 
 def _conditions(node: FunctionNode) -> Iterator[ast.expr]:
-    for each in ast.walk(node):
+    for each in walk(node):
         if isinstance(each, ast.If | ast.IfExp | ast.While):
             yield each.test
         elif isinstance(each, ast.BoolOp):
@@ -107,6 +106,6 @@ def _acts(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _locals(node: FunctionNode) -> set[str]:
     stored = {
-        each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+        each.id for each in walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
     }
     return arguments_of(node) | stored | {each.arg for each in (node.args.vararg, node.args.kwarg) if each}

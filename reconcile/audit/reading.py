@@ -93,7 +93,9 @@ class EffectReader:
         self._effects: dict[type[Model], list[Effect]] = {}
         self._acts: dict[Any, tuple[Acts, int]] = {}
         self._stashed: dict[Any, tuple[Stash, int]] = {}
+        self._known: dict[Any, tuple[Acts, int]] = {}
         self._asked: set[Any] = set()
+        self._lacking: set[Any] = set()
         self._bare = Memo[Bare](Bare(), evaluator.project.trail)
 
     def effects_of(self, model: type[Model]) -> list[Effect]:
@@ -105,23 +107,30 @@ class EffectReader:
     def acts_of(self, effect: Effect) -> Acts:
         """What the function of the effect does for a record of its model."""
         key = (effect.name, effect.on, effect.model)
-        return self._once(self._acts, key, lambda: self._read_or_known(effect))
+        cache = self.cache
+        if cache is None or self._asked:
+            return self._once(self._acts, key, lambda: self._read(effect))
+
+        def read() -> Any:
+            return as_plain(self._once(self._acts, key, lambda: self._read(effect)))
+
+        return self._once(self._known, key, lambda: from_plain(cache.once("acts", effect.key, read)))
 
     def _once(self, known: dict[Any, tuple[T, int]], key: Any, read: Callable[[], T]) -> T:
-        """What is read once; what is read for a stash may lack what is being read, and isn't kept."""
+        """What is read once; what lacks what a stash is being asked for isn't kept."""
         if key in known:
             found, mask = known[key]
             self._trail.add(mask)
             return found
-        found, mask = self._trail.made(read)
-        if not self._asked:
+        before, self._lacking = self._lacking, set()
+        try:
+            found, mask = self._trail.made(read)
+        finally:
+            lacking = self._lacking & self._asked
+            self._lacking = before | lacking
+        if not lacking:
             known[key] = found, mask
         return found
-
-    def _read_or_known(self, effect: Effect) -> Acts:
-        if self.cache is None or self._asked:
-            return self._read(effect)
-        return from_plain(self.cache.once("acts", effect.key, lambda: as_plain(self._read(effect))))
 
     def _read(self, effect: Effect) -> Acts:
         if effect.on is On.FIELD:
@@ -159,6 +168,7 @@ class EffectReader:
         """What an attribute that is no column says of the record."""
         key = (model, attribute)
         if key in self._asked:
+            self._lacking.add(key)
             return Stash(reads=frozenset())
         return self._once(self._stashed, key, lambda: self._read_setters(model, attribute))
 
@@ -175,7 +185,7 @@ class EffectReader:
     def _by_methods(self, model: type[Model], attribute: str) -> Iterator[frozenset[str] | None]:
         record = Record(self.evaluator, model, partial(self._stash, model))
         for each in self.evaluator.class_of_live(model).mro:
-            for scope, _, value in each.attributes.get(attribute, ()):
+            for scope, _, value in each.attributes_named(attribute):
                 yield record.reads(value, Run(scope=scope, given=(), aliases={scope.first_parameter}))
 
     def _by_effects(self, model: type[Model], attribute: str) -> Iterator[Act]:

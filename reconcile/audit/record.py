@@ -13,6 +13,7 @@ from reconcile.audit.memo import Memo
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Frame, Scope
 from reconcile.audit.resolver.types import Api, ClassType, FunctionType, ModelType, Rows, Tuple, Types
+from reconcile.audit.walking import walk
 
 __all__ = [
     "DEEPEST",
@@ -168,7 +169,7 @@ class Record:
     def _saved_alone(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> tuple[State, State] | None:
         """`update_fields <= {"state"}`: where it doesn't hold, another column has changed. `"state" in update_fields`: where it holds, this one has."""
         if isinstance(op, ast.LtE | ast.Eq) and _is_update_fields(left):
-            named = {each.value for each in ast.walk(right) if isinstance(each, ast.Constant)}
+            named = {each.value for each in walk(right) if isinstance(each, ast.Constant)}
             others = {*self.columns.values()} - {self.columns.get(str(each), "") for each in named}
             return (EVERYWHERE, State(changed=frozenset(others))) if named else None
         if isinstance(op, ast.In) and _is_update_fields(right) and isinstance(left, ast.Constant):
@@ -537,7 +538,7 @@ def _arguments(node: ast.Call) -> Iterable[ast.expr]:
 def is_abstract(scope: Scope) -> bool:
     """Whether the function only says that another one has to be written, so that nobody knows what runs."""
     *_, last = scope.function.body
-    named = (each for each in ast.walk(last) if isinstance(last, ast.Raise) and isinstance(each, ast.Name))
+    named = (each for each in walk(last) if isinstance(last, ast.Raise) and isinstance(each, ast.Name))
     return any(each.id == "NotImplementedError" for each in named)
 
 

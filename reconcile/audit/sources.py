@@ -7,12 +7,13 @@ import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
 from reconcile.audit.trail import Asked, Trail
+from reconcile.audit.walking import blocks
 
 __all__ = [
     "FunctionNode",
@@ -86,13 +87,13 @@ class Module:
 
 def functions_in(tree: ast.AST, within: Sequence[str] = ()) -> Iterator[tuple[str, FunctionNode]]:
     """Each function with its qualified name; a block such as an `if` gives none of its own."""
-    for node in ast.iter_child_nodes(tree):
+    for node in blocks(tree):
         if isinstance(node, FunctionNode):
             yield ".".join([*within, node.name]), node
             yield from functions_in(node, [*within, node.name, "<locals>"])
         elif isinstance(node, ast.ClassDef):
             yield from functions_in(node, [*within, node.name])
-        elif not isinstance(node, ast.expr):
+        else:
             yield from functions_in(node, within)
 
 
@@ -118,13 +119,19 @@ def _at_top(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """Without the garbage collector, which would walk through millions of nodes again and again that are all in use."""
+    """Without the garbage collector, which would walk through millions of nodes again and again that are all in use.
+
+    What is left of them afterwards is taken for old, so that a process that ends soon doesn't walk through them even once.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_enabled:
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
@@ -140,6 +147,7 @@ class Sources:
         self.named: dict[str, str] = {}
         self.trail = Trail()
         self._texts: dict[str, bytes] = {}
+        self._listed: dict[str, frozenset[str]] = {}
         self._by_path: dict[str, Module | None] = {}
         self._by_name: dict[str, Module | None] = {}
 
@@ -177,12 +185,12 @@ class Sources:
 
     def has_module(self, name: str) -> bool:
         """Whether there is a file for the module, which is not read."""
-        return self._find(name) is not None
+        return self.file_of(name) is not None
 
     def of_module(self, name: str) -> Module | None:
         """The module of the name, where it stands in a file that can be found without importing anything."""
         if name not in self._by_name:
-            path = self._find(name)
+            path = self.file_of(name)
             self._by_name[name] = self.of_file(path) if path else None
         module = self._by_name[name]
         if module is None:
@@ -191,26 +199,35 @@ class Sources:
             self.trail.note(Asked.FILE, module.path)
         return module
 
-    def _find(self, name: str) -> str | None:
+    def file_of(self, name: str) -> str | None:
+        """The file of the module, where it can be found without importing anything."""
         live = sys.modules.get(name)
         file = getattr(live, "__file__", None) or self.named.get(name)
         if file is not None:
             return file if file.endswith(".py") else None
-        places = [Path(each or ".", *name.split(".")) for each in sys.path]
+        top = name.partition(".")[0]
+        entries = [each for each in sys.path if not self._names_in(each).isdisjoint((top, f"{top}.py"))]
+        places = [Path(each or ".", *name.split(".")) for each in entries]
         candidates = (file for each in places for file in (each.with_suffix(".py"), each / "__init__.py"))
         return next((str(each) for each in candidates if each.is_file()), None)
+
+    def _names_in(self, entry: str) -> frozenset[str]:
+        """What stands in a folder of `sys.path`; nothing in what is none."""
+        if entry not in self._listed:
+            with suppress(OSError):
+                self._listed[entry] = frozenset(each.name for each in Path(entry or ".").iterdir())
+        return self._listed.setdefault(entry, frozenset())
 
 
 def _note_imports(module: Module, parent: ast.AST) -> None:
     """Note the imports of a block and of those in it; expressions hold none."""
-    for node in ast.iter_child_nodes(parent):
-        if isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case):
-            _note_import(module, node)
-            _note_imports(module, node)
+    for node in blocks(parent):
+        _note_import(module, node)
+        _note_imports(module, node)
 
 
 def _note_import(module: Module, node: ast.AST) -> None:
-    if isinstance(node, ast.Import | ast.ImportFrom):
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
         imported = imported_by(module, node)
         module.imports.update(imported)
         module.stars += [origin for name, (origin, _) in imported.items() if name == "*"]

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from reconcile.audit.resolver.scopes import Scope
+from reconcile.audit.walking import children, walk
 
 __all__ = [
     "bound_by",
@@ -65,7 +66,7 @@ def is_opt_in(value: ast.expr) -> bool:
 
 def own_expressions(node: ast.AST) -> Iterator[ast.expr]:
     """The expressions of a statement itself, without those of the statements in it."""
-    for each in ast.iter_child_nodes(node):
+    for each in children(node):
         if isinstance(each, ast.expr):
             yield each
         elif isinstance(each, ast.withitem):
@@ -89,7 +90,7 @@ def bound_by(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
 def captured(node: ast.AST) -> Iterator[str]:
     """The names that the patterns of a `match` give values to."""
     for case in getattr(node, "cases", ()):
-        for each in ast.walk(case.pattern):
+        for each in walk(case.pattern):
             name = getattr(each, "rest", None) or getattr(each, "name", None)
             if name is not None:
                 yield name

@@ -5,6 +5,8 @@ Only a report goes to standard output. Everything else goes to standard error, a
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -32,4 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # As with manage.py, the modules of the current folder can be imported.
     if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds strings
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    # What an audit has parsed needn't be taken apart: the process ends.
+    atexit.register(gc.freeze)
     reconcile.main(args=None if arguments is None else list(arguments), prog_name="reconcile")

@@ -524,7 +524,7 @@ def test_a_file_that_is_nested_too_deeply_is_named_and_the_others_are_read(file,
 def test_what_a_folder_above_the_project_is_called_says_nothing_of_its_files(monkeypatch):
     from reconcile.audit import files
 
-    monkeypatch.setattr(files, "_roots_of", lambda _: [Path("/srv/tests/shop")])
+    monkeypatch.setattr(files, "_folders_of", lambda _: ["/srv/tests/shop/"])
     assert not files.is_test("/srv/tests/shop/imports.py")
     assert files.is_test("/srv/tests/shop/tests/imports.py")
     assert files.is_test("/srv/tests/shop/test_imports.py")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconcile.audit.resolver.scopes import Frame
@@ -31,7 +30,7 @@ def annotation(evaluator: Evaluator, node: ast.expr | None, frame: Frame) -> Typ
     match node:
         case ast.Constant(value=str() as text):
             try:
-                return annotation(evaluator, ast.parse(text, mode="eval").body, replace(frame, at=None))
+                return annotation(evaluator, ast.parse(text, mode="eval").body, frame._replace(at=None))
             except SyntaxError:
                 return NOTHING
         case ast.BinOp(op=ast.BitOr(), left=left, right=right):
@@ -39,7 +38,7 @@ def annotation(evaluator: Evaluator, node: ast.expr | None, frame: Frame) -> Typ
         case ast.Subscript(value=value, slice=inside):
             return _generic(evaluator, value, inside, frame)
         case ast.Name() | ast.Attribute():
-            return _annotated(evaluator, evaluator.of(node, replace(frame, at=None)))
+            return _annotated(evaluator, evaluator.of(node, frame._replace(at=None)))
     return NOTHING
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import FileField, Model, QuerySet
 
 from reconcile.audit.resolver import conventions, library
-from reconcile.audit.resolver.classes import ClassInfo, decorators_of
+from reconcile.audit.resolver.classes import ClassInfo, body_with, decorators_of
 from reconcile.audit.resolver.scopes import Frame, How, Scope
 from reconcile.audit.resolver.types import (
     NOTHING,
@@ -182,15 +182,15 @@ def _of_object(evaluator: Evaluator, each: Any, info: ClassInfo, name: str) -> T
 
 def _assigned(evaluator: Evaluator, info: ClassInfo, name: str) -> Types:
     return evaluator.once(("assigned", info, name), lambda: union(
-        evaluator.of(value, Frame(scope, at)) for each in info.mro for scope, at, value in each.attributes.get(name, ())
+        evaluator.of(value, Frame(scope, at)) for each in info.mro for scope, at, value in each.attributes_named(name)
     ))  # fmt: skip
 
 
 def _of_super(evaluator: Evaluator, of: Any, after: Scope, name: str) -> Types:
     info = _info_of(evaluator, of)
-    for each in info.after(after) if info else ():
-        if each.scope is not None and name in each.scope.bindings:
-            return _member_in(evaluator, each.scope, name, of)
+    body = body_with(info.after(after), name) if info else None
+    if body is not None:
+        return _member_in(evaluator, body, name, of)
     if isinstance(of, Object):
         return conventions.attribute(evaluator, of.info, name) or frozenset({Api(name=name, of=of)})
     return frozenset({Api(name=name, of=of)})

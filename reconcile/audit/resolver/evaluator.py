@@ -12,9 +12,10 @@ from typing import Any
 
 from django.db.models import Model, QuerySet
 
+from reconcile.audit.effects import is_third_party
 from reconcile.audit.resolver import attributes, library
 from reconcile.audit.resolver.annotations import annotation as read_annotation
-from reconcile.audit.resolver.classes import ClassInfo
+from reconcile.audit.resolver.classes import ClassInfo, line_of, live_class, read_live_class
 from reconcile.audit.resolver.live import FOREIGN, live_value
 from reconcile.audit.resolver.parameters import infer_parameter
 from reconcile.audit.resolver.project import CallUse, Project
@@ -120,8 +121,8 @@ class Evaluator:
         frame = Frame(use.scope, use.position)
         for each in use.around:
             if isinstance(each, ast.Lambda):
-                frame = replace(
-                    frame, inner=(*frame.inner, *((name.arg, NOTHING) for name in parameters_of(each)))
+                frame = frame._replace(
+                    inner=(*frame.inner, *((name.arg, NOTHING) for name in parameters_of(each)))
                 )
             else:
                 frame = self.within(each.generators, frame)  # type: ignore[attr-defined]
@@ -248,6 +249,8 @@ class Evaluator:
         live = vars(sys.modules[module_name]).get(name) if module_name in sys.modules else None
         if module_name.partition(".")[0] in FOREIGN:
             return self._foreign(module_name, name, live)
+        if isinstance(live, type) and self._is_of_package(module_name):
+            return self.live(live, f"{module_name}.{name}")
         module = self.project.sources.of_module(module_name)
         scope = self.project.scope(module) if module else None
         if scope is not None and name in scope.bindings:
@@ -262,6 +265,11 @@ class Evaluator:
                 return found
         is_module = self.project.sources.of_module(f"{module_name}.{name}") is not None
         return frozenset({ModuleType(name=f"{module_name}.{name}")}) if is_module else NOTHING
+
+    def _is_of_package(self, module_name: str) -> bool:
+        """Whether the module is an installed package's, whose classes needn't be read to know what they are."""
+        file = self.project.sources.file_of(module_name)
+        return file is not None and is_third_party(file)
 
     def _module_binding(self, scope: Scope, name: str, live: Any, at: Position | None) -> Types:
         *_, last = scope.bindings[name]
@@ -317,57 +325,20 @@ class Evaluator:
 
     def _read_class(self, scope: Scope) -> ClassInfo:
         self._trail.note(Asked.HELD, f"{scope.module.name}:{scope.name.partition('.')[0]}")
-        live = _live_class(scope)
+        live = live_class(scope)
         if live is not None:
             return self.class_of_live(live)
         # A class that inherits from what is named like itself finds itself.
+        path = f"{scope.module.name}.{scope.name}"
         info = self._classes[scope] = ClassInfo(
-            path=f"{scope.module.name}.{scope.name}", scope=scope, live=None
+            path=path, body=lambda: scope, live=None, file=scope.module.path
         )
-        info.mro = self._line(info, scope)
-        return info
-
-    def _line(self, info: ClassInfo, scope: Scope) -> Sequence[ClassInfo]:
-        found = [info]
-        assert scope.parent is not None
-        node: Any = scope.node
-        for base in node.bases:
-            for each in self.of(base, Frame(scope.parent, scope.parent.positions.get(id(node)))):
-                found += [one for one in self._class_behind(each).mro if one not in found]
-        return found
-
-    def _class_behind(self, each: Any) -> ClassInfo:
-        match each:
-            case ClassType(info=info):
-                return info
-            case ModelType(model=model):
-                return self.class_of_live(model)
-            case External(path=path):
-                return self._external_class(path)
-        return ClassInfo(path="", scope=None, live=None)
-
-    def _external_class(self, path: str) -> ClassInfo:
-        module, _, name = path.rpartition(".")
-        self._trail.note(Asked.HELD, f"{module}:{name}")
-        live = getattr(sys.modules.get(module), name, None)
-        if isinstance(live, type):
-            return self.class_of_live(live)
-        info = ClassInfo(path=path, scope=None, live=None)
-        info.mro = [info]
+        info.mro = line_of(self, info, scope)
         return info
 
     def class_of_live(self, live: type) -> ClassInfo:
         """The class of the running project, with its body where the source is read."""
-        return self._class(live, lambda: self._read_live_class(live))
-
-    def _read_live_class(self, live: type) -> ClassInfo:
-        path = f"{live.__module__}.{live.__qualname__}"
-        foreign = live.__module__.partition(".")[0] in FOREIGN
-        module = None if foreign else self.project.sources.of_module(live.__module__)
-        scope = self.project.scope_named(module, live.__qualname__) if module else None
-        info = ClassInfo(path=path, scope=scope, live=live)
-        info.mro = [info, *(self.class_of_live(each) for each in live.__mro__[1:-1])]
-        return info
+        return self._class(live, lambda: read_live_class(self, live))
 
     def object_of(self, info: ClassInfo) -> Types:
         """An instance of the class: of few models where a model's, rows where a queryset's, else an object."""
@@ -542,7 +513,7 @@ class Evaluator:
         """The frame inside a comprehension, which knows the names that it walks through."""
         for each in generators:
             types = self.elements(self.of(each.iter, frame))
-            frame = replace(frame, inner=(*frame.inner, *self._unpacked(each.target, types)))
+            frame = frame._replace(inner=(*frame.inner, *self._unpacked(each.target, types)))
         return frame
 
     def _unpacked(self, target: ast.expr, types: Types) -> Iterator[tuple[str, Types]]:
@@ -603,10 +574,3 @@ def _takes_rest(scope: Scope, name: str) -> bool:
         return False
     rest = (scope.function.args.vararg, scope.function.args.kwarg)
     return any(each is not None and each.arg == name for each in rest)
-
-
-def _live_class(scope: Scope) -> type | None:
-    found: Any = sys.modules.get(scope.module.name)
-    for part in scope.name.split("."):
-        found = vars(found).get(part) if hasattr(found, "__dict__") else None
-    return found if isinstance(found, type) and found.__module__ == scope.module.name else None

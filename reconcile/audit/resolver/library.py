@@ -176,7 +176,7 @@ def _map(evaluator: Evaluator, node: ast.Call, frame: Frame) -> Types:
         function = node.args[0]
         given = zip(function.args.args, node.args[1:], strict=False)
         inner = tuple((name.arg, _items(evaluator, each, frame)) for name, each in given)
-        found = evaluator.of(function.body, replace(frame, inner=(*frame.inner, *inner)))
+        found = evaluator.of(function.body, frame._replace(inner=(*frame.inner, *inner)))
     return frozenset({Many(of=found)})
 
 

@@ -6,12 +6,13 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from reconcile.audit.resolver.scopes import Position, Scope, read_scopes
 from reconcile.audit.sources import Module, Sources, module_name
 from reconcile.audit.trail import Asked
+from reconcile.audit.walking import children, walk
 
 __all__ = ["CallUse", "Project", "calls_in"]
 
@@ -20,14 +21,18 @@ _SPEAKING = (ast.Name, ast.Attribute, ast.Subscript, ast.Call, ast.NamedExpr)
 _DEFINED = re.compile(rb"\bdef\s+([A-Za-z_]\w*)\s*\(")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CallUse:
-    """One call in the source. around: the comprehensions and lambdas in which it stands, the outermost first. node: None for what is handed on uncalled."""
+class CallUse(NamedTuple):
+    """One call in the source. within: the whole expression in which it stands, if there are comprehensions or lambdas in that."""
 
     node: ast.Call
     scope: Scope
     position: Position | None
-    around: tuple[ast.AST, ...]
+    within: ast.expr | None
+
+    @property
+    def around(self) -> tuple[ast.AST, ...]:
+        """The comprehensions and lambdas in which it stands, the outermost first."""
+        return _around(self.within, self.node) or () if self.within is not None else ()
 
 
 class Project:
@@ -83,7 +88,7 @@ class Project:
     def parts(self, node: ast.AST) -> Sequence[ast.AST]:
         """The names, attributes, items and calls in an expression or statement, itself among them: what it can speak of anything by."""
         if node not in self._parts:
-            self._parts[node] = [each for each in ast.walk(node) if isinstance(each, _SPEAKING)]
+            self._parts[node] = [each for each in walk(node) if isinstance(each, _SPEAKING)]
         return self._parts[node]
 
     def calls_named(self, name: str) -> Iterator[CallUse]:
@@ -142,25 +147,29 @@ def calls_in(scope: Scope) -> Iterator[CallUse]:
     for node in scope.statements:
         position = scope.positions[id(node)]
         for expression in _expressions(node):
-            yield from _calls(expression, scope, position, ())
+            found = walk(expression)
+            within = expression if any(each.__class__ in _SCOPED for each in found) else None
+            for each in found:
+                if each.__class__ is ast.Call:
+                    yield CallUse(node=each, scope=scope, position=position, within=within)
 
 
 def _expressions(node: ast.stmt) -> Iterator[ast.expr]:
     """The expressions of a statement, without those of the statements and functions in it."""
-    for each in ast.iter_child_nodes(node):
+    for each in children(node):
         if isinstance(each, ast.expr):
             yield each
-        elif isinstance(each, ast.withitem | ast.keyword | ast.arguments | ast.match_case):
-            yield from (one for one in ast.iter_child_nodes(each) if isinstance(one, ast.expr))
+        elif isinstance(each, (ast.withitem, ast.keyword, ast.arguments, ast.match_case)):
+            yield from (one for one in children(each) if isinstance(one, ast.expr))
 
 
-_SCOPED = ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp | ast.Lambda
+_SCOPED = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp, ast.Lambda)
 
 
-def _calls(node: ast.AST, scope: Scope, position: Position, around: tuple[ast.AST, ...]) -> Iterator[CallUse]:
-    if isinstance(node, ast.Call):
-        yield CallUse(node=node, scope=scope, position=position, around=around)
-    if isinstance(node, _SCOPED):
-        around = (*around, node)
-    for each in ast.iter_child_nodes(node):
-        yield from _calls(each, scope, position, around)
+def _around(expression: ast.AST, call: ast.Call) -> tuple[ast.AST, ...] | None:
+    """What of the kind stands around the call in the expression; None if it isn't in there."""
+    if expression is call:
+        return ()
+    own = (expression,) if isinstance(expression, _SCOPED) else ()
+    found = (_around(each, call) for each in children(expression))
+    return next(((*own, *each) for each in found if each is not None), None)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconcile.audit.sources import FunctionNode, Module, imported_by
+from reconcile.audit.walking import walk
 
 __all__ = ["Binding", "Frame", "How", "Position", "Scope", "parameters_of"]
 
@@ -38,16 +39,14 @@ class How(StrEnum):
     IMPORT = "import"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Position:
+class Position(NamedTuple):
     """A statement's place. order: its number in the scope. path: the blocks around it, each with the place in it."""
 
     order: int
     path: Path
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Binding:
+class Binding(NamedTuple):
     """One place where a name gets a value. unpack: the places in tuples that lead to the name. header: it holds within its own statement's blocks.
 
     origin: of an import, the module and the name in it, or None for the module itself.
@@ -113,7 +112,7 @@ class Scope:
     @cached_property
     def texts(self) -> frozenset[str]:
         """The parts between double underscores of the short texts that it hands to calls, as in `Sum("items__price")`."""
-        calls = (each for each in ast.walk(self.node) if isinstance(each, ast.Call))
+        calls = (each for each in walk(self.node) if isinstance(each, ast.Call))
         handed = (
             one
             for each in calls
@@ -134,7 +133,7 @@ class Scope:
         """The names of attributes and of arguments by name in it, in parts as `texts`."""
         found = (
             each.attr if isinstance(each, ast.Attribute) else each.arg or ""
-            for each in ast.walk(self.node)
+            for each in walk(self.node)
             if isinstance(each, ast.Attribute | ast.keyword)
         )
         return frozenset(part for name in found for part in name.split("__"))
@@ -193,8 +192,7 @@ def _dominates(binding: Binding, at: Position) -> bool:
     return block == other and (index < place or (index == place and binding.header))
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """Where an expression is evaluated. given: the arguments of the call that is followed. inner: the names of comprehensions around it."""
 
     scope: Scope
@@ -211,6 +209,9 @@ def parameters_of(node: FunctionNode | ast.Lambda) -> list[ast.arg]:
 def read_scopes(module: Module) -> Scope:
     """The scope of the module, with those of its functions and classes in it."""
     return _Reader(Scope(module=module, node=module.tree)).read()
+
+
+_BINDS_NOTHING = frozenset({ast.Return, ast.Raise, ast.Pass, ast.Break, ast.Continue, ast.Delete, ast.Global, ast.Nonlocal})  # fmt: skip
 
 
 class _Reader:
@@ -236,7 +237,8 @@ class _Reader:
             position = Position(order=self.order, path=(*path, (block, index)))
             self.scope.positions[id(node)] = position
             self.scope.statements.append(node)
-            self._statement(node, position)
+            if node.__class__ not in _BINDS_NOTHING:
+                self._statement(node, position)
 
     def _bind(self, name: str, how: How, node: ast.AST, position: Position, **options: object) -> None:
         binding = Binding(position=position, how=how, node=node, **options)  # type: ignore[arg-type]
@@ -247,7 +249,7 @@ class _Reader:
     ) -> None:  # fmt: skip
         if isinstance(target, ast.Name):
             self._bind(target.id, how, node, position, unpack=unpack, header=header)
-        elif isinstance(target, ast.Tuple | ast.List):
+        elif isinstance(target, (ast.Tuple, ast.List)):
             for place, each in enumerate(target.elts):
                 self._target(each, how, node, position, (*unpack, place), header=header)
         elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name) and how is How.VALUE:
@@ -255,11 +257,13 @@ class _Reader:
 
     def _statement(self, node: ast.stmt, position: Position) -> None:
         match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                self._definition(node, position)
             case ast.Assign():
                 for target in node.targets:
                     self._target(target, How.VALUE, node.value, position)
+            case ast.Expr():
+                self._growing(node.value, position)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                self._definition(node, position)
             case ast.AnnAssign():
                 self._target(node.target, How.ANNOTATED, node, position)
             case ast.AugAssign(target=ast.Name(id=name)):
@@ -267,15 +271,17 @@ class _Reader:
             case ast.Import() | ast.ImportFrom():
                 for name, origin in imported_by(self.scope.module, node).items():
                     self._bind(name, How.IMPORT, node, position, origin=origin)
-            case ast.Expr(
-                value=ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method), args=[*_, last])
-            ):
-                if method in GROWING:
-                    self._bind(name, How.EXTENDED if method == "extend" else How.ADDED, last, position)
             case ast.Assert():
                 self._narrow(node.test, position, header=False)
             case _:
                 self._compound(node, position)
+
+    def _growing(self, expression: ast.expr, position: Position) -> None:
+        """`names.append(name)` says what a collection holds."""
+        match expression:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method), args=[*_, last]):
+                if method in GROWING:
+                    self._bind(name, How.EXTENDED if method == "extend" else How.ADDED, last, position)
 
     def _definition(self, node: FunctionNode | ast.ClassDef, position: Position) -> None:
         how = How.CLASS if isinstance(node, ast.ClassDef) else How.FUNCTION
@@ -337,6 +343,6 @@ class _Reader:
                     self._bind(name, How.NARROWED, classes, position, header=header)
 
     def _walrus(self, test: ast.expr, position: Position) -> None:
-        for each in ast.walk(test):
+        for each in walk(test):
             if isinstance(each, ast.NamedExpr):
                 self._target(each.target, How.VALUE, each.value, position, header=True)

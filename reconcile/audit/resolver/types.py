@@ -225,7 +225,7 @@ def paths_in(types: Types) -> Iterator[str]:
                 yield scope.module.path
                 yield from paths_in(frozenset({of}))
             case ClassType(info=info) | Object(info=info):
-                yield from (one.scope.module.path for one in info.mro if one.scope is not None)
+                yield from (one.file for one in info.mro if one.file)
             case Api(of=of):
                 yield from paths_in(frozenset({of}))
             case Many(of=types_):
