@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +56,13 @@ def _connected() -> Iterator[Place]:
 
 
 def _files(config: AppConfig) -> Iterator[str]:
-    others = {Path(each.path) for each in apps.get_app_configs()} - {Path(config.path)}
+    own = f"{config.path}{os.sep}"
+    others = {f"{each.path}{os.sep}" for each in apps.get_app_configs()}
+    within = tuple(each for each in others if each.startswith(own) and each != own)
     for file in sorted(Path(config.path).rglob("*.py")):
-        inside = file.relative_to(config.path).parts[:-1]
-        if SKIPPED & {*inside} or any(
-            file.is_relative_to(other) and other.is_relative_to(config.path) for other in others
-        ):
-            continue
-        yield str(file.resolve())
+        folders = file.relative_to(config.path).parts[:-1]
+        if SKIPPED.isdisjoint(folders) and not str(file).startswith(within):
+            yield str(file.resolve())
 
 
 def _written_in(file: str, sources: Sources, cache: AuditCache | None) -> Sequence[tuple[str, Sequence[int]]]:

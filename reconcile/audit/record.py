@@ -538,8 +538,9 @@ def _arguments(node: ast.Call) -> Iterable[ast.expr]:
 def is_abstract(scope: Scope) -> bool:
     """Whether the function only says that another one has to be written, so that nobody knows what runs."""
     *_, last = scope.function.body
-    named = (each for each in walk(last) if isinstance(last, ast.Raise) and isinstance(each, ast.Name))
-    return any(each.id == "NotImplementedError" for each in named)
+    return isinstance(last, ast.Raise) and any(
+        isinstance(each, ast.Name) and each.id == "NotImplementedError" for each in walk(last)
+    )
 
 
 def _decided(*, is_true: bool) -> tuple[State, State]:
