@@ -1,14 +1,14 @@
 """What earlier runs have found, by file and by effect, in a file of the working folder. It is used where all that it was made from is as it was.
 
-A result keeps the files that were read for it, what names of modules held, the names of which was asked who calls or defines them, and the
-modules that were missing (`trail`). What the running project is beside its files (`world`) is the same for all: if that has changed, nothing is used.
+A result keeps the functions, classes and names that were read for it, what names of modules held, the names of which was asked who calls or
+defines them, and which modules there were (`trail`). What the running project is beside its files (`world`) is the same for all: if that has changed, nothing is used.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from typing import Any
 from django.conf import settings
 
 from reconcile.audit.resolver.evaluator import Evaluator
+from reconcile.audit.resolver.parts import Parts
 from reconcile.audit.resolver.types import NOTHING, Types, texts_of
 from reconcile.audit.sources import UnreadableSource
-from reconcile.audit.trail import Asked, Thing
+from reconcile.audit.trail import WITHIN_FILES, Asked, Thing
 from reconcile.audit.world import digest, held_by, world_digest
 from reconcile.core.whole_files import write_file
 
@@ -41,9 +42,23 @@ class AuditCache:
         self._world = world_digest()
         self._digests: dict[Thing, str] = {}
         self._things: list[tuple[Thing, str]] = []
+        self._then: dict[Thing, str] = {}
         self._holds: dict[int, bool] = {}
         self._asking: set[str] = set()
+        self._files: dict[str, str] = {}
+        self._parts = Parts(self.project)
         self._unreadable: dict[str, str] = {}
+        # Who reads effects tells how.
+        self.acts_of: Callable[[str], Any] = lambda _: None
+        self._told: Mapping[Asked, Callable[[str], str]] = {
+            Asked.FILE: lambda name: digest([self.project.text(name)]),
+            Asked.HELD: held_by,
+            Asked.PARAMETER: self._digest_of_parameter,
+            Asked.ACTS: lambda name: digest([json.dumps(self.acts_of(name))]),
+            Asked.CALLED: lambda name: digest(self.project.files_calling(name)),
+            Asked.DEFINED: lambda name: digest(self.project.definitions(name)),
+            Asked.MODULE: lambda name: str(self.project.sources.has_module(name)),
+        }
         self._old: dict[str, dict[str, Any]] = {}
         self._new: dict[str, dict[str, tuple[Any, int]]] = {}
         self._read()
@@ -54,6 +69,8 @@ class AuditCache:
             found = json.loads(self.path.read_bytes())
             if (found["version"], found["world"]) == (VERSION, self._world):
                 self._things = [((Asked(asked), name), held) for asked, name, held in found["things"]]
+                self._then = dict(self._things)
+                self._files = dict(found["files"])
                 self._unreadable = dict(found["unreadable"])
                 self._old = {str(kind): dict(results) for kind, results in found["results"].items()}
 
@@ -78,8 +95,15 @@ class AuditCache:
     def _is_as_it_was(self, place: int) -> bool:
         if place not in self._holds:
             thing, held = self._things[place]
-            self._holds[place] = self._digest(thing) == held
+            self._holds[place] = self._is_in_same_file(thing) or self._digest(thing) == held
         return self._holds[place]
+
+    def _is_in_same_file(self, thing: Thing) -> bool:
+        asked, name = thing
+        if asked not in WITHIN_FILES:
+            return False
+        path = name.partition("::")[0]
+        return self._files.get(path) == self._digest((Asked.FILE, path))
 
     def _digest(self, thing: Thing) -> str:
         if thing not in self._digests:
@@ -87,18 +111,9 @@ class AuditCache:
         return self._digests[thing]
 
     def _digest_of(self, asked: Asked, name: str) -> str:
-        match asked:
-            case Asked.FILE:
-                return digest([self.project.text(name)])
-            case Asked.HELD:
-                return held_by(name)
-            case Asked.PARAMETER:
-                return self._digest_of_parameter(name)
-            case Asked.CALLED:
-                return digest(self.project.files_calling(name))
-            case Asked.DEFINED:
-                return digest(self.project.definitions(name))
-        return str(self.project.sources.has_module(name))
+        if asked in WITHIN_FILES:
+            return digest(self._parts.at(asked, name))
+        return self._told[asked](name)
 
     def _digest_of_parameter(self, name: str) -> str:
         """The callers may have changed, and the parameter be what it was: then nothing that asked for it has to be made again."""
@@ -118,7 +133,7 @@ class AuditCache:
             self._asking.discard(name)
 
     def _parameter(self, path: str, function: str, name: str) -> Types:
-        module = self.project.sources.of_file(path)
+        module = self.project.sources.parsed(path)
         scope = self.project.scope_named(module, function) if module is not None else None
         return (
             self.evaluator.parameter(scope, name)
@@ -137,15 +152,23 @@ class AuditCache:
         for kind, key, value, things in (*self._kept(), *self._made()):
             indices = [places.setdefault(each, len(places)) for each in things]
             results.setdefault(kind, {})[key] = [value, indices]
-        things_with = [[*each, self._digest(each)] for each in places]
-        unreadable = {
-            **self._unreadable,
-            **{path: each.why for path, each in self.project.sources.unreadable.items()},
-        }
-        held = {"version": VERSION, "world": self._world, "things": things_with, "unreadable": unreadable, "results": results}  # fmt: skip
+        held = {
+            "version": VERSION, "world": self._world, "files": self._files_of(places), "things": [*map(self._with_digest, places)],
+            "unreadable": {**self._unreadable, **{path: each.why for path, each in self.project.sources.unreadable.items()}},
+            "results": results,
+        }  # fmt: skip
         text = json.dumps(held, separators=(",", ":"))
         with suppress(OSError):
             self._replace(text)
+
+    def _files_of(self, things: Iterable[Thing]) -> dict[str, str]:
+        """The files in which the things stand, with their digests."""
+        paths = {name.partition("::")[0] for asked, name in things if asked in WITHIN_FILES}
+        return {each: self._digest((Asked.FILE, each)) for each in sorted(paths)}
+
+    def _with_digest(self, thing: Thing) -> tuple[Asked, str, str]:
+        held = self._then.get(thing) if self._is_in_same_file(thing) else None
+        return (*thing, held or self._digest(thing))
 
     def _kept(self) -> Iterable[tuple[str, str, Any, list[Thing]]]:
         for kind, results in self._old.items():

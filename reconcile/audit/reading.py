@@ -60,6 +60,7 @@ from reconcile.audit.syntax import (
     tail_of,
     values,
 )
+from reconcile.audit.trail import Asked
 
 __all__ = ["EffectReader", "scope_of"]
 
@@ -93,6 +94,9 @@ class EffectReader:
         self._effects: dict[type[Model], list[Effect]] = {}
         self._acts: dict[Any, tuple[Acts, int]] = {}
         self._stashed: dict[Any, tuple[Stash, int]] = {}
+        self._by_key: dict[str, Effect] | None = None
+        if cache is not None:
+            cache.acts_of = partial(self._acts_of_key, cache)
         self._known: dict[Any, tuple[Acts, int]] = {}
         self._asked: set[Any] = set()
         self._lacking: set[Any] = set()
@@ -110,11 +114,28 @@ class EffectReader:
         cache = self.cache
         if cache is None or self._asked:
             return self._once(self._acts, key, lambda: self._read(effect))
+        # Whoever asks depends on what the effect does, and not on all that this was read from.
+        acts, _ = self._trail.apart(
+            lambda: self._once(self._known, key, lambda: from_plain(self._plain(cache, effect)))
+        )
+        self._trail.note(Asked.ACTS, effect.key)
+        return acts
 
-        def read() -> Any:
-            return as_plain(self._once(self._acts, key, lambda: self._read(effect)))
+    def _plain(self, cache: AuditCache, effect: Effect) -> Any:
+        key = (effect.name, effect.on, effect.model)
+        return cache.once(
+            "acts",
+            effect.key,
+            lambda: as_plain(self._once(self._acts, key, lambda: self._read(effect))),
+        )
 
-        return self._once(self._known, key, lambda: from_plain(cache.once("acts", effect.key, read)))
+    def _acts_of_key(self, cache: AuditCache, key: str) -> Any:
+        """What the effect of the key does, as a plain value; None if there is no such effect now."""
+        if self._by_key is None:
+            models = self.evaluator.registry.models
+            self._by_key = {each.key: each for model in models for each in self.effects_of(model)}
+        effect = self._by_key.get(key)
+        return None if effect is None else self._plain(cache, effect)
 
     def _once(self, known: dict[Any, tuple[T, int]], key: Any, read: Callable[[], T]) -> T:
         """What is read once; what lacks what a stash is being asked for isn't kept."""
@@ -137,6 +158,8 @@ class EffectReader:
             return Acts(acts=(_of_field(effect),))
         scope = scope_of(self.evaluator, effect)
         if scope is None:
+            if effect.place is not None:
+                self._trail.note(Asked.FILE, effect.place.file)
             # What another revision didn't have did nothing there.
             return Acts(
                 is_read=bool(effect.place and effect.place.file in self.evaluator.project.sources.texts)
@@ -184,9 +207,9 @@ class EffectReader:
 
     def _by_methods(self, model: type[Model], attribute: str) -> Iterator[frozenset[str] | None]:
         record = Record(self.evaluator, model, partial(self._stash, model))
-        for each in self.evaluator.class_of_live(model).mro:
-            for scope, _, value in each.attributes_named(attribute):
-                yield record.reads(value, Run(scope=scope, given=(), aliases={scope.first_parameter}))
+        info = self.evaluator.class_of_live(model)
+        for scope, _, value in self.evaluator.assigned(info, attribute):
+            yield record.reads(value, Run(scope=scope, given=(), aliases={scope.first_parameter}))
 
     def _by_effects(self, model: type[Model], attribute: str) -> Iterator[Act]:
         for effect in self.effects_of(model):
@@ -222,7 +245,7 @@ def _phase_of_date(model: type[Model], column: str) -> Phase:
 
 def scope_of(evaluator: Evaluator, effect: Effect) -> Scope | None:
     """The function of the effect in the source; None where it isn't."""
-    module = evaluator.project.sources.of_file(effect.place.file) if effect.place else None
+    module = evaluator.project.sources.parsed(effect.place.file) if effect.place else None
     if module is None or effect.place is None:
         return None
     if module.path in evaluator.project.sources.texts:
@@ -254,6 +277,7 @@ class _Reader:
         if run.scope in self._running or run.depth > DEEPEST or not run.scope.is_function:
             return []
         self._running.append(run.scope)
+        self.evaluator.read(run.scope)
         self.names |= run.scope.texts | run.scope.mentions
         self.functions.add((run.scope.module.path, run.scope.name))
         if run.depth == 0:

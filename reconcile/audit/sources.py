@@ -149,7 +149,7 @@ class Sources:
         self._texts: dict[str, bytes] = {}
         self._listed: dict[str, frozenset[str]] = {}
         self._by_path: dict[str, Module | None] = {}
-        self._by_name: dict[str, Module | None] = {}
+        self._by_name: dict[str, str | None] = {}
 
     def read(self, path: str) -> bytes:
         """The bytes of the file, as they were when it was first asked for. Raises OSError."""
@@ -163,14 +163,22 @@ class Sources:
         return self._texts[path]
 
     def of_file(self, path: str) -> Module | None:
-        """The module of the file; None where it can't be parsed, which is noted."""
+        """The module of the file, all of which is read; None where it can't be parsed, which is noted."""
+        module = self.parsed(path)
+        if module is not None:
+            self.trail.note(Asked.FILE, module.path)
+        return module
+
+    def parsed(self, path: str) -> Module | None:
+        """The module of the file, as `of_file`. Whoever asks notes what he reads of it."""
         if path not in self._by_path:
             resolved = str(Path(path).resolve())
             if resolved not in self._by_path:
                 self._by_path[resolved] = self._parse(resolved, module_name(resolved))
             self._by_path[path] = self._by_path[resolved]
         module = self._by_path[path]
-        self.trail.note(Asked.FILE, path if module is None else module.path)
+        if module is None:
+            self.trail.note(Asked.FILE, path)
         return module
 
     def _parse(self, path: str, name: str) -> Module | None:
@@ -185,19 +193,16 @@ class Sources:
 
     def has_module(self, name: str) -> bool:
         """Whether there is a file for the module, which is not read."""
+        self.trail.note(Asked.MODULE, name)
         return self.file_of(name) is not None
 
     def of_module(self, name: str) -> Module | None:
-        """The module of the name, where it stands in a file that can be found without importing anything."""
+        """The module of the name, where it stands in a file that can be found without importing anything. Whoever asks notes what he reads of it."""
+        self.trail.note(Asked.MODULE, name)
         if name not in self._by_name:
-            path = self.file_of(name)
-            self._by_name[name] = self.of_file(path) if path else None
-        module = self._by_name[name]
-        if module is None:
-            self.trail.note(Asked.ABSENT, name)
-        else:
-            self.trail.note(Asked.FILE, module.path)
-        return module
+            self._by_name[name] = self.file_of(name)
+        path = self._by_name[name]
+        return self.parsed(path) if path else None
 
     def file_of(self, name: str) -> str | None:
         """The file of the module, where it can be found without importing anything."""

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
 
-__all__ = ["Asked", "Thing", "Trail"]
+__all__ = ["WITHIN_FILES", "Asked", "Thing", "Trail"]
 
 T = TypeVar("T")
 
 
 class Asked(StrEnum):
-    """What was asked. FILE: what stands in it. HELD: what a name, `module:name`, holds in the running project. PARAMETER: what `file::function::name` is, whoever calls the function. CALLED, DEFINED: which files call or define a name. ABSENT: a module that isn't there."""
+    """What was asked.
+
+    FILE: all that stands in it. Of `file::name`, PART: a function or class; BODY: a class without what its functions do; NAMED: what gives a module's
+    name its value; CALLS: the calls of anything of the name. PARAMETER: what `file::function::name` is, whoever calls the function. ACTS: what an
+    effect does. HELD: what a name, `module:name`, holds in the running project. CALLED, DEFINED: which files call or define a name. MODULE: whether
+    there is one.
+    """
 
     FILE = "file"
-    HELD = "held"
+    PART = "part"
+    BODY = "body"
+    NAMED = "named"
+    CALLS = "calls"
     PARAMETER = "parameter"
+    ACTS = "acts"
+    HELD = "held"
     CALLED = "called"
     DEFINED = "defined"
-    ABSENT = "absent"
+    MODULE = "module"
+
+
+WITHIN_FILES = frozenset({Asked.PART, Asked.BODY, Asked.NAMED, Asked.CALLS})
+"""What is asked of one place in a file: while the file is the same, so is the place."""
 
 
 Thing = tuple[Asked, str]
@@ -30,11 +46,15 @@ class Trail:
 
     def __init__(self) -> None:
         self._bits: dict[Thing, int] = {}
+        self._listed: list[Thing] = []
         self._open: list[int] = [0]
 
     def note(self, asked: Asked, name: str) -> None:
         """Note one thing for whatever is being made."""
-        thing = (asked, name)
+        self.note_thing((asked, name))
+
+    def note_thing(self, thing: Thing) -> None:
+        """Note the thing for whatever is being made."""
         bit = self._bits.get(thing)
         if bit is None:
             bit = self._bits[thing] = 1 << len(self._bits)
@@ -63,4 +83,7 @@ class Trail:
 
     def things(self, mask: int) -> list[Thing]:
         """The things of the mask."""
-        return [thing for place, thing in enumerate(self._bits) if mask >> place & 1]
+        if len(self._listed) < len(self._bits):
+            self._listed = [*self._bits]
+        digits = bin(mask)[:1:-1]
+        return [self._listed[each.start()] for each in re.finditer("1", digits)]

@@ -95,7 +95,7 @@ def _held(value: Any, *, within: bool = False) -> str:
     """What tells an object from another that stands for something else; nothing is asked of it that could be a lazy one's."""
     cls = type(value)
     if issubclass(cls, type):
-        return _path(value)
+        return f"{[_path(each) for each in value.__mro__]}"
     if issubclass(cls, str | _PLAIN):
         return repr(value) if issubclass(cls, str) else cls.__name__
     if issubclass(cls, Manager | QuerySet):

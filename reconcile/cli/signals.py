@@ -137,6 +137,7 @@ def coverage_group() -> None:
 )
 @fail_on_option("severity of what is not covered")
 @_accepted_option
+@_cache_option
 @formats_and_output("text", "json")
 @click.pass_context
 def coverage_command(
@@ -148,6 +149,7 @@ def coverage_command(
     output: Path | None,
     *,
     third_party: bool,
+    use_cache: bool,
 ) -> None:
     """Say which effects no rule covers. One that decides what is written is an error, any other a warning. Asks no database."""
     from reconcile.audit.coverage import coverage_of
@@ -159,7 +161,7 @@ def coverage_command(
     rules = _rules()
     changed = _changed(rules, accepted)
     coverage = coverage_of(
-        audit_signals(rules, third_party=third_party),
+        audit_signals(rules, use_cache=use_cache, third_party=third_party),
         rules,
         exempt_effects(),
         third_party=third_party,

@@ -131,6 +131,67 @@ def test_what_another_file_says_is_what_it_says_now(folder, write, before, after
     search(folder)
 
 
+USES = """
+import other
+from other import *
+class Sub(getattr(other, 'Base', object)):
+    def rows(self):
+        return self.model.objects
+    def change(self):
+        self.rows().update(n=1)
+        self.kept.update(n=1)
+        self.plain.update(n=1)
+def f(given):
+    other.rows().update(n=1)
+    other.outer()().update(n=1)
+    other.Base().change()
+    given.update(n=1)
+def g():
+    f(other.rows())
+"""
+
+VARIANTS = [
+    "",
+    "def rows():\n    return Book.objects.all()",
+    "\n# Further down.\n\ndef rows():\n    return Book.objects.all()",
+    "def rows() -> State:\n    return None",
+    "def rows():\n    def inner():\n        return State.objects\n    return inner()",
+    "def outer():\n    model = Book\n    def inner():\n        return model.objects\n    return inner",
+    "def outer():\n    model = State\n    def inner():\n        return model.objects\n    return inner",
+    "class Base:\n    model = Book\n    def __init__(self):\n        self.kept = Book.objects.all()",
+    "class Base:\n    model = Book\n    def __init__(self):\n        self.kept = State.objects.all()",
+    "class Base:\n    model = Book\n    @property\n    def plain(self):\n        return Book.objects.all()\n    @plain.setter\n    def plain(self, value):\n        pass",
+    "class Base:\n    model = Book\n    @property\n    def plain(self):\n        return State.objects.all()\n    @plain.setter\n    def plain(self, value):\n        pass",
+    "class Root:\n    model = State\nclass Base(Root):\n    pass",
+    "class Root:\n    model = Book\nclass Base(Root):\n    pass",
+    "from further import Base, rows",
+    "from further import *",
+    "import further\nrows = further.rows",
+    "def rows(:",
+]
+"""What stands in a file at one time and another: functions, what stands in functions, members, what is inherited, imported, moved, and nothing that can be read."""
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, -1, -4])
+def test_whatever_a_file_turns_into_is_what_it_is_taken_for(folder, write, step):
+    further = "def rows():\n    return State.objects.all()\nclass Base:\n    model = State\n"
+    write(one=USES, further=further)
+    for place in range(len(VARIANTS) + 1):
+        write(other=VARIANTS[place * step % len(VARIANTS)])
+        search(folder)
+
+
+def test_where_something_else_changed_in_a_file_that_is_used_nothing_but_it_is_read(folder, write, read):
+    used = "def rows():\n    return Book.objects.all()\n"
+    other = "def other():\n    State.objects.update(n=1)\n"
+    write(one="from used import rows\nrows().update(n=1)\n", used=used + other)
+    once(folder)
+    read()
+    write(used="# Moved.\n" + other.replace("n=1", "n=2") + used)
+    assert {each.model for each in once(folder).bypasses} == {"shelf.Book", "shelf.State"}
+    assert read() == ["used"]
+
+
 HELD = {
     "a function of the same name": (lambda: one_rows, lambda: other_rows),
     "what a partial calls": (lambda: partial(one_rows), lambda: partial(other_rows)),

@@ -182,7 +182,7 @@ def _of_object(evaluator: Evaluator, each: Any, info: ClassInfo, name: str) -> T
 
 def _assigned(evaluator: Evaluator, info: ClassInfo, name: str) -> Types:
     return evaluator.once(("assigned", info, name), lambda: union(
-        evaluator.of(value, Frame(scope, at)) for each in info.mro for scope, at, value in each.attributes_named(name)
+        evaluator.of(value, Frame(scope, at)) for scope, at, value in evaluator.assigned(info, name)
     ))  # fmt: skip
 
 
@@ -227,12 +227,12 @@ def _method(evaluator: Evaluator, scope: Scope, bound: Any) -> Types:
     if decorators & {"property", "cached_property"} and not isinstance(bound, ModelType | ClassType):
         return evaluator.returned(scope, ((scope.first_parameter, frozenset({bound})),))
     if "staticmethod" in decorators:
-        return frozenset({FunctionType(scope=scope)})
+        return evaluator.function(scope)
     if "classmethod" in decorators:
         classes = class_behind(bound) if not isinstance(bound, ClassType | ModelType) else frozenset({bound})
-        return frozenset(FunctionType(scope=scope, bound=each) for each in classes)
+        return union(evaluator.function(scope, each) for each in classes)
     is_class = isinstance(bound, ModelType | ClassType)
-    return frozenset({FunctionType(scope=scope, bound=None if is_class else bound)})
+    return evaluator.function(scope, None if is_class else bound)
 
 
 def _ends_with_request(node: ast.expr) -> bool:

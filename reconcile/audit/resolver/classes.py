@@ -15,12 +15,12 @@ from reconcile.audit.resolver.live import FOREIGN
 from reconcile.audit.resolver.scopes import Frame, Position, Scope
 from reconcile.audit.resolver.types import ClassType, External, ModelType
 from reconcile.audit.sources import FunctionNode
-from reconcile.audit.trail import Asked
+from reconcile.audit.trail import Asked, Thing
 
 if TYPE_CHECKING:
     from reconcile.audit.resolver.evaluator import Evaluator
 
-__all__ = ["ClassInfo", "body_with", "decorators_of", "line_of", "live_class", "read_live_class"]
+__all__ = ["Assigned", "ClassInfo", "body_with", "decorators_of", "line_of", "live_class", "read_live_class"]
 
 Assigned = tuple[Scope, Position, ast.expr]
 
@@ -29,8 +29,8 @@ Assigned = tuple[Scope, Position, ast.expr]
 class ClassInfo:
     """One class. path: module and name. body: reads its body; None for a class whose source isn't read. live: as it is imported, if it is.
 
-    file: where its source stands, if that is read. text: what stands there, of a package's class: its body is read only where the text and the live
-    class say that it tells something.
+    file, text: where a package's class stands, and what stands there: its body is read only where the text and the live class say that it tells
+    something.
     """
 
     path: str
@@ -44,6 +44,13 @@ class ClassInfo:
     def scope(self) -> Scope | None:
         """Its body, if its source is read."""
         return self.body()
+
+    @cached_property
+    def thing(self) -> Thing | None:
+        """What whoever asks the class for a member depends on."""
+        if self.text is not None:
+            return Asked.FILE, self.file
+        return self.scope.thing if self.scope is not None else None
 
     def attributes_named(self, name: str) -> Sequence[Assigned]:
         """What its own methods assign to `self.name`."""
@@ -162,6 +169,10 @@ def _unread() -> None:
 def read_live_class(evaluator: Evaluator, live: type) -> ClassInfo:
     """The class of the running project, and what it inherits from."""
     info = _info_of(evaluator, live)
+    trail = evaluator.project.trail
+    trail.note(Asked.HELD, f"{live.__module__}:{live.__qualname__.partition('.')[0]}")
+    if info.thing is not None:
+        trail.note_thing(info.thing)
     info.mro = [info, *(evaluator.class_of_live(each) for each in live.__mro__[1:-1])]
     return info
 
@@ -181,7 +192,7 @@ def _info_of(evaluator: Evaluator, live: type) -> ClassInfo:
     if file and type(live) in {type, ABCMeta} and is_third_party(file):
         return ClassInfo(path=path, body=read, live=live, file=file, text=project.text(file))
     scope = read()
-    return ClassInfo(path=path, body=lambda: scope, live=live, file=scope.module.path if scope else "")
+    return ClassInfo(path=path, body=lambda: scope, live=live)
 
 
 def live_class(scope: Scope) -> type | None:

@@ -15,7 +15,7 @@ from django.db.models import Model, QuerySet
 from reconcile.audit.effects import is_third_party
 from reconcile.audit.resolver import attributes, library
 from reconcile.audit.resolver.annotations import annotation as read_annotation
-from reconcile.audit.resolver.classes import ClassInfo, line_of, live_class, read_live_class
+from reconcile.audit.resolver.classes import Assigned, ClassInfo, line_of, live_class, read_live_class
 from reconcile.audit.resolver.live import FOREIGN, live_value
 from reconcile.audit.resolver.parameters import infer_parameter
 from reconcile.audit.resolver.project import CallUse, Project
@@ -40,7 +40,7 @@ from reconcile.audit.resolver.types import (
     Tuple,
     Types,
     native,
-    paths_in,
+    things_in,
     union,
 )
 from reconcile.audit.trail import Asked
@@ -96,7 +96,22 @@ class Evaluator:
         if rule is None:
             return NOTHING
         key = (node, frame.scope, frame.at.order if frame.at else None, frame.given, frame.inner)
-        return self.once(key, lambda: rule(node, frame))
+
+        def evaluate() -> Types:
+            self.read(frame.scope)
+            return rule(node, frame)
+
+        return self.once(key, evaluate)
+
+    def read(self, scope: Scope) -> None:
+        """Note that what the function says is read, or what the class has."""
+        if scope.thing is not None:
+            self._trail.note_thing(scope.thing)
+
+    def function(self, scope: Scope, bound: Any = None) -> Types:
+        """The function. bound: what its first argument is, if it is a method that was looked up."""
+        self.read(scope)
+        return frozenset({FunctionType(scope=scope, bound=bound)})
 
     def once(self, key: Any, evaluate: Callable[[], Types]) -> Types:
         """The value of the key, evaluated once; nothing where its own evaluation asks for it."""
@@ -145,6 +160,7 @@ class Evaluator:
         while scope is not None:
             if scope.parent is None:
                 break
+            self.read(scope)
             has = name in scope.bindings or name in scope.parameters or _takes_rest(scope, name)
             if has and (current or scope.is_function):
                 return self._local(name, Frame(scope, at, frame.given if current else ()))
@@ -182,8 +198,8 @@ class Evaluator:
             path = f"{scope.module.path}::{scope.name}::{name}"
             self.parameters[path] = types, mask
             self._trail.note(Asked.PARAMETER, path)
-        for each in paths_in(types):
-            self._trail.note(Asked.FILE, each)
+        for each in things_in(types):
+            self._trail.note_thing(each)
         return types
 
     def bound(self, binding: Binding, frame: Frame) -> Types:
@@ -192,7 +208,7 @@ class Evaluator:
         inside = Frame(scope, at, frame.given)
         match binding.how:
             case How.FUNCTION:
-                return frozenset({FunctionType(scope=scope.by_node[id(binding.node)])})
+                return self.function(scope.by_node[id(binding.node)])
             case How.CLASS:
                 return self.class_type(self.class_of(scope.by_node[id(binding.node)]))
             case How.IMPORT:
@@ -253,6 +269,8 @@ class Evaluator:
             return self.live(live, f"{module_name}.{name}")
         module = self.project.sources.of_module(module_name)
         scope = self.project.scope(module) if module else None
+        if module is not None:
+            self._trail.note(Asked.NAMED, f"{module.path}::{name}")
         if scope is not None and name in scope.bindings:
             return self._module_binding(scope, name, live, at)
         if live is not None:
@@ -263,7 +281,7 @@ class Evaluator:
             found = next((found for each in module.stars if (found := self.global_of(each, name))), NOTHING)
             if found:
                 return found
-        is_module = self.project.sources.of_module(f"{module_name}.{name}") is not None
+        is_module = self.project.sources.has_module(f"{module_name}.{name}")
         return frozenset({ModuleType(name=f"{module_name}.{name}")}) if is_module else NOTHING
 
     def _is_of_package(self, module_name: str) -> bool:
@@ -323,16 +341,23 @@ class Evaluator:
         self._trail.add(self._class_masks.get(key, 0))
         return self._classes[key]
 
+    def assigned(self, info: ClassInfo, name: str) -> Iterator[Assigned]:
+        """What the methods of the class and of those that it inherits from assign to `self.name`."""
+        for each in info.mro:
+            found = each.attributes_named(name)
+            if each.text is None and each.scope is not None:
+                self._trail.note(Asked.PART, f"{each.scope.module.path}::{each.scope.name}")
+            yield from found
+
     def _read_class(self, scope: Scope) -> ClassInfo:
+        self.read(scope)
         self._trail.note(Asked.HELD, f"{scope.module.name}:{scope.name.partition('.')[0]}")
         live = live_class(scope)
         if live is not None:
             return self.class_of_live(live)
         # A class that inherits from what is named like itself finds itself.
         path = f"{scope.module.name}.{scope.name}"
-        info = self._classes[scope] = ClassInfo(
-            path=path, body=lambda: scope, live=None, file=scope.module.path
-        )
+        info = self._classes[scope] = ClassInfo(path=path, body=lambda: scope, live=None)
         info.mro = line_of(self, info, scope)
         return info
 
@@ -450,6 +475,7 @@ class Evaluator:
         return self.once(key, lambda: self._returned(scope, given))
 
     def _returned(self, scope: Scope, given: tuple[tuple[str, Types], ...]) -> Types:
+        self.read(scope)
         annotated = NOTHING
         if scope.function.returns is not None:
             annotated = self.annotation(scope.function.returns, Frame(scope.parent or scope))

@@ -14,7 +14,6 @@ from reconcile.audit.places import innermost
 from reconcile.audit.resolver.types import (
     NOTHING,
     External,
-    FunctionType,
     Instance,
     Many,
     ModuleType,
@@ -83,9 +82,9 @@ def _live_function(evaluator: Evaluator, value: Any, path: str) -> Types:
     if function is None or function.__module__.partition(".")[0] in FOREIGN:
         name = getattr(value, "__qualname__", "")
         return frozenset({External(path=f"{value.__module__}.{name}" if name else path)})
-    module = evaluator.project.sources.of_file(function.__code__.co_filename)
+    module = evaluator.project.sources.parsed(function.__code__.co_filename)
     scope = evaluator.project.scope_named(module, function.__qualname__) if module else None
-    return frozenset({FunctionType(scope=scope)}) if scope is not None else NOTHING
+    return evaluator.function(scope) if scope is not None else NOTHING
 
 
 def _is_plain(cls: type) -> bool:

@@ -48,14 +48,14 @@ class Project:
         sources.named.update({module_name(each): each for each in self.files})
 
     def scope(self, module: Module) -> Scope:
-        """The scope of a module."""
-        self.trail.note(Asked.FILE, module.path)
+        """The scope of a module. Whoever asks notes what he reads of it."""
         if module.path not in self._scopes:
             self._scopes[module.path] = read_scopes(module)
         return self._scopes[module.path]
 
     def scope_named(self, module: Module, qualified: str) -> Scope | None:
         """The class or function of the qualified name in the module."""
+        self.trail.note(Asked.NAMED, f"{module.path}::{qualified.partition('.')[0]}")
         scope: Scope = self.scope(module)
         for part in qualified.split("."):
             if part == "<locals>":
@@ -94,8 +94,9 @@ class Project:
     def calls_named(self, name: str) -> Iterator[CallUse]:
         """The calls of anything of the name, in all files."""
         for path in self.files_calling(name):
-            module = self.sources.of_file(path)
+            module = self.sources.parsed(path)
             if module is not None:
+                self.trail.note(Asked.CALLS, f"{module.path}::{name}")
                 yield from self.calls(module).get(name, ())
 
     def files_calling(self, name: str) -> Sequence[str]:

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from reconcile.audit.sources import FunctionNode, Module, imported_by
+from reconcile.audit.trail import Asked, Thing
 from reconcile.audit.walking import walk
 
 __all__ = ["Binding", "Frame", "How", "Position", "Scope", "parameters_of"]
@@ -76,6 +77,13 @@ class Scope:
 
     def __repr__(self) -> str:
         return f"<Scope {self.module.name}:{self.name}>"
+
+    @cached_property
+    def thing(self) -> Thing | None:
+        """What whoever reads a function, or asks a class for a member, depends on. Of a module it depends on what is asked."""
+        if self.parent is None:
+            return None
+        return (Asked.PART if self.is_function else Asked.BODY), f"{self.module.path}::{self.name}"
 
     @property
     def is_function(self) -> bool:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
 
+from reconcile.audit.trail import Thing
+
 if TYPE_CHECKING:
     from reconcile.audit.resolver.classes import ClassInfo
     from reconcile.audit.resolver.scopes import Scope
@@ -34,8 +36,8 @@ __all__ = [
     "Tuple",
     "Types",
     "native",
-    "paths_in",
     "texts_of",
+    "things_in",
     "union",
 ]
 
@@ -206,7 +208,7 @@ def _text_of(value: Any) -> str:
         case type():
             return f"{value.__module__}.{value.__qualname__}"
     if hasattr(value, "path") and hasattr(value, "mro"):
-        return str(value.path)
+        return str([each.path for each in value.mro])
     if hasattr(value, "module") and hasattr(value, "bindings"):
         return f"{value.module.path}::{value.name}"
     if is_dataclass(value) and not isinstance(value, type):
@@ -214,26 +216,26 @@ def _text_of(value: Any) -> str:
     return repr(value)
 
 
-def paths_in(types: Types) -> Iterator[str]:
-    """The files in which the functions and classes among the types stand, those that the classes inherit from too."""
+def things_in(types: Types) -> Iterator[Thing]:
+    """What whoever has the types depends on: the functions and classes among them, those that the classes inherit from too."""
     for each in types:
         match each:
             case FunctionType(scope=scope, bound=bound):
-                yield scope.module.path
-                yield from paths_in(frozenset({bound})) if bound is not None else ()
+                yield from (scope.thing,) if scope.thing else ()
+                yield from things_in(frozenset({bound})) if bound is not None else ()
             case Super(after=scope, of=of):
-                yield scope.module.path
-                yield from paths_in(frozenset({of}))
+                yield from (scope.thing,) if scope.thing else ()
+                yield from things_in(frozenset({of}))
             case ClassType(info=info) | Object(info=info):
-                yield from (one.file for one in info.mro if one.file)
+                yield from (one.thing for one in info.mro if one.thing)
             case Api(of=of):
-                yield from paths_in(frozenset({of}))
+                yield from things_in(frozenset({of}))
             case Many(of=types_):
-                yield from paths_in(types_)
+                yield from things_in(types_)
             case Table(keys=keys, values=values):
-                yield from paths_in(keys | values)
+                yield from things_in(keys | values)
             case Tuple(items=items):
-                yield from (path for item in items for path in paths_in(item))
+                yield from (thing for item in items for thing in things_in(item))
 
 
 def native(what: str) -> Types:
