@@ -356,9 +356,24 @@ class _Printable:
         self._report = report
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        """The segments of the report, with escapes for what can't be printed."""
-        for text, style, control in console.render(self._report, options):
-            yield Segment(text if control else printable(text), style, control)
+        """The segments of the report, with escapes for what can't be printed. No line ends in blanks, which a diff or an editor would mark."""
+        for line in Segment.split_lines(console.render(self._report, options)):
+            yield from _without_blanks_at_the_end(
+                [
+                    Segment(text if control else printable(text), style, control)
+                    for text, style, control in line
+                ]
+            )
+            yield Segment.line()
+
+
+def _without_blanks_at_the_end(line: list[Segment]) -> list[Segment]:
+    while line and not line[-1].control and not line[-1].text.rstrip(" "):
+        line.pop()
+    if line and not line[-1].control:
+        text, style, control = line.pop()
+        line.append(Segment(text.rstrip(" "), style, control))
+    return line
 
 
 _WHAT_STANDS = "What a repair or an undo has written stands; see: reconcile runs"

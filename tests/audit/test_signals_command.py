@@ -54,6 +54,14 @@ def test_each_effect_of_the_shop_is_covered_by_a_rule():
 
 
 @SHOP
+def test_no_line_ends_in_blanks_however_narrow_it_is(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = run("signals")[1].split("\n")
+    assert any(len(each) > 50 for each in lines)
+    assert [each for each in lines if each != each.rstrip()] == []
+
+
+@SHOP
 def test_a_receiver_that_no_rule_covers_is_said_to_be_uncovered():
     with connected(post_save, handle, Order):
         code, out, _ = run("signals", "Order")

@@ -156,6 +156,7 @@ def invocations(key, run, folder):
                 "0",
                 "--fail-on",
                 "error",
+                "--no-cache",
                 "--output",
                 str(folder / "report.json"),
             ],
