@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import product
+from math import prod
 from typing import Any
 
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import CallUse
 from reconcile.audit.resolver.scopes import Binding, Frame, How, Scope
 from reconcile.audit.resolver.types import (
+    NOTHING,
     ClassType,
     FunctionType,
     Instance,
@@ -70,10 +72,15 @@ class Constants:
             case ast.IfExp(body=one, orelse=other):
                 return _all([self.of(one, frame), self.of(other, frame)])
             case ast.Name(id=name):
-                return self._of_name(name, node, frame)
+                return self._of_name(name, frame)
             case ast.Attribute(value=base, attr=attr):
-                return self._of_attribute(base, attr, frame) or self._of_types(node, frame)
-        return self._of_types(node, frame) if node is not None else UNKNOWN
+                return _all([_plain(each) for each in self._attributes(base, attr, frame)])
+        return UNKNOWN
+
+    def frame(self, use: CallUse) -> Frame:
+        """The frame of a call, in which nothing is known of the names of comprehensions around it."""
+        frame = self.evaluator.frame(use)
+        return frame._replace(inner=tuple((name, NOTHING) for name, _ in frame.inner))
 
     def among(self, node: ast.expr, frame: Frame) -> Values:
         """The values in a collection."""
@@ -86,40 +93,38 @@ class Constants:
                 return _all([_held(each) for each in self._attributes(base, attr, frame)])
         return UNKNOWN
 
-    def _of_types(self, node: ast.expr, frame: Frame) -> Values:
-        """The texts that the evaluator knows."""
-        return _texts_in(self.evaluator.of(node, frame))
-
-    def _joined(self, parts: list[ast.expr], frame: Frame) -> Values:
-        """The texts of an f-string whose parts are known."""
-        found: list[Values] = []
-        for each in parts:
-            is_plain = (
-                isinstance(each, ast.FormattedValue) and each.conversion == -1 and each.format_spec is None
-            )
-            found.append(
-                self.of(each.value if is_plain and isinstance(each, ast.FormattedValue) else each, frame)
-            )
-        if not all(found) or any(isinstance(each, ast.FormattedValue) and each.format_spec for each in parts):
+    def _joined(self, parts: Sequence[ast.expr], frame: Frame) -> Values:
+        """The texts of an f-string whose parts are known, and put in as they are."""
+        found = [self.of(_put_in(each), frame) for each in parts]
+        if not all(found) or prod(map(len, found)) > MOST_VALUES:
             return UNKNOWN
-        texts = (map(ast.literal_eval, each) for each in product(*found))
-        return _known(repr("".join(map(str, each))) for each in texts)
+        return _known(repr("".join(str(ast.literal_eval(one)) for one in each)) for each in product(*found))
 
     # Names.
 
-    def _of_name(self, name: str, node: ast.Name, frame: Frame) -> Values:
+    def _of_name(self, name: str, frame: Frame) -> Values:
         for key, types in reversed(frame.inner):
             if key == name:
                 return _texts_in(types)
         scope = frame.scope
         if name in scope.bindings and scope.parent is not None:
-            bindings = scope.visible(name, frame.at)
-            found = _all([self._bound(each, frame) for each in bindings])
+            found = self._of_bindings(scope.visible(name, frame.at), frame)
             return found if name not in scope.parameters or scope.surely(name, frame.at) else UNKNOWN
         if name in scope.parameters:
             return self._of_parameter(name, frame)
-        live = UNKNOWN if self._is_local(name, scope) else _plain(self._global(scope.module.name, name))
-        return live or self._of_types(node, frame)
+        return UNKNOWN if self._is_local(name, scope) else self._of_global(name, frame)
+
+    def _of_global(self, name: str, frame: Frame) -> Values:
+        """What a module's name holds in the running project; in the source, if that hasn't imported the module."""
+        module = frame.scope.module
+        if module.name in sys.modules:
+            return _plain(self._global(module.name, name))
+        scope = self.evaluator.project.scope(module)
+        at = frame.at if frame.scope is scope else None
+        return self._of_bindings(scope.visible(name, at), Frame(scope, at))
+
+    def _of_bindings(self, bindings: Sequence[Binding], frame: Frame) -> Values:
+        return _all([self._bound(each, frame) for each in bindings])
 
     def _bound(self, binding: Binding, frame: Frame) -> Values:
         """What a binding makes of its name: the value itself, or one of a literal collection that a loop walks through."""
@@ -134,10 +139,8 @@ class Constants:
 
     def _of_parameter(self, name: str, frame: Frame) -> Values:
         """What the callers of the function hand to it, if that is known of all."""
-        for key, types in frame.given:
-            if key == name:
-                return _texts_in(types)
-        if not self.asks_callers or self._depth >= DEEPEST:
+        is_given = name in dict(frame.given)
+        if is_given or not self.asks_callers or self._depth >= DEEPEST:
             return UNKNOWN
         uses = [*self.callers(frame.scope)]
         if not 0 < len(uses) <= MOST_CALLERS:
@@ -160,7 +163,7 @@ class Constants:
                 yield use
 
     def _handed(self, use: CallUse, scope: Scope, name: str) -> Values:
-        frame = self.evaluator.frame(use)
+        frame = self.frame(use)
         for each in use.node.keywords:
             if each.arg == name:
                 return self.of(each.value, frame)
@@ -189,9 +192,6 @@ class Constants:
             return self._global(origin[0], origin[1], depth + 1)
         return vars(sys.modules[module]).get(name, _ABSENT) if module in sys.modules else _ABSENT
 
-    def _of_attribute(self, base: ast.expr, attr: str, frame: Frame) -> Values:
-        return _all([_plain(each) for each in self._attributes(base, attr, frame)])
-
     def _attributes(self, base: ast.expr, attr: str, frame: Frame) -> list[Any]:
         """What the attribute of a module or class holds, of each that the expression may be."""
         return [self._attribute(each, attr) for each in self.evaluator.of(base, frame)]
@@ -216,6 +216,14 @@ class Constants:
                 self.evaluator.project.sources.of_module(each.__module__)
                 return members[attr]
         return _ABSENT
+
+
+def _put_in(node: ast.expr) -> ast.expr | None:
+    """What a part of an f-string puts in, if it doesn't change its form."""
+    match node:
+        case ast.FormattedValue(value=value, conversion=-1, format_spec=None):
+            return value
+    return node if isinstance(node, ast.Constant) else None
 
 
 def _known(values: Iterable[str]) -> Values:

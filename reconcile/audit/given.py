@@ -91,7 +91,7 @@ class Given:
             case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords) if _are_named(keywords):
                 return [Names(str(each.arg) for each in keywords)]
             case ast.DictComp(key=key, generators=generators) if not any(each.ifs for each in generators):
-                keys = _keys(self.constants.of(key, self._within(generators, self.evaluator.frame(use))))
+                keys = _keys(self.constants.of(key, self._within(generators, self.constants.frame(use))))
                 return [keys] if keys else []
             case ast.IfExp(body=one, orelse=other):
                 ways = [self._ways_of_keys(use, each) for each in (one, other)]
@@ -101,7 +101,7 @@ class Given:
         return []
 
     def _ways_of_dict(self, use: CallUse, node: ast.Dict) -> list[Names]:
-        frame = self.evaluator.frame(use)
+        frame = self.constants.frame(use)
         found = [Names()]
         for key, value in zip(node.keys, node.values, strict=True):
             ways = self._ways_of_keys(use, value) if key is None else _each_key(self.constants.of(key, frame))

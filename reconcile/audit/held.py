@@ -51,7 +51,7 @@ class Held:
         """The values of rows that are updated or deleted. columns: those that get another one, None if they can't be told."""
         if columns is None or not isinstance(use.node.func, ast.Attribute):
             return ()
-        frame = self.evaluator.frame(use)
+        frame = self.constants.frame(use)
         filtered = self._facts(use.node.func.value, frame, model)
         kept = {name: value for name, value in filtered.items() if name not in columns}
         set_now = self._named(model, use.node.keywords, frame) if columns else {}
@@ -76,7 +76,7 @@ class Held:
             return {}
         columns = self.evaluator.registry.columns(model)
         named = {columns.get(each.arg or "", "") for each in call.keywords}
-        return {**_defaults(model, named), **self._named(model, call.keywords, self.evaluator.frame(use))}
+        return {**_defaults(model, named), **self._named(model, call.keywords, self.constants.frame(use))}
 
     def _named(self, model: type[Model], keywords: Iterable[ast.keyword], frame: Frame) -> Facts:
         """The columns among the arguments by name whose value is known."""
@@ -116,7 +116,7 @@ class Held:
         return made if isinstance(made, ast.Call) and node.id not in names else None
 
     def _makes(self, use: CallUse, call: ast.Call, model: type[Model]) -> bool:
-        return self.evaluator.of(call.func, self.evaluator.frame(use)) == frozenset({ModelType(model=model)})
+        return self.evaluator.of(call.func, self.constants.frame(use)) == frozenset({ModelType(model=model)})
 
     # Filters.
 

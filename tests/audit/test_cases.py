@@ -591,6 +591,14 @@ KEYS = {
         'from celery import shared_task\n@shared_task\ndef set_one(name: str, x):\n    Stashing.objects.update(**{name: x})\n\nset_one("%s", 1)',
         {"idle": "uncovered", "place": "uncovered"},
     ),
+    "one that is put together": (
+        'def f(x):\n    Stashing.objects.update(**{"%s" + x: 1})',
+        {"idle": "uncovered", "place": "uncovered"},
+    ),
+    "one that is chosen": (
+        'def f(x):\n    name = x.get("name") or "%s"\n    Stashing.objects.update(**{name: 1})',
+        {"idle": "uncovered", "place": "uncovered"},
+    ),
     "one of which a key is not known": (
         'def f(x):\n    Stashing.objects.update(**{"%s": x, x: 1})',
         {"idle": "uncovered", "place": "uncovered"},
@@ -617,6 +625,7 @@ def test_columns_are_told_by_the_keys_of_dictionaries(states, case, column):
         'filter(title="a", way__exact="desk").order_by("pk")[:5]': "low",
         'filter(way="mail")': "uncovered",
         "filter(way=way)": "uncovered",
+        "filter(way=way or 'desk')": "uncovered",
         "filter(Q(way='desk') | Q(pk=1))": "uncovered",
         'exclude(way="desk")': "uncovered",
         'filter(way__in=["desk", "mail"])': "uncovered",
