@@ -17,6 +17,7 @@ from django.db.models import Model
 
 from reconcile.audit.acts import Act, Acts, Does, as_plain, from_plain
 from reconcile.audit.cache import AuditCache
+from reconcile.audit.deletes import is_about_earlier_rows, repeats_delete
 from reconcile.audit.effects import Effect, On, effects_of
 from reconcile.audit.memo import Memo
 from reconcile.audit.orm import READS, WRITES
@@ -192,7 +193,7 @@ class EffectReader:
         key = (model, attribute)
         if key in self._asked:
             self._lacking.add(key)
-            return Stash(reads=frozenset())
+            return Stash(reads=frozenset(), is_set=True)
         return self._once(self._stashed, key, lambda: self._read_setters(model, attribute))
 
     def _read_setters(self, model: type[Model], attribute: str) -> Stash:
@@ -202,8 +203,9 @@ class EffectReader:
             acts = [*self._by_effects(model, attribute)]
         finally:
             self._asked.discard((model, attribute))
-        reads = reduce(both, [*by_methods, *(each.reads for each in acts)]) if by_methods or acts else None
-        return Stash(reads=reads, where=EVERYWHERE if by_methods else _where(acts))
+        is_set = bool(by_methods or acts)
+        reads = reduce(both, [*by_methods, *(each.reads for each in acts)]) if is_set else None
+        return Stash(reads=reads, where=EVERYWHERE if by_methods else _where(acts), is_set=is_set)
 
     def _by_methods(self, model: type[Model], attribute: str) -> Iterator[frozenset[str] | None]:
         record = Record(self.evaluator, model, partial(self._stash, model))
@@ -382,6 +384,7 @@ class _Reader:
             empty=state.empty,
             undecided=state.undecided,
             changed=state.changed,
+            only=state.only,
             **facts,
         )
 
@@ -478,14 +481,21 @@ class _Reader:
             return self._super(func, each, run, state, position)
         if is_logging(func):
             return []
+        if is_about_earlier_rows(self.record, each, run):
+            state = replace(state, phase=state.phase & Phase.UPDATE)
+        acts = self._known(each, run, state, position, is_value=is_value) if state.phase else []
+        return (
+            [replace(one, repeats=True) for one in acts] if repeats_delete(self.record, each, run) else acts
+        )
+
+    def _known(
+        self, each: ast.Call, run: Run, state: State, position: Position | None, *, is_value: bool
+    ) -> list[Act]:
         frame = Frame(run.scope, position, run.given)
-        acts: list[Act] = []
-        known = self.evaluator.of(func, frame)
+        known = self.evaluator.of(each.func, frame)
         if not known:
             return [] if is_value else [self._outside(each, run, state, resolved=False)]
-        for one in known:
-            acts += self._of(one, each, run, state, frame, is_value=is_value)
-        return acts
+        return [act for one in known for act in self._of(one, each, run, state, frame, is_value=is_value)]
 
     def _of(
         self,

@@ -9,6 +9,8 @@ from enum import Flag, auto
 
 from django.db.models import Model
 
+from reconcile.audit.conditions import Only, asked_by, returned_alone
+from reconcile.audit.constants import Constants
 from reconcile.audit.memo import Memo
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Frame, Scope
@@ -64,7 +66,7 @@ class State:
     """What is known where a statement runs: the phase, the columns on which it depends whether it does, and those that are empty there.
 
     undecided: it depends on the model whether it runs, in a way that can't be told from the source. changed: a record that is there has to have one of
-    these columns changed; None if it needn't.
+    these columns changed; None if it needn't. only: what the values of columns have to be.
     """
 
     phase: Phase = Phase.BOTH
@@ -72,6 +74,7 @@ class State:
     empty: frozenset[str] = frozenset()
     undecided: bool = False
     changed: frozenset[str] | None = None
+    only: Only = frozenset()
 
     def narrowed(self, by: State, reads: frozenset[str] | None) -> State:
         """What is known where both hold, by a condition that reads these columns."""
@@ -81,6 +84,7 @@ class State:
             empty=self.empty | by.empty,
             undecided=self.undecided or by.undecided,
             changed=self.changed if by.changed is None else by.changed,
+            only=self.only | by.only,
         )
 
 
@@ -95,11 +99,12 @@ NEVER = State(phase=Phase.NEVER)
 class Stash:
     """What an attribute that is no column says, by those who set it. reads: the columns on which it depends, None if nobody is seen to set it.
 
-    where: what is known where it is set to anything.
+    where: what is known where it is set to anything. is_set: somebody is seen to set it.
     """
 
     reads: frozenset[str] | None = None
     where: State = EVERYWHERE
+    is_set: bool = False
 
 
 class Record:
@@ -109,6 +114,7 @@ class Record:
         self.evaluator = evaluator
         self.model = model
         self.stashed = stashed
+        self.constants = Constants(evaluator)
         # Whoever asks the model for an attribute depends on where its classes stand.
         evaluator.class_of_live(model)
         self.columns = evaluator.registry.columns(model)
@@ -140,11 +146,28 @@ class Record:
                 return self._combined(op, [self.test(each, run) for each in _telling(op, values)])
             case ast.Call(func=ast.Name(id="bool"), args=[inner]) | ast.NamedExpr(value=inner):
                 return self.test(inner, run)
+        yes, no = self._test_alone(test, run)
+        holds, fails = asked_by(self, test, run)
+        return replace(yes, only=holds) if holds else yes, replace(no, only=fails) if fails else no
+
+    def _test_alone(self, test: ast.expr, run: Run) -> tuple[State, State]:
+        """What a condition says that is made of no others."""
+        match test:
             case ast.Compare(left=left, ops=[op], comparators=[right]):
                 return self._test_comparison(left, op, right, run) or self._test_value(test, run)
             case ast.Call():
                 return self._test_call(test, run) or self._test_value(test, run)
         return self._test_value(test, run)
+
+    def asked_within(self, scope: Scope, run: Run) -> tuple[Only, Only]:
+        """What a method of the record asks that only gives back a condition."""
+        value = returned_alone(scope) if run.depth < DEEPEST and scope.is_function else None
+        if value is None or not scope.first_parameter:
+            return frozenset(), frozenset()
+        yes, no = self.test(
+            value, Run(scope=scope, given=(), aliases={scope.first_parameter}, depth=run.depth + 1)
+        )
+        return yes.only, no.only
 
     def _test_comparison(
         self, left: ast.expr, op: ast.cmpop, right: ast.expr, run: Run
@@ -386,7 +409,7 @@ class Record:
     def _reads_of_node(self, node: ast.AST, run: Run) -> frozenset[str] | None:
         attr = self._attribute_in(node, run) if isinstance(node, ast.expr) else ""
         if attr:
-            return self._reads_of_attribute(attr, run)
+            return frozenset() if self._is_default(attr, node) else self._reads_of_attribute(attr, run)
         match node:
             case ast.Call() if any(self.is_record(each, run) for each in _arguments(node)):
                 return self._reads_of_call(node, run)
@@ -394,10 +417,20 @@ class Record:
                 return run.reads[name]
         return frozenset()
 
+    def _is_default(self, attr: str, node: ast.AST) -> bool:
+        """Whether it is `getattr(self, "name", False)` of what nobody is seen to set, so that it is the default."""
+        match node:
+            case ast.Call(func=ast.Name(id="getattr"), args=[_, _, ast.Constant()]):
+                is_known = attr in self.columns or attr in self.keys or hasattr(self.model, attr)
+                return not is_known and not self.stashed(attr).is_set
+        return False
+
     def _reads_of_call(self, node: ast.Call, run: Run) -> frozenset[str] | None:
         """The columns that a function reads which is handed the whole record."""
         func = node.func
         if isinstance(func, ast.Name) and func.id in {"isinstance", "hasattr", "type", "id"}:
+            return frozenset()
+        if isinstance(func, ast.Attribute) and func.attr in _ROUTING:
             return frozenset()
         known = self.evaluator.of(func, Frame(run.scope, None, run.given))
         found: frozenset[str] | None = frozenset() if known else None
@@ -486,6 +519,8 @@ class NoRecord(Record):
 
 _FORCED = {"force_insert": Phase.CREATE, "force_update": Phase.UPDATE}
 _EQUAL = ast.Is | ast.Eq | ast.IsNot | ast.NotEq
+_ROUTING = frozenset({"db_for_read", "db_for_write", "allow_relation"})
+"""What asks a router for a database, by the model of the record."""
 
 
 def _is_update_fields(node: ast.expr) -> bool:
