@@ -23,6 +23,7 @@ from reconcile.audit.resolver.types import (
     Native,
     Types,
 )
+from reconcile.audit.sources import Module
 from reconcile.audit.syntax import tail_of
 from reconcile.audit.trail import Asked
 
@@ -64,6 +65,7 @@ class Constants:
 
     def of(self, node: ast.expr | None, frame: Frame) -> Values:
         """The values that the expression may have."""
+        self.evaluator.read(frame.scope)
         match node:
             case ast.Constant(value=value):
                 return _known([written(value)])
@@ -84,6 +86,7 @@ class Constants:
 
     def among(self, node: ast.expr, frame: Frame) -> Values:
         """The values in a collection."""
+        self.evaluator.read(frame.scope)
         match node:
             case ast.Tuple(elts=elements) | ast.List(elts=elements) | ast.Set(elts=elements):
                 return _all([self.of(each, frame) for each in elements])
@@ -120,6 +123,7 @@ class Constants:
         if module.name in sys.modules:
             return _plain(self._global(module.name, name))
         scope = self.evaluator.project.scope(module)
+        self.evaluator.project.trail.note(Asked.NAMED, f"{module.path}::{name}")
         at = frame.at if frame.scope is scope else None
         return self._of_bindings(scope.visible(name, at), Frame(scope, at))
 
@@ -186,11 +190,16 @@ class Constants:
     def _global(self, module: str, name: str, depth: int = 0) -> Any:
         """What a module's name holds in the running project. Whoever asks depends on the file that gives it its value."""
         self.evaluator.project.trail.note(Asked.HELD, f"{module}:{name}")
-        source = self.evaluator.project.sources.of_module(module)
+        source = self._whole(module)
         origin = source.imports.get(name) if source is not None else None
         if origin is not None and origin[1] is not None and depth < DEEPEST:
             return self._global(origin[0], origin[1], depth + 1)
         return vars(sys.modules[module]).get(name, _ABSENT) if module in sys.modules else _ABSENT
+
+    def _whole(self, module: str) -> Module | None:
+        """The module, all of which tells what its names and classes hold."""
+        source = self.evaluator.project.sources.of_module(module)
+        return self.evaluator.project.sources.of_file(source.path) if source is not None else None
 
     def _attributes(self, base: ast.expr, attr: str, frame: Frame) -> list[Any]:
         """What the attribute of a module or class holds, of each that the expression may be."""
@@ -213,7 +222,7 @@ class Constants:
         for each in live.__mro__:
             members = getattr(each, "__members__", {}) if issubclass(each, Enum) else vars(each)
             if attr in members:
-                self.evaluator.project.sources.of_module(each.__module__)
+                self._whole(each.__module__)
                 return members[attr]
         return _ABSENT
 

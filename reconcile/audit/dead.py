@@ -48,7 +48,7 @@ def dead_receivers(sources: Sources, cache: AuditCache | None = None) -> Iterato
 def _connected() -> Iterator[Place]:
     """Where the receivers of all signals stand; the project's own signals are known to nobody but the garbage collector."""
     # isinstance() would wake lazy objects, which read settings that may be missing.
-    kinds = {Signal, *_subclasses(Signal)}
+    kinds: set[type] = {Signal, *_subclasses(Signal)}
     for signal in [each for each in gc.get_objects() if type(each) in kinds]:
         for connection in connections_of(signal):
             place = place_of(connection.receiver) if connection.receiver is not None else None
@@ -57,6 +57,7 @@ def _connected() -> Iterator[Place]:
 
 
 def _subclasses(cls: type) -> Iterator[type]:
+    each: type
     for each in cls.__subclasses__():
         yield each
         yield from _subclasses(each)

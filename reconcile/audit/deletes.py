@@ -106,6 +106,7 @@ def deletes_softly(evaluator: Evaluator, model: type[Model]) -> bool:
         scope = next((one for one in body.children if one.name.endswith(".delete")), None) if body else None
         if scope is None:
             return False
+        evaluator.read(scope)
         if not any(_may_delete(one, scope.first_parameter) for one in walk(scope.node)):
             return True
     return False

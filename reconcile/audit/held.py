@@ -64,10 +64,8 @@ class Held:
 
     def _as_pairs(self, model: type[Model], facts: Facts) -> Pairs:
         """The values in their order, without those of columns that the model's own constructor sets."""
-        classes = self.evaluator.class_of_live(model).mro if facts else ()
-        setting = (
-            (name, each[0].name) for name in facts for one in classes for each in one.attributes_named(name)
-        )
+        info = self.evaluator.class_of_live(model)
+        setting = ((name, each[0].name) for name in facts for each in self.evaluator.assigned(info, name))
         made = {name for name, method in setting if method.endswith(".__init__")}
         return tuple(sorted((name, value) for name, value in facts.items() if name not in made))
 
@@ -166,6 +164,7 @@ class Held:
 
     def _facts_of_name(self, name: str, frame: Frame, model: type[Model], depth: int) -> Facts:
         scope = frame.scope
+        self.evaluator.read(scope)
         bindings = scope.visible(name, frame.at)
         is_given = name in scope.parameters and not scope.surely(name, frame.at)
         if is_given or any(each.how is not How.VALUE or each.unpack for each in bindings):
@@ -194,6 +193,7 @@ class Held:
         return next((each for each in children if each.name.endswith(".get_queryset")), None)
 
     def _returned(self, scope: Scope, model: type[Model], depth: int) -> Facts:
+        self.evaluator.read(scope)
         returns = [each for each in scope.statements if isinstance(each, ast.Return)]
         places = ((each.value, Frame(scope, scope.positions[id(each)])) for each in returns)
         return _common([self._facts(each, frame, model, depth + 1) if each else {} for each, frame in places])

@@ -407,14 +407,13 @@ class Record:
         return found
 
     def _reads_of_node(self, node: ast.AST, run: Run) -> frozenset[str] | None:
+        if isinstance(node, ast.Name):
+            return run.reads.get(node.id, frozenset())
         attr = self._attribute_in(node, run) if isinstance(node, ast.expr) else ""
         if attr:
             return frozenset() if self._is_default(attr, node) else self._reads_of_attribute(attr, run)
-        match node:
-            case ast.Call() if any(self.is_record(each, run) for each in _arguments(node)):
-                return self._reads_of_call(node, run)
-            case ast.Name(id=name) if name in run.reads:
-                return run.reads[name]
+        if isinstance(node, ast.Call) and any(self.is_record(each, run) for each in _arguments(node)):
+            return self._reads_of_call(node, run)
         return frozenset()
 
     def _is_default(self, attr: str, node: ast.AST) -> bool:

@@ -62,7 +62,14 @@ def _models() -> Iterator[object]:
         )
         for field in options.get_fields():
             facts = [getattr(field, each, None) for each in ("attname", "null", "primary_key", "column", "auto_now", "auto_now_add", "many_to_many")]  # fmt: skip
-            yield field.name, _path(type(field)), facts, str(field.related_model)
+            default = getattr(field, "default", None)
+            yield (
+                field.name,
+                _path(type(field)),
+                facts,
+                str(field.related_model),
+                "" if callable(default) else _held(default),
+            )
         for name, relation in sorted(registry.relations_of(model).items()):
             yield name, str(relation)
         for effect in effects_of(model):

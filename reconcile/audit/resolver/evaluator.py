@@ -13,6 +13,7 @@ from typing import Any
 from django.db.models import Model, QuerySet
 
 from reconcile.audit.effects import is_third_party
+from reconcile.audit.memo import Memo
 from reconcile.audit.resolver import attributes, library
 from reconcile.audit.resolver.annotations import annotation as read_annotation
 from reconcile.audit.resolver.classes import Assigned, ClassInfo, line_of, live_class, read_live_class
@@ -57,11 +58,9 @@ class Evaluator:
     def __init__(self, project: Project, registry: Registry) -> None:
         self.project = project
         self.registry = registry
-        self._known: dict[Any, tuple[Types, int]] = {}
+        self._memo = Memo[Types](NOTHING, project.trail)
         self._trail = project.trail
         self.parameters: dict[str, tuple[Types, int]] = {}
-        self._active: set[Any] = set()
-        self._depth = 0
         self._classes: dict[Any, ClassInfo] = {}
         self._class_masks: dict[Any, int] = {}
         self._rules: dict[type, Callable[[Any, Frame], Types]] = {
@@ -114,22 +113,10 @@ class Evaluator:
         return frozenset({FunctionType(scope=scope, bound=bound)})
 
     def once(self, key: Any, evaluate: Callable[[], Types]) -> Types:
-        """The value of the key, evaluated once; nothing where its own evaluation asks for it."""
-        known = self._known.get(key)
-        if known is not None:
-            self._trail.add(known[1])
-            return known[0]
-        if key in self._active or self._depth >= DEEPEST:
+        """The value of the key, evaluated once; nothing where its own evaluation asks for it, or too many ask for each other."""
+        if self._memo.depth >= DEEPEST and key not in self._memo:
             return NOTHING
-        self._active.add(key)
-        self._depth += 1
-        try:
-            found, mask = self._trail.made(evaluate)
-        finally:
-            self._active.discard(key)
-            self._depth -= 1
-        self._known[key] = found, mask
-        return found
+        return self._memo.once(key, key, evaluate)
 
     def frame(self, use: CallUse) -> Frame:
         """The frame of a call, with the names of the comprehensions and lambdas around it."""
@@ -194,7 +181,9 @@ class Evaluator:
         """What the parameter is, whoever calls the function. Whoever asks depends on the answer alone, and not on all that it was made from."""
         key = ("parameter", scope, name)
         types, mask = self._trail.apart(lambda: self.once(key, lambda: infer_parameter(self, scope, name)))
-        if key in self._known:
+        if key not in self._memo:
+            self._trail.add(mask)
+        else:
             path = f"{scope.module.path}::{scope.name}::{name}"
             self.parameters[path] = types, mask
             self._trail.note(Asked.PARAMETER, path)
