@@ -20,6 +20,8 @@ from reconcile.detect.checking import RuleCheck
 from reconcile.errors import UsageError
 from tests.zoo.models import Basket
 
+pytestmark = pytest.mark.once
+
 
 def rule(**options):
     return Rule(name="r", every=Basket, must=HaveValues(label="x"), **options)

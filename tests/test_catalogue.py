@@ -27,6 +27,7 @@ def rule(must=None, every=Basket, **options):
     return Rule(**{"every": every, "must": must or HaveValues(label="x"), "name": "own.r", **options})
 
 
+@pytest.mark.once
 def test_the_sample_project_s_page_is_up_to_date():
     if connection.vendor != "sqlite" or django.VERSION[:2] != (5, 2):
         pytest.skip("the page is made on SQLite with Django 5.2; others word some conditions otherwise")
@@ -34,6 +35,7 @@ def test_the_sample_project_s_page_is_up_to_date():
     assert stale_in((ROOT / "docs" / "catalogue.md").read_text(), made) == ()
 
 
+@pytest.mark.once
 def test_each_fact_is_on_the_page():
     def receiver():
         """A receiver."""
@@ -61,12 +63,14 @@ def test_each_fact_is_on_the_page():
     assert "| Guarantee | constraint: " in made
 
 
+@pytest.mark.once
 def test_what_a_rule_does_not_say_is_left_out():
     made = page(rule())
     assert not any(f"| {fact} |" in made for fact in ("Owner", "Tags", "Judged", "Stands in for"))
     assert "| Nightly job | reports |" in made
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("every", "must"),
     [
@@ -86,6 +90,7 @@ def test_every_kind_of_key_and_of_statement_has_its_sql(every, must):
     assert made.count("<details>") == made.count("```sql") == made.count("</details>") >= 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("key", ["basket_number", "device"])
 def test_a_window_has_names_in_the_place_of_keys(key):
     must = HaveRow(Badge, link={"device": F("pk")}) if key == "device" else None
@@ -94,6 +99,7 @@ def test_a_window_has_names_in_the_place_of_keys(key):
     assert '."id" <= :upto' in made
 
 
+@pytest.mark.once
 def test_the_clock_is_a_name_too():
     every = Basket.objects.filter(seen_at__lt=Now() - timedelta(days=1))
     made = page(rule(every=every, settle=Settle("day", days=2)), rule(every=Order, settle=Settle("created_at", minutes=1), must=HaveValues(total=1)))  # fmt: skip
@@ -130,6 +136,7 @@ print(catalogue(rules, using="default"))
     assert "'a', 'b', 'c', 'd', 'e', 'f'" in pages.pop()
 
 
+@pytest.mark.once
 def test_names_and_constants_are_shown_as_they_are():
     made = page(
         rule(
@@ -152,12 +159,14 @@ def test_names_and_constants_are_shown_as_they_are():
     assert "\n````sql\n" in made
 
 
+@pytest.mark.once
 def test_headings_that_read_alike_are_told_apart():
     made = page(rule(name="a.b"), rule(name="ab"), rule(name="A B"))
     assert "- [a.b](#ab)\n- [ab](#ab-1)\n- [A B](#a-b)\n" in made
     assert {"ab", "a-b"} <= anchors(made)
 
 
+@pytest.mark.once
 def test_an_address_in_memory_is_left_out():
     class Odd(HaveValues):
         def sentence(self, model):
@@ -166,10 +175,12 @@ def test_an_address_in_memory_is_left_out():
     assert "&lt;object object&gt;" in page(rule(Odd(label="x")))
 
 
+@pytest.mark.once
 def test_a_page_that_is_the_same_is_not_stale():
     assert stale_in(page(rule()) + "\n\n", page(rule())) == ()
 
 
+@pytest.mark.once
 def test_what_is_stale_is_named():
     a, b, c = (rule(name=name) for name in ("a", "b*", "c"))
     assert stale_in(page(a, b), page(a, replaced(b), c)) == ["changed: b*", "new: c"]

@@ -12,10 +12,10 @@ from reconcile import AtLeast, HaveRow, HaveValues, Latest, LookedUp, Rule, With
 from reconcile.core.drift import EXTRA, MISSING, STALE, Bound
 from reconcile.core.scopes import EVERYTHING, Keys, Window
 from reconcile.models import Change
-from tests.helpers import checked, mendable
+from tests.helpers import checked, examples, mendable
 from tests.zoo.models import Basket, Bill, Match, Player, Team
 
-RELAXED = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RELAXED = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 small = st.integers(-3, 3)
 money = st.decimals("-99.99", "99.99", places=2)

@@ -11,6 +11,8 @@ import reconcile as package
 from reconcile import Rule
 from reconcile.rules.registry import load, valid_rules
 
+pytestmark = pytest.mark.once
+
 HEAD = """
 from django.db.models import Count, F, Q
 from reconcile import *

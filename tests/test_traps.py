@@ -7,6 +7,8 @@ import pytest
 
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.once
+
 
 def left_to_others():
     for path in sorted((Path(__file__).parent / "traps").glob("test_*.py")):

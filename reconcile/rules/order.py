@@ -67,7 +67,8 @@ def _dependencies(rules: Mapping[str, Rule], *, using: str, now: datetime) -> Wa
     """For each rule the rules that write what it reads; itself, if that stands in other records."""
     finders = {name: _finders_of(rule, using, now) for name, rule in rules.items()}
     writes = {name: _columns_written(rule, finders[name]) for name, rule in rules.items()}
-    reads = {name: _columns_read(finders[name]) for name in rules}
+    # A rule that is alone, as most are that somebody names, waits for none: what it reads need not be known.
+    reads = {name: _columns_read(finders[name]) if len(rules) > 1 else frozenset[Column]() for name in rules}
     of_others = {name: _columns_read_of_others(rule, finders[name]) for name, rule in rules.items()}
     writers: dict[Column, list[str]] = {}
     for name, columns in writes.items():

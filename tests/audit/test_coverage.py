@@ -24,6 +24,8 @@ from tests.zoo.tasks import greet
 
 __all__ = ["rules"]
 
+pytestmark = pytest.mark.once
+
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "coverage-1.json").read_text())
 NAME = "tests.audit.test_effects.handle"
 

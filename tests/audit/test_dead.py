@@ -10,6 +10,8 @@ from reconcile.audit.dead import dead_receivers
 from reconcile.audit.sources import Sources
 from tests.zoo.models import Parcel
 
+pytestmark = pytest.mark.once
+
 WRITTEN = """
 from django.db.models.signals import post_save
 from django.dispatch import receiver

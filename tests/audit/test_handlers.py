@@ -8,6 +8,8 @@ from reconcile.audit.sources import Sources
 from reconcile.core.declaration import Place
 from tests.zoo.models import Parcel
 
+pytestmark = pytest.mark.once
+
 
 def read(tmp_path, source, name="handle", on=On.POST_SAVE):
     file = tmp_path / "receivers.py"

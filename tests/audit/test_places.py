@@ -8,6 +8,8 @@ import pytest
 from reconcile.audit.places import innermost, name_of, place_of
 from reconcile.core.declaration import Place, shown_path
 
+pytestmark = pytest.mark.once
+
 HERE = str(Path(__file__).resolve())
 
 

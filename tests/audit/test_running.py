@@ -382,6 +382,7 @@ def test_a_row_that_another_session_holds_is_given_up_after_a_while():
     assert len(found.faults) == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("sql", "harm"),
     {
@@ -407,6 +408,7 @@ def test_a_statement_is_known_to_be_harmless_or_is_not(sql, harm):
     assert harm_of(sql, "postgresql") == harm
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("sql", "vendor"),
     [
@@ -422,6 +424,7 @@ def test_a_statement_hides_in_no_text_that_the_database_takes_otherwise(sql, ven
     assert harm_of(sql, vendor) == "several statements at once"
 
 
+@pytest.mark.once
 def test_many_comments_are_looked_at_in_no_time():
     assert harm_of("/* a */ " * 5_000 + "COMMIT", "postgresql") == "the statement COMMIT"
 

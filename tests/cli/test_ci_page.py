@@ -9,6 +9,8 @@ import yaml
 from reconcile.cli import reconcile
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.once
+
 PAGE = (ROOT / "docs" / "ci.md").read_text()
 
 

@@ -79,6 +79,7 @@ def test_drift_exits_with_1_and_shows_the_sentence_and_the_keys(lacking):
     assert "12 drifted rows in 1 of 1 rule" in out
 
 
+@pytest.mark.once
 def test_the_json_of_a_check_is_exactly_the_documented_object(lacking):
     code, report = run_json("check", "orders.invoice", "--samples", "2")
     assert code == 1
@@ -94,6 +95,7 @@ def test_the_json_of_a_check_is_exactly_the_documented_object(lacking):
     assert (report["version"], report["database"], report["status"]) == (2, "default", "drift")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("samples", "shown"), [("3", 3), ("keys", 5), ("off", 0), ("100", 12)])
 def test_samples_are_so_many_keys_or_none(lacking, samples, shown):
     _, report = run_json("check", "orders.invoice", "--samples", samples)
@@ -101,6 +103,7 @@ def test_samples_are_so_many_keys_or_none(lacking, samples, shown):
     assert report["rules"][0]["missing"] == 12
 
 
+@pytest.mark.once
 def test_samples_off_names_no_key_in_text_either(lacking):
     code, out, _ = run("check", "orders.invoice", "--samples", "off")
     assert code == 1
@@ -108,11 +111,13 @@ def test_samples_off_names_no_key_in_text_either(lacking):
     assert " and 7 more" not in out
 
 
+@pytest.mark.once
 def test_selecting_by_tag_and_owner(lacking):
     _, report = run_json("check", "--select", "tag:money", "--select", "owner:billing")
     assert [rule["rule"] for rule in report["rules"]] == ["items.archived_charges", "orders.invoice"]
 
 
+@pytest.mark.once
 def test_young_records_are_said_to_be_left_alone(db):
     Order.objects.create()
     Invoice.objects.all().delete()
@@ -121,6 +126,7 @@ def test_young_records_are_said_to_be_left_alone(db):
     assert "1 record left alone: too young to be judged" in out
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("fail_on", "code"), [("error", 0), ("warn", 1)])
 def test_a_warning_fails_only_on_demand(db, rules, fail_on, code):
     rules("r = Rule(every=Basket, must=HaveValues(label='x'), warn_if=0)")
@@ -146,6 +152,7 @@ def test_a_rule_that_cannot_be_evaluated_exits_with_3_which_outranks_drift(rules
     assert run("repair")[0] == run("repair", "--apply")[0] == 3
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -179,6 +186,7 @@ GOOD = "fine = Rule(every=Order, must=HaveValues(item_count=0))\n"
 LACKS = "HaveValues: shop.Order has no column 'totl'. Did you mean 'total'?"
 
 
+@pytest.mark.once
 def test_rules_that_cannot_be_used_are_errors_beside_those_that_were_checked(db, rules):
     rules(FAULTY + GOOD)
     Order.objects.create()
@@ -195,6 +203,7 @@ def test_rules_that_cannot_be_used_are_errors_beside_those_that_were_checked(db,
     assert "2 can't be evaluated" in out or "could not be evaluated" in out
 
 
+@pytest.mark.once
 def test_a_rule_that_cannot_be_used_and_is_named_is_an_error(db, rules):
     rules(FAULTY + GOOD)
     Order.objects.create()
@@ -226,6 +235,7 @@ def test_the_night_goes_on_with_the_rules_that_can_be_used(db, rules):
     }  # fmt: skip
 
 
+@pytest.mark.once
 def test_rules_check_says_whether_all_rules_can_be_used(db, rules):
     rules(FAULTY + GOOD)
     code, out, err = run("rules", "--check")
@@ -243,6 +253,7 @@ def test_rules_check_says_whether_all_rules_can_be_used(db, rules):
     assert (code, "own.a" in err) == (2, True)
 
 
+@pytest.mark.once
 def test_rules_check_of_good_rules_passes(db, rules):
     rules(GOOD)
     code, out, err = run("rules", "--check")
@@ -279,6 +290,7 @@ def test_a_file_that_raises_stops_its_own_rules_alone(db, rules):
     assert "SyntaxError" in found["third"]["error"]
 
 
+@pytest.mark.once
 def test_no_rules_exit_with_2(settings):
     settings.RECONCILE = {"RULES": []}
     code, _, err = run("check")
@@ -364,6 +376,7 @@ def test_a_rule_that_another_run_holds_exits_with_75(transactional_db):
     assert f"reconcile runs resume {str(other.pk)[:8]}" in " ".join(out.split())
 
 
+@pytest.mark.once
 def test_output_goes_to_a_file_whole_or_not_at_all(lacking, tmp_path):
     for form in ("text", "json"):
         path = tmp_path / form
@@ -379,6 +392,7 @@ def test_output_goes_to_a_file_whole_or_not_at_all(lacking, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["json", "text"]
 
 
+@pytest.mark.once
 @pytest.mark.django_db
 def test_output_goes_through_a_device_and_never_onto_a_folder(tmp_path):
     assert run("check", "--allow-empty", "--output", "/dev/null")[0] == 0
@@ -388,6 +402,7 @@ def test_output_goes_through_a_device_and_never_onto_a_folder(tmp_path):
         assert code == 2, err
 
 
+@pytest.mark.once
 @pytest.mark.django_db
 def test_an_error_in_the_package_itself_is_shown_whole_and_exits_with_3(settings):
     settings.RECONCILE = type("Odd", (dict,), {"get": lambda *_: 1 / 0})(RULES=["rules"])
@@ -422,6 +437,7 @@ r = Rule(every=Basket, must=Stop(label='x'))
     assert f"Go on with: reconcile runs resume {Run.objects.get()}" in err
 
 
+@pytest.mark.once
 def test_the_project_s_own_prints_and_logs_never_reach_standard_output(lacking, rules):
     rules("print('printed while imported')\nr = Rule(every=Order, must=HaveValues(item_count=0))")
     structlog.reset_defaults()
@@ -433,11 +449,13 @@ def test_the_project_s_own_prints_and_logs_never_reach_standard_output(lacking, 
     assert "rule=own.r" in err.replace("\x1b[0m", "").replace("\x1b[36m", "").replace("\x1b[35m", "")
 
 
+@pytest.mark.once
 def test_without_verbose_nothing_is_logged(lacking):
     structlog.reset_defaults()
     assert run("check")[2] == ""
 
 
+@pytest.mark.once
 @pytest.mark.django_db
 def test_rules_lists_sentences_and_json():
     code, out, _ = run("rules")
@@ -510,6 +528,7 @@ def test_a_run_that_goes_on_for_long_is_not_said_to_be_dead():
         assert (code, "running" in out, "no sign of life" in out) == (0, True, False)
 
 
+@pytest.mark.once
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("state", "said"),

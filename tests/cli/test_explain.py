@@ -34,6 +34,7 @@ def test_a_link_with_an_index_is_not():
     assert "warning" not in run("explain", "orders.invoice")[1]
 
 
+@pytest.mark.once
 def test_the_json_of_an_explanation_is_exactly_the_documented_object(db, rules):
     rules(LOOSE)
     code, report = run_json("explain", "own.r")
@@ -91,12 +92,14 @@ def test_a_rule_that_a_constraint_covers_has_nothing_to_lift():
     assert "lift" not in run("explain", "orders.invoice")[1]
 
 
+@pytest.mark.once
 @pytest.mark.django_db
 def test_what_settles_is_said_in_json():
     settle = run_json("explain", "orders.invoice")[1]["settle"]
     assert settle == {"column": "created_at", "seconds": 900.0}
 
 
+@pytest.mark.once
 def test_output_goes_to_a_file(db, rules, tmp_path):
     rules(LOOSE)
     Basket.objects.create(pk=1)
@@ -109,6 +112,7 @@ def test_output_goes_to_a_file(db, rules, tmp_path):
         json.loads((tmp_path / "json").read_text())
 
 
+@pytest.mark.once
 def test_sql_is_never_broken_or_cut_however_narrow_the_terminal(db, rules):
     names = ", ".join(f"'{'x' * 30}{number}'" for number in range(20))
     rules(f"r = Rule(every=Basket.objects.filter(label__in=[{names}]), must=HaveValues(note='y'))")
@@ -118,6 +122,7 @@ def test_sql_is_never_broken_or_cut_however_narrow_the_terminal(db, rules):
         assert line.rstrip() in out
 
 
+@pytest.mark.once
 def test_words_in_brackets_are_not_taken_for_styles(db, rules):
     rules("r = Rule(every=Basket.objects.filter(label='[bold]x[/bold]'), must=HaveValues(note='[red]'))")
     Basket.objects.create(pk=1, label="[bold]x[/bold]")
@@ -127,12 +132,14 @@ def test_words_in_brackets_are_not_taken_for_styles(db, rules):
         assert "[red]" in out
 
 
+@pytest.mark.once
 def test_a_rule_that_never_finds_anything_is_explained(db, rules):
     rules("r = Rule(every=Basket.objects.none(), must=HaveValues(label='x'))")
     code, out, _ = run("explain", "own.r")
     assert (code, "never any rows" in out) == (0, True)
 
 
+@pytest.mark.once
 def test_where_python_tells_what_drifts_a_sentence_says_so(db, rules):
     rules(
         "from tests.detect.test_explaining import Sifting, Silent\n"
@@ -189,6 +196,7 @@ def test_a_young_record_is_said_to_be_young(db):
     assert "missing not yet Insert: a repair would then insert 1 row" in said
 
 
+@pytest.mark.once
 def test_what_python_makes_is_said_to_be(db, rules):
     rules(
         "from tests.zoo.models import Badge, Device\n"
@@ -199,6 +207,7 @@ def test_what_python_makes_is_said_to_be(db, rules):
     assert (code, words(out).count("made in Python, once a row")) == (0, 2)
 
 
+@pytest.mark.once
 def test_the_json_of_a_key_is_exactly_the_documented_object(lacking):
     code, report = run_json("explain", "orders.invoice", "--key", lacking[0])
     assert code == 0
@@ -214,6 +223,7 @@ def test_the_json_of_a_key_is_exactly_the_documented_object(lacking):
     assert {"column": "amount", "owed": "0.00"} in missing["owed"][0]["columns"]
 
 
+@pytest.mark.once
 def test_values_that_a_terminal_would_obey_are_shown_and_not_sent(db, rules):
     rules("r = Rule(every=Basket, must=HaveValues(note='x'))")
     Basket.objects.create(pk=1, note="\x1b[31mred\x07 " + "long" * 100)
@@ -223,6 +233,7 @@ def test_values_that_a_terminal_would_obey_are_shown_and_not_sent(db, rules):
     assert "characters)" in out
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("key", "said"),
     [
@@ -261,6 +272,7 @@ def page(path, *more):
     return run("rules", "--format", "markdown", "--output", str(path), *more)
 
 
+@pytest.mark.once
 def test_a_page_is_written_and_then_up_to_date(tmp_path):
     file = tmp_path / "rules.md"
     assert page(file)[:2] == (0, "")
@@ -270,12 +282,14 @@ def test_a_page_is_written_and_then_up_to_date(tmp_path):
     assert "is up to date." in err
 
 
+@pytest.mark.once
 def test_a_page_goes_to_standard_output_as_well(tmp_path):
     file = tmp_path / "rules.md"
     page(file)
     assert run("rules", "--format", "markdown")[:2] == (0, file.read_text())
 
 
+@pytest.mark.once
 def test_a_stale_page_exits_with_1_and_says_what_changed_and_how_to_write_it(tmp_path):
     file = tmp_path / "rules.md"
     page(file, "--select", "owner:sales")
@@ -293,6 +307,7 @@ def test_a_stale_page_exits_with_1_and_says_what_changed_and_how_to_write_it(tmp
     assert f"reconcile rules --select owner:sales --format markdown --output {file}" in err
 
 
+@pytest.mark.once
 def test_a_page_that_is_not_there_or_no_text_exits_with_1(tmp_path):
     code, _, err = page(tmp_path / "rules.md", "--check")
     assert (code, "isn't there." in err) == (1, True)
@@ -302,6 +317,7 @@ def test_a_page_that_is_not_there_or_no_text_exits_with_1(tmp_path):
     assert (code, "can't be read" in err) == (1, True)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "arguments",
     [["--check", "--format", "markdown"], ["--check", "--output", "x"],
@@ -313,6 +329,7 @@ def test_checking_what_is_no_page_exits_with_2(arguments):
     assert "--format markdown --output FILE" in err
 
 
+@pytest.mark.once
 def test_line_ends_of_another_system_do_not_make_a_page_stale(tmp_path):
     file = tmp_path / "rules.md"
     page(file)

@@ -84,6 +84,7 @@ def test_receivers_that_do_not_look_at_raw_mend_some_of_it_while_it_is_loaded():
     }
 
 
+@pytest.mark.once
 def test_the_file_and_the_object_of_each_sample_are_said(monkeypatch):
     monkeypatch.chdir(FIXTURES)
     arguments = (
@@ -113,6 +114,7 @@ def test_the_file_and_the_object_of_each_sample_are_said(monkeypatch):
     assert "reconcile repair" not in out
 
 
+@pytest.mark.once
 def test_several_files_can_follow_as_a_shell_expands_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for key in (1, 2, 3):
@@ -124,6 +126,7 @@ def test_several_files_can_follow_as_a_shell_expands_them(tmp_path, monkeypatch)
     assert (code, rule["checked"], rule["missing"]) == (1, 3, 3)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -154,6 +157,7 @@ def test_a_fixture_that_cannot_be_loaded_exits_with_3_and_names_the_object_whate
     assert f"Fixture '{path}' can't be loaded: shop.order 12: Order has no field named 'totl'." in err
 
 
+@pytest.mark.once
 def test_a_rule_that_cannot_be_evaluated_on_fixtures_exits_with_3(tmp_path, monkeypatch, settings):
     (tmp_path / "fixture_rules.py").write_text(
         "from reconcile import HaveValues, Rule\nfrom tests.zoo.models import Ghost\n"
@@ -258,6 +262,7 @@ def test_an_interrupted_check_leaves_no_database_behind(tmp_path, number):
     assert databases().isdisjoint(there)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("opener", [open, gzip.open, bz2.open], ids=["plain", "gz", "bz2"])
 def test_a_file_that_is_larger_than_the_limit_is_refused_before_it_is_loaded(opener, tmp_path):
     """A compressed one counts unpacked: a small file may hold anything."""

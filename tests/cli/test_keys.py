@@ -30,6 +30,7 @@ def test_a_check_of_all_records_has_no_coverage(lacking):  # noqa: F811
     assert "coverage" not in run_json("check", "orders.invoice")[1]["rules"][0]
 
 
+@pytest.mark.once
 def test_the_last_line_of_a_clean_check_says_that_only_some_were_looked_at(lacking):  # noqa: F811
     Invoice.objects.create(order_id=lacking[0], amount=0)
     code, out, _ = run("check", "orders.invoice", "--keys", lacking[0])
@@ -65,6 +66,7 @@ def test_a_stored_run_says_that_it_was_about_some_records(lacking):  # noqa: F81
     assert (code, report["rules"][0]["records"]) == (0, 1)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("command", ["check", "repair"])
 def test_a_key_that_no_record_has_is_named(lacking, command):  # noqa: F811
     code, out, err = run(command, "orders.invoice", "--keys", f"{lacking[0]},99999999")
@@ -72,6 +74,7 @@ def test_a_key_that_no_record_has_is_named(lacking, command):  # noqa: F811
     assert "There is no shop.Order with the key '99999999'." in " ".join(err.split())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -86,12 +89,14 @@ def test_what_can_be_no_key_is_named(lacking, keys, said):  # noqa: F811
     assert (code, said in " ".join(err.split())) == (2, True)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("names", [(), ("orders.invoice", "orders.total")])
 def test_keys_are_those_of_one_rule(lacking, names):  # noqa: F811
     code, _, err = run("check", *names, "--keys", lacking[0])
     assert (code, "--keys names records of one rule" in " ".join(err.split())) == (2, True)
 
 
+@pytest.mark.once
 def test_keys_and_a_plan_do_not_go_together(lacking, tmp_path):  # noqa: F811
     plan = tmp_path / "plan.json"
     run("repair", "orders.invoice", "--format", "json", "--output", str(plan))
@@ -136,6 +141,7 @@ def test_records_that_every_leaves_out_are_not_said_to_be_verified(lacking):  # 
     )
 
 
+@pytest.mark.once
 def test_a_hint_does_not_repeat_very_many_keys(lacking):  # noqa: F811
     keys = ",".join([lacking[0]] * 400)
     code, out, _ = run("check", "orders.invoice", "--keys", keys)

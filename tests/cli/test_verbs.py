@@ -23,6 +23,8 @@ from tests.zoo.models import Basket, Bill
 
 __all__ = ["lacking", "rules"]
 
+pytestmark = pytest.mark.once
+
 # Which rules, and where they are.
 
 

@@ -12,6 +12,8 @@ from django.utils.text import slugify
 from reconcile import FromPython, HaveValues, Rule, Satisfy
 from tests.zoo.models import Contact, Sheet
 
+pytestmark = pytest.mark.once
+
 
 def faults(must):
     return [str(fault) for fault in Rule(name="r", every=Contact, must=must).faults()]

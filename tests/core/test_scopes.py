@@ -5,7 +5,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.django import TestCase
 
 from reconcile.core.scopes import Keys, Window, walk
-from tests.helpers import statements
+from tests.helpers import examples, statements
 from tests.zoo.models import Basket, Device, Page
 
 
@@ -91,7 +91,7 @@ def test_no_keys_select_nothing():
 
 
 class EveryKeyIsInExactlyOneWindow(TestCase):
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=examples(40), deadline=None)
     @given(
         keys=st.sets(st.integers(-(10**6), 10**6) | st.integers(0, 50), min_size=1, max_size=40),
         size=st.integers(1, 12),

@@ -50,6 +50,8 @@ from reconcile.core.wording.terms import condition_in_words, expression_in_words
 from sample_project.shop.models import Group, Order, PendingCharge
 from tests.zoo.models import Card, Contact, Letter, Match, Mention, Node, Note, Parcel, Player, Tag, Team
 
+pytestmark = pytest.mark.once
+
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
@@ -259,7 +261,6 @@ musts = st.one_of(
 )
 
 
-@pytest.mark.once
 class Sentences(TestCase):
     meant: dict[str, list] = {}
 

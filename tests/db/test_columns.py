@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.django import TestCase
 
 from reconcile import HaveRow, HaveValues, Rule
-from tests.helpers import assert_finds, assert_repairs
+from tests.helpers import assert_finds, assert_repairs, examples
 from tests.test_properties import assert_mended
 from tests.zoo.models import Sheet, Sheet2
 
-RELAXED = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+RELAXED = settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 
 LETTERS = st.characters(
     codec="utf-8", exclude_characters="\x00", max_codepoint=0xFFFF, exclude_categories=["Cs"]

@@ -18,14 +18,14 @@ from reconcile.db.statements import KEY, WANTED, execute_select_into, update_fro
 from reconcile.db.text_keys import key_from_text
 from reconcile.models import Change, Outcome, Run, WorkItem
 from reconcile.repair.journal import ChunkJournal
-from tests.helpers import raw_rows
+from tests.helpers import examples, raw_rows
 from tests.zoo import models as zoo
 from tests.zoo.models import Basket, Blob, Note, Sheet, Team
 
 pytestmark = pytest.mark.django_db
 
 UNLIMITED = settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

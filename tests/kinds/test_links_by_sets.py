@@ -16,10 +16,10 @@ from reconcile.core.drift import MISSING
 from reconcile.core.fixes import Correction, Insertion
 from reconcile.core.scopes import EVERYTHING, Keys
 from reconcile.kinds.have_row.link import Linked
-from tests.helpers import repaired
+from tests.helpers import examples, repaired
 from tests.zoo.models import Contact, Parcel, Sheet, Sheet2, Staff, Team
 
-RELAXED = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RELAXED = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FEW = {
     "word": ["a", "A", "a ", "b", ""],

@@ -31,12 +31,12 @@ from reconcile.repair.caps import Caps
 from reconcile.repair.fault_injection import Step, listen
 from reconcile.runs import written_rows
 from sample_project.shop.models import Item, Notification
-from tests.helpers import an_hour_ago, checked, raw_rows
+from tests.helpers import an_hour_ago, checked, examples, raw_rows
 from tests.protocol.killing import NEVER_REACHED, forked, kill, killed_at
 from tests.protocol.traffic import Clearance, League, Market, Shop
 
 SCHEDULES = settings(
-    max_examples=int(os.environ.get("SCHEDULES", "6")),
+    max_examples=int(os.environ.get("SCHEDULES", examples(6))),
     stateful_step_count=int(os.environ.get("STEPS", "12")),
     deadline=None,
     print_blob=True,
@@ -350,6 +350,7 @@ def schedule_of(dealt):
     return Dealt
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("trade", [Shop, Market, League, Clearance])
 @pytest.mark.django_db(transaction=True)
 def test_any_schedule_leaves_journal_counts_and_rows_as_they_must_be(trade):

@@ -6,6 +6,8 @@ from reconcile.core.verbs import Written
 from reconcile.errors import GivenUpError
 from reconcile.repair.caps import Budget
 
+pytestmark = pytest.mark.once
+
 
 def test_what_a_chunk_has_written_is_taken_off_each_cap():
     budget = Budget(rows=10, deletes=3, planned=5, file="plan.json")

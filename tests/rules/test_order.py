@@ -15,6 +15,7 @@ def ordered(**rules):
     return [rule.name for rule in sort_rules(named, using="default", now=timezone.now()).rules]
 
 
+@pytest.mark.once
 def test_a_rule_that_writes_a_column_runs_before_those_that_read_it():
     invoice = Rule(every=Order, must=HaveRow(Invoice, link={"order": F("pk")}, values={"amount": F("total")}))
     total = Rule(every=Order, must=HaveValues(total=Sum("items__price")))
@@ -22,6 +23,7 @@ def test_a_rule_that_writes_a_column_runs_before_those_that_read_it():
     assert ordered(total=total, invoice=invoice) == ["total", "invoice"]
 
 
+@pytest.mark.once
 def test_rules_that_do_not_touch_each_other_keep_their_order():
     one = Rule(every=Order, must=HaveValues(item_count=Count("items")))
     other = Rule(every=Order, must=HaveValues(customer_name="x"))
@@ -29,18 +31,21 @@ def test_rules_that_do_not_touch_each_other_keep_their_order():
     assert ordered(other=other, one=one) == ["other", "one"]
 
 
+@pytest.mark.once
 def test_a_filter_in_every_is_read_too():
     uses = Rule(every=Team.objects.filter(points__gt=3), must=HaveValues(name="good"))
     makes = Rule(every=Team, must=HaveValues(points=Sum("matches__points")))
     assert ordered(uses=uses, makes=makes) == ["makes", "uses"]
 
 
+@pytest.mark.once
 def test_inserted_rows_come_before_what_counts_them():
     counts = Rule(every=Bill, must=HaveValues(score=F("amount")))
     inserts = Rule(every=Basket, must=HaveRow(Bill, link={"basket_number": F("pk")}))
     assert ordered(counts=counts, inserts=inserts) == ["inserts", "counts"]
 
 
+@pytest.mark.once
 def test_rules_in_a_circle_keep_their_order_and_those_that_need_them_come_after():
     one = Rule(every=Team, must=HaveValues(points=F("player_count")))
     two = Rule(every=Team, must=HaveValues(player_count=F("points")))
@@ -48,6 +53,7 @@ def test_rules_in_a_circle_keep_their_order_and_those_that_need_them_come_after(
     assert ordered(after=after, one=one, two=two) == ["one", "two", "after"]
 
 
+@pytest.mark.once
 def test_the_sample_project_s_totals_come_before_its_invoices():
     names = [rule.name for rule in sort_rules(valid_rules(), using="default", now=timezone.now()).rules]
     assert names.index("orders.total") < names.index("orders.invoice")
@@ -62,6 +68,7 @@ def test_a_rule_is_not_held_up_by_itself():
     assert repaired(rule).written.update == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "rows",
     [
@@ -77,6 +84,7 @@ def test_what_a_subquery_selects_and_is_ordered_by_is_read_too(rows):
     assert ordered(uses=uses, makes=makes) == ["makes", "uses"]
 
 
+@pytest.mark.once
 def test_what_a_membership_test_selects_is_read_too():
     scores = Basket.objects.values("score")
     uses = Rule(every=Bill.objects.filter(score__in=scores), must=HaveValues(kind="good"))
@@ -84,6 +92,7 @@ def test_what_a_membership_test_selects_is_read_too():
     assert ordered(uses=uses, makes=makes) == ["makes", "uses"]
 
 
+@pytest.mark.once
 def test_a_column_that_the_database_generates_is_written_with_those_that_it_is_made_of():
     reads = Rule(
         every=Bill,

@@ -12,7 +12,7 @@ from reconcile.core.drift import STALE, Status
 from reconcile.detect.checking import check
 from reconcile.rules.order import sort_rules
 from reconcile.runs import circles
-from tests.helpers import assert_clean, found_by_the_night
+from tests.helpers import assert_clean, examples, found_by_the_night
 from tests.zoo.models import Basket, Bill, Lorry, Node, Parcel, Team, Ticket
 
 pytestmark = pytest.mark.django_db
@@ -250,7 +250,9 @@ def random_rule(name, source, value, written, read):
     return Rule(name=name, every=every, must=HaveValues(**{written: owed}))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_whatever_says_that_nothing_is_left_is_clean_in_the_check_right_after_it(data):
     Node.objects.all().delete()

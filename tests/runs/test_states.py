@@ -13,6 +13,7 @@ from reconcile.states import ARROWS, OutcomeState, RunState, WorkItemState, stat
 KINDS = (RunState, OutcomeState, WorkItemState)
 
 
+@pytest.mark.once
 def test_each_arrow_leads_between_states_of_one_kind_and_says_when():
     for kind in KINDS:
         for (one, other), event in ARROWS[kind].items():
@@ -20,6 +21,7 @@ def test_each_arrow_leads_between_states_of_one_kind_and_says_when():
             assert event.endswith(".")
 
 
+@pytest.mark.once
 def test_each_state_but_the_first_is_reached_and_those_that_end_a_run_for_good_are_left_by_none():
     first = [RunState.RUNNING, OutcomeState.WAITING, WorkItemState.RUNNING]
     for state in (state for kind in KINDS for state in kind):
@@ -95,5 +97,6 @@ def test_what_writes_a_state_elsewhere_would_be_found():
     assert sorted(_writes_of_states(ast.parse(code))) == [1, 2, 3]
 
 
+@pytest.mark.once
 def test_the_models_have_these_states():
     assert (Run.State, Outcome.State, WorkItem.State) == KINDS

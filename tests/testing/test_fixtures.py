@@ -248,6 +248,7 @@ def test_a_server_that_refuses_the_database_is_an_error_with_what_it_said(monkey
 # Loading.
 
 
+@pytest.mark.once
 def test_each_format_is_loaded_and_its_objects_are_known_again(written):
     orders = [Order(pk=key, created_at=timezone.now() - timedelta(days=1)) for key in (7, 12)]
     for form in ("json", "jsonl", "yaml", "xml"):
@@ -263,6 +264,7 @@ def zipped(content):
     return packed.getvalue()
 
 
+@pytest.mark.once
 def test_an_archive_of_several_files_is_refused(written):
     packed = io.BytesIO()
     with ZipFile(packed, "w") as archive:
@@ -273,6 +275,7 @@ def test_an_archive_of_several_files_is_refused(written):
     assert refused(path).startswith("Fixture 'shop.json.zip' can't be loaded: an archive of one file is read")
 
 
+@pytest.mark.once
 def test_a_compressed_file_is_loaded(tmp_path):
     for suffix, packed in (
         ("gz", gzip.compress),
@@ -286,6 +289,7 @@ def test_a_compressed_file_is_loaded(tmp_path):
         assert found(invoice, load([path], using="default")) == {"7": f"{path}: shop.order 7"}
 
 
+@pytest.mark.once
 def test_several_files_are_loaded_in_their_order_and_the_last_that_has_an_object_counts(written):
     first = written([an("shop.order", 1, status="draft"), an("shop.order", 2)], "first.json")
     last = written([an("shop.order", 1, status="paid")], "last.json")
@@ -316,6 +320,7 @@ def test_fixtures_are_loaded_into_another_database_by_its_alias(written):
         assert Order.objects.using("archive").count() == 1
 
 
+@pytest.mark.once
 def test_a_fixture_that_cannot_be_loaded_is_named_with_its_object(written):
     members = [an("shop.group", 2, name="x", members=[["nobody"]])]
     for objects, said in (
@@ -337,6 +342,7 @@ def test_a_fixture_that_cannot_be_loaded_is_named_with_its_object(written):
         assert Order.objects.count() == 0
 
 
+@pytest.mark.once
 def test_a_file_that_cannot_be_read_is_named_in_each_format(written):
     for name, text, said in (
         ("a.jsonl", '{"model": "shop.order", "pk": 1, "fields": {"nix": 1}}', "shop.order 1: Order has no field named 'nix'."),
@@ -349,6 +355,7 @@ def test_a_file_that_cannot_be_read_is_named_in_each_format(written):
         assert refused(written(text, name)).startswith(f"Fixture {name!r} can't be loaded: {said}")
 
 
+@pytest.mark.once
 def test_two_files_of_one_name_are_refused_as_loaddata_refuses_them(written):
     path = written([an("shop.order", 1)])
     Path("shop.json.gz").write_bytes(gzip.compress(b"[]"))
@@ -383,6 +390,7 @@ def test_a_reference_to_nothing_is_named_with_its_object_on_the_configured_engin
         )
 
 
+@pytest.mark.once
 def test_many_references_to_nothing_are_cut_short(written):
     said = refused(written([an("shop.item", key, order=99) for key in range(1, 9)]))
     assert said.count("there is no shop.order 99") == 5
@@ -426,12 +434,14 @@ CIRCLE = [
 ]
 
 
+@pytest.mark.once
 def test_receivers_are_called_with_raw_and_may_mend_what_the_file_has_wrong(written, heard):
     load([written(CIRCLE)], using="default")
     assert heard == [("saved", True), ("pre_add", None), ("post_add", None)]
     assert (Group.objects.get().member_count, Access.objects.count()) == (1, 1)
 
 
+@pytest.mark.once
 def test_as_written_no_receiver_is_called_and_the_rows_are_what_the_file_says(written, heard):
     load([written(CIRCLE)], using="default", as_written=True)
     assert heard == []
@@ -440,6 +450,7 @@ def test_as_written_no_receiver_is_called_and_the_rows_are_what_the_file_says(wr
     assert heard == [("saved", False)]
 
 
+@pytest.mark.once
 def test_a_receiver_that_raises_is_named_with_its_line(written):
     def fail(**_):
         raise LookupError("no settings row")
@@ -479,6 +490,7 @@ def test_what_receivers_put_off_until_the_commit_is_not_done(written):
 # Origins.
 
 
+@pytest.mark.once
 def test_a_row_that_no_fixture_has_is_said_to_be_a_receivers(written):
     path = written([an("shop.article", 1, title="t", body="#tea")])
     places = load([path], using="default")
@@ -493,6 +505,7 @@ def test_a_row_that_no_fixture_has_is_said_to_be_a_receivers(written):
     }
 
 
+@pytest.mark.once
 def test_a_surplus_row_is_traced_to_its_own_object_and_a_record_of_the_same_key_beside_it(written):
     path = written(
         [an("shop.order", key, created_at=OLD, status=status) for key, status in ((1, "draft"), (2, "paid"))]
@@ -507,6 +520,7 @@ def test_a_surplus_row_is_traced_to_its_own_object_and_a_record_of_the_same_key_
     assert found(rule, places) == {"2": "shop.json: shop.order 2; invoices.json: shop.invoice 2"}
 
 
+@pytest.mark.once
 def test_a_row_of_a_many_to_many_column_is_traced_to_the_object_with_the_column(written):
     places = load([written(CIRCLE)], using="default", as_written=True)
     access = Rule(
@@ -517,6 +531,7 @@ def test_a_row_of_a_many_to_many_column_is_traced_to_the_object_with_the_column(
     assert list(found(access, places).values()) == ["shop.json: shop.group 1"]
 
 
+@pytest.mark.once
 def test_an_object_without_a_key_is_named_by_its_natural_key_or_its_number(written):
     path = written(
         [an("auth.user", None, username="ada", password="x"), an("shop.order", None, created_at=OLD)]
@@ -527,6 +542,7 @@ def test_an_object_without_a_key_is_named_by_its_natural_key_or_its_number(writt
     assert list(found(invoice, places).values()) == ["shop.json: shop.order number 2"]
 
 
+@pytest.mark.once
 def test_a_hundred_thousand_places_take_nine_bytes_each_and_are_found_by_reading_them_once():
     places = Places()
     places.start_file("large.json")
@@ -541,6 +557,7 @@ def test_a_hundred_thousand_places_take_nine_bytes_each_and_are_found_by_reading
 # Age.
 
 
+@pytest.mark.once
 def test_records_are_as_old_as_the_fixture_says(written):
     now = timezone.now()
     young = (now - timedelta(minutes=5)).isoformat()

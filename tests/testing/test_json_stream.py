@@ -12,6 +12,8 @@ from hypothesis import given, strategies as st
 from reconcile.testing.fixtures import json_stream
 from reconcile.testing.fixtures.json_stream import read_objects
 
+pytestmark = pytest.mark.once
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

@@ -550,6 +550,7 @@ def test_load(number):
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["here", "workers"])
 def test_what_tests_write_past_signals_is_recorded(project, workers):
     folder = project(**{"test_bulk.py": BULK})
@@ -566,6 +567,7 @@ def test_what_tests_write_past_signals_is_recorded(project, workers):
     assert call["path"] == str(folder / "test_bulk.py")
 
 
+@pytest.mark.once
 def test_what_ran_before_the_first_failure_is_recorded_too(project):
     folder = project(**{"test_bulk.py": BULK + "\n\ndef test_z_fails():\n    assert False\n"})
     code, out = run(project, "--reconcile-bypasses", "seen.json", "-x", "-p", "no:randomly")
@@ -574,6 +576,7 @@ def test_what_ran_before_the_first_failure_is_recorded_too(project):
     assert call["times"] == 3
 
 
+@pytest.mark.once
 def test_a_recording_needs_a_folder_that_exists(project):
     project(**{"test_bulk.py": BULK})
     code, out = run(project, "--reconcile-bypasses", "nowhere/seen.json")

@@ -36,7 +36,7 @@ from reconcile.errors import LeaseHeldError, StoppedError, UsageError
 from reconcile.models import Change, Outcome, Run, WorkItem
 from reconcile.repair.journal import ChunkJournal
 from reconcile.runs import LEASE
-from tests.helpers import Session, an_hour_ago, found_by_the_night, raw_rows, raw_tables, statements
+from tests.helpers import Session, an_hour_ago, examples, found_by_the_night, raw_rows, raw_tables, statements
 from tests.zoo.models import (
     Aside,
     Badge,
@@ -599,7 +599,9 @@ class Writer:
     again=st.booleans(),
 )  # fmt: skip
 @example(writes=[(0, "ab", 0, 1), (0, "a", 0, 0)], size=1, kills=[2], again=True)
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_whatever_a_run_wrote_is_taken_back_however_often_its_undo_is_killed(writes, size, kills, again):
     for model in (Player, Team):
         model.objects.all()._raw_delete("default")
