@@ -7,7 +7,6 @@ import hypothesis
 import pytest
 import structlog
 from django.db import connection, connections
-from hypothesis import is_hypothesis_test
 
 # A change is judged by the same examples as the one before. New ones are looked for where nobody waits for the answer.
 hypothesis.settings.register_profile("same examples", derandomize=True, database=None)
@@ -26,9 +25,6 @@ def pytest_collection_modifyitems(items):
             if item.get_closest_marker(name) and connection.vendor not in vendors:
                 reason = f"is for {' or '.join(sorted(vendors))}, and this run is on {connection.vendor}"
                 item.add_marker(pytest.mark.skip(reason=reason))
-        if is_hypothesis_test(getattr(item, "obj", None)):
-            # Measuring doubles the time, and its examples reach what the plain tests beside it do.
-            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture(scope="session")

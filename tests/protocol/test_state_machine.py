@@ -350,7 +350,6 @@ def schedule_of(dealt):
     return Dealt
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("trade", [Shop, Market, League, Clearance])
 @pytest.mark.django_db(transaction=True)
 def test_any_schedule_leaves_journal_counts_and_rows_as_they_must_be(trade):
