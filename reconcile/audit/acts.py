@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from reconcile.audit.conditions import Only
 from reconcile.audit.record import Phase
 
 __all__ = ["Act", "Acts", "Does", "Phase", "as_plain", "from_plain"]
@@ -30,7 +29,7 @@ class Act:
     model: whose rows it writes. writes: what it calls writes, as (model, method). empty: columns that are empty where it runs. undecided: it depends on
     the model whether it runs, in a way that can't be told. on_record: it is a method of the record. calls: what else it
     calls in the end that may do something. changed: of a record that is there one of these columns has to have changed, None if it needn't.
-    resolved: it is known what is called. only: what the values of columns have to be. repeats: Django does the same by itself for rows that are deleted.
+    resolved: it is known what is called.
     """
 
     does: Does
@@ -47,8 +46,6 @@ class Act:
     calls: frozenset[str] = frozenset()
     changed: frozenset[str] | None = None
     resolved: bool = True
-    only: Only = frozenset()
-    repeats: bool = False
 
     @property
     def written(self) -> frozenset[tuple[str, str]]:

@@ -13,9 +13,6 @@ from django.db.models import Model
 from reconcile.audit.acts import Act, Acts, Does, Phase
 from reconcile.audit.by_hand import called_in, is_same
 from reconcile.audit.calls import Operation, Site, Write
-from reconcile.audit.conditions import is_against
-from reconcile.audit.constants import written
-from reconcile.audit.deletes import deletes_softly
 from reconcile.audit.effects import OF_SAVES, SAVING, SIGNALS, Effect, On, inherited_but_deaf
 from reconcile.audit.files import is_migration
 from reconcile.audit.handlers import read_handler
@@ -67,7 +64,6 @@ PHASES = {
     Operation.BULK_CREATE: Phase.CREATE, Operation.THROUGH_INSERT: Phase.CREATE, Operation.SQL_INSERT: Phase.CREATE,
     Operation.BULK_UPDATE: Phase.UPDATE, Operation.UPDATE: Phase.UPDATE, Operation.KEY: Phase.UPDATE, Operation.SQL_UPDATE: Phase.UPDATE,
 }  # fmt: skip
-_UNMARKED = frozenset(map(written, (None, False, "", 0)))
 THROUGH = frozenset({Operation.THROUGH_INSERT, Operation.THROUGH_DELETE})
 DELETING = frozenset({Operation.DELETE, Operation.RAW_DELETE, Operation.THROUGH_DELETE, Operation.SQL_DELETE})
 
@@ -143,11 +139,11 @@ class Judge:
             skips = tuple(self._skips(site, write))
             if skips:
                 before = found.get(write.model)
+                together = tuple(
+                    {each.effect: each for each in (*(before.skips if before else ()), *skips)}.values()
+                )
                 found[write.model] = Bypass(
-                    site=site,
-                    model=write.model,
-                    skips=_together((*(before.skips if before else ()), *skips)),
-                    by_name=write.by_name,
+                    site=site, model=write.model, skips=together, by_name=write.by_name
                 )
         yield from found.values()
 
@@ -218,46 +214,20 @@ class Judge:
         if site.historical and not is_migration(site.path):
             return Level.LOW, "a migration that calls it has models of its own, which set nothing off"
         acts = self.reader.acts_of(effect)
-        return self._weigh_acts(acts, effect, site, write) if acts.is_read else (Level.UNCOVERED, "")
-
-    def _weigh_acts(self, acts: Acts, effect: Effect, site: Site, write: Write) -> tuple[Level | None, str]:
+        if not acts.is_read:
+            return Level.UNCOVERED, ""
         relevant = _relevant(acts, effect, write)
         if effect.of_all and any(_is_undecided(each) for each in relevant):
             return (
                 Level.LOW,
                 "it listens to every model, and whether it does anything for this one can't be told",
             )
-        if self._is_deleted_already(relevant, effect, write):
-            return Level.LOW, "the rows are deleted softly already"
         weighed = [(each, _weigh_act(each, write)) for each in relevant]
         said = [each for each, level in weighed if level is Level.UNCOVERED]
-        idle = self._idle(said, effect.model, write)
-        if len(idle) < len(said):
-            return self._said([each for each in said if each not in idle], effect, site)
+        if said:
+            return self._said(said, effect, site)
         low = [each for each, level in weighed if level is Level.LOW]
-        if idle:
-            return Level.LOW, "it does nothing for rows with the values that these have"
         return (Level.LOW, _why_low(low)) if low else (None, "")
-
-    def _is_deleted_already(self, acts: Sequence[Act], effect: Effect, write: Write) -> bool:
-        """Whether the delete() that is skipped would only have marked rows as deleted that are marked, such as those in a trash that is emptied."""
-        if effect.on is not On.DELETE or not write.holds:
-            return False
-        held = {name for name, value in write.holds if value not in _UNMARKED}
-        marks = any(each.does is Does.ASSIGN and not each.sets_empty and each.name in held for each in acts)
-        return marks and deletes_softly(self.evaluator, effect.model)
-
-    def _idle(self, acts: Sequence[Act], model: type[Model], write: Write) -> list[Act]:
-        """The acts that don't run for rows with the values that are known of these. What an effect sets may be another value by then."""
-        holds = dict(write.holds)
-        if not any(is_against(each.only, holds) for each in acts):
-            return []
-        every = (
-            each for effect in self.reader.effects_of(model) for each in self.reader.acts_of(effect).acts
-        )
-        changed = {each.name for each in every if each.does is Does.ASSIGN}
-        kept = {name: value for name, value in holds.items() if name not in changed}
-        return [each for each in acts if is_against(each.only, kept)]
 
     def _said(self, acts: Sequence[Act], effect: Effect, site: Site) -> tuple[Level, str]:
         if self._is_inside((site.path, site.function)):
@@ -320,17 +290,6 @@ class Judge:
         return {(place.file, function.__qualname__) for place, function in functions if place and function}
 
 
-def _together(skips: Iterable[Skip]) -> tuple[Skip, ...]:
-    """The skips with each effect once, at its worst level."""
-    order = [*Level]
-    found: dict[Effect, Skip] = {}
-    for each in skips:
-        known = found.get(each.effect)
-        if known is None or order.index(each.state) < order.index(known.state):
-            found[each.effect] = each
-    return tuple(found.values())
-
-
 def _one_of(candidates: int) -> str:
     return (
         f"one of {candidates:,} models" if candidates > 1 else "perhaps the one model that has such columns"
@@ -340,11 +299,9 @@ def _one_of(candidates: int) -> str:
 def _relevant(acts: Acts, effect: Effect, write: Write) -> list[Act]:
     """The acts that would have run for the write. What only the record in memory is given is gone with it."""
     phase = PHASES.get(write.operation, Phase.BOTH)
-    by_django = write.operation in {Operation.DELETE, Operation.THROUGH_DELETE}
     columns = {each.name for each in effect.model._meta.concrete_fields}
     return [
-        each for each in acts.acts
-        if each.phase & phase and (each.does is not Does.ASSIGN or each.name in columns) and not (each.repeats and by_django)
+        each for each in acts.acts if each.phase & phase and (each.does is not Does.ASSIGN or each.name in columns)
     ]  # fmt: skip
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import ast
 import re
 import tokenize
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
 from typing import Any
 
 from django.db import connections
+from django.db.models import Model
 
-from reconcile.audit.given import Given
-from reconcile.audit.held import Held
 from reconcile.audit.orm import CHANGES, MAKES, SAVES, SYNC
 from reconcile.audit.raw_sql import Verb, can_parse, is_writing, writes_of
 from reconcile.audit.resolver.evaluator import Evaluator
@@ -27,9 +26,11 @@ from reconcile.audit.resolver.types import (
     Historical,
     Instance,
     Kind,
+    Many,
     ModelType,
     Native,
     Rows,
+    Tuple,
     Types,
 )
 from reconcile.audit.sources import Module
@@ -80,8 +81,7 @@ _MOST_CALL = 60
 class Write:
     """What a call writes. model: `app.Model`, by which effects are looked up. columns: those that an update names, None if they can't be told.
 
-    passed: the arguments that each constructor of what is created has, None if they can't be told. holds: the values that all of the rows have,
-    as (column, value as Python writes it).
+    passed: the arguments that each constructor of what is created has, None if they can't be told.
     """
 
     operation: Operation
@@ -90,11 +90,6 @@ class Write:
     columns: tuple[str, ...] | None = None
     passed: tuple[str, ...] | None = None
     overridden: str = ""
-    holds: tuple[tuple[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        # A cache keeps lists.
-        object.__setattr__(self, "holds", tuple((name, value) for name, value in self.holds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +151,6 @@ class _Reader:
     def __init__(self, evaluator: Evaluator, module: Module) -> None:
         self.evaluator = evaluator
         self.module = module
-        self.given = Given(evaluator)
-        self.held = Held(evaluator)
         self.exempt = exemptions_in(evaluator.project.text(module.path))
         self.rules: dict[str, Callable[[CallUse], Iterator[Site]]] = {
             **dict.fromkeys(OF_ROWS, self._of_rows),
@@ -228,30 +221,21 @@ class _Reader:
             return
         rows = [each for each in receiver if isinstance(each, Rows)]
         if rows:
-            writes = tuple(write for each in _one_each(rows) for write in self._writes(use, operation, each))
-            yield self._site(use, operation, writes=writes)
+            yield self._site(
+                use, operation, writes=tuple(self._write(use, operation, each) for each in _one_each(rows))
+            )
         elif not receiver or all(isinstance(each, Native) and each.what == "NoneType" for each in receiver):
             yield from self._unresolved(use, operation)
 
-    def _writes(self, use: CallUse, operation: Operation, rows: Rows) -> Iterator[Write]:
-        """What the call writes of these rows, once for each way in which it may name columns."""
-        write = Write(
+    def _write(self, use: CallUse, operation: Operation, rows: Rows) -> Write:
+        return Write(
             operation=operation,
             model=rows.model._meta.label,
             by_name=rows.by_name,
+            columns=self._columns(use, operation, rows.model),
+            passed=self._passed(use, rows.model) if operation is Operation.BULK_CREATE else None,
             overridden=self._overridden(called_name(use.node), rows),
         )
-        given, held, model = self.given, self.held, rows.model
-        match operation:
-            case Operation.UPDATE:
-                for columns in given.updated(use, model):
-                    yield replace(write, columns=columns, holds=held.of_rows(use, model, columns))
-            case Operation.BULK_UPDATE:
-                yield replace(write, columns=given.listed(use, model))
-            case Operation.BULK_CREATE:
-                yield replace(write, passed=given.passed(use, model), holds=held.of_new(use, model))
-            case _:
-                yield replace(write, holds=held.of_rows(use, model))
 
     def _overridden(self, name: str, rows: Rows) -> str:
         """Where the project has a method of its own in place of Django's; a name that is only given another function's refuses most often."""
@@ -267,7 +251,7 @@ class _Reader:
             models = {each.model for each in self._records(use, use.node.args[0])}
             if len(models) == 1:
                 rows = self.evaluator.registry.default_rows(models.pop())
-                yield self._site(use, operation, writes=tuple(self._writes(use, operation, rows)))
+                yield self._site(use, operation, writes=(self._write(use, operation, rows),))
                 return
         candidates = self._candidates(use, operation)
         if candidates:
@@ -284,6 +268,75 @@ class _Reader:
     def _records(self, use: CallUse, node: ast.expr) -> list[Instance]:
         types = self.evaluator.of(node, self.evaluator.frame(use))
         return [each for each in self.evaluator.elements(types) if isinstance(each, Instance)]
+
+    def _passed(self, use: CallUse, model: type[Model]) -> tuple[str, ...] | None:
+        given = [*use.node.args[:1], *(each.value for each in use.node.keywords if each.arg == "objs")]
+        types = self.evaluator.of(given[0], self.evaluator.frame(use)) if given else frozenset()
+        elements = self.evaluator.elements(types)
+        made = [each for each in elements if isinstance(each, Instance) and issubclass(each.model, model)]
+        if not made or len(made) != len(elements) or any(each.passed is None for each in made):
+            return None
+        together = frozenset.intersection(*(each.passed for each in made if each.passed is not None))
+        return self._fields(model, together)
+
+    def _columns(self, use: CallUse, operation: Operation, model: type[Model]) -> tuple[str, ...] | None:
+        if operation is Operation.UPDATE:
+            named = self._keywords(use)
+        elif operation is Operation.BULK_UPDATE:
+            given = [*use.node.args[1:2], *(each.value for each in use.node.keywords if each.arg == "fields")]
+            named = self._texts(use, given[0]) if given else None
+        else:
+            return None
+        return self._fields(model, named) if named is not None else None
+
+    def _fields(self, model: type[Model], names: Iterable[str]) -> tuple[str, ...]:
+        """The names of fields, `customer` for `customer_id`; what is no field stays as it is."""
+        columns = self.evaluator.registry.columns(model)
+        return tuple(sorted({columns.get(each, each) for each in names}))
+
+    def _keywords(self, use: CallUse) -> set[str] | None:
+        """The columns that `update()` names, those of a literal dictionary too."""
+        found: set[str] = set()
+        for each in use.node.keywords:
+            if each.arg is not None:
+                found.add(each.arg)
+                continue
+            keys = self._dict_keys(use, each.value)
+            if keys is None:
+                return None
+            found |= keys
+        return found
+
+    def _dict_keys(self, use: CallUse, node: ast.expr) -> set[str] | None:
+        match node:
+            case ast.Dict(keys=keys):
+                texts = [self._text(use, each) if each is not None else None for each in keys]
+                return {each for each in texts if each is not None} if None not in texts else None
+            case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords) if all(
+                each.arg for each in keywords
+            ):
+                return {str(each.arg) for each in keywords}
+            case ast.Name(id=name):
+                bindings = use.scope.visible(name, use.position)
+                if len(bindings) == 1 and isinstance(bindings[0].node, ast.Dict | ast.Call):
+                    return self._dict_keys(use, bindings[0].node)
+        return None
+
+    def _text(self, use: CallUse, node: ast.expr) -> str | None:
+        texts = {
+            each.text if isinstance(each, Native) else None
+            for each in self.evaluator.of(node, self.evaluator.frame(use))
+        }
+        return next(iter(texts)) if len(texts) == 1 else None
+
+    def _texts(self, use: CallUse, node: ast.expr) -> set[str] | None:
+        """The texts of a literal list."""
+        types = self.evaluator.of(node, self.evaluator.frame(use))
+        if len(types) != 1 or not isinstance(next(iter(types)), Many | Tuple):
+            return None
+        elements = self.evaluator.elements(types)
+        texts = {each.text if isinstance(each, Native) else None for each in elements}
+        return {each for each in texts if each is not None} if texts and None not in texts else None
 
     # Related managers.
 
@@ -384,7 +437,7 @@ class _Reader:
             yield self._site(use, Operation.SAVE_PAST, writes=tuple(dict.fromkeys(writes)))
 
     def _command(self, use: CallUse) -> Iterator[Site]:
-        if use.node.args and self.given.text(use, use.node.args[0]) == "loaddata":
+        if use.node.args and self._text(use, use.node.args[0]) == "loaddata":
             yield self._site(
                 use,
                 Operation.LOAD,
@@ -416,7 +469,7 @@ class _Reader:
             model = registry.model_of_table(each.table)
             if model is not None:
                 by_column = {one.column: one.name for one in model._meta.concrete_fields}
-                columns = self.given.fields(model, {by_column.get(one, one) for one in each.columns}) or None
+                columns = self._fields(model, {by_column.get(one, one) for one in each.columns}) or None
                 writes.append(Write(operation=OF_SQL[each.verb], model=model._meta.label, columns=columns))
         if writes:
             yield self._site(use, writes[0].operation, writes=tuple(dict.fromkeys(writes)))
@@ -440,7 +493,7 @@ class _Reader:
             case ast.Call(func=ast.Attribute(value=base, attr="format")):
                 text, _ = self._sql(use, base)
                 return re.sub(r"\{[^{}]*\}", _HOLE, text), False
-        found = self.given.text(use, node)
+        found = self._text(use, node)
         if found is not None:
             return found, True
         return self._composed(use, node)
@@ -467,7 +520,7 @@ class _Reader:
                 return (
                     (table, True)
                     if table
-                    else (self.given.text(use, value) or _HOLE, self.given.text(use, value) is not None)
+                    else (self._text(use, value) or _HOLE, self._text(use, value) is not None)
                 )
         return _HOLE, False
 

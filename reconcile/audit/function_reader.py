@@ -10,7 +10,6 @@ from typing import Any
 from django.db.models import Model
 
 from reconcile.audit.acts import Act, Does
-from reconcile.audit.deletes import is_about_earlier_rows, repeats_delete
 from reconcile.audit.orm import READS, WRITES
 from reconcile.audit.record import (
     DEEPEST,
@@ -190,7 +189,6 @@ class FunctionReader:
             empty=state.empty,
             undecided=state.undecided,
             changed=state.changed,
-            only=state.only,
             **facts,
         )
 
@@ -287,12 +285,7 @@ class FunctionReader:
             return self._super(func, each, run, state, position)
         if is_logging(func):
             return []
-        if is_about_earlier_rows(self.record, each, run):
-            state = replace(state, phase=state.phase & Phase.UPDATE)
-        acts = self._known(each, run, state, position, is_value=is_value) if state.phase else []
-        return (
-            [replace(one, repeats=True) for one in acts] if repeats_delete(self.record, each, run) else acts
-        )
+        return self._known(each, run, state, position, is_value=is_value)
 
     def _known(
         self, each: ast.Call, run: Run, state: State, position: Position | None, *, is_value: bool

@@ -9,8 +9,6 @@ from enum import Flag, auto
 
 from django.db.models import Model
 
-from reconcile.audit.conditions import Only, asked_by, returned_alone
-from reconcile.audit.constants import Constants
 from reconcile.audit.memo import Memo
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Frame, Scope
@@ -66,7 +64,7 @@ class State:
     """What is known where a statement runs: the phase, the columns on which it depends whether it does, and those that are empty there.
 
     undecided: it depends on the model whether it runs, in a way that can't be told from the source. changed: a record that is there has to have one of
-    these columns changed; None if it needn't. only: what the values of columns have to be.
+    these columns changed; None if it needn't.
     """
 
     phase: Phase = Phase.BOTH
@@ -74,7 +72,6 @@ class State:
     empty: frozenset[str] = frozenset()
     undecided: bool = False
     changed: frozenset[str] | None = None
-    only: Only = frozenset()
 
     def narrowed(self, by: State, reads: frozenset[str] | None) -> State:
         """What is known where both hold, by a condition that reads these columns."""
@@ -84,7 +81,6 @@ class State:
             empty=self.empty | by.empty,
             undecided=self.undecided or by.undecided,
             changed=self.changed if by.changed is None else by.changed,
-            only=self.only | by.only,
         )
 
 
@@ -114,7 +110,6 @@ class Record:
         self.evaluator = evaluator
         self.model = model
         self.stashed = stashed
-        self.constants = Constants(evaluator)
         # Whoever asks the model for an attribute depends on where its classes stand.
         evaluator.class_of_live(model)
         self.columns = evaluator.registry.columns(model)
@@ -146,28 +141,11 @@ class Record:
                 return self._combined(op, [self.test(each, run) for each in _telling(op, values)])
             case ast.Call(func=ast.Name(id="bool"), args=[inner]) | ast.NamedExpr(value=inner):
                 return self.test(inner, run)
-        yes, no = self._test_alone(test, run)
-        holds, fails = asked_by(self, test, run)
-        return replace(yes, only=holds) if holds else yes, replace(no, only=fails) if fails else no
-
-    def _test_alone(self, test: ast.expr, run: Run) -> tuple[State, State]:
-        """What a condition says that is made of no others."""
-        match test:
             case ast.Compare(left=left, ops=[op], comparators=[right]):
                 return self._test_comparison(left, op, right, run) or self._test_value(test, run)
             case ast.Call():
                 return self._test_call(test, run) or self._test_value(test, run)
         return self._test_value(test, run)
-
-    def asked_within(self, scope: Scope, run: Run) -> tuple[Only, Only]:
-        """What a method of the record asks that only gives back a condition."""
-        value = returned_alone(scope) if run.depth < DEEPEST and scope.is_function else None
-        if value is None or not scope.first_parameter:
-            return frozenset(), frozenset()
-        yes, no = self.test(
-            value, Run(scope=scope, given=(), aliases={scope.first_parameter}, depth=run.depth + 1)
-        )
-        return yes.only, no.only
 
     def _test_comparison(
         self, left: ast.expr, op: ast.cmpop, right: ast.expr, run: Run
@@ -518,6 +496,7 @@ class NoRecord(Record):
 
 _FORCED = {"force_insert": Phase.CREATE, "force_update": Phase.UPDATE}
 _EQUAL = ast.Is | ast.Eq | ast.IsNot | ast.NotEq
+
 _ROUTING = frozenset({"db_for_read", "db_for_write", "allow_relation"})
 """What asks a router for a database, by the model of the record."""
 

@@ -1,14 +1,10 @@
 """The cases of bypasses, one test each: which call skips what, of which model, and what is no bypass at all."""
 
-import json
-from dataclasses import asdict
 from textwrap import dedent
 
 import pytest
 from django.db.models.signals import pre_save
 
-from reconcile.audit.acts import Act, Acts, Does, as_plain, from_plain
-from reconcile.audit.calls import Operation, Write
 from reconcile.audit.searching import Search, search_bypasses
 from tests.audit.test_effects import connected
 from tests.helpers import ROOT
@@ -20,8 +16,8 @@ from django.db import connection, models
 from django.db.models import F
 from tests.shelf.models import *
 from tests.shelf.models import (
-    Author, Begun, Book, Cached, Checked, Club, Coded, Copy, Country, Crew, Moved, Paper, Record, Road, Route, Routed, Street, Ticket, Troop, Way, Document, Event, Label, Membership, Numbered, Part, Phased, Seat, Shout, Slugged,
-    Guarded, Hushed, Named, Owned, Publishing, Various, Scoped, Soft, Stashing, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
+    Author, Book, Cached, Checked, Club, Coded, Copy, Country, Document, Event, Label, Membership, Numbered, Part, Phased, Seat, Shout, Slugged,
+    Guarded, Named, Owned, Publishing, Various, Scoped, Soft, Stashing, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
 )
 """
 
@@ -545,175 +541,6 @@ def test_what_belongs_to_a_migrations_model_is_that_of_its_relations_and_sets_no
     }
 
 
-KEYS = {
-    "a dictionary": ('Stashing.objects.update(**{"%s": x})', {"idle": "low", "place": "uncovered"}),
-    "one in a name": (
-        'def f(x):\n    columns = {"%s": x}\n    Stashing.objects.update(**columns)',
-        {"idle": "low", "place": "uncovered"},
-    ),
-    "a constant": (
-        'NAME = "%s"\ndef f(x):\n    Stashing.objects.update(**{NAME: x})',
-        {"idle": "low", "place": "uncovered"},
-    ),
-    "one that is set later": (
-        'def f(x):\n    columns = {"idle": x}\n    if x:\n        columns["%s"] = x\n    Stashing.objects.update(**columns)',
-        {"idle": "low", "place": "uncovered"},
-    ),
-    "a loop": (
-        'def f(x):\n    for each in ("idle", "%s"):\n        Stashing.objects.update(**{f"{each}": x})',
-        {"idle": "low", "place": "uncovered"},
-    ),
-    "a comprehension": (
-        'def f(x):\n    Stashing.objects.update(**{each: x for each in ("idle", "%s")})',
-        {"idle": "low", "place": "uncovered"},
-    ),
-    "a parameter": (
-        'def set_one(name: str, x):\n    Stashing.objects.update(**{name: x})\n\nset_one("idle", 1)\nset_one(x=2, name="%s")',
-        {"idle": "low", "place": "uncovered"},
-    ),
-    "the rest": (
-        "def set_some(rows, **columns):\n    Stashing.objects.update(**columns)\n\nset_some(1, %s=2)",
-        {"idle": "low", "place": "uncovered"},
-    ),
-    "one that somebody else is handed": (
-        'def f(x):\n    columns = {"%s": x}\n    g(columns)\n    Stashing.objects.update(**columns)',
-        {"idle": "uncovered", "place": "uncovered"},
-    ),
-    "one from which something is taken": (
-        'def f(x):\n    columns = {"%s": x}\n    columns.pop("place", None)\n    Stashing.objects.update(**columns)',
-        {"idle": "uncovered", "place": "uncovered"},
-    ),
-    "a comprehension of what is not known": (
-        "def f(x):\n    Stashing.objects.update(**{each.%s: 1 for each in x})",
-        {"idle": "uncovered", "place": "uncovered"},
-    ),
-    "a parameter of a task": (
-        'from celery import shared_task\n@shared_task\ndef set_one(name: str, x):\n    Stashing.objects.update(**{name: x})\n\nset_one("%s", 1)',
-        {"idle": "uncovered", "place": "uncovered"},
-    ),
-    "one that is put together": (
-        'def f(x):\n    Stashing.objects.update(**{"%s" + x: 1})',
-        {"idle": "uncovered", "place": "uncovered"},
-    ),
-    "one that is chosen": (
-        'def f(x):\n    name = x.get("name") or "%s"\n    Stashing.objects.update(**{name: 1})',
-        {"idle": "uncovered", "place": "uncovered"},
-    ),
-    "one of which a key is not known": (
-        'def f(x):\n    Stashing.objects.update(**{"%s": x, x: 1})',
-        {"idle": "uncovered", "place": "uncovered"},
-    ),
-    "a parameter that somebody hands what is not known": (
-        'def set_one(name: str, x):\n    Stashing.objects.update(**{name: x})\n\nset_one("%s", 1)\nset_one(x, 2)',
-        {"idle": "uncovered", "place": "uncovered"},
-    ),
-}
-
-
-@pytest.mark.parametrize("column", ["idle", "place"])
-@pytest.mark.parametrize("case", KEYS.values(), ids=KEYS)
-def test_columns_are_told_by_the_keys_of_dictionaries(states, case, column):
-    text, expected = case
-    assert states(text % column) == {"shelf.Stashing": {"stashed": expected[column]}}
-
-
-@pytest.mark.parametrize(
-    ("rows", "state"),
-    {
-        'filter(way="desk")': "low",
-        "filter(way=Way.DESK)": "low",
-        'filter(title="a", way__exact="desk").order_by("pk")[:5]': "low",
-        'filter(way="mail")': "uncovered",
-        "filter(way=way)": "uncovered",
-        "filter(way=way or 'desk')": "uncovered",
-        "filter(Q(way='desk') | Q(pk=1))": "uncovered",
-        'exclude(way="desk")': "uncovered",
-        'filter(way__in=["desk", "mail"])': "uncovered",
-    }.items(),
-)
-def test_rows_that_a_filter_leaves_may_be_such_that_nothing_is_done(found, rows, state):
-    text = f"def f(x, way):\n    rows = Ticket.objects.{rows}\n    rows.update(title=x)"
-    skips = {each.effect.name: each for each in found(text)["shelf.Ticket"].skips}
-    assert skips["shelf.Ticket.save"].state == state
-    if state == "low":
-        assert skips["shelf.Ticket.save"].reason == "it does nothing for rows with the values that these have"
-
-
-@pytest.mark.parametrize(
-    ("call", "state"),
-    {
-        "filter(number=None).update(title=x)": "low",
-        "filter(state='0').update(title=x)": "low",
-        "filter(number__gt=5, state=1).update(title=x)": "uncovered",
-        "filter(number=None).update(title=x, number=1)": "uncovered",
-        "filter(state=0).update(title=x, **some)": "uncovered",
-        "update(title=x, number=None)": "low",
-        "update(title=x, state=Ticket.OPEN)": "uncovered",
-    }.items(),
-)
-def test_what_an_update_sets_is_known_of_its_rows(states, call, state):
-    assert states(f"def f(x, some):\n    Ticket.objects.{call}")["shelf.Ticket"]["ticket_urged"] == state
-
-
-@pytest.mark.parametrize("model", ["Moved", "Begun"])
-def test_a_filter_says_nothing_of_a_column_that_the_record_sets_itself(states, model):
-    assert states(f"def f(x):\n    {model}.objects.filter(state=0).update(title=x)") == {
-        f"shelf.{model}": {"save": "uncovered"}
-    }
-
-
-@pytest.mark.parametrize(
-    ("text", "state"),
-    {
-        "Ticket.objects.bulk_create([Ticket(title=x)])": "low",
-        "Ticket.objects.bulk_create(Ticket(title=x) for x in y)": "low",
-        "ticket = Ticket(title=x)\n    Ticket.objects.bulk_create([ticket])": "low",
-        "Ticket.objects.bulk_create([Ticket(title=x, way='mail')])": "uncovered",
-        "Ticket.objects.bulk_create([Ticket(title=x, way=y)])": "uncovered",
-        "Ticket.objects.bulk_create([Ticket(title=x, **y)])": "uncovered",
-        "Ticket.objects.bulk_create([Ticket(title=x), Ticket(title=x, way='mail')])": "uncovered",
-        "ticket = Ticket(title=x)\n    ticket.way = y\n    Ticket.objects.bulk_create([ticket])": "uncovered",
-        "ticket = Ticket(title=x)\n    complete(ticket)\n    Ticket.objects.bulk_create([ticket])": "uncovered",
-    }.items(),
-)
-def test_new_rows_have_their_defaults_unless_somebody_else_may_have_changed_them(states, text, state):
-    assert states(f"def f(x, y):\n    {text}")["shelf.Ticket"]["save"] == state
-
-
-def test_nothing_belongs_to_a_new_record_that_could_be_taken_from_it(states):
-    assert states("Crew.objects.bulk_create(x)") == {}
-    assert states("def f(x):\n    Crew.objects.update(name=x)") == {"shelf.Crew": {"save": "uncovered"}}
-    assert states("Troop.objects.bulk_create(x)") == {"shelf.Troop": {"save": "uncovered"}}
-
-
-def test_a_delete_that_only_does_what_foreign_keys_do_is_not_missed(states):
-    assert states("Route.objects.all().delete()") == {}
-    raw = "rows = Route.objects.all()\nrows._raw_delete(rows.db)"
-    assert states(raw)["shelf.Route"]["delete"] == "uncovered"
-    assert states("Road.objects.all().delete()") == {"shelf.Road": {"delete": "uncovered"}}
-    assert states("Street.objects.all().delete()") == {"shelf.Street": {"delete": "uncovered"}}
-
-
-@pytest.mark.parametrize(
-    ("rows", "state"),
-    {
-        "Paper.bin.all()": "low",
-        "Paper.bin.filter(pk=1)": "low",
-        "Paper.objects.exclude(binned=None)": "low",
-        "Paper.objects.filter(binned__lt=x)": "low",
-        "Paper.objects.all()": "uncovered",
-        "Paper.objects.filter(binned=None)": "uncovered",
-        "(Paper.bin.all() if x else Paper.objects.all())": "uncovered",
-        "Record.bin.all()": "uncovered",
-    }.items(),
-)
-def test_what_is_in_the_bin_is_deleted_for_good_past_a_soft_delete(found, rows, state):
-    (each,) = found(f"def f(x):\n    rows = {rows}\n    rows.delete()").values()
-    assert each.state == state
-    if state == "low":
-        assert each.skips[0].reason == "the rows are deleted softly already"
-
-
 def test_a_receiver_that_is_called_by_its_name_is_by_hand(states):
     text = """
         from tests.shelf.models import tracked_saved
@@ -733,11 +560,3 @@ def test_a_router_and_what_nobody_sets_depend_on_no_column(states):
     assert states("Routed.objects.update(n=1)") == {"shelf.Routed": {"save": "low"}}
     assert states("Routed.objects.update(title='a')") == {"shelf.Routed": {"save": "uncovered"}}
     assert states("Hushed.objects.update(n=1)") == {"shelf.Hushed": {"save": "uncovered"}}
-
-
-def test_what_is_known_of_rows_and_acts_is_kept_as_plain_values():
-    write = Write(operation=Operation.UPDATE, model="shelf.Ticket", holds=(("way", "'desk'"),))
-    plain = json.loads(json.dumps(asdict(write)))
-    assert Write(**{**plain, "operation": write.operation}) == write
-    act = Act(does=Does.CALL, name="tell", repeats=True, only=frozenset({("way", "in", "'mail'", "'phone'")}))
-    assert from_plain(json.loads(json.dumps(as_plain(Acts(acts=(act,)))))).acts == (act,)

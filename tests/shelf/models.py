@@ -2,10 +2,9 @@
 
 from functools import partial
 
-from django.apps import apps
 from django.core.cache import cache
 from django.db import models, router, transaction
-from django.db.models import CASCADE, PROTECT, SET_NULL, QuerySet
+from django.db.models import CASCADE, SET_NULL, QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 from django.dispatch import receiver
 from django.utils import timezone
@@ -718,158 +717,6 @@ def publishing_noted(**kwargs):
     Log.objects.create(text="published")
 
 
-class Way(models.TextChoices):
-    MAIL = "mail"
-    DESK = "desk"
-
-
-class Ticket(models.Model):
-    """It is told of if it came by some ways, and urged on as long as it is open and numbered."""
-
-    TOLD = frozenset({Way.MAIL, "phone"})
-    OPEN = 1
-
-    way = models.CharField(max_length=100, default="desk")
-    state = models.IntegerField(default=0)
-    number = models.IntegerField(null=True)
-    title = models.CharField(max_length=100, default="")
-
-    def is_told(self):
-        """Whether anybody waits for it."""
-        return bool(self.title) and self.way in self.TOLD
-
-    def save(self, *args, **kwargs):
-        super().save(*args, **kwargs)
-        if self.is_told():
-            Log.objects.create(text=self.title)
-
-
-@receiver(post_save, sender=Ticket)
-def ticket_urged(instance, **kwargs):
-    if instance.state != Ticket.OPEN or instance.number is None:
-        return
-    Log.objects.create(text=f"{instance.title} {instance.number}")
-
-
-class Moved(models.Model):
-    """Its save decides itself in which state it is, whatever its rows say."""
-
-    state = models.IntegerField(default=0)
-    title = models.CharField(max_length=100, default="")
-
-    def save(self, *args, **kwargs):
-        self.state = len(self.title)
-        super().save(*args, **kwargs)
-        if self.state == 1:
-            Log.objects.create(text=self.title)
-
-
-class Crew(models.Model):
-    """Its save takes all readers from it that it has."""
-
-    name = models.CharField(max_length=100, default="")
-    readers = models.ManyToManyField(Author, related_name="crews")
-
-    def save(self, *args, **kwargs):
-        super().save(*args, **kwargs)
-        self.readers.clear()
-        self.trips.filter(name=self.name).delete()
-
-
-class Troop(models.Model):
-    """Its save gives it readers."""
-
-    readers = models.ManyToManyField(Author, related_name="troops")
-
-    def save(self, *args, **kwargs):
-        super().save(*args, **kwargs)
-        self.readers.set(Author.objects.all())
-
-
-class Trip(models.Model):
-    name = models.CharField(max_length=100, default="")
-    crew = models.ForeignKey(Crew, null=True, on_delete=SET_NULL, related_name="trips")
-
-
-class Route(models.Model):
-    """Its delete does by hand what its foreign keys do anyway."""
-
-    kind = models.CharField(max_length=100, default="")
-
-    def delete(self, *args, **kwargs):
-        self.stops.update(route=None)
-        kind = apps.get_model("shelf", self.kind)
-        kind.objects.filter(pk__in=[1], route=self.pk).update(route=None)
-        Leg.objects.filter(whole=self).delete()
-        return super().delete(*args, **kwargs)
-
-
-class Stop(models.Model):
-    route = models.ForeignKey(Route, null=True, on_delete=SET_NULL, related_name="stops")
-
-
-class Leg(models.Model):
-    whole = models.ForeignKey(Route, on_delete=CASCADE, related_name="legs")
-
-
-class Road(models.Model):
-    """Its delete does more to its signs than their foreign key."""
-
-    def delete(self, *args, **kwargs):
-        self.signs.update(road=None, text="")
-        return super().delete(*args, **kwargs)
-
-
-class Sign(models.Model):
-    road = models.ForeignKey(Road, null=True, on_delete=SET_NULL, related_name="signs")
-    text = models.CharField(max_length=100, default="")
-
-
-class Street(models.Model):
-    """Its delete frees its lamps, which would hold it back."""
-
-    def delete(self, *args, **kwargs):
-        self.lamps.update(street=None)
-        return super().delete(*args, **kwargs)
-
-
-class Lamp(models.Model):
-    street = models.ForeignKey(Street, null=True, on_delete=PROTECT, related_name="lamps")
-
-
-class Binned(models.Manager):
-    def get_queryset(self):
-        return super().get_queryset().filter(binned__isnull=False)
-
-
-class Paper(models.Model):
-    """Its delete puts it into a bin, and tells."""
-
-    binned = models.DateTimeField(null=True)
-
-    objects = models.Manager()
-    bin = Binned()
-
-    def delete(self, *args, **kwargs):
-        Log.objects.create(text="binned")
-        self.binned = timezone.now()
-        self.save()
-
-
-class Record(models.Model):
-    """Its delete notes when, tells, and deletes."""
-
-    binned = models.DateTimeField(null=True)
-
-    objects = models.Manager()
-    bin = Binned()
-
-    def delete(self, *args, **kwargs):
-        Log.objects.create(text="binned")
-        self.binned = timezone.now()
-        return super().delete(*args, **kwargs)
-
-
 class Routed(models.Model):
     """It asks a router where its log stands, and nobody is seen to keep it quiet."""
 
@@ -897,19 +744,3 @@ class Hushed(models.Model):
 @receiver(pre_save, sender=Hushed)
 def hush(instance, **kwargs):
     instance._quiet = Index().backend.is_quiet(instance)
-
-
-class Begun(models.Model):
-    """Its constructor decides in which state it is."""
-
-    state = models.IntegerField(default=0)
-    title = models.CharField(max_length=100, default="")
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.state = len(self.title)
-
-    def save(self, *args, **kwargs):
-        super().save(*args, **kwargs)
-        if self.state == 1:
-            Log.objects.create(text=self.title)
