@@ -7,9 +7,9 @@ record it reads, and by which conditions it is guarded.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial, reduce
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db.models import Model
 
@@ -32,14 +32,10 @@ from reconcile.audit.record import (
 )
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Scope
-from reconcile.audit.resolver.types import (
-    Instance,
-)
+from reconcile.audit.resolver.types import Instance
 from reconcile.audit.trail import Asked
 
 __all__ = ["EffectReader", "scope_of"]
-
-T = TypeVar("T")
 
 
 class EffectReader:
@@ -50,14 +46,12 @@ class EffectReader:
         self.cache = cache
         self._trail = evaluator.project.trail
         self._effects: dict[type[Model], list[Effect]] = {}
-        self._acts: dict[Any, tuple[Acts, int]] = {}
-        self._stashed: dict[Any, tuple[Stash, int]] = {}
         self._by_key: dict[str, Effect] | None = None
         if cache is not None:
             cache.acts_of = partial(self._acts_of_key, cache)
-        self._known: dict[Any, tuple[Acts, int]] = {}
-        self._asked: set[Any] = set()
-        self._lacking: set[Any] = set()
+        self._kept: dict[str, Acts] = {}
+        # What effects do, and what they leave on the record for each other, is read for one another.
+        self._memo = Memo[Any](Stash(reads=frozenset(), is_set=True), evaluator.project.trail)
         self._bare = Memo[Bare](Bare(), evaluator.project.trail)
 
     def effects_of(self, model: type[Model]) -> list[Effect]:
@@ -68,24 +62,23 @@ class EffectReader:
 
     def acts_of(self, effect: Effect) -> Acts:
         """What the function of the effect does for a record of its model."""
-        key = (effect.name, effect.on, effect.model)
         cache = self.cache
-        if cache is None or self._asked:
-            return self._once(self._acts, key, lambda: self._read(effect))
+        if cache is None or self._memo.depth:
+            return self._acts(effect)
         # Whoever asks depends on what the effect does, and not on all that this was read from.
-        acts, _ = self._trail.apart(
-            lambda: self._once(self._known, key, lambda: from_plain(self._plain(cache, effect)))
-        )
+        if effect.key not in self._kept:
+            plain, _ = self._trail.apart(lambda: self._plain(cache, effect))
+            self._kept[effect.key] = from_plain(plain)
         self._trail.note(Asked.ACTS, effect.key)
-        return acts
+        return self._kept[effect.key]
+
+    def _acts(self, effect: Effect) -> Acts:
+        # It is read within itself, too, for what it leaves on the record: only what a stash lacks cuts it short.
+        found: Acts = self._memo.once(object(), effect.key, lambda: self._read(effect))
+        return found
 
     def _plain(self, cache: AuditCache, effect: Effect) -> Any:
-        key = (effect.name, effect.on, effect.model)
-        return cache.once(
-            "acts",
-            effect.key,
-            lambda: as_plain(self._once(self._acts, key, lambda: self._read(effect))),
-        )
+        return cache.once("acts", effect.key, lambda: as_plain(self._acts(effect)))
 
     def _acts_of_key(self, cache: AuditCache, key: str) -> Any:
         """What the effect of the key does, as a plain value; None if there is no such effect now."""
@@ -94,22 +87,6 @@ class EffectReader:
             self._by_key = {each.key: each for model in models for each in self.effects_of(model)}
         effect = self._by_key.get(key)
         return None if effect is None else self._plain(cache, effect)
-
-    def _once(self, known: dict[Any, tuple[T, int]], key: Any, read: Callable[[], T]) -> T:
-        """What is read once; what lacks what a stash is being asked for isn't kept."""
-        if key in known:
-            found, mask = known[key]
-            self._trail.add(mask)
-            return found
-        before, self._lacking = self._lacking, set()
-        try:
-            found, mask = self._trail.made(read)
-        finally:
-            lacking = self._lacking & self._asked
-            self._lacking = before | lacking
-        if not lacking:
-            known[key] = found, mask
-        return found
 
     def _read(self, effect: Effect) -> Acts:
         if effect.on is On.FIELD:
@@ -148,18 +125,12 @@ class EffectReader:
     def _stash(self, model: type[Model], attribute: str) -> Stash:
         """What an attribute that is no column says of the record."""
         key = (model, attribute)
-        if key in self._asked:
-            self._lacking.add(key)
-            return Stash(reads=frozenset(), is_set=True)
-        return self._once(self._stashed, key, lambda: self._read_setters(model, attribute))
+        found: Stash = self._memo.once(key, key, lambda: self._read_setters(model, attribute))
+        return found
 
     def _read_setters(self, model: type[Model], attribute: str) -> Stash:
-        self._asked.add((model, attribute))
-        try:
-            by_methods = [*self._by_methods(model, attribute)]
-            acts = [*self._by_effects(model, attribute)]
-        finally:
-            self._asked.discard((model, attribute))
+        by_methods = [*self._by_methods(model, attribute)]
+        acts = [*self._by_effects(model, attribute)]
         is_set = bool(by_methods or acts)
         reads = reduce(both, [*by_methods, *(each.reads for each in acts)]) if is_set else None
         return Stash(reads=reads, where=EVERYWHERE if by_methods else _where(acts), is_set=is_set)
