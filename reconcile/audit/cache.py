@@ -41,7 +41,7 @@ class AuditCache:
         self.trail = self.project.trail
         self._world = world_digest()
         self._digests: dict[Thing, str] = {}
-        self._things: list[tuple[Thing, str]] = []
+        self._things: list[Thing] = []
         self._then: dict[Thing, str] = {}
         self._holds: dict[int, bool] = {}
         self._asking: set[str] = set()
@@ -68,8 +68,8 @@ class AuditCache:
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(self.path.read_bytes())
             if (found["version"], found["world"]) == (VERSION, self._world):
-                self._things = [((Asked(asked), name), held) for asked, name, held in found["things"]]
-                self._then = dict(self._things)
+                self._then = {(Asked(asked), name): held for asked, name, held in found["things"]}
+                self._things = [*self._then]
                 self._files = dict(found["files"])
                 self._unreadable = dict(found["unreadable"])
                 self._old = {str(kind): dict(results) for kind, results in found["results"].items()}
@@ -78,7 +78,7 @@ class AuditCache:
         """The result of the key as a plain value: that of an earlier run if it still holds, else what `make` gives."""
         held = self._old.get(kind, {}).get(key)
         if held is not None and all(map(self._is_as_it_was, held[1])):
-            self._note(self._things[each][0] for each in held[1])
+            self._note(self._things[each] for each in held[1])
             return held[0]
         found, mask = self.trail.made(make)
         self._new.setdefault(kind, {})[key] = found, mask
@@ -94,16 +94,9 @@ class AuditCache:
 
     def _is_as_it_was(self, place: int) -> bool:
         if place not in self._holds:
-            thing, held = self._things[place]
-            self._holds[place] = self._is_in_same_file(thing) or self._digest(thing) == held
+            thing = self._things[place]
+            self._holds[place] = self._digest(thing) == self._then[thing]
         return self._holds[place]
-
-    def _is_in_same_file(self, thing: Thing) -> bool:
-        asked, name = thing
-        if asked not in WITHIN_FILES:
-            return False
-        path = name.partition("::")[0]
-        return self._files.get(path) == self._digest((Asked.FILE, path))
 
     def _digest(self, thing: Thing) -> str:
         if thing not in self._digests:
@@ -111,9 +104,13 @@ class AuditCache:
         return self._digests[thing]
 
     def _digest_of(self, asked: Asked, name: str) -> str:
-        if asked in WITHIN_FILES:
-            return digest(self._parts.at(asked, name))
-        return self._told[asked](name)
+        if asked not in WITHIN_FILES:
+            return self._told[asked](name)
+        path, then = name.partition("::")[0], self._then.get((asked, name))
+        if then is not None and self._files.get(path) == self._digest((Asked.FILE, path)):
+            # The file is as it was: so is all in it, which needn't be parsed.
+            return then
+        return digest(self._parts.at(asked, name))
 
     def _digest_of_parameter(self, name: str) -> str:
         """The callers may have changed, and the parameter be what it was: then nothing that asked for it has to be made again."""
@@ -153,7 +150,7 @@ class AuditCache:
             indices = [places.setdefault(each, len(places)) for each in things]
             results.setdefault(kind, {})[key] = [value, indices]
         held = {
-            "version": VERSION, "world": self._world, "files": self._files_of(places), "things": [*map(self._with_digest, places)],
+            "version": VERSION, "world": self._world, "files": self._files_of(places), "things": [[*each, self._digest(each)] for each in places],
             "unreadable": {**self._unreadable, **{path: each.why for path, each in self.project.sources.unreadable.items()}},
             "results": results,
         }  # fmt: skip
@@ -166,15 +163,11 @@ class AuditCache:
         paths = {name.partition("::")[0] for asked, name in things if asked in WITHIN_FILES}
         return {each: self._digest((Asked.FILE, each)) for each in sorted(paths)}
 
-    def _with_digest(self, thing: Thing) -> tuple[Asked, str, str]:
-        held = self._then.get(thing) if self._is_in_same_file(thing) else None
-        return (*thing, held or self._digest(thing))
-
     def _kept(self) -> Iterable[tuple[str, str, Any, list[Thing]]]:
         for kind, results in self._old.items():
             for key, (value, indices) in results.items():
                 if key not in self._new.get(kind, {}) and all(map(self._is_as_it_was, indices)):
-                    yield kind, key, value, [self._things[each][0] for each in indices]
+                    yield kind, key, value, [self._things[each] for each in indices]
 
     def _made(self) -> Iterable[tuple[str, str, Any, list[Thing]]]:
         for kind, results in self._new.items():

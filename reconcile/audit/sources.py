@@ -199,13 +199,16 @@ class Sources:
     def of_module(self, name: str) -> Module | None:
         """The module of the name, where it stands in a file that can be found without importing anything. Whoever asks notes what he reads of it."""
         self.trail.note(Asked.MODULE, name)
-        if name not in self._by_name:
-            self._by_name[name] = self.file_of(name)
-        path = self._by_name[name]
+        path = self.file_of(name)
         return self.parsed(path) if path else None
 
     def file_of(self, name: str) -> str | None:
         """The file of the module, where it can be found without importing anything."""
+        if name not in self._by_name:
+            self._by_name[name] = self._find(name)
+        return self._by_name[name]
+
+    def _find(self, name: str) -> str | None:
         live = sys.modules.get(name)
         file = getattr(live, "__file__", None) or self.named.get(name)
         if file is not None:

@@ -51,13 +51,11 @@ class Trail:
 
     def note(self, asked: Asked, name: str) -> None:
         """Note one thing for whatever is being made."""
-        self.note_thing((asked, name))
-
-    def note_thing(self, thing: Thing) -> None:
-        """Note the thing for whatever is being made."""
+        thing = (asked, name)
         bit = self._bits.get(thing)
         if bit is None:
-            bit = self._bits[thing] = 1 << len(self._bits)
+            bit = self._bits[thing] = 1 << len(self._listed)
+            self._listed.append(thing)
         self._open[-1] |= bit
 
     def add(self, mask: int) -> None:
@@ -83,7 +81,5 @@ class Trail:
 
     def things(self, mask: int) -> list[Thing]:
         """The things of the mask."""
-        if len(self._listed) < len(self._bits):
-            self._listed = [*self._bits]
         digits = bin(mask)[:1:-1]
         return [self._listed[each.start()] for each in re.finditer("1", digits)]

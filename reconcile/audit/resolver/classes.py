@@ -172,7 +172,7 @@ def read_live_class(evaluator: Evaluator, live: type) -> ClassInfo:
     trail = evaluator.project.trail
     trail.note(Asked.HELD, f"{live.__module__}:{live.__qualname__.partition('.')[0]}")
     if info.thing is not None:
-        trail.note_thing(info.thing)
+        trail.note(*info.thing)
     info.mro = [info, *(evaluator.class_of_live(each) for each in live.__mro__[1:-1])]
     return info
 

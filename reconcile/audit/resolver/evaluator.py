@@ -105,7 +105,7 @@ class Evaluator:
     def read(self, scope: Scope) -> None:
         """Note that what the function says is read, or what the class has."""
         if scope.thing is not None:
-            self._trail.note_thing(scope.thing)
+            self._trail.note(*scope.thing)
 
     def function(self, scope: Scope, bound: Any = None) -> Types:
         """The function. bound: what its first argument is, if it is a method that was looked up."""
@@ -188,7 +188,7 @@ class Evaluator:
             self.parameters[path] = types, mask
             self._trail.note(Asked.PARAMETER, path)
         for each in things_in(types):
-            self._trail.note_thing(each)
+            self._trail.note(*each)
         return types
 
     def bound(self, binding: Binding, frame: Frame) -> Types:
