@@ -312,6 +312,15 @@ def test_signals_are_kept_too(folder, read):
     assert read() == []
 
 
+@SHOP
+def test_coverage_uses_what_is_kept_and_can_go_without(folder):
+    said = run("signals", "coverage", "--format", "json", "--no-cache")
+    assert not Path(FOLDER).exists()
+    assert run("signals", "coverage", "--format", "json") == said
+    assert (Path(FOLDER) / ".gitignore").exists()
+    assert run("signals", "coverage", "--format", "json") == said
+
+
 def test_a_change_that_is_told_from_another_revision_keeps_nothing(folder, write):
     write(one="Book.objects.update(n=1)")
     search_bypasses({}, {}, Search(paths=[folder / "src"], use_cache=True), texts={})

@@ -13,8 +13,6 @@ from reconcile.audit.effects import On, audited_models, effects_of, inherited_bu
 from sample_project.shop.models import Group, Order
 from tests.zoo.models import Car, Contact, Page, Parcel, ParcelProxy, Vehicle
 
-pytestmark = pytest.mark.once
-
 
 def handle(**_):
     """Hear of it."""

@@ -22,7 +22,6 @@ from tests.zoo.models import Contact, Letter, Parcel, ParcelProxy, Seat
 
 __all__ = ["rules"]
 
-pytestmark = pytest.mark.once
 
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "signals-1.json").read_text())
 SHOP = override_settings(RECONCILE={"RULES": ["rules"]})
