@@ -74,18 +74,18 @@ SELECT EXISTS (
 
 _TABLE = """SELECT t.TABLE_TYPE, EXISTS (
            SELECT 1 FROM information_schema.TRIGGERS
-           WHERE EVENT_OBJECT_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = %(table)s
+           WHERE EVENT_OBJECT_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = %s
        ) OR EXISTS (
            SELECT 1 FROM information_schema.COLUMNS
-           WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %(table)s AND EXTRA LIKE '%%on update%%'
+           WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s AND EXTRA LIKE '%%on update%%'
        ), COALESCE((SELECT IS_UPDATABLE FROM information_schema.VIEWS
-           WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %(table)s), 'YES') = 'YES', s.INDEX_NAME, s.COLUMN_NAME
+           WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s), 'YES') = 'YES', s.INDEX_NAME, s.COLUMN_NAME
 FROM information_schema.TABLES t
 LEFT JOIN (
     SELECT DISTINCT INDEX_NAME, COLUMN_NAME, SEQ_IN_INDEX FROM information_schema.STATISTICS
-    WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %(table)s AND NON_UNIQUE = 0
+    WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s AND NON_UNIQUE = 0
 ) s ON TRUE
-WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_NAME = %(table)s
+WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_NAME = %s
 ORDER BY s.INDEX_NAME, s.SEQ_IN_INDEX
 """
 """Where a view of the catalogue isn't asked for one table by name, MariaDB opens every table of every database for it. It is not
@@ -346,7 +346,7 @@ class MySQL(Dialect):
     def read_table(self, name: str) -> Table | None:
         """Two statements. There is no condition, and no deferral."""
         with self.connection.cursor() as cursor:
-            cursor.execute(_TABLE, {"table": name})
+            cursor.execute(_TABLE, [name] * _TABLE.count("%s"))
             rows = cursor.fetchall()
             if not rows:
                 return None
