@@ -29,7 +29,7 @@ class Act:
     model: whose rows it writes. writes: what it calls writes, as (model, method). empty: columns that are empty where it runs. undecided: it depends on
     the model whether it runs, in a way that can't be told. on_record: it is a method of the record. calls: what else it
     calls in the end that may do something. changed: of a record that is there one of these columns has to have changed, None if it needn't.
-    resolved: it is known what is called.
+    resolved: it is known what is called. by_keys: foreign keys do the same when Django deletes the record.
     """
 
     does: Does
@@ -46,6 +46,7 @@ class Act:
     calls: frozenset[str] = frozenset()
     changed: frozenset[str] | None = None
     resolved: bool = True
+    by_keys: bool = False
 
     @property
     def written(self) -> frozenset[tuple[str, str]]:

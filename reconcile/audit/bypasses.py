@@ -139,9 +139,7 @@ class Judge:
             skips = tuple(self._skips(site, write))
             if skips:
                 before = found.get(write.model)
-                together = tuple(
-                    {each.effect: each for each in (*(before.skips if before else ()), *skips)}.values()
-                )
+                together = _worst_of((*(before.skips if before else ()), *skips))
                 found[write.model] = Bypass(
                     site=site, model=write.model, skips=together, by_name=write.by_name
                 )
@@ -290,6 +288,17 @@ class Judge:
         return {(place.file, function.__qualname__) for place, function in functions if place and function}
 
 
+def _worst_of(skips: Iterable[Skip]) -> tuple[Skip, ...]:
+    """Each effect once, as it stands where it stands worst: the call may write one thing or another."""
+    order = [*Level]
+    found: dict[Effect, Skip] = {}
+    for each in skips:
+        before = found.get(each.effect)
+        if before is None or order.index(each.state) < order.index(before.state):
+            found[each.effect] = each
+    return tuple(found.values())
+
+
 def _one_of(candidates: int) -> str:
     return (
         f"one of {candidates:,} models" if candidates > 1 else "perhaps the one model that has such columns"
@@ -322,6 +331,8 @@ def _why_low(acts: Sequence[Act]) -> str:
 
 def _weigh_act(act: Act, write: Write) -> Level | None:
     """Whether skipping one act is worth saying for the write."""
+    if write.operation is Operation.DELETE and act.by_keys:
+        return None
     if write.operation in DELETING:
         return {Does.ASSIGN: None, Does.VALIDATE: Level.LOW}.get(act.does, Level.UNCOVERED)
     if act.does is Does.VALIDATE:

@@ -57,6 +57,7 @@ class AuditCache:
             Asked.ACTS: lambda name: digest([json.dumps(self.acts_of(name))]),
             Asked.CALLED: lambda name: digest(self.project.files_calling(name)),
             Asked.DEFINED: lambda name: digest(self.project.definitions(name)),
+            Asked.MENTIONED: lambda name: digest(self.project.files_naming(name)),
             Asked.MODULE: lambda name: str(self.project.sources.has_module(name)),
         }
         self._old: dict[str, dict[str, Any]] = {}

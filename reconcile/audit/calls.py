@@ -26,14 +26,13 @@ from reconcile.audit.resolver.types import (
     Historical,
     Instance,
     Kind,
-    Many,
     ModelType,
     Native,
     Rows,
-    Tuple,
     Types,
 )
 from reconcile.audit.sources import Module
+from reconcile.audit.texts import Texts
 
 __all__ = ["Operation", "Site", "Write", "exemptions_in", "find_sites", "may_hold_sites"]
 
@@ -151,6 +150,7 @@ class _Reader:
     def __init__(self, evaluator: Evaluator, module: Module) -> None:
         self.evaluator = evaluator
         self.module = module
+        self.texts = Texts(evaluator)
         self.exempt = exemptions_in(evaluator.project.text(module.path))
         self.rules: dict[str, Callable[[CallUse], Iterator[Site]]] = {
             **dict.fromkeys(OF_ROWS, self._of_rows),
@@ -222,20 +222,28 @@ class _Reader:
         rows = [each for each in receiver if isinstance(each, Rows)]
         if rows:
             yield self._site(
-                use, operation, writes=tuple(self._write(use, operation, each) for each in _one_each(rows))
+                use,
+                operation,
+                writes=tuple(
+                    write for each in _one_each(rows) for write in self._writes(use, operation, each)
+                ),
             )
         elif not receiver or all(isinstance(each, Native) and each.what == "NoneType" for each in receiver):
             yield from self._unresolved(use, operation)
 
-    def _write(self, use: CallUse, operation: Operation, rows: Rows) -> Write:
-        return Write(
-            operation=operation,
-            model=rows.model._meta.label,
-            by_name=rows.by_name,
-            columns=self._columns(use, operation, rows.model),
-            passed=self._passed(use, rows.model) if operation is Operation.BULK_CREATE else None,
-            overridden=self._overridden(called_name(use.node), rows),
-        )
+    def _writes(self, use: CallUse, operation: Operation, rows: Rows) -> Iterator[Write]:
+        """What the call writes: one for each set of columns that it may name."""
+        passed = self._passed(use, rows.model) if operation is Operation.BULK_CREATE else None
+        overridden = self._overridden(called_name(use.node), rows)
+        for columns in self._columns(use, operation, rows.model):
+            yield Write(
+                operation=operation,
+                model=rows.model._meta.label,
+                by_name=rows.by_name,
+                columns=columns,
+                passed=passed,
+                overridden=overridden,
+            )
 
     def _overridden(self, name: str, rows: Rows) -> str:
         """Where the project has a method of its own in place of Django's; a name that is only given another function's refuses most often."""
@@ -251,7 +259,7 @@ class _Reader:
             models = {each.model for each in self._records(use, use.node.args[0])}
             if len(models) == 1:
                 rows = self.evaluator.registry.default_rows(models.pop())
-                yield self._site(use, operation, writes=(self._write(use, operation, rows),))
+                yield self._site(use, operation, writes=tuple(self._writes(use, operation, rows)))
                 return
         candidates = self._candidates(use, operation)
         if candidates:
@@ -279,48 +287,35 @@ class _Reader:
         together = frozenset.intersection(*(each.passed for each in made if each.passed is not None))
         return self._fields(model, together)
 
-    def _columns(self, use: CallUse, operation: Operation, model: type[Model]) -> tuple[str, ...] | None:
+    def _columns(
+        self, use: CallUse, operation: Operation, model: type[Model]
+    ) -> Sequence[tuple[str, ...] | None]:
+        """The columns that an update names, a set for each way; None if they can't be told, or there are none to name."""
         if operation is Operation.UPDATE:
-            named = self._keywords(use)
+            ways = self._keywords(use)
         elif operation is Operation.BULK_UPDATE:
             given = [*use.node.args[1:2], *(each.value for each in use.node.keywords if each.arg == "fields")]
-            named = self._texts(use, given[0]) if given else None
+            named = self.texts.among(given[0], use.scope) if given else None
+            ways = [named] if named else None
         else:
-            return None
-        return self._fields(model, named) if named is not None else None
+            return [None]
+        return [self._fields(model, each) for each in ways] if ways is not None else [None]
 
     def _fields(self, model: type[Model], names: Iterable[str]) -> tuple[str, ...]:
         """The names of fields, `customer` for `customer_id`; what is no field stays as it is."""
         columns = self.evaluator.registry.columns(model)
         return tuple(sorted({columns.get(each, each) for each in names}))
 
-    def _keywords(self, use: CallUse) -> set[str] | None:
-        """The columns that `update()` names, those of a literal dictionary too."""
-        found: set[str] = set()
+    def _keywords(self, use: CallUse) -> list[frozenset[str]] | None:
+        """The columns that `update()` names, those of a dictionary too: a set for each way."""
+        ways = [frozenset(each.arg for each in use.node.keywords if each.arg is not None)]
         for each in use.node.keywords:
-            if each.arg is not None:
-                found.add(each.arg)
-                continue
-            keys = self._dict_keys(use, each.value)
-            if keys is None:
-                return None
-            found |= keys
-        return found
-
-    def _dict_keys(self, use: CallUse, node: ast.expr) -> set[str] | None:
-        match node:
-            case ast.Dict(keys=keys):
-                texts = [self._text(use, each) if each is not None else None for each in keys]
-                return {each for each in texts if each is not None} if None not in texts else None
-            case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords) if all(
-                each.arg for each in keywords
-            ):
-                return {str(each.arg) for each in keywords}
-            case ast.Name(id=name):
-                bindings = use.scope.visible(name, use.position)
-                if len(bindings) == 1 and isinstance(bindings[0].node, ast.Dict | ast.Call):
-                    return self._dict_keys(use, bindings[0].node)
-        return None
+            if each.arg is None:
+                keys = self.texts.keys_of(each.value, use.scope)
+                if keys is None:
+                    return None
+                ways = [one | other for one in ways for other in keys]
+        return ways
 
     def _text(self, use: CallUse, node: ast.expr) -> str | None:
         texts = {
@@ -328,15 +323,6 @@ class _Reader:
             for each in self.evaluator.of(node, self.evaluator.frame(use))
         }
         return next(iter(texts)) if len(texts) == 1 else None
-
-    def _texts(self, use: CallUse, node: ast.expr) -> set[str] | None:
-        """The texts of a literal list."""
-        types = self.evaluator.of(node, self.evaluator.frame(use))
-        if len(types) != 1 or not isinstance(next(iter(types)), Many | Tuple):
-            return None
-        elements = self.evaluator.elements(types)
-        texts = {each.text if isinstance(each, Native) else None for each in elements}
-        return {each for each in texts if each is not None} if texts and None not in texts else None
 
     # Related managers.
 

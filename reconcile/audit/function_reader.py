@@ -10,6 +10,7 @@ from typing import Any
 from django.db.models import Model
 
 from reconcile.audit.acts import Act, Does
+from reconcile.audit.nulled import is_done_by_keys
 from reconcile.audit.orm import READS, WRITES
 from reconcile.audit.record import (
     DEEPEST,
@@ -348,6 +349,7 @@ class FunctionReader:
         **facts: Any,
     ) -> Act:
         does = facts.pop("does", Does.CALL)
+        facts["by_keys"] = is_done_by_keys(self.record, each, run)
         facts["on_record"] = isinstance(each.func, ast.Attribute) and self.record.is_record(
             each.func.value, run
         )
@@ -404,15 +406,26 @@ class FunctionReader:
         self, func: ast.Attribute, each: ast.Call, run: Run, state: State, position: Position | None
     ) -> list[Act]:
         frame = Frame(run.scope, position, run.given)
-        acts: list[Act] = []
-        for one in self.evaluator.of(func, frame):
-            if isinstance(one, FunctionType):
-                given = self.evaluator.arguments(one.scope, one.bound, each, frame)
-                aliases = frozenset({one.scope.first_parameter})
-                acts += self.read(
-                    Run(scope=one.scope, given=given, aliases={*aliases}, depth=run.depth + 1), state
-                )
-        return acts
+        known = self.evaluator.of(func, frame)
+        return [act for one in known for act in self._inherited(one, each, run, state, frame)]
+
+    def _inherited(self, one: Any, each: ast.Call, run: Run, state: State, frame: Frame) -> list[Act]:
+        """What a method does that is called by `super()`: of the record it goes on with it, of other rows it writes these."""
+        is_own = run.scope.first_parameter in run.aliases
+        match one:
+            case FunctionType(scope=scope, bound=bound):
+                given = self.evaluator.arguments(scope, bound, each, frame)
+                aliases = self.record.aliases_in(scope, bound, each, run)
+                aliases |= {scope.first_parameter} if is_own else set()
+                inner = Run(scope=scope, given=given, aliases=aliases, depth=run.depth + 1)
+                if aliases:
+                    return self.read(inner, state)
+                return self._bare(inner, f"{scope.module.name}.{scope.name}", each, run, state)
+            case Api(name=name, of=Rows(model=model) | Instance(model=model)) if (
+                name in WRITES and not is_own
+            ):
+                return [self._outside(each, run, state, does=Does.WRITE, model=model._meta.label)]
+        return []
 
     def _on_commit(self, each: ast.Call, run: Run, state: State) -> list[Act]:
         """What is done after COMMIT is done, too."""

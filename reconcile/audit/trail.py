@@ -17,8 +17,8 @@ class Asked(StrEnum):
 
     FILE: all that stands in it. Of `file::name`, PART: a function or class; BODY: a class without what its functions do; NAMED: what gives a module's
     name its value; CALLS: the calls of anything of the name. PARAMETER: what `file::function::name` is, whoever calls the function. ACTS: what an
-    effect does. HELD: what a name, `module:name`, holds in the running project. CALLED, DEFINED: which files call or define a name. MODULE: whether
-    there is one.
+    effect does. HELD: what a name, `module:name`, holds in the running project. CALLED, DEFINED, MENTIONED: which files call or define a name, or have it
+    in their text. MODULE: whether there is one.
     """
 
     FILE = "file"
@@ -31,6 +31,7 @@ class Asked(StrEnum):
     HELD = "held"
     CALLED = "called"
     DEFINED = "defined"
+    MENTIONED = "mentioned"
     MODULE = "module"
 
 

@@ -1,7 +1,5 @@
 """The cases of bypasses, one test each: which call skips what, of which model, and what is no bypass at all."""
 
-from textwrap import dedent
-
 import pytest
 from django.db.models.signals import pre_save
 
@@ -10,60 +8,6 @@ from tests.audit.test_effects import connected
 from tests.helpers import ROOT
 
 pytestmark = [pytest.mark.usefixtures("shelf"), pytest.mark.once]
-
-HEAD = """
-from django.db import connection, models
-from django.db.models import F
-from tests.shelf.models import *
-from tests.shelf.models import (
-    Author, Book, Cached, Checked, Club, Coded, Copy, Country, Document, Event, Label, Membership, Numbered, Part, Phased, Seat, Shout, Slugged,
-    Guarded, Named, Owned, Publishing, Various, Scoped, Soft, Stashing, State, TaxRule, Tracked, Visitors, Voters, Watched, Whisper,
-)
-"""
-
-
-@pytest.fixture
-def search(tmp_path):
-    def find(text, **options):
-        file = tmp_path / "paths.py"
-        file.write_text(HEAD + dedent(text))
-        return search_bypasses({}, {}, Search(paths=[file], **options))
-
-    return find
-
-
-@pytest.fixture
-def found(search):
-    def find(text):
-        return {each.model: each for each in search(text).bypasses}
-
-    return find
-
-
-@pytest.fixture
-def skipped(found):
-    """What the calls skip, by model: the names of the effects that are worth saying."""
-
-    def find(text):
-        return {
-            model: {each.effect.name.rpartition(".")[2] for each in bypass.skips if each.state == "uncovered"}
-            for model, bypass in found(text).items()
-        }
-
-    return find
-
-
-@pytest.fixture
-def states(found):
-    def find(text):
-        return {
-            model: {each.effect.name.rpartition(".")[2]: str(each.state) for each in bypass.skips}
-            or str(bypass.state)
-            for model, bypass in found(text).items()
-        }
-
-    return find
-
 
 SAVED = {"save", "book_saving", "book_saved"}
 

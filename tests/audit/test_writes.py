@@ -72,3 +72,14 @@ def test_the_text_says_what_follows_from_an_effect(shelf):
     assert "sets b" in out
     _, out, _ = run("signals", "shelf.Copy")
     assert "Saving it calls none of: book_saving, book_saved" in out
+
+
+def test_methods_that_only_hand_on_to_djangos_write_their_rows(shelf):
+    assert {(each.model, each.how) for each in doing(shelf.Ordering, "save").writes} == {
+        ("shelf.Passed", "update"),
+        ("shelf.Passed", "save"),
+    }
+    assert {(each.model, each.how) for each in doing(shelf.Ordering, "delete").writes} == {
+        ("shelf.Passed", "delete")
+    }
+    assert doing(shelf.Passed, "save").writes == []

@@ -744,3 +744,97 @@ class Hushed(models.Model):
 @receiver(pre_save, sender=Hushed)
 def hush(instance, **kwargs):
     instance._quiet = Index().backend.is_quiet(instance)
+
+
+class Halves(models.Model):
+    """What is done after a save depends on one half alone."""
+
+    one = models.IntegerField(default=0)
+    other = models.IntegerField(default=0)
+
+
+@receiver(post_save, sender=Halves)
+def half_saved(instance, **kwargs):
+    Log.objects.create(text=str(instance.one))
+
+
+OTHERS = ("other",)
+ONES = ["one", "other"]
+CHANGING = ["other"]
+
+
+def set_others(rows):
+    Halves.objects.bulk_update(rows, OTHERS)
+
+
+def set_ones(rows):
+    Halves.objects.bulk_update(rows, ONES)
+
+
+def set_changing(rows):
+    Halves.objects.bulk_update(rows, CHANGING)
+
+
+def change(names):
+    global CHANGING  # noqa: PLW0603 - so that nobody can tell what it holds
+    CHANGING = names
+
+
+class Summed(models.Model):
+    part = models.IntegerField(default=0)
+    total = models.IntegerField(default=0)
+
+    def save(self, *args, **kwargs):
+        self.total = self.part
+        super().save(*args, **kwargs)
+
+
+class Trunk(models.Model):
+    """Its own delete() does to its boughs what their foreign key does anyway."""
+
+    name = models.TextField(default="")
+
+    def delete(self, *args, **kwargs):
+        Bough.objects.filter(height__gt=1, trunk=self.pk).update(trunk=None)
+        return super().delete(*args, **kwargs)
+
+
+class Bough(models.Model):
+    height = models.IntegerField(default=1)
+    trunk = models.ForeignKey(Trunk, null=True, on_delete=SET_NULL, related_name="boughs")
+    graft = models.ForeignKey(Trunk, null=True, on_delete=CASCADE, related_name="grafts")
+    nest = models.IntegerField(null=True)
+
+
+class Passing(QuerySet):
+    def update(self, **values):
+        return super().update(**values)
+
+
+class Passed(models.Model):
+    """Its methods only hand on to Django's."""
+
+    n = models.IntegerField(default=0)
+
+    objects = Passing.as_manager()
+
+    def save(self, *args, **kwargs):
+        super().save(*args, **kwargs)
+
+    def delete(self, *args, **kwargs):
+        return super().delete(*args, **kwargs)
+
+
+class Ordering(models.Model):
+    """It writes others by methods of their own."""
+
+    passed = models.ForeignKey(Passed, null=True, on_delete=SET_NULL)
+
+    def save(self, *args, **kwargs):
+        super().save(*args, **kwargs)
+        Passed.objects.filter(n=1).update(n=2)
+        Passed(n=self.pk).save()
+
+    def delete(self, *args, **kwargs):
+        self.passed.delete()
+        return super().delete(*args, **kwargs)

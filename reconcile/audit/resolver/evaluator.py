@@ -21,7 +21,7 @@ from reconcile.audit.resolver.live import FOREIGN, live_value
 from reconcile.audit.resolver.parameters import infer_parameter
 from reconcile.audit.resolver.project import CallUse, Project
 from reconcile.audit.resolver.relations import MOST_MODELS, Registry, is_rows_class
-from reconcile.audit.resolver.scopes import Binding, Frame, How, Position, Scope, parameters_of
+from reconcile.audit.resolver.scopes import Binding, Frame, How, Position, Scope, names_in, parameters_of
 from reconcile.audit.resolver.types import (
     NOTHING,
     Api,
@@ -61,6 +61,7 @@ class Evaluator:
         self._memo = Memo[Types](NOTHING, project.trail)
         self._trail = project.trail
         self.parameters: dict[str, tuple[Types, int]] = {}
+        self._asked: dict[tuple[ast.AST, Scope], tuple[frozenset[str], frozenset[str]]] = {}
         self._classes: dict[Any, ClassInfo] = {}
         self._class_masks: dict[Any, int] = {}
         self._rules: dict[type, Callable[[Any, Frame], Types]] = {
@@ -94,6 +95,8 @@ class Evaluator:
         rule = self._rules.get(type(node))
         if rule is None:
             return NOTHING
+        if node is not None and (frame.given or frame.inner):
+            frame = self._heard(node, frame)
         key = (node, frame.scope, frame.at.order if frame.at else None, frame.given, frame.inner)
 
         def evaluate() -> Types:
@@ -101,6 +104,21 @@ class Evaluator:
             return rule(node, frame)
 
         return self.once(key, evaluate)
+
+    def _heard(self, node: ast.AST, frame: Frame) -> Frame:
+        """The frame with what the expression asks for alone, so that it is the same for whatever else the function is handed."""
+        scope, at, given, inner = frame
+        key = (node, scope)
+        asked = self._asked.get(key)
+        if asked is None:
+            asked = self._asked[key] = _asked_of(node, scope)
+        names, parameters = asked
+        return Frame(
+            scope,
+            at,
+            tuple([each for each in given if each[0] in parameters]),
+            tuple([each for each in inner if each[0] in names]) if inner else inner,
+        )
 
     def read(self, scope: Scope) -> None:
         """Note that what the function says is read, or what the class has."""
@@ -554,6 +572,12 @@ class Evaluator:
                 for each in types
             )
         return union(each.values if isinstance(each, Table) else self._elements_of(each) for each in types)
+
+
+def _asked_of(node: ast.AST, scope: Scope) -> tuple[frozenset[str], frozenset[str]]:
+    """The names in an expression, and the parameters of its function on which these depend."""
+    names = names_in(node)
+    return names, frozenset[str]().union(*map(scope.behind, names))
 
 
 def _more_telling(found: Types, annotated: Types) -> Types:

@@ -112,6 +112,11 @@ class Project:
                 found[name.decode()].append(path)
         return found
 
+    def files_naming(self, word: str) -> Sequence[str]:
+        """The files in whose text the word stands anywhere."""
+        self.trail.note(Asked.MENTIONED, word)
+        return [each for each in self.files if word.encode() in self._read(each)]
+
     def definitions(self, name: str) -> Sequence[str]:
         """The files that define a function of the name, once for each time."""
         self.trail.note(Asked.DEFINED, name)

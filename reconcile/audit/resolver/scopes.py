@@ -13,7 +13,7 @@ from reconcile.audit.sources import FunctionNode, Module, imported_by
 from reconcile.audit.trail import Asked, Thing
 from reconcile.audit.walking import walk
 
-__all__ = ["Binding", "Frame", "How", "Position", "Scope", "parameters_of"]
+__all__ = ["Binding", "Frame", "How", "Position", "Scope", "names_in", "parameters_of"]
 
 Path = tuple[tuple[int, int], ...]
 ScopeNode = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -74,6 +74,7 @@ class Scope:
     children: list[Scope] = field(default_factory=list)
     statements: list[ast.stmt] = field(default_factory=list)
     exclusive: set[int] = field(default_factory=set)
+    _behind: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Scope {self.module.name}:{self.name}>"
@@ -146,6 +147,23 @@ class Scope:
         )
         return frozenset(part for name in found for part in name.split("__"))
 
+    def behind(self, name: str) -> frozenset[str]:
+        """The parameters on which it may depend what the name holds: itself, and those in what it is bound to."""
+        if name not in self._behind:
+            found, waiting = {name}, [name]
+            while waiting:
+                new = self._directly_behind(waiting.pop()) - found
+                found |= new
+                waiting += new
+            self._behind[name] = frozenset(found & {*self.parameters})
+        return self._behind[name]
+
+    def _directly_behind(self, name: str) -> frozenset[str]:
+        if name == "super":
+            return frozenset({self.first_parameter})
+        bound = (each.node for each in self.bindings.get(name, ()) if each.how not in _DEFINED)
+        return frozenset[str]().union(*map(names_in, bound))
+
     @cached_property
     def by_node(self) -> dict[int, Scope]:
         """The scopes that begin in this one, by the identity of their nodes."""
@@ -189,6 +207,7 @@ class Scope:
             yield from each.walk()
 
 
+_DEFINED = frozenset({How.FUNCTION, How.CLASS, How.IMPORT})
 _GROWN = frozenset({How.ADDED, How.EXTENDED, How.STORED})
 
 
@@ -212,6 +231,11 @@ class Frame(NamedTuple):
 def parameters_of(node: FunctionNode | ast.Lambda) -> list[ast.arg]:
     """The arguments in their order, without those that take the rest."""
     return [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+
+
+def names_in(node: ast.AST) -> frozenset[str]:
+    """The names in an expression."""
+    return frozenset(each.id for each in walk(node) if each.__class__ is ast.Name)
 
 
 def read_scopes(module: Module) -> Scope:
