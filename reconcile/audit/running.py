@@ -16,7 +16,7 @@ from functools import cache
 from types import CodeType, FrameType
 from typing import Any
 
-from django.db import Error, connections, router, transaction
+from django.db import connections, router, transaction
 from django.db.models import BooleanField, Model
 from django.dispatch import Signal
 
@@ -25,23 +25,20 @@ from reconcile.audit.listing import ModelSignals, SignalsAudit, code_of
 from reconcile.audit.ran import EffectRun, ModelRun, SeenWrite
 from reconcile.audit.raw_sql import TableWrite, is_writing, writes_of
 from reconcile.audit.resolver.relations import Registry
+from reconcile.audit.rolling_back import CommittedError, rolled_back
 from reconcile.audit.shut import shut_outside
 from reconcile.conf import lock_wait
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import connect, hooks_on_commit
-from reconcile.errors import EvaluationError, with_type
+from reconcile.errors import EvaluationError
 
-__all__ = ["LOOKED_AT", "MOST_ROWS", "CommittedError", "run_saves"]
+__all__ = ["LOOKED_AT", "MOST_ROWS", "run_saves"]
 
 MOST_ROWS = 20
 """Rows of a model that are saved."""
 
 LOOKED_AT = 1_000
 """Rows of a model among which those are chosen: as many of the oldest as of the newest."""
-
-
-class CommittedError(EvaluationError):
-    """A transaction that was to be rolled back is there no more."""
 
 
 def run_saves(audit: SignalsAudit, using: str) -> SignalsAudit:
@@ -148,9 +145,8 @@ class _Watch:
         before = {each.attname: deepcopy(getattr(row, each.attname)) for each in row._meta.concrete_fields}
         key = row.pk
         try:
-            with transaction.atomic(self.using):
-                self._rolled_back(row)
-                transaction.set_rollback(True, using=self.using)
+            with rolled_back(self.using, f"The save of {row._meta.label} {row.pk}"):
+                self._saved(row)
             self.run.rows += 1
             for name, value in before.items():
                 self.run.changed[name] += _differs(getattr(row, name), value)
@@ -160,35 +156,6 @@ class _Watch:
                 raise
         for each in {id(one): one for code in self._ran for one in self.of_code[code]}.values():
             each.rows += 1
-
-    def _rolled_back(self, row: Model) -> None:
-        """Save the row and go back to before it; if there is nothing to go back to, somebody has ended the transaction."""
-        self._execute("SAVEPOINT reconcile_run")
-        try:
-            self._saved(row)
-        except Error as error:
-            # A deadlock's victim is rolled back by the server, with all savepoints.
-            if not dialect_of(self.using).is_transient(error):
-                self._go_back(row)
-            raise
-        except BaseException:
-            self._go_back(row)
-            raise
-        self._go_back(row)
-
-    def _execute(self, sql: str) -> None:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(sql)
-
-    def _go_back(self, row: Model) -> None:
-        try:
-            transaction.set_rollback(False, using=self.using)
-            self._execute("ROLLBACK TO SAVEPOINT reconcile_run")
-        except Exception as error:
-            raise CommittedError(
-                f"The save of {row._meta.label} {row.pk} has ended the transaction that was to be rolled back ({with_type(error)}): what its effects wrote "
-                "until then may stand. Nothing more was run; see to the record."
-            ) from error
 
     def _saved(self, row: Model) -> None:
         hooks = len(hooks_on_commit(self.using))

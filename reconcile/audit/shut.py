@@ -1,6 +1,6 @@
 """The world outside the transaction, shut: what a rollback doesn't bring back is refused while project code runs on real records.
 
-Mails and messages of Celery are counted and go nowhere; logging is off. Refused are connections to other hosts and what is sent to them, programs and
+Mails and messages of Celery are kept and go nowhere; logging is off. Refused are connections to other hosts and what is sent to them, programs and
 processes, changes of files, statements that would end the transaction, and those that write on any other connection; of a thread that was started
 meanwhile also when the block is over, for as long as the process lives. Whoever handles the refusal in silence is noted all the same.
 
@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from multiprocessing.process import BaseProcess
 from typing import Any
 from weakref import WeakSet
@@ -32,6 +33,7 @@ from django.core.mail.message import EmailMessage
 from django.db import connections
 
 from reconcile.audit.harmless import harm_of, is_reading, text_of
+from reconcile.audit.sent import SentMail, SentTask, mail_of, task_of
 from reconcile.db.django_compat import BaseDatabaseWrapper, CursorWrapper
 
 __all__ = ["Outside", "RefusedError", "release_threads", "shut_outside"]
@@ -57,11 +59,20 @@ class RefusedError(PermissionError):
 
 @dataclass(kw_only=True)
 class Outside:
-    """What was kept from the world. refused: what was refused. tasks: the names of those that were sent. mails: how many."""
+    """What was kept from the world. refused: what was refused. tasks, mails: what was sent, in its order.
+
+    is_shut: all else is refused; if not, what isn't a message or a mail goes out.
+    """
 
     refused: Counter[str] = field(default_factory=Counter)
-    tasks: Counter[str] = field(default_factory=Counter)
-    mails: int = 0
+    tasks: list[SentTask] = field(default_factory=list)
+    mails: list[SentMail] = field(default_factory=list)
+    is_shut: bool = True
+
+    @property
+    def task_names(self) -> Counter[str]:
+        """How often each task was sent."""
+        return Counter(each.name for each in self.tasks)
 
     def refuse(self, what: str) -> None:
         """Note it, and raise RefusedError."""
@@ -84,7 +95,8 @@ def shut_outside(using: str, outside: Outside) -> Iterator[None]:
     """
     _patch()
     disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    if outside.is_shut:
+        logging.disable(logging.CRITICAL)
     _now.append((outside, connections[using]))
     try:
         yield
@@ -105,15 +117,21 @@ def _keeper() -> tuple[Outside, Any] | None:
     return (Outside(), None) if threading.current_thread() in _late else None
 
 
+def _shutter() -> tuple[Outside, Any] | None:
+    """As `_keeper`, where it lets nothing out."""
+    keeper = _keeper()
+    return keeper if keeper is not None and keeper[0].is_shut else None
+
+
 def _patch() -> None:
     """Put what asks first in place of what acts, once for the process: a thread that outlives the block would find a method that has been put back."""
     if _patched:
         return
     _patched.append(True)
     sys.addaudithook(_on_event)
-    _replace(Task, "apply_async", lambda outside, self, *_, **__: _sent(outside, self.name))
-    _replace(Celery, "send_task", lambda outside, _, name, *__, **___: _sent(outside, name))
-    _replace(EmailMessage, "send", lambda outside, *_, **__: _mailed(outside))
+    _replace(Task, "apply_async", _apply_async, _keeper)
+    _replace(Celery, "send_task", _send_task, _keeper)
+    _replace(EmailMessage, "send", _mailed, _keeper)
     _replace(BaseProcess, "start", lambda outside, *_, **__: outside.refuse("starting a process"))
     _replace(BaseDatabaseWrapper, "connect", _connect(BaseDatabaseWrapper.connect))
     _replace(
@@ -128,23 +146,30 @@ def _patch() -> None:
     _note_threads()
 
 
-def _replace(owner: Any, name: str, instead: Callable[..., Any]) -> None:
+def _replace(
+    owner: Any, name: str, instead: Callable[..., Any], kept_by: Callable[[], tuple[Outside, Any] | None] = _shutter
+) -> None:  # fmt: skip
     original = getattr(owner, name)
 
+    @wraps(original)
     def asked(*args: Any, **kwargs: Any) -> Any:
-        keeper = _keeper()
+        keeper = kept_by()
         return original(*args, **kwargs) if keeper is None else instead(keeper[0], *args, **kwargs)
 
     setattr(owner, name, asked)
 
 
-def _sent(outside: Outside, name: str) -> AsyncResult[Any]:
-    outside.tasks[name] += 1
+def _apply_async(outside: Outside, task: Task[Any, Any], args: Any = None, kwargs: Any = None, *_: Any, **__: Any) -> AsyncResult[Any]:  # fmt: skip
+    return _send_task(outside, None, task.name, args, kwargs)
+
+
+def _send_task(outside: Outside, _: Any, name: str, args: Any = None, kwargs: Any = None, *__: Any, **___: Any) -> AsyncResult[Any]:  # fmt: skip
+    outside.tasks.append(task_of(name, args, kwargs))
     return AsyncResult("not-sent")
 
 
-def _mailed(outside: Outside) -> int:
-    outside.mails += 1
+def _mailed(outside: Outside, message: EmailMessage, *_: Any, **__: Any) -> int:
+    outside.mails.append(mail_of(message))
     return 1
 
 
@@ -174,7 +199,7 @@ def _guard(name: str) -> None:
     original = vars(CursorWrapper)[name]
 
     def guarded(self: CursorWrapper, sql: Any, *args: Any, **kwargs: Any) -> Any:
-        keeper = _keeper()
+        keeper = _shutter()
         if keeper is not None:
             outside, own = keeper
             text = text_of(sql, self.cursor)
@@ -191,7 +216,7 @@ def _guard_other_methods() -> None:
     original = CursorWrapper.__getattr__
 
     def guarded(self: CursorWrapper, name: str) -> Any:
-        keeper = _keeper()
+        keeper = _shutter()
         if keeper is not None and name not in CURSOR and not name.startswith("_"):
             keeper[0].refuse(f"{name}() of a cursor")
         return original(self, name)
@@ -203,7 +228,7 @@ def _note_threads() -> None:
     original = threading.Thread.start
 
     def start(self: threading.Thread) -> None:
-        if _keeper() is not None:
+        if _shutter() is not None:
             _late.add(self)
         original(self)
 
@@ -213,7 +238,7 @@ def _note_threads() -> None:
 def _on_event(event: str, args: tuple[Any, ...]) -> None:
     if not (_now or _late):
         return
-    keeper = _keeper()
+    keeper = _shutter()
     if keeper is None:
         return
     if event in ACTS:

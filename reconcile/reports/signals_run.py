@@ -81,8 +81,8 @@ def _kept_in(found: ModelSignals) -> str:
     run: Any = found.run
     kept = [
         *([plural(run.on_commit, "callback") + " of COMMIT"] if run.on_commit else []),
-        *([plural(run.outside.mails, "mail")] if run.outside.mails else []),
-        *([f"{times:,} {name}" for name, times in run.outside.tasks.items()]),
+        *([plural(len(run.outside.mails), "mail")] if run.outside.mails else []),
+        *([f"{times:,} {name}" for name, times in run.outside.task_names.items()]),
     ]
     return f"; dropped {', '.join(kept)}" if kept else ""
 
@@ -141,8 +141,8 @@ def model_run_as_dict(found: ModelSignals) -> dict[str, Any] | None:
         "changed": {name: times for name, times in run.changed.items() if times},
         "others": _writes(run.others),
         "on_commit": run.on_commit,
-        "mails": run.outside.mails,
-        "tasks": dict(run.outside.tasks),
+        "mails": len(run.outside.mails),
+        "tasks": dict(run.outside.task_names),
         "refused": dict(run.outside.refused),
         "faults": [{"key": str(key), "why": why} for key, why in run.faults.items()],
     }

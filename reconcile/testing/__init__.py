@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from reconcile.audit.recorded import write_recording
 from reconcile.testing.assertions import Watch, assert_consistent, assert_rules
+from reconcile.testing.parity import assert_parity
 from reconcile.testing.recording import Recording, record_bypasses
 
-__all__ = ["Recording", "Watch", "assert_consistent", "assert_rules", "record_bypasses", "write_recording"]
+__all__ = [
+    "Recording",
+    "Watch",
+    "assert_consistent",
+    "assert_parity",
+    "assert_rules",
+    "record_bypasses",
+    "write_recording",
+]

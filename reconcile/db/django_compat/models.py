@@ -33,6 +33,7 @@ __all__ = [
     "has_default",
     "is_generic_relation",
     "is_swapped",
+    "key_columns",
     "managers_of",
     "many_to_many_columns",
     "many_to_many_owner",
@@ -72,6 +73,12 @@ def reverse_relations(model: type[Model]) -> Sequence[Any]:
 def managers_of(model: type[Model]) -> Sequence[Any]:
     """`Options.managers`: the managers of the model, its parents' among them."""
     return list(model._meta.managers)
+
+
+def key_columns(model: type[Model]) -> tuple[str, ...]:
+    """`Options.pk_fields`: the columns of the primary key, of which a composite one has several."""
+    fields: Any = model._meta.pk_fields
+    return tuple(each.column for each in fields)
 
 
 def parents_of(model: type[Model]) -> Sequence[type[Model]]:
