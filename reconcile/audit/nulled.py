@@ -11,6 +11,7 @@ from django.db.models import SET_NULL, Manager, Model, QuerySet
 
 from reconcile.audit.record import Record, Run
 from reconcile.audit.resolver.relations import Registry
+from reconcile.db.django_compat import referred_field
 
 __all__ = ["is_done_by_keys"]
 
@@ -47,7 +48,7 @@ def _sets_null(key: Any, record: Record) -> bool:
     model = record.model._meta.concrete_model
     return (
         key.remote_field.model is model
-        and key.target_field is record.model._meta.pk
+        and referred_field(key) is record.model._meta.pk
         and key.remote_field.on_delete is SET_NULL
         and _is_plain(record.evaluator.registry, key.model)
     )

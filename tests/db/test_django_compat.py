@@ -636,6 +636,11 @@ def test_python_source_can_be_pasted():
 # Models and fields.
 
 
+def test_key_columns_are_those_of_the_primary_key():
+    assert compat.key_columns(Car) == ("vehicle_ptr_id",)
+    assert compat.key_columns(Team) == ("id",)
+
+
 def test_own_columns_leave_the_parents_out():
     names = [each.attname for each in compat.own_columns(Car)]
     assert names[0] == "vehicle_ptr_id"

@@ -12,7 +12,7 @@ from django.db import connections
 from django.db.models import NOT_PROVIDED, AutoField, BigAutoField, Field, Model, SmallAutoField
 
 from reconcile.db.columns import concrete_model
-from reconcile.db.django_compat import key_columns, own_columns, private_fields, stored_tables
+from reconcile.db.django_compat import key_columns, own_columns, private_fields, referred_field, stored_tables
 
 __all__ = ["Schema", "TableSchema"]
 
@@ -88,7 +88,7 @@ def _is_made(each: Field[Any, Any]) -> bool:
 
 def _target(each: Any) -> str:
     """The table to whose primary key it refers; empty where it refers to another column, whose values are kept as they are."""
-    target = each.target_field if each.many_to_one or each.one_to_one else None
+    target = referred_field(each) if each.many_to_one or each.one_to_one else None
     return target.model._meta.db_table if target is not None and target.primary_key else ""
 
 
