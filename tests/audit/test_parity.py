@@ -23,7 +23,6 @@ from sample_project.shop.models import (
     Article,
     Category,
     Customer,
-    Invoice,
     Item,
     Keyword,
     Note,
