@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from reconcile.remedies import Call, Delete, Enqueue, Insert, Merge, Report, Resend, Split, Update
     from reconcile.rules.rule import Rule
     from reconcile.rules.settle import Settle
+    from reconcile.runs.ensuring import aensure, ensure
     from reconcile.runs.looking import look
 
 __all__ = [
@@ -72,6 +73,8 @@ __all__ = [
     "Split",
     "Update",
     "Within",
+    "aensure",
+    "ensure",
     "look",
     "receipts",
 ]
@@ -113,6 +116,7 @@ _HOMES = {
     ),
     "reconcile.rules.rule": ("Rule",),
     "reconcile.rules.settle": ("Settle",),
+    "reconcile.runs.ensuring": ("aensure", "ensure"),
     "reconcile.runs.looking": ("look",),
 }
 

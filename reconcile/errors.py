@@ -14,6 +14,7 @@ from typing import Any
 __all__ = [
     "CancelledError",
     "ChunkConflictError",
+    "EnsureError",
     "EvaluationError",
     "Fault",
     "FixtureError",
@@ -124,6 +125,10 @@ class HopelessError(GivenUpError):
 
 class RemedyFailedError(ReconcileError):
     """The project's own function, which a remedy called, raised; the chunk was rolled back."""
+
+
+class EnsureError(ReconcileError):
+    """What records owe could not be brought into being; nothing of it was written."""
 
 
 class NotRepairedError(ReconcileError):

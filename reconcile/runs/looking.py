@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.apps import apps
-from django.db import DEFAULT_DB_ALIAS, router
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Field, ForeignKey, Model, QuerySet
 
 from reconcile.core.scopes import Keys, blocks
@@ -19,16 +19,15 @@ from reconcile.core.verbs import DELETE, UPDATE, verbs_of
 from reconcile.core.wording.names import plural
 from reconcile.db.clock import database_now
 from reconcile.db.columns import concrete_model
-from reconcile.db.django_compat import explicit_alias, is_nested_in_transaction, referred_field
+from reconcile.db.django_compat import is_nested_in_transaction, referred_field
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
 from reconcile.detect.leading import Lead, lead_of
 from reconcile.errors import EvaluationError, UsageError
 from reconcile.models import Change, Run
-from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.order import sort_rules
-from reconcile.rules.registry import project_rules, unknown_rule
 from reconcile.rules.rule import Rule
 from reconcile.rules.unattended import unattended_refusal
+from reconcile.runs.given import Changed, Given, Records, rules_of
 from reconcile.runs.results import RuleRepair
 from reconcile.runs.running import repair as repair_rules, repair_unattended
 
@@ -36,11 +35,6 @@ __all__ = ["LookResult", "look"]
 
 ROUNDS = 10
 """Most times that rows which a repair has written lead to further records."""
-
-Changed = Mapping[type[Model], Sequence[Any]]
-"""Keys of records, by model."""
-
-Records = Model | Iterable[Model] | QuerySet[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +84,7 @@ def look(
     `transaction.on_commit`), and EvaluationError if the database doesn't answer.
     """
     with evaluation_errors(using or DEFAULT_DB_ALIAS):
-        given = _Given.of(records, using)
+        given = Given.of(records, using, door="look")
     if repair is not False and is_nested_in_transaction(given.using):
         raise UsageError(
             "look() repairs in transactions of its own, and was called inside another. Call it after that: "
@@ -100,57 +94,13 @@ def look(
         return _Looking(given, rules, repair=repair).through()
 
 
-@dataclass(frozen=True)
-class _Given:
-    """The records by model, as keys, on one database."""
-
-    keys: Changed
-    using: str
-
-    @classmethod
-    def of(cls, records: Records, using: str | None) -> _Given:
-        """Raises UsageError for anything that is no saved record."""
-        if isinstance(records, QuerySet):
-            # Not where a router reads: what is written there is lost.
-            alias = using or explicit_alias(records) or router.db_for_write(records.model)
-            keys = list(dict.fromkeys(records.using(alias).values_list("pk", flat=True)))
-            return cls({concrete_model(records.model): keys}, alias)
-        listed = [records] if isinstance(records, Model) else _listed(records)
-        keys_by_model: dict[type[Model], list[Any]] = {}
-        for each in listed:
-            if not isinstance(each, Model):
-                raise UsageError(f"look() takes records or a queryset, and not {each!r}.")
-            if each.pk is None or each._state.adding:
-                raise UsageError(
-                    f"{each._meta.label} {each.pk} is not saved, so there is nothing in the database to look at."
-                )
-            keys_by_model.setdefault(concrete_model(type(each)), []).append(each.pk)
-        unique = {model: list(dict.fromkeys(its)) for model, its in keys_by_model.items()}
-        return cls(unique, using or _alias_of(listed))
-
-
-def _listed(records: Any) -> Sequence[Any]:
-    if isinstance(records, type) or not isinstance(records, Iterable):
-        raise UsageError(f"look() takes records or a queryset, and not {records!r}.")
-    return list(records)
-
-
-def _alias_of(records: Sequence[Model]) -> str:
-    """The database that the records are written to. Raises UsageError for records of several."""
-    aliases = {router.db_for_write(type(each), instance=each) for each in records}
-    if len(aliases) > 1:
-        named = ", ".join(sorted(aliases))
-        raise UsageError(f"The records are on several databases: {named}. Look at those of each by itself.")
-    return next(iter(aliases), DEFAULT_DB_ALIAS)
-
-
 class _Looking:
     """One look, from the records to the last round of repairs."""
 
-    def __init__(self, given: _Given, rules: Sequence[Rule | str] | None, *, repair: bool | None) -> None:
+    def __init__(self, given: Given, rules: Sequence[Rule | str] | None, *, repair: bool | None) -> None:
         self.given, self.repair, self.named = given, repair, rules is not None
         self.using, self.now = given.using, database_now(given.using)
-        self.rules, self.refused = _rules_of(rules, self.using)
+        self.rules, self.refused = rules_of(rules, self.using)
         self.checks: dict[str, RuleCheck] = {}
         self.repairs: list[RuleRepair] = []
         self.runs: list[Run] = []
@@ -336,40 +286,3 @@ def _merge(several: Iterable[Changed]) -> Changed:
         for model, keys in each.items():
             merged.setdefault(model, {}).update(dict.fromkeys(keys))
     return {model: list(keys) for model, keys in merged.items()}
-
-
-def _rules_of(given: Sequence[Rule | str] | None, using: str) -> tuple[Mapping[str, Rule], dict[str, str]]:
-    """The rules by name, and why others can't be looked at. Raises UnknownNameError for a name that no rule has."""
-    if given is None:
-        found = {name: rule for name, rule in project_rules().items() if rule.is_on(using)}
-    else:
-        listed = [given] if isinstance(given, str | Rule) else given
-        found = {rule.name: rule for rule in map(_rule, listed)}
-    refused = {name: rule.error for name, rule in found.items() if isinstance(rule, InvalidRule)}
-    refused |= {
-        name: f"Rule {name!r} is not about database {using!r}."
-        for name, rule in found.items()
-        if not rule.is_on(using)
-    }
-    return {name: rule for name, rule in found.items() if name not in refused}, refused
-
-
-def _rule(given: Rule | str) -> Rule:
-    """The rule. Raises UnknownNameError for a name that none has, and UsageError for a rule without one, or with faults."""
-    if isinstance(given, str):
-        known = project_rules()
-        if given not in known:
-            raise unknown_rule(given, known)
-        return known[given]
-    rule = given if given.name else _of_project(given)
-    if rule is None:
-        raise UsageError("A rule that is none of the project's needs a name=, under which its runs are kept.")
-    if faults := list(rule.faults()):
-        raise UsageError(f"The rule can't be used: {' '.join(map(str, faults))}")
-    return rule
-
-
-def _of_project(rule: Rule) -> Rule | None:
-    """The project's rule of this declaration, which has its name."""
-    same = (each for each in project_rules().values() if each.must is rule.must and each.every is rule.every)
-    return next(same, None)

@@ -159,6 +159,9 @@ class Dialect:
     begin: ClassVar[Sequence[str]] = ("BEGIN",)
     """The statements with which a chunk's transaction begins, before `prepare_chunk`."""
 
+    def assert_isolation(self) -> None:
+        """Raise EvaluationError unless each statement of a transaction sees what others have committed before it. At most one statement."""
+
     def prepare_chunk(self) -> None:
         """Assert the isolation level and set the chunk's time-outs. At most two statements."""
 

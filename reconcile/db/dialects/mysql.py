@@ -224,6 +224,10 @@ class MySQL(Dialect):
                 with suppress(Error), self.connection.cursor() as cursor:
                     cursor.execute(f"SET SESSION optimizer_switch = '{_CACHE}=on'")
 
+    def assert_isolation(self) -> None:
+        """One statement."""
+        self._assert_isolation()
+
     def _assert_isolation(self) -> int:
         """The session's lock wait in seconds, once its isolation level is asserted.
 

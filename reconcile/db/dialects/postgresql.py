@@ -240,6 +240,15 @@ class PostgreSQL(Dialect):
         with self.connection.cursor() as cursor:
             cursor.execute(guard, [f"{LOCK_TIMEOUT_MS}ms", *[f"{STATEMENT_TIMEOUT_MS}ms"] * 2])
             isolation = cursor.fetchone()[len(_TIMEOUTS)]
+        self._refuse_unless_committed(isolation)
+
+    def assert_isolation(self) -> None:
+        """One statement."""
+        with self.connection.cursor() as cursor:
+            cursor.execute("SHOW transaction_isolation")
+            self._refuse_unless_committed(cursor.fetchone()[0])
+
+    def _refuse_unless_committed(self, isolation: str) -> None:
         if isolation != "read committed":
             raise EvaluationError(
                 f"Database {self.connection.alias!r} runs transactions in {isolation.upper()}. A repair needs "

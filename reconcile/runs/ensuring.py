@@ -1,0 +1,336 @@
+"""`ensure`: after a bulk write, bring all into being that the records owe, inside the caller's transaction.
+
+It is the bulk half of a service layer: what receivers would have done for each record is done for all of them at once, by the rules. Nothing of a run
+is kept: no lease, no journal, no cursor. What it writes stands or falls with the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
+
+import structlog
+from asgiref.sync import sync_to_async
+from django.db import transaction
+from django.db.models import Model, QuerySet
+
+from reconcile.core.finder import Finder
+from reconcile.core.fixes import Correction, Derivation, Insertion
+from reconcile.core.scopes import Keys, blocks
+from reconcile.core.verbs import Written
+from reconcile.db.clock import database_now
+from reconcile.db.columns import concrete_model
+from reconcile.db.dialects import dialect_of
+from reconcile.db.django_compat import in_transaction
+from reconcile.detect.checking import evaluation_errors
+from reconcile.detect.leading import Lead, lead_of
+from reconcile.errors import EnsureError, UsageError, with_type
+from reconcile.remedies import Message, Remedy, WriteResult
+from reconcile.rules.order import Order, sort_rules
+from reconcile.rules.rule import CompiledRule, Rule
+from reconcile.runs.given import Changed, Given, Records, rules_of
+
+__all__ = ["Ensured", "aensure", "ensure"]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensured:
+    """What `ensure` has done. written: rows by rule, then by verb. messages: how many are sent once the caller's transaction is committed.
+
+    refused: by the name of a rule that reads these records, why nothing was done for it.
+    """
+
+    written: Mapping[str, Written] = field(default_factory=dict)
+    messages: int = 0
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Rows written, those that were handed over too."""
+        return sum(each.total for each in self.written.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rules that read these records were brought into being."""
+        return not self.refused
+
+
+def ensure(
+    records: Records,
+    rules: Sequence[Rule | str] | None = None,
+    *,
+    max_repairs: int | None = None,
+    new: bool = False,
+    using: str | None = None,
+) -> Ensured:
+    """Bring into being what these records owe, inside the caller's transaction; to be called after a bulk write.
+
+    records: one or several instances, or a queryset, where a bulk write has brought no keys back. Only their keys count: what is in the database is
+        ensured. They must be saved.
+    rules: rules, or their names; unless given, all rules of the project that read the records' model. A rule of another model, a counter of a parent
+        for one, is led to its records through the foreign keys that it reads, and these are locked in the order of their keys.
+    max_repairs: raises EnsureError, and nothing is written, if it would be more rows.
+    new: the records were made in this transaction, so that nobody else can see them: a rule that needs a lock on a table needs none.
+    using: alias of the database; unless given, that of the records.
+
+    Settle times are lifted for these records. Surplus rows are left to a run, which confirms each delete. Outside effects are handed over when the
+    transaction commits, one message a batch. The number of statements is the same for one record as for 5,000.
+
+    Raises UsageError outside of a transaction, or for named rules that can't be ensured; EnsureError where something is owed still, EvaluationError if the
+    database doesn't answer. Whatever it raises, it has written nothing.
+    """
+    with evaluation_errors(using or "default"):
+        given = Given.of(records, using, door="ensure")
+    if not in_transaction(given.using):
+        raise UsageError(
+            "ensure() writes inside the caller's transaction, and there is none: what was written in bulk would stand without it. Put both into one: "
+            "with transaction.atomic(): …"
+        )
+    with evaluation_errors(given.using), transaction.atomic(using=given.using):
+        return _Ensuring(given, rules, max_repairs=max_repairs, new=new).through()
+
+
+aensure = sync_to_async(ensure)
+"""`ensure`, to be awaited. Django's transactions are not: call it in a function that is wrapped whole by `sync_to_async` where there is one."""
+
+
+class _Unkept:
+    """A journal that keeps nothing. It counts as many rows as a remedy says that it writes."""
+
+    def __init__(self) -> None:
+        self._locked = 0
+
+    def record_inserts(self, _: type[Model], rows: QuerySet[Any, Any], **__: Any) -> int:
+        return rows.count()
+
+    def insert_and_record(self, *_: Any) -> None:
+        """It never does both at once, since it does but one."""
+
+    def record_reinserts(self, _: type[Model], changes: QuerySet[Any, Any], **__: Any) -> int:
+        return changes.count()
+
+    def record_before(self, _: type[Model], __: Sequence[Any], keys: Keys, **___: Any) -> int:
+        self._locked = len(keys.values)
+        return self._locked
+
+    def record_after(self, _: type[Model], __: Sequence[Any], **___: Any) -> int:
+        return self._locked
+
+    def record_deletes(self, _: type[Model], rows: QuerySet[Any, Any], **__: Any) -> int:
+        return rows.count()
+
+    def record_handover(self, _: str, __: type[Model], keys: Keys) -> int:
+        return len(keys.values)
+
+
+def _unkept() -> Any:
+    return _Unkept()
+
+
+class _Ensuring:
+    """One call, from the records to what the last rule has written."""
+
+    def __init__(
+        self, given: Given, rules: Sequence[Rule | str] | None, *, max_repairs: int | None, new: bool
+    ) -> None:
+        self.given, self.named, self.max_repairs, self.new = given, rules is not None, max_repairs, new
+        self.using, self.now = given.using, database_now(given.using)
+        found, self.refused = rules_of(rules, self.using)
+        self.rules = {name: replace(rule, settle=None) for name, rule in found.items()}
+        self.changed: dict[str, dict[type[Model], dict[Any, None]]] = {}
+        self.locked: dict[type[Model], set[Any]] = {}
+        self.written: dict[str, Written] = {}
+        self.messages: list[tuple[str, Message]] = []
+        self._leads: dict[tuple[str, type[Model]], Lead] = {}
+        self._followed: dict[Any, Sequence[Any]] = {}
+
+    def through(self) -> Ensured:
+        """Ensure each rule in the order in which they read what others write."""
+        dialect_of(self.using).assert_isolation()
+        for rule in self.order.rules:
+            keys = self._led(rule)
+            if keys and rule.name not in self.refused:
+                self._ensure(rule, keys)
+        if self.named:
+            self._refuse_idle()
+        if self.named and self.refused:
+            raise UsageError("\n".join(f"{name}: {why}" for name, why in self.refused.items()))
+        for name, message in self.messages:
+            transaction.on_commit(partial(_send, name, message), using=self.using)
+        return Ensured(written=self.written, messages=len(self.messages), refused=self.refused)
+
+    # Which records.
+
+    @cached_property
+    def order(self) -> Order:
+        """The rules, each after those that write what it reads."""
+        return sort_rules(self.rules, using=self.using, now=self.now)
+
+    def _led(self, rule: Rule) -> list[Any]:
+        """The keys of the rule's records: those that the given records lead to, and what rules before it have written that it reads."""
+        keys = self._led_from(rule, self.given.keys)
+        for name, columns in self.order.waits_for[rule.name].items():
+            models = {concrete_model(model) for model, _ in columns}
+            written = {model: [*its] for model, its in self.changed.get(name, {}).items() if model in models}
+            if name != rule.name:
+                keys |= self._led_from(rule, written)
+        return [*keys]
+
+    def _led_from(self, rule: Rule, changed: Changed) -> dict[Any, None]:
+        keys: dict[Any, None] = {}
+        for model, its in changed.items():
+            lead = self._lead(rule, model)
+            if lead.refusal is not None:
+                self.refused[rule.name] = lead.refusal.reason
+            keys |= dict.fromkeys(self._lead_to(lead, model, its))
+        return keys
+
+    def _lead_to(self, lead: Lead, model: type[Model], keys: Sequence[Any]) -> Sequence[Any]:
+        """The keys that the lead goes to; several rules go the same way, which is asked for once as long as its rows are the same."""
+        way = (model, tuple(map(tuple, lead.ways)), tuple(keys))
+        if way not in self._followed:
+            self._followed[way] = lead.keys(keys, self.using)
+        return self._followed[way]
+
+    def _lead(self, rule: Rule, model: type[Model]) -> Lead:
+        key = (rule.name, model)
+        if key not in self._leads:
+            self._leads[key] = lead_of(rule, model, using=self.using, now=self.now)
+        return self._leads[key]
+
+    def _refuse_idle(self) -> None:
+        """Say of named rules that they read nothing of the records."""
+        labels = ", ".join(each._meta.label for each in self.given.keys)
+        for name, rule in self.rules.items():
+            if not self.order.waits_for[name] and not any(
+                self._lead(rule, each).concerns for each in self.given.keys
+            ):
+                self.refused.setdefault(name, f"It doesn't read {labels}.")
+
+    # What is written.
+
+    def _ensure(self, rule: Rule, keys: Sequence[Any]) -> None:
+        compiled = rule.compile(using=self.using, now=self.now)
+        compiled.refuse_wrong_answers()
+        if why := self._why_not(compiled):
+            self.refused[rule.name] = why
+            return
+        self._lock(concrete_model(rule.model), keys)
+        for finder in compiled.finders:
+            remedy = rule.remedy(finder.drift)
+            if remedy.repairs and not remedy.deletes:
+                for block in blocks(keys, remedy.chunk or BLOCK):
+                    for scope in finder.scopes_of(block):
+                        self._write(compiled, finder, remedy, scope)
+
+    def _why_not(self, compiled: CompiledRule) -> str:
+        """Why the rule can't be ensured inside another's transaction; empty if it can."""
+        rule = compiled.rule
+        for finder in compiled.finders:
+            if finder.levels is not None:
+                return f"Rule {rule.name!r} computes records from each other, level by level. Repair it: look(records, [{rule.name!r}])."
+            if finder.lock.tables and not self.new:
+                tables = ", ".join(each._meta.db_table for each in finder.lock.tables)
+                return (
+                    f"Rule {rule.name!r} needs a lock on {tables}, which no constraint keeps from having two rows alike. Where the records were made in this "
+                    "transaction, ensure(…, new=True) needs none; else look(records) repairs it after COMMIT."
+                )
+        return ""
+
+    def _lock(self, model: type[Model], keys: Sequence[Any]) -> None:
+        """Lock the records in key order, and wait for others that hold one: what is counted next is counted for good. One statement."""
+        wanted = [each for each in keys if each not in self.locked.setdefault(model, set())]
+        for block in blocks(wanted):
+            rows = model._base_manager.using(self.using).filter(Keys(block).on("pk")).order_by("pk")
+            dialect_of(self.using).lock_rows(rows.only("pk"))
+        self.locked[model].update(wanted)
+
+    def _write(self, compiled: CompiledRule, finder: Finder, remedy: Remedy, scope: Keys) -> None:
+        if not scope.values:
+            return
+        rule = compiled.rule
+        result = self._written_by(finder, remedy, scope)
+        if result.refused:
+            key, why = next(iter(result.refused.items()))
+            raise EnsureError(
+                f"Rule {rule.name!r}: {finder.model._meta.label} {key} can't be repaired: {why}"
+            )
+        self._count(rule, result)
+        if result.written.total:
+            self._note_written(compiled, finder, scope)
+        self.messages += [(rule.name, each) for each in result.messages]
+        self._verify(rule, finder, remedy, scope, result)
+
+    def _written_by(self, finder: Finder, remedy: Remedy, scope: Keys) -> WriteResult:
+        """What the remedy writes. Where another session holds rows that it needs, they are waited for, and it writes again."""
+        result = remedy.write(finder, scope, _unkept())
+        if not (result.waiting or result.waiting_rows):
+            return result
+        for model, keys in _needed(finder, scope):
+            rows = model._base_manager.using(self.using).filter(Keys(keys).on("pk")).order_by("pk")
+            dialect_of(self.using).lock_rows(rows.only("pk"))
+        again = remedy.write(finder, scope, _unkept())
+        return replace(
+            again, written=result.written + again.written, messages=[*result.messages, *again.messages]
+        )
+
+    def _count(self, rule: Rule, result: WriteResult) -> None:
+        if result.written.total:
+            self.written[rule.name] = self.written.get(rule.name, Written()) + result.written
+        total = sum(each.total for each in self.written.values())
+        if self.max_repairs is not None and total > self.max_repairs:
+            raise EnsureError(
+                f"More than max_repairs={self.max_repairs:,} rows are owed ({total:,} with rule {rule.name!r}); nothing was written."
+            )
+
+    def _note_written(self, compiled: CompiledRule, finder: Finder, scope: Keys) -> None:
+        """Remember the rows that were written, if another rule reads them."""
+        model, name = concrete_model(finder.model_written), compiled.rule.name
+        later = [columns.get(name, ()) for other, columns in self.order.waits_for.items() if other != name]
+        if any(concrete_model(each) is model for columns in later for each, _ in columns):
+            rows = dict.fromkeys(_rows_of(compiled, finder, scope))
+            self.changed.setdefault(name, {}).setdefault(model, {}).update(rows)
+
+    def _verify(self, rule: Rule, finder: Finder, remedy: Remedy, scope: Keys, result: WriteResult) -> None:
+        """None of the records may drift now. One statement, or none."""
+        if result.verified or (remedy.deferred and not result.promised):
+            return
+        if left := finder.keys(scope):
+            raise EnsureError(
+                f"Rule {rule.name!r}: {finder.model._meta.label} {min(left, key=str)} is still {finder.drift} after what was written for it; does something in the "
+                "database change what is written?"
+            )
+
+
+BLOCK = 5_000
+
+
+def _rows_of(compiled: CompiledRule, finder: Finder, scope: Keys) -> Sequence[Any]:
+    """The keys of the rows that belong to the records: themselves, or those that are linked with them. One statement, or none."""
+    if concrete_model(finder.model_written) is concrete_model(finder.model):
+        return scope.values
+    fixes = [each.fix for each in compiled.finders if isinstance(each.fix, Insertion | Derivation)]
+    return [*fixes[0].present(scope).values_list("pk", flat=True)] if fixes else []
+
+
+def _needed(finder: Finder, scope: Keys) -> Iterator[tuple[type[Model], Sequence[Any]]]:
+    """The rows that a remedy writes for the records, by model."""
+    fix: Any = finder.fix
+    if isinstance(fix, Correction):
+        yield fix.model, [*fix.wanted(scope).values_list("pk", flat=True)]
+    yield finder.model, scope.values
+
+
+def _send(rule: str, message: Message) -> None:
+    """Send a message once the transaction is committed; one that can't be sent is owed again."""
+    try:
+        message.send()
+    except Exception as error:  # noqa: BLE001 - what is committed stands, whatever a broker says
+        log.warning("message_not_sent", rule=rule, what=message.what, error=with_type(error))
+        message.failed()
+    else:
+        message.done()

@@ -1,0 +1,208 @@
+"""`ensure`: after a bulk write, all that the records owe is there, in the caller's transaction."""
+
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.contenttypes.models import ContentType
+from django.db import OperationalError, connection, transaction
+from django.db.models import CharField, F
+from django.db.models.functions import Cast
+
+from reconcile import HaveRow, Rule, aensure, ensure
+from reconcile.audit.capture.capturing import Statements, counting
+from reconcile.audit.shut import Outside, shut_outside
+from reconcile.db.dialects import dialect_of
+from reconcile.errors import EnsureError, EvaluationError, UsageError
+from reconcile.testing import assert_consistent, assert_parity
+from sample_project.shop import services
+from sample_project.shop.models import Category, Customer, Invoice, Item, Note, Notification, Order
+from tests.helpers import everything
+from tests.repair.test_triggers import trigger
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def customer():
+    return Customer.objects.create(name="Ann")
+
+
+def in_bulk(customer, number, status=Order.Status.PLACED):
+    """Orders with an item each, past every receiver."""
+    orders = Order.objects.bulk_create([Order(customer=customer, status=status) for _ in range(number)])
+    items = Item.objects.bulk_create([Item(order=each, price=Decimal(3)) for each in orders])
+    return orders, items
+
+
+def test_what_signals_would_have_done_is_there(customer):
+    orders, items = in_bulk(customer, 3)
+    found = ensure([*orders, *items], new=True)
+    assert found.complete, found.refused
+    assert_consistent(Order)
+    assert_consistent(Item)
+    customer.refresh_from_db()
+    assert (customer.order_count, customer.last_order) == (3, orders[-1])
+    assert (
+        Invoice.objects.filter(amount=3).count() == Notification.objects.filter(kind="created").count() == 3
+    )
+    assert {each.customer_name for each in Order.objects.all()} == {"Ann"}
+
+
+def test_it_leaves_the_same_as_the_receivers(customer):
+    def by_signals():
+        for _ in range(3):
+            services.create_order(customer=customer, items=[Item(price=Decimal(3))])
+
+    def by_ensure():
+        orders, items = in_bulk(customer, 3)
+        ensure([*orders, *items], new=True)
+
+    assert_parity(by_signals, by_ensure)
+
+
+def test_a_second_time_it_writes_nothing(customer):
+    orders, items = in_bulk(customer, 3)
+    assert ensure([*orders, *items], new=True).total
+    before = everything()
+    assert ensure([*orders, *items], new=True).total == 0
+    assert everything() == before
+
+
+def test_the_number_of_statements_does_not_depend_on_the_number_of_records(customer):
+    ensure(in_bulk(customer, 1)[0], new=True)
+    numbers = []
+    for number in (1, 10, 300):
+        orders, items = in_bulk(customer, number)
+        statements = Statements()
+        with counting(statements, "default"):
+            ensure([*orders, *items], new=True)
+        numbers.append(statements.total)
+    assert len({*numbers}) == 1, numbers
+
+
+def test_a_draft_owes_no_invoice(customer):
+    orders, items = in_bulk(customer, 2, Order.Status.DRAFT)
+    ensure([*orders, *items], new=True)
+    assert not Invoice.objects.exists()
+
+
+def test_a_queryset_says_which_where_no_keys_came_back(customer):
+    in_bulk(customer, 2)
+    ensure(Order.objects.filter(customer=customer), new=True)
+    assert Invoice.objects.count() == 2
+
+
+def test_more_than_the_cap_is_an_error_and_nothing_is_written(customer):
+    orders, items = in_bulk(customer, 3)
+    before = everything()
+    with pytest.raises(EnsureError, match="max_repairs=2"):
+        ensure([*orders, *items], new=True, max_repairs=2)
+    assert everything() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_a_transaction_it_is_refused():
+    order = Order.objects.create()
+    with pytest.raises(UsageError, match=r"with transaction\.atomic"):
+        ensure(order)
+    with transaction.atomic():
+        ensure(order, new=True)
+
+
+def test_what_needs_a_lock_on_a_table_is_refused_by_name_unless_the_records_are_new(customer):
+    orders, _ = in_bulk(customer, 1)
+    kind = ContentType.objects.get_for_model(Order).pk
+    link = {"object_id": Cast(F("pk"), CharField()), "content_type": kind}
+    rule = Rule(name="loose", every=Order, must=HaveRow(Note, link=link, values={"text": "loose"}))
+    if dialect_of("default").locks_tables:
+        with pytest.raises(UsageError, match=r"loose.*needs a lock on shop_note"):
+            ensure(orders, [rule])
+    assert ensure(orders, [rule], new=True).total == 1
+    assert Note.objects.get().text == "loose"
+
+
+def test_what_is_computed_level_by_level_is_refused_by_name():
+    top = Category.objects.create(name="top")
+    Category.objects.bulk_create([Category(name="below", parent=top)])
+    found = ensure(Category.objects.all())
+    assert not found.complete
+    assert "level by level" in found.refused["categories.path"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_trigger_that_changes_what_is_written_is_told(customer):
+    changing = trigger(
+        "shop_order",
+        postgresql=("BEFORE UPDATE", "NEW.total = 99;"),
+        mysql="BEFORE UPDATE ON shop_order FOR EACH ROW SET NEW.total = 99",
+        sqlite="AFTER UPDATE ON shop_order WHEN NEW.total <> 99 BEGIN UPDATE shop_order SET total = 99; END",
+    )
+    told = pytest.raises(EnsureError, match="is still stale after what was written for it")
+    with changing, told, transaction.atomic():
+        orders, items = in_bulk(customer, 1)
+        ensure([*orders, *items], new=True)
+
+
+def test_messages_go_out_on_commit_one_for_all(customer, django_capture_on_commit_callbacks):
+    items = Item.objects.bulk_create(
+        [Item(price=Decimal(3), status=Item.Status.ARCHIVED, on_sale_since=None) for _ in range(3)]
+    )
+    outside = Outside(is_shut=False)
+    with shut_outside("default", outside):
+        with django_capture_on_commit_callbacks(execute=True):
+            found = ensure(items, new=True)
+            assert outside.tasks == []
+        assert found.messages == len(outside.tasks) == 1
+        assert sorted(outside.tasks[0].args[0]) == [each.pk for each in items]
+        with django_capture_on_commit_callbacks(execute=True):
+            assert ensure(items, new=True).messages == 0, "since the receipts are promised"
+
+
+def test_records_that_are_not_saved_are_a_mistake():
+    with pytest.raises(UsageError, match="is not saved"):
+        ensure(Order())
+    with pytest.raises(UsageError, match=r"ensure\(\) takes records"):
+        ensure(Order)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_can_be_awaited(customer):
+    def write():
+        with transaction.atomic():
+            orders, items = in_bulk(customer, 2)
+            return async_to_sync(aensure)([*orders, *items], new=True)
+
+    assert write().complete
+    assert Invoice.objects.count() == 2
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_two_importers_of_one_customers_orders_count_them_all(customer):
+    def importer(_):
+        for _ in range(5):
+            try:
+                with transaction.atomic():
+                    orders, items = in_bulk(Customer.objects.get(pk=customer.pk), 3)
+                    ensure([*orders, *items], new=True)
+            except (OperationalError, EvaluationError) as error:
+                assert "eadlock" in str(error)  # noqa: PT017 - a deadlock is named, and its writes are gone
+                deadlocks.append(1)
+                continue
+            done.append(3)
+        connection.close()
+
+    done, deadlocks = [], []
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(importer, range(2)))
+    customer.refresh_from_db()
+    assert done
+    assert customer.order_count == Order.objects.filter(customer=customer).count() == sum(done)
+    assert customer.last_order == Order.objects.latest("created_at", "pk")
+
+
+def test_named_rules_that_read_nothing_of_it_are_a_mistake(customer):
+    with pytest.raises(UsageError, match=r"doesn't read shop\.Customer"):
+        ensure(customer, ["articles.slug"])
