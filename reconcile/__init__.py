@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from reconcile.remedies import Call, Delete, Enqueue, Insert, Merge, Report, Resend, Split, Update
     from reconcile.rules.rule import Rule
     from reconcile.rules.settle import Settle
-    from reconcile.runs.ensuring import aensure, ensure
+    from reconcile.runs.ensuring import aensure, ensure, ensuring
     from reconcile.runs.looking import look
 
 __all__ = [
@@ -75,6 +75,7 @@ __all__ = [
     "Within",
     "aensure",
     "ensure",
+    "ensuring",
     "look",
     "receipts",
 ]
@@ -116,7 +117,7 @@ _HOMES = {
     ),
     "reconcile.rules.rule": ("Rule",),
     "reconcile.rules.settle": ("Settle",),
-    "reconcile.runs.ensuring": ("aensure", "ensure"),
+    "reconcile.runs.ensuring": ("aensure", "ensure", "ensuring"),
     "reconcile.runs.looking": ("look",),
 }
 
