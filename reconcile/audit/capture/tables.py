@@ -12,7 +12,6 @@ from django.db import connections
 
 from reconcile.db.django_compat import key_columns, quoter, stored_tables
 from reconcile.errors import EvaluationError
-from reconcile.models import Receipt
 
 __all__ = ["MOST_ROWS", "Image", "RowChange", "changes_between", "read_tables"]
 
@@ -53,7 +52,7 @@ def read_tables(using: str) -> Image:
     """Read all tables of the database but those of the package's own runs. Raises EvaluationError if they hold more than MOST_ROWS rows."""
     keys = {each._meta.db_table: key_columns(each) for each in apps.get_models(include_auto_created=True)}
     own = {
-        each._meta.db_table for each in apps.get_app_config("reconcile").get_models() if each is not Receipt
+        each._meta.db_table for each in apps.get_app_config("reconcile").get_models() if each.__name__ != "Receipt"
     }
     found: dict[str, Mapping[Key, Row]] = {}
     left = MOST_ROWS
