@@ -15,6 +15,9 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from django.db.models import Model
+
+from reconcile.audit.effects import is_third_party
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import CallUse
 from reconcile.audit.resolver.scopes import Scope
@@ -130,7 +133,7 @@ class Texts:
         return bool(base) and all(isinstance(each, Instance | Object | Super) for each in base)
 
     def _is_alone(self, scope: Scope) -> bool:
-        """Whether no other function has the name: one of a class that it inherits from may be called by others."""
+        """Whether no other function has the name, and no framework may call it: as that of a base class, or by its name, as views and visitors do."""
         if not self.evaluator.is_unique(scope):
             return False
         if scope.owner is None:
@@ -139,7 +142,9 @@ class Texts:
         if live is None:
             node: Any = scope.owner.node
             return not (node.bases or node.keywords or node.decorator_list)
-        return [each for each in live.__mro__ if scope.function.name in vars(each)] == [live]
+        return all(map(_is_of_project, live.__mro__)) and [
+            each for each in live.__mro__ if scope.function.name in vars(each)
+        ] == [live]
 
     def _mentions(self, name: str) -> int:
         """How often anything of the name is called; -1 if it is spoken of in any other way, as by who hands it on, or looks it up."""
@@ -157,6 +162,13 @@ class Texts:
                         return -1
                     found += 1
         return found
+
+
+def _is_of_project(cls: type) -> bool:
+    """Whether the class is the project's, or calls none of its methods by a name that it puts together."""
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None)
+    return cls in {object, *Model.__mro__} or (file is not None and not is_third_party(file))
 
 
 def _speaks_of(node: ast.AST, name: str, word: re.Pattern[bytes]) -> bool:

@@ -141,6 +141,14 @@ def test_a_function_whose_callers_cannot_all_be_known_leaves_it_unknown(states, 
     assert half(states, text) == UNKNOWN
 
 
+def test_a_framework_may_call_a_method_of_its_classes_by_name():
+    """`shelf.Mixed.put_half` is called with "other" alone by the project; who knows what its library does."""
+    path = Path(import_module("tests.shelf.models").__file__)
+    found = {each.site.function: each for each in search_bypasses({}, {}, Search(paths=[path])).bypasses}
+    assert found["Page.put_name"].state == UNKNOWN
+    assert found["Plain.put_text"].state == TOLD
+
+
 def test_a_default_is_one_of_the_ways(states):
     text = "def put_half(name='other'):\n    Halves.objects.update(**{name: 1})\n\nput_half()\nput_half('pk')"
     assert half(states, text) == TOLD

@@ -9,6 +9,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_sa
 from django.dispatch import receiver
 from django.utils import timezone
 from django.utils.text import slugify
+from django.views import View
 
 
 class Log(models.Model):
@@ -778,6 +779,22 @@ def set_changing(rows):
 def change(names):
     global CHANGING  # noqa: PLW0603 - so that nobody can tell what it holds
     CHANGING = names
+
+
+class Page(View):
+    def put_name(self, name):
+        Halves.objects.update(**{name: 1})
+
+    def put(self):
+        self.put_name("other")
+
+
+class Plain:
+    def put_text(self, name):
+        Halves.objects.update(**{name: 1})
+
+    def put(self):
+        self.put_text("other")
 
 
 class Summed(models.Model):

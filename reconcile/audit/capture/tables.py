@@ -52,7 +52,9 @@ def read_tables(using: str) -> Image:
     """Read all tables of the database but those of the package's own runs. Raises EvaluationError if they hold more than MOST_ROWS rows."""
     keys = {each._meta.db_table: key_columns(each) for each in apps.get_models(include_auto_created=True)}
     own = {
-        each._meta.db_table for each in apps.get_app_config("reconcile").get_models() if each.__name__ != "Receipt"
+        each._meta.db_table
+        for each in apps.get_app_config("reconcile").get_models()
+        if each.__name__ != "Receipt"
     }
     found: dict[str, Mapping[Key, Row]] = {}
     left = MOST_ROWS
