@@ -109,11 +109,14 @@ def _bypasses() -> Mapping[str, int]:
 
 
 def _uncovered(audit: SignalsAudit, drafts: Sequence[Draft], model: str | None) -> list[Effect]:
-    """The project's effects that no draft covers, and no rule; none if drafts were asked for one model alone."""
+    """The project's effects that no draft covers, and no rule; of one model alone, if drafts were asked for that one."""
+    from reconcile.audit.listing import named_model
+
     covered = {one.effect.name for each in drafts for one in each.covers}
-    effects = (each for found in audit.models for each in found.effects)
+    wanted = None if model is None else named_model(model)
+    effects = (each for found in audit.models if wanted in {None, found.model} for each in found.effects)
     own = [each.effect for each in effects if not each.effect.third_party and not each.rules]
-    return [] if model else [each for each in own if each.name not in covered]
+    return [each for each in own if each.name not in covered]
 
 
 def _settings(folder: Path) -> str:

@@ -45,12 +45,8 @@ def as_text(report: DraftReport) -> RenderableType:
         parts += [*_draft(each)]
     parts += [""] if report.tried else []
     for effect in report.uncovered:
-        parts.append(
-            Text.assemble(
-                ("no draft covers  ", "yellow"),
-                f"{plain(effect.name)}, {effect.on} of {effect.model._meta.label}",
-            )
-        )
+        parts.append(Text.assemble(("no draft covers  ", "yellow"), plain(effect.name)))
+        parts.append(indented(Text(f"{effect.on} of {effect.model._meta.label}", style="dim")))
     for model, why in report.left_out:
         parts.append(Text.assemble(("left out  ", "red"), f"{model._meta.label}: {plain(why)}"))
     for path, text in report.kept.items():
@@ -104,7 +100,10 @@ def _why_nothing(report: DraftReport) -> str:
         return "Nothing was drafted: the project has no models of its own. For those of a package, name each: reconcile init app.Model"
     if report.left_out:
         return "Nothing else was drafted."
-    return "Nothing was drafted: no table has enough records, or nothing in them follows from anything else."
+    return (
+        "Nothing was drafted: the tables have too few records, or nothing was found in them of what is looked for: counts, sums and the latest of rows that refer to the "
+        "record, copies from those to which it refers, slugs, a row each. What is two steps away isn't looked for. On with a rule by hand: docs/first-rule.md"
+    )
 
 
 def as_json(report: DraftReport) -> str:

@@ -57,7 +57,8 @@ class Candidate:
 
     expected: the expression of Django's to compare with; made, instead, a Python function of the columns `reads`. named: the column's name says it.
     empty_is_zero: a sum of nothing is 0. alike: words that the names of both columns have. aggregate: the child, the function and the child's column, of
-    an aggregate that could be one of some of its rows.
+    an aggregate that could be one of some of its rows. many: the rows from which it is computed, of which a record may have several. source: of a copy, what it is a
+    copy of. unless_null: it is about those records alone in which this key isn't NULL.
     """
 
     model: type[Model]
@@ -74,6 +75,9 @@ class Candidate:
     empty_is_zero: bool = False
     alike: int = 0
     aggregate: tuple[Child, Any, str] | None = None
+    many: Child | None = None
+    source: str = ""
+    unless_null: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +254,7 @@ def _of_many(
     return Candidate(
         model=model, column=column.name, must=f"HaveValues({column.name}={code})", told=f"{column.name} = {told}", expected=expected, child=child.model,
         imports=frozenset({f"from django.db.models import {names}", "from reconcile import HaveValues, Rule"}), named=named, simple=simple,
-        empty_is_zero=not column.null and not isinstance(column, DateField),
+        empty_is_zero=not column.null and not isinstance(column, DateField), many=child,
     )  # fmt: skip
 
 
@@ -273,15 +277,12 @@ def _are_alike(one: Field[Any, Any], other: Field[Any, Any]) -> bool:
 def _copy(
     model: type[Model], column: Field[Any, Any], key: ForeignKey[Any, Any], other: Field[Any, Any]
 ) -> Candidate:
-    path = f"{key.name}__{other.name}"
-    needs_text = key.null and not column.null and isinstance(column, TEXTS)
-    code = f'Coalesce(F("{path}"), Value(""))' if needs_text else f'F("{path}")'
-    imports = {"from django.db.models import F", "from reconcile import HaveValues, Rule"}
-    if needs_text:
-        imports |= {"from django.db.models import Value", "from django.db.models.functions import Coalesce"}
+    # What a record without the key has is nothing that a copy could say: it may be all that is left of what is gone.
+    path, source = f"{key.name}__{other.name}", f"{key.name}.{other.name}"
     return Candidate(
-        model=model, column=column.name, must=f"HaveValues({column.name}={code})", told=f"{column.name} = {key.name}.{other.name}", expected=F(path),
-        imports=frozenset(imports), named=column.name == f"{key.name}_{other.name}", empty_is_zero=needs_text,
+        model=model, column=column.name, must=f'HaveValues({column.name}=F("{path}"))', told=f"{column.name} = {source}", expected=F(path), source=source,
+        imports=frozenset({"from django.db.models import F", "from reconcile import HaveValues, Rule"}), named=column.name == f"{key.name}_{other.name}",
+        unless_null=key.name if key.null else "",
     )  # fmt: skip
 
 
@@ -308,7 +309,7 @@ def _latest(model: type[Model], key: ForeignKey[Any, Any]) -> Iterator[Candidate
             yield Candidate(
                 model=model, column=key.name, must=f'HaveValues({key.name}=Latest("{child.query}", by=[{shown}]))',
                 told=f"{key.name} = the latest of {child.query} by {order or 'key'}", expected=Subquery(newest.values("pk")[:1]), child=child.model,
-                imports=frozenset({"from reconcile import HaveValues, Latest, Rule"}), simple=0 if order else 1,
+                imports=frozenset({"from reconcile import HaveValues, Latest, Rule"}), simple=0 if order else 1, many=child,
                 named=bool(words_of(key.name) & {"last", "latest", "newest", "current"}),
             )  # fmt: skip
 

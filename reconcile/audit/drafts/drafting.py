@@ -19,7 +19,15 @@ from reconcile.audit.drafts.candidates import (
     plural_of,
     value_candidates,
 )
-from reconcile.audit.drafts.scoring import RowOfEach, Score, best_of, one_row_each, sample_of, score
+from reconcile.audit.drafts.scoring import (
+    RowOfEach,
+    Score,
+    best_of,
+    one_row_each,
+    sample_of,
+    score,
+    with_numbers,
+)
 from reconcile.audit.drafts.uniques import Unique, unique_columns
 from reconcile.audit.effects import On
 from reconcile.audit.listing import Audited, SignalsAudit
@@ -107,7 +115,7 @@ def _of_model(model: type[Model], using: str) -> Iterator[Draft]:
 
 
 def _drafts(model: type[Model], keys: Sequence[Any], total: int, using: str) -> Iterator[Draft]:
-    yield from (_of_value(each, total) for each in _values(model, keys, using))
+    yield from (_of_value(each, is_sample=len(keys) < total) for each in _values(model, keys, using))
     for child in children_of(model):
         found = one_row_each(model, child, keys, using)
         if found is not None:
@@ -126,7 +134,8 @@ def _values(model: type[Model], keys: Sequence[Any], using: str) -> list[Score]:
     scores = [score(each, keys, using) for each in value_candidates(model)]
     doubtful = [each.candidate for each in scores if each.candidate.named and each.share < 1]
     some = (one for each in doubtful for one in only_some(each))
-    return best_of([*scores, *(score(one, keys, using) for one in some)])
+    best = best_of([*scores, *(score(one, keys, using) for one in some)])
+    return [with_numbers(each, keys, using) for each in best]
 
 
 def _import(model: type[Model]) -> str:
@@ -146,19 +155,36 @@ def _not(keys: Sequence[Any], number: int) -> str:
     return f"; not: {', '.join(map(str, keys[:MOST_NAMED]))}{more}" if number else ""
 
 
-def _of_value(found: Score, total: int) -> Draft:
+def _of_value(found: Score, *, is_sample: bool) -> Draft:
     each = found.candidate
-    sample = " of a sample" if found.looked < total else ""
+    sample = " of a sample" if is_sample else ""
     wrong = found.looked - found.holds
     others = f"{_not(found.others, wrong)} ({100 * wrong / found.looked:.1f} %)" if wrong else ""
-    unsure = ""
-    if found.share < 0.9:  # noqa: PLR2004
-        unsure = f"It holds for {found.share:.0%} of those with something to compare: bulk paths, or it means something else."
+    unsure = " ".join(_doubts(found))
+    every = (
+        f"{each.model.__name__}.objects.exclude({each.unless_null}=None)"
+        if each.unless_null
+        else each.model.__name__
+    )
+    with_key = f" with a {each.unless_null}" if each.unless_null else ""
     return Draft(
-        model=each.model, name=each.column, every=each.model.__name__, must=each.must, column=each.column, writes=each.model, source=each.child,
+        model=each.model, name=each.column, every=every, must=each.must, column=each.column, writes=each.model, source=each.child,
         imports=each.imports | {_import(each.model)}, share=found.holds / found.looked, unsure=unsure, reports="STALE" if unsure else "",
-        evidence=(f"{found.holds:,} of {found.looked:,} {plural_of(each.model)}{sample} have {each.told}{others}.",),
+        evidence=(f"{found.holds:,} of {found.looked:,} {plural_of(each.model)}{sample}{with_key} have {each.told}{others}.",),
     )  # fmt: skip
+
+
+def _doubts(found: Score) -> Iterator[str]:
+    """What a person has to decide before the draft may repair: what is written over may be the only copy."""
+    each = found.candidate
+    if found.share < 0.9:  # noqa: PLR2004
+        yield f"It holds for {found.share:.0%} of those with something to compare: bulk paths, or it means something else."
+    if each.source:
+        yield f"Is it always {each.source}, or what that was when the record was made?"
+    if each.many is not None and found.single:
+        yield f"No record has two rows of {plural_of(each.many.model)}: their column may as well be made from this one."
+    if each.many is not None and found.lacking:
+        yield f"Those that differ have no {plural_of(each.many.model)} at all: perhaps these are missing, and the column is right."
 
 
 def _of_row(found: RowOfEach, total: int, sample: int) -> Draft:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +13,7 @@ from django.db.models import BooleanField, DecimalField, Exists, Max, Min, Model
 
 from reconcile.audit.drafts.candidates import Candidate, Child, columns_of
 
-__all__ = ["RowOfEach", "Score", "best_of", "one_row_each", "sample_of", "score"]
+__all__ = ["RowOfEach", "Score", "best_of", "one_row_each", "sample_of", "score", "with_numbers"]
 
 SAMPLE = 5_000
 """Records that a candidate is compared on."""
@@ -34,7 +34,8 @@ SURELY, MOSTLY = 0.95, 0.3
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """How a candidate stands. looked: records of the sample. holds: those of which it is true. telling: those with something to compare, of which
-    `right` are right. others: the keys of some for which it isn't true.
+    `right` are right. others: the keys of some for which it isn't true. lacking: all of these have nothing from which it could be computed. single: no record has more than one
+    row from which it is computed.
     """
 
     candidate: Candidate
@@ -44,6 +45,8 @@ class Score:
     right: int
     varied: bool
     others: tuple[Any, ...]
+    lacking: bool = False
+    single: bool = False
 
     @property
     def share(self) -> float:
@@ -86,6 +89,7 @@ def score(candidate: Candidate, keys: Sequence[Any], using: str) -> Score:
     """Compare the candidate with the records of the sample. A statement for each 500."""
     looked = holds = telling = right = 0
     others: list[Any] = []
+    lacking = True
     seen: tuple[set[Any], set[Any]] = (set(), set())
     for key, there, owed in _pairs(candidate, keys, using):
         is_right = _same(candidate, there, owed)
@@ -97,6 +101,7 @@ def score(candidate: Candidate, keys: Sequence[Any], using: str) -> Score:
             seen[0].add(owed)
         if there not in (None, 0, ""):
             seen[1].add(there)
+        lacking = lacking and (is_right or owed in (None, 0, ""))
         if not is_right and len(others) < MOST_GIVEN:
             others.append(key)
     varied = all(len(each) > 1 for each in seen)
@@ -108,11 +113,14 @@ def score(candidate: Candidate, keys: Sequence[Any], using: str) -> Score:
         right=right,
         varied=varied,
         others=tuple(others),
+        lacking=lacking and bool(others),
     )
 
 
 def _pairs(candidate: Candidate, keys: Sequence[Any], using: str) -> Iterator[tuple[Any, Any, Any]]:
     rows = candidate.model._base_manager.using(using)
+    if candidate.unless_null:
+        rows = rows.exclude(**{candidate.unless_null: None})
     for start in range(0, len(keys), 500):
         found = rows.filter(pk__in=keys[start : start + 500]).order_by("pk")
         if candidate.made is not None:
@@ -133,6 +141,12 @@ def _same(candidate: Candidate, there: Any, owed: Any) -> bool:
         unit = Decimal(1).scaleb(-field.decimal_places)
         return bool(Decimal(there).quantize(unit) == Decimal(owed).quantize(unit))
     return bool(there == owed)
+
+
+def with_numbers(found: Score, keys: Sequence[Any], using: str) -> Score:
+    """The score with whether any record has more than one row from which it is computed. A statement for each 500 records."""
+    child = found.candidate.many
+    return found if child is None else replace(found, single=_most_per_record(child, keys, using) <= 1)
 
 
 def best_of(scores: Iterable[Score]) -> list[Score]:
