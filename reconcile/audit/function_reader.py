@@ -99,11 +99,16 @@ class FunctionReader:
     def _block(self, body: Sequence[ast.stmt], run: Run, state: State) -> tuple[list[Act], State]:
         """The acts of the statements, and what is known after them; never, if they don't end."""
         acts: list[Act] = []
-        for node in body:
+        for place, node in enumerate(body):
             if state.phase is Phase.NEVER:
                 break
+            before = state.empty
             found, state = self._statement(node, run, state)
             acts += found
+            if state.empty - before:
+                # What follows an early return is a branch like any other.
+                rest, state = self._block(body[place + 1 :], run, state)
+                return acts + _only_filling(rest, state.empty - before), state
         return acts, state
 
     def _statement(self, node: ast.stmt, run: Run, state: State) -> tuple[list[Act], State]:
@@ -144,7 +149,7 @@ class FunctionReader:
         for name in ("body", "orelse", "finalbody"):
             found, ended = self._block(getattr(node, name, []), run, inside)
             acts += found
-            if name == "body" and isinstance(node, ast.With | ast.AsyncWith):
+            if name == "body" and isinstance(node, ast.With | ast.AsyncWith) and not _may_suppress(node):
                 after = ended
         for arm in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
             acts += self._block(arm.body, run, inside)[0]
@@ -172,6 +177,7 @@ class FunctionReader:
         one, after = self._block(node.body, run, inside)
         one = _only_filling(one, yes.empty)
         two, otherwise = self._block(node.orelse, run, other)
+        two = _only_filling(two, no.empty)
         acts += one + two
         if after.phase is Phase.NEVER and otherwise.phase is not Phase.NEVER:
             return acts, otherwise
@@ -226,13 +232,18 @@ class FunctionReader:
     def _local(self, name: str, value: ast.expr, run: Run) -> None:
         """Note what a name holds; with what it may have held before, as a branch may not run."""
         if self.record.is_record(value, run):
+            if name in run.reads or (isinstance(value, ast.Name) and value.id in run.loose):
+                run.loose.add(name)
             run.aliases.add(name)
             return
+        if name in run.aliases:
+            run.loose.add(name)
         if is_opt_in(value):
             run.false.add(name)
         else:
             run.false.discard(name)
-        run.stashes[name] = self.record.stash(value, run)
+        # Which of several values it holds depends on the way.
+        run.stashes[name] = EVERYWHERE if name in run.reads else self.record.stash(value, run)
         yes, _ = self.record.test(value, run)
         before = Phase.BOTH if name in run.scope.parameters else Phase.NEVER
         run.phases[name] = run.phases.get(name, before) | yes.phase
@@ -335,7 +346,10 @@ class FunctionReader:
     def _of_record(self, name: str, model: type[Model], each: ast.Call, run: Run, state: State) -> list[Act]:
         if name in VALIDATING:
             return [self._act(Does.VALIDATE, name, state)]
-        own = isinstance(each.func, ast.Attribute) and self.record.is_record(each.func.value, run)
+        base = each.func.value if isinstance(each.func, ast.Attribute) else None
+        own = (
+            base is not None and self.record.is_record(base, run) and getattr(base, "id", "") not in run.loose
+        )
         if name in WRITES and not own:
             return [self._outside(each, run, state, does=Does.WRITE, model=model._meta.label)]
         return []
@@ -374,7 +388,8 @@ class FunctionReader:
         aliases = self.record.aliases_in(scope, bound, each, run)
         if is_abstract(scope):
             return [self._outside(each, run, state, resolved=False)]
-        inner = Run(scope=scope, given=given, aliases=aliases, depth=run.depth + 1)
+        phases = self._phases_handed(scope, bound, each, run)
+        inner = Run(scope=scope, given=given, aliases=aliases, phases=phases, depth=run.depth + 1)
         target = f"{scope.module.name}.{scope.name}"
         if not aliases:
             return self._bare(inner, target, each, run, state)
@@ -382,6 +397,13 @@ class FunctionReader:
             replace(one, target=one.target or (target if one.is_outside else ""))
             for one in self.read(inner, state)
         ]
+
+    def _phases_handed(self, scope: Scope, bound: Any, each: ast.Call, run: Run) -> dict[str, Phase]:
+        """The parameters of a function that say whether the record is new, as what they are handed does."""
+        names = [*scope.parameters][1 if bound is not None else 0 :]
+        handed = [*zip(names, each.args, strict=False), *((str(one.arg), one.value) for one in each.keywords)]
+        found = {name: self.record.phase_of(value, run) for name, value in handed}
+        return {name: phase for name, phase in found.items() if phase is not Phase.BOTH}
 
     def _task(self, scope: Scope, each: ast.Call, run: Run, state: State) -> list[Act]:
         """A task that is sent: that it is sent is something done, whatever it does."""
@@ -407,7 +429,10 @@ class FunctionReader:
     ) -> list[Act]:
         frame = Frame(run.scope, position, run.given)
         known = self.evaluator.of(func, frame)
-        return [act for one in known for act in self._inherited(one, each, run, state, frame)]
+        acts = [act for one in known for act in self._inherited(one, each, run, state, frame)]
+        if func.attr in {"save", "asave", "save_base"} and run.scope.first_parameter in run.aliases:
+            self.record.is_saved = True
+        return acts
 
     def _inherited(self, one: Any, each: ast.Call, run: Run, state: State, frame: Frame) -> list[Act]:
         """What a method does that is called by `super()`: of the record it goes on with it, of other rows it writes these."""
@@ -442,6 +467,14 @@ class FunctionReader:
                     made = ast.copy_location(ast.Call(func=argument, args=[], keywords=[]), argument)
                     return self._called(made, made, run, state, is_value=False)
         return [self._outside(each, run, state)]
+
+
+def _may_suppress(node: ast.With | ast.AsyncWith) -> bool:
+    """Whether what follows is reached though the block ends early: `with suppress(…)`."""
+    return any(
+        isinstance(each.context_expr, ast.Call) and "suppress" in tail_of(each.context_expr.func)
+        for each in node.items
+    )
 
 
 def _only_filling(acts: Sequence[Act], empty: frozenset[str]) -> list[Act]:

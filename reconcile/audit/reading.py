@@ -104,8 +104,14 @@ class EffectReader:
             ((instance, frozenset({Instance(model=effect.model)})),) if instance in scope.parameters else ()
         )
         record = Record(self.evaluator, effect.model, partial(self._stash, effect.model))
+        record.is_saved = effect.on is On.POST_SAVE
         reader = FunctionReader(record, self.bare)
-        acts = reader.read(Run(scope=scope, given=given, aliases={instance} if instance else set()))
+        phases = {"created": Phase.CREATE} if effect.on is On.POST_SAVE else {}
+        if effect.on in {On.SAVE, On.DELETE} and not instance:
+            # `def save(*args, **kwargs)`: nobody can tell what it does to the record.
+            return Acts(acts=(Act(does=Does.CALL, name=effect.name, reads=None),))
+        aliases = {instance} if instance else set[str]()
+        acts = reader.read(Run(scope=scope, given=given, aliases=aliases, phases=phases))
         return Acts(acts=tuple(dict.fromkeys(acts)), functions=frozenset(reader.functions))
 
     def bare(self, run: Run) -> Bare:

@@ -12,8 +12,18 @@ from django.db.models import Model
 from reconcile.audit.memo import Memo
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Frame, Scope
-from reconcile.audit.resolver.types import Api, ClassType, FunctionType, ModelType, Rows, Tuple, Types
+from reconcile.audit.resolver.types import (
+    Api,
+    ClassType,
+    FunctionType,
+    Instance,
+    ModelType,
+    Rows,
+    Tuple,
+    Types,
+)
 from reconcile.audit.walking import walk
+from reconcile.db.django_compat import has_default
 
 __all__ = [
     "DEEPEST",
@@ -46,16 +56,18 @@ class Phase(Flag):
 class Run:
     """A function as an effect runs it. given: what its parameters are. aliases: the names by which it knows the record. phases: what its names say
     of whether the record is new. reads: the columns on which its names depend. false: names that are false unless a caller asks for more. stashes: names that
-    hold what another effect left on the record, with what is known where it did. depth: how many calls lead to it.
+    hold what another effect left on the record, with what is known where it did. loose: names that may be the record and may be something else.
+    depth: how many calls lead to it.
     """
 
     scope: Scope
     given: tuple[tuple[str, Types], ...]
     aliases: set[str]
-    phases: dict[str, Phase] = field(default_factory=lambda: {"created": Phase.CREATE})
+    phases: dict[str, Phase] = field(default_factory=dict)
     reads: dict[str, frozenset[str] | None] = field(default_factory=dict)
     false: set[str] = field(default_factory=set)
     stashes: dict[str, State] = field(default_factory=dict)
+    loose: set[str] = field(default_factory=set)
     depth: int = 0
 
 
@@ -104,7 +116,13 @@ class Stash:
 
 
 class Record:
-    """The record that an effect is about, as its functions' expressions speak of it."""
+    """The record that an effect is about, as its functions' expressions speak of it.
+
+    is_saved: it has been saved where the function now is, so that it has a key and isn't being added, new or not.
+    """
+
+    is_saved = False
+    has_made_key = False
 
     def __init__(self, evaluator: Evaluator, model: type[Model], stashed: Callable[[str], Stash]) -> None:
         self.evaluator = evaluator
@@ -122,6 +140,9 @@ class Record:
                 for name in (each.name, each.attname)
             ),
         }
+        # A key that is made in Python is there before the first save.
+        key = model._meta.pk
+        self.has_made_key = key is not None and has_default(key)
         self._within = Memo[frozenset[str] | None](frozenset(), evaluator.project.trail)
 
     def columns_among(self, names: Iterable[str]) -> frozenset[str]:
@@ -206,6 +227,10 @@ class Record:
         stashed = self.stash(test, run)
         if stashed is not EVERYWHERE:
             return stashed, EVERYWHERE
+        if self._is_key(test, run) and (self.is_saved or self.has_made_key):
+            return EVERYWHERE, NEVER
+        if self.is_saved and self._asks_whether_added(test, run):
+            return NEVER, EVERYWHERE
         phase = self._phase(test, run)
         undecided = self.asks_model(test, run)
         other = Phase.BOTH & ~phase if phase is not Phase.BOTH else Phase.BOTH
@@ -225,16 +250,28 @@ class Record:
                 and all(columns)
                 and isinstance(other, ast.Attribute)
                 and self.is_record(other.value, run)
+                and self._is_noted(other.attr)
             ):
                 return frozenset(columns)
             column = self.column(one, run)
             if column and isinstance(other, ast.Attribute):
                 is_own = self.is_record(other.value, run)
-                if (is_own and other.attr not in self.columns) or (
-                    not is_own and self.columns.get(other.attr) == column
+                if (is_own and self._is_noted(other.attr)) or (
+                    not is_own
+                    and self.columns.get(other.attr) == column
+                    and self._is_same_model(other.value, run)
                 ):
                     return frozenset({column})
         return frozenset()
+
+    def _is_noted(self, attr: str) -> bool:
+        """Whether it is an attribute in which somebody notes what the record was: no column, and nothing that its class has."""
+        return attr not in self.columns and not hasattr(self.model, attr) and self.stashed(attr).is_set
+
+    def _is_same_model(self, node: ast.expr, run: Run) -> bool:
+        """Whether it is a record of the same model, as one is that was read again, or nothing is known of it."""
+        known = self.evaluator.of(node, Frame(run.scope, None, run.given))
+        return all(isinstance(each, Instance) and issubclass(self.model, each.model) for each in known)
 
     def _is_class(self, node: ast.expr, run: Run) -> bool:
         """Whether it is the model: `sender`, `type(instance)`, `instance.__class__`."""
@@ -284,6 +321,8 @@ class Record:
 
     def _compared(self, left: ast.expr, run: Run, *, is_none: bool) -> tuple[State, State]:
         if self._is_key(left, run):
+            if self.is_saved or self.has_made_key:
+                return NEVER, EVERYWHERE
             return State(phase=Phase.CREATE), State(phase=Phase.UPDATE)
         stashed = self.stash(left, run)
         if stashed is not EVERYWHERE:
@@ -318,16 +357,27 @@ class Record:
         match test:
             case ast.Name(id=name):
                 return run.phases.get(name, Phase.BOTH)
-            case ast.Attribute(value=ast.Attribute(value=base, attr="_state"), attr="adding") if (
-                self.is_record(base, run)
-            ):
-                return Phase.CREATE
             case (
-                ast.Subscript(slice=ast.Constant(value="created"))
-                | ast.Call(func=ast.Attribute(attr="get" | "pop"), args=[ast.Constant(value="created"), *_])
-            ):
+                ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value="created"))
+                | ast.Call(
+                    func=ast.Attribute(value=ast.Name(id=name), attr="get" | "pop"),
+                    args=[ast.Constant(value="created"), *_],
+                )
+            ) if run.depth == 0 and name == _rest_of(run.scope):
                 return Phase.CREATE
+        if self._asks_whether_added(test, run):
+            return Phase.CREATE
         return Phase.UPDATE if self._is_key(test, run) else Phase.BOTH
+
+    def _asks_whether_added(self, test: ast.expr, run: Run) -> bool:
+        match test:
+            case ast.Attribute(value=ast.Attribute(value=base, attr="_state"), attr="adding"):
+                return self.is_record(base, run)
+        return False
+
+    def phase_of(self, node: ast.expr, run: Run) -> Phase:
+        """In which phase the expression is true, which a function may be handed."""
+        return self._phase(node, run)
 
     # The record.
 
@@ -382,7 +432,21 @@ class Record:
             found = both(found, self._reads_of_node(each, run))
             if found is None:
                 return None
+        if run.aliases and any(self._is_written_out(each, run) for each in walk(node)):
+            found = both(found, self._reads_of_member("__str__", run))
         return found
+
+    def _is_written_out(self, node: ast.AST, run: Run) -> bool:
+        """Whether a text is made of the record: `f"{self}"`, `"%s" % self`."""
+        match node:
+            case ast.FormattedValue(value=value):
+                return self.is_record(value, run)
+            case ast.BinOp(op=ast.Mod(), right=right):
+                return any(
+                    self.is_record(each, run)
+                    for each in (right.elts if isinstance(right, ast.Tuple) else [right])
+                )
+        return False
 
     def _reads_of_node(self, node: ast.AST, run: Run) -> frozenset[str] | None:
         if isinstance(node, ast.Name):
@@ -390,9 +454,21 @@ class Record:
         attr = self._attribute_in(node, run) if isinstance(node, ast.expr) else ""
         if attr:
             return frozenset() if self._is_default(attr, node) else self._reads_of_attribute(attr, run)
-        if isinstance(node, ast.Call) and any(self.is_record(each, run) for each in _arguments(node)):
-            return self._reads_of_call(node, run)
+        if isinstance(node, ast.Call):
+            if any(self._holds_record(each, run) for each in _arguments(node)):
+                return None
+            if any(self.is_record(each, run) for each in _arguments(node)):
+                return self._reads_of_call(node, run)
         return frozenset()
+
+    def _holds_record(self, node: ast.expr, run: Run) -> bool:
+        """Whether it is a collection with the record in it, or all that the record holds: who is handed that may read anything."""
+        match node:
+            case ast.List(elts=inner) | ast.Tuple(elts=inner) | ast.Set(elts=inner) | ast.Dict(values=inner):
+                return any(self.is_record(each, run) for each in inner)
+            case ast.Attribute(value=base, attr="__dict__"):
+                return self.is_record(base, run)
+        return False
 
     def _is_default(self, attr: str, node: ast.AST) -> bool:
         """Whether it is `getattr(self, "name", False)` of what nobody is seen to set, so that it is the default."""
@@ -499,6 +575,12 @@ _EQUAL = ast.Is | ast.Eq | ast.IsNot | ast.NotEq
 
 _ROUTING = frozenset({"db_for_read", "db_for_write", "allow_relation"})
 """What asks a router for a database, by the model of the record."""
+
+
+def _rest_of(scope: Scope) -> str:
+    """The name of the argument that takes the rest by name."""
+    rest = scope.function.args.kwarg if scope.is_function else None
+    return rest.arg if rest is not None else ""
 
 
 def _is_update_fields(node: ast.expr) -> bool:
