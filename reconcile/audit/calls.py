@@ -10,13 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
+from itertools import product
 from typing import Any
 
 from django.db import connections
 from django.db.models import Model
 
 from reconcile.audit.orm import CHANGES, MAKES, SAVES, SYNC
-from reconcile.audit.raw_sql import Verb, can_parse, is_writing, writes_of
+from reconcile.audit.raw_sql import TableWrite, Verb, can_parse, is_writing, writes_of
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import CallUse, called_name
 from reconcile.audit.resolver.scopes import How
@@ -434,79 +435,105 @@ class _Reader:
     # SQL.
 
     def _running(self, use: CallUse) -> Iterator[Site]:
-        if not use.node.args:
-            return
-        sql, is_whole = self._sql(use, use.node.args[0])
-        if not is_writing(sql):
-            return
-        found = writes_of(sql, connections["default"].vendor) if can_parse() else None
+        given = [
+            *use.node.args[:1],
+            *(each.value for each in use.node.keywords if each.arg in {"sql", "query"}),
+        ]
+        ways = [way for node in given[:1] for way in self._sql(use, node)]
+        writing = [(sql, is_whole) for sql, is_whole in ways if is_writing(sql)]
         count = len(self.evaluator.registry.models)
-        if found is None:
-            why = (
-                "its statement can't be parsed"
-                if can_parse()
-                else "sqlglot is not installed: pip install 'django-reconcile[audit]'"
-            )
+        if writing and not can_parse():
+            why = "sqlglot is not installed: pip install 'django-reconcile[audit]'"
             yield self._site(use, "SQL", candidates=count, why=why)
             return
-        registry = self.evaluator.registry
-        writes = []
-        for each in found:
-            model = registry.model_of_table(each.table)
-            if model is not None:
-                by_column = {one.column: one.name for one in model._meta.concrete_fields}
-                columns = self._fields(model, {by_column.get(one, one) for one in each.columns}) or None
-                writes.append(Write(operation=OF_SQL[each.verb], model=model._meta.label, columns=columns))
+        read = [(writes_of(sql, connections["default"].vendor), is_whole) for sql, is_whole in writing]
+        writes = [
+            write for found, is_whole in read for write in self._sql_writes(found or (), is_whole=is_whole)
+        ]
         if writes:
             yield self._site(use, writes[0].operation, writes=tuple(dict.fromkeys(writes)))
-        elif not is_whole and any(each.table.startswith(_HOLE) for each in found):
-            yield self._site(use, "SQL", candidates=count, why="its table is put together at run time")
+        elif why := _why_unknown(use.node, given, ways, read):
+            yield self._site(use, "SQL", candidates=count, why=why)
 
-    def _sql(self, use: CallUse, node: ast.expr) -> tuple[str, bool]:
-        """The text of a statement, with names in place of what is put in at run time. Whether it is whole."""
+    def _sql_writes(self, found: Sequence[TableWrite], *, is_whole: bool) -> Iterator[Write]:
+        """What a statement writes. Where a part of it is put in at run time, so may be the names of columns."""
+        for each in found:
+            model = self.evaluator.registry.model_of_table(each.table)
+            if model is not None:
+                by_column = {str(one.column).lower(): one.name for one in model._meta.concrete_fields}
+                names = {by_column.get(one.lower(), one) for one in each.columns}
+                columns = self._fields(model, names) if is_whole and names else None
+                yield Write(operation=OF_SQL[each.verb], model=model._meta.label, columns=columns)
+
+    def _sql(self, use: CallUse, node: ast.expr) -> list[tuple[str, bool]]:
+        """The texts that a statement may have, with names in place of what is put in at run time, each with whether it is whole."""
         match node:
             case ast.Constant(value=str() as text):
-                return text, True
+                return [(text, True)]
             case ast.JoinedStr(values=values):
                 parts = [self._part(use, each) for each in values]
-                return "".join(text for text, _ in parts), all(whole for _, whole in parts)
+                return [("".join(text for text, _ in parts), all(whole for _, whole in parts))]
             case ast.BinOp(op=ast.Add(), left=left, right=right):
-                (one, first), (two, second) = self._sql(use, left), self._sql(use, right)
-                return one + two, first and second
+                ways = product(self._sql(use, left) or [("", False)], self._sql(use, right) or [("", False)])
+                return [(one + two, first and second) for (one, first), (two, second) in ways]
             case ast.BinOp(op=ast.Mod(), left=left):
-                text, _ = self._sql(use, left)
-                return text.replace("%s", _HOLE), False
+                return [(text.replace("%s", _HOLE), False) for text, _ in self._sql(use, left)]
+            case ast.IfExp(body=body, orelse=other):
+                return [*self._sql(use, body), *self._sql(use, other)]
             case ast.Call(func=ast.Attribute(value=base, attr="format")):
-                text, _ = self._sql(use, base)
-                return re.sub(r"\{[^{}]*\}", _HOLE, text), False
-        found = self._text(use, node)
-        if found is not None:
-            return found, True
-        return self._composed(use, node)
+                return [(re.sub(r"\{[^{}]*\}", _HOLE, text), False) for text, _ in self._sql(use, base)]
+            case ast.Call(
+                func=ast.Attribute(value=ast.Constant(value=str() as glue), attr="join"),
+                args=[ast.List(elts=parts) | ast.Tuple(elts=parts)],
+            ):
+                return [(glue.join(text for each in parts for text, _ in self._sql(use, each)), False)]
+            case ast.Call(func=ast.Attribute(value=base), args=[]):
+                return self._sql(use, base)
+        found = self.texts.of(node, use.scope)
+        return [(each, True) for each in sorted(found)] or self._composed(use, node)
 
-    def _composed(self, use: CallUse, node: ast.expr) -> tuple[str, bool]:
+    def _composed(self, use: CallUse, node: ast.expr) -> list[tuple[str, bool]]:
         """A statement that stands in a name, or in what `psycopg.sql` makes of it."""
         match node:
             case ast.Name(id=name):
-                bindings = use.scope.visible(name, use.position)
-                if len(bindings) == 1 and isinstance(bindings[0].node, ast.expr):
-                    return self._sql(use._replace(position=bindings[0].position), bindings[0].node)
+                return self._held_in(use, name) or self._likely(use, node)
             case ast.Call(args=[first, *_]):
                 return self._sql(use, first)
             case ast.Attribute(attr="db_table"):
-                return self._table(use, node), True
-        return "", False
+                return [(self._table(use, node), True)]
+        return self._likely(use, node)
+
+    def _held_in(self, use: CallUse, name: str) -> list[tuple[str, bool]]:
+        """The statements that a name may hold: what is added to one is left out."""
+        bindings = use.scope.visible(name, use.position)
+        is_alone = len(bindings) == 1 and name not in use.scope.parameters
+        found = []
+        for each in bindings:
+            values = (
+                each.node.elts
+                if each.how is How.ELEMENT and isinstance(each.node, ast.Tuple | ast.List)
+                else [each.node]
+            )
+            if each.how in {How.VALUE, How.ELEMENT}:
+                at = use._replace(position=each.position)
+                found += [way for one in values if isinstance(one, ast.expr) for way in self._sql(at, one)]
+        return found if is_alone else [(text, False) for text, _ in found]
+
+    def _likely(self, use: CallUse, node: ast.expr) -> list[tuple[str, bool]]:
+        """The text that is known of most ways to an expression: it tells the table, and not the columns."""
+        found = self._text(use, node)
+        return [(found, False)] if found is not None else []
 
     def _part(self, use: CallUse, node: ast.expr) -> tuple[str, bool]:
         match node:
             case ast.Constant(value=text):
                 return str(text), True
             case ast.FormattedValue(value=value):
-                table = self._table(use, value)
+                if table := self._table(use, value):
+                    return table, True
+                ways = self.texts.of(value, use.scope)
                 return (
-                    (table, True)
-                    if table
-                    else (self._text(use, value) or _HOLE, self._text(use, value) is not None)
+                    (next(iter(ways)), True) if len(ways) == 1 else (self._text(use, value) or _HOLE, False)
                 )
         return _HOLE, False
 
@@ -522,6 +549,20 @@ class _Reader:
 
 
 _HOLE = "put_in_here"
+
+
+def _why_unknown(
+    node: ast.Call, given: Sequence[ast.expr], ways: Sequence[tuple[str, bool]], read: Sequence[tuple[Sequence[TableWrite] | None, bool]]
+) -> str:  # fmt: skip
+    """Why it can't be told what a call writes that executes a statement; empty if it writes nothing that a model has."""
+    if any(found is None for found, _ in read):
+        return "its statement can't be parsed"
+    if any(each.table.startswith(_HOLE) for found, is_whole in read for each in found or () if not is_whole):
+        return "its table is put together at run time"
+    is_cursor = isinstance(node.func, ast.Attribute) and "cursor" in ast.unparse(node.func.value).lower()
+    if is_cursor and given and not any(text.strip() for text, _ in ways):
+        return "its statement is put together at run time"
+    return ""
 
 
 def _one_each(rows: Sequence[Rows]) -> list[Rows]:

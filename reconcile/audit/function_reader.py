@@ -57,6 +57,24 @@ PURE = (
 )  # fmt: skip
 """Where functions stand that do nothing to anything."""
 
+DOING = (
+    "django.core.mail.",
+    "requests.",
+    "httpx.",
+    "urllib.request.",
+    "subprocess.",
+    "smtplib.",
+    "socket.",
+    "boto3.",
+)
+"""Where functions stand that do something to the world, also where somebody looks at what they give back."""
+
+SENDING = frozenset({
+    "apply_async", "delay", "dispatch", "enqueue", "notify", "patch", "post", "publish", "push", "put", "send", "send_email", "send_mail", "send_message",
+    "upload",
+})  # fmt: skip
+"""Methods of unknown objects that send something, by their names."""
+
 VALIDATING = frozenset({"full_clean", "clean", "clean_fields", "validate_unique", "validate_constraints"})
 
 
@@ -82,8 +100,10 @@ class FunctionReader:
 
     def read(self, run: Run, state: State = EVERYWHERE) -> list[Act]:
         """The acts of the function."""
-        if run.scope in self._running or run.depth > DEEPEST or not run.scope.is_function:
+        if run.scope in self._running or not run.scope.is_function:
             return []
+        if run.depth > DEEPEST:
+            return [self._act(Does.CALL, run.scope.name, state, reads=None)]
         self._running.append(run.scope)
         self.evaluator.read(run.scope)
         self.names |= run.scope.texts | run.scope.mentions
@@ -305,7 +325,11 @@ class FunctionReader:
         frame = Frame(run.scope, position, run.given)
         known = self.evaluator.of(each.func, frame)
         if not known:
-            return [] if is_value else [self._outside(each, run, state, resolved=False)]
+            return (
+                []
+                if is_value and tail_of(each.func).rpartition(".")[2] not in SENDING
+                else [self._outside(each, run, state, resolved=False)]
+            )
         return [act for one in known for act in self._of(one, each, run, state, frame, is_value=is_value)]
 
     def _of(
@@ -333,6 +357,11 @@ class FunctionReader:
                 return self._task(scope, each, run, state)
             case External(path=path) if path.endswith(".on_commit"):
                 return self._on_commit(each, run, state)
+            case External(path=path) if path.startswith(DOING):
+                return [self._outside(each, run, state)]
+            case External(path=path) | Api(name=path, of=External()) if _is_of_orm(one, path):
+                own = bool(each.args) and self.record.is_record(each.args[0], run)
+                return [] if own else [self._outside(each, run, state)]
             case External() if is_value:
                 return []
             case External(path=path) if path.startswith(PURE):
@@ -467,6 +496,12 @@ class FunctionReader:
                     made = ast.copy_location(ast.Call(func=argument, args=[], keywords=[]), argument)
                     return self._called(made, made, run, state, is_value=False)
         return [self._outside(each, run, state)]
+
+
+def _is_of_orm(one: Any, path: str) -> bool:
+    """Whether it is a method of Django's that writes rows, called on its class: `models.Model.save(row)`."""
+    inside = one.path if isinstance(one, External) else one.of.path
+    return inside.startswith("django.db.models.") and path.rpartition(".")[2] in WRITES
 
 
 def _may_suppress(node: ast.With | ast.AsyncWith) -> bool:

@@ -33,6 +33,7 @@ from reconcile.audit.record import (
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.scopes import Scope
 from reconcile.audit.resolver.types import Instance
+from reconcile.audit.syntax import always_deletes
 from reconcile.audit.trail import Asked
 
 __all__ = ["EffectReader", "scope_of"]
@@ -112,6 +113,9 @@ class EffectReader:
             return Acts(acts=(Act(does=Does.CALL, name=effect.name, reads=None),))
         aliases = {instance} if instance else set[str]()
         acts = reader.read(Run(scope=scope, given=given, aliases=aliases, phases=phases))
+        if effect.on is On.DELETE and not always_deletes(scope.function.body):
+            # It may leave the record where it is: a mark in its place, or a guard.
+            acts.append(Act(does=Does.CALL, name=effect.name, reads=None))
         return Acts(acts=tuple(dict.fromkeys(acts)), functions=frozenset(reader.functions))
 
     def bare(self, run: Run) -> Bare:
@@ -122,8 +126,10 @@ class EffectReader:
             acts = tuple(one for one in reader.read(run) if one.is_outside)
             return Bare(acts=acts, functions=frozenset(reader.functions), names=frozenset(reader.names))
 
-        if run.depth > DEEPEST or not run.scope.is_function:
+        if not run.scope.is_function:
             return Bare()
+        if run.depth > DEEPEST:
+            return Bare(acts=(Act(does=Does.CALL, name=run.scope.name, reads=None),))
         return self._bare.once(run.scope, (run.scope, run.given, run.depth), read)
 
     # What the effects of one model leave on the record for each other: attributes that are no columns.

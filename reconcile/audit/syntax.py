@@ -9,6 +9,7 @@ from reconcile.audit.resolver.scopes import Scope
 from reconcile.audit.walking import children, walk
 
 __all__ = [
+    "always_deletes",
     "bound_by",
     "captured",
     "false_by_default",
@@ -94,6 +95,27 @@ def captured(node: ast.AST) -> Iterator[str]:
             name = getattr(each, "rest", None) or getattr(each, "name", None)
             if name is not None:
                 yield name
+
+
+def always_deletes(body: Sequence[ast.stmt]) -> bool:
+    """Whether each way through a `delete()` leads to a call that deletes, by its name, or to an error."""
+    for node in body:
+        match node:
+            case ast.Raise():
+                return True
+            case ast.If(body=one, orelse=other):
+                if always_deletes(one) and always_deletes(other):
+                    return True
+            case ast.With(body=inner) | ast.AsyncWith(body=inner) | ast.Try(body=inner):
+                if always_deletes(inner):
+                    return True
+            case _ if any(
+                isinstance(each, ast.Call) and "delete" in tail_of(each.func) for each in walk(node)
+            ):
+                return True
+        if any(isinstance(each, ast.Return) for each in walk(node)):
+            return False
+    return False
 
 
 def values(value: ast.expr, targets: Sequence[ast.expr]) -> list[ast.expr]:

@@ -104,7 +104,7 @@ def class_behind(each: Any) -> Types:
 
 def _of_model(evaluator: Evaluator, each: ModelType, name: str) -> Types:
     model = each.model
-    if model._meta.abstract:
+    if model._meta.abstract and evaluator.class_of_live(model).find(name) is None:
         return union(
             _of_model(evaluator, ModelType(model=one), name)
             for one in evaluator.few(evaluator.registry.concrete(model))
