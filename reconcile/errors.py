@@ -23,6 +23,7 @@ __all__ = [
     "LeaseHeldError",
     "LeaseLostError",
     "NightIncomplete",
+    "NoRulesError",
     "NotRepairedError",
     "PausedError",
     "ReconcileError",
@@ -45,6 +46,10 @@ class ReconcileError(Exception):
 
 class UsageError(ReconcileError):
     """What was asked for can't be done as asked: settings, names, options. Nothing was run."""
+
+
+class NoRulesError(UsageError):
+    """There is no rule yet."""
 
 
 class UnknownNameError(UsageError):

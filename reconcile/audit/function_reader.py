@@ -417,8 +417,20 @@ class FunctionReader:
         aliases = self.record.aliases_in(scope, bound, each, run)
         if is_abstract(scope):
             return [self._outside(each, run, state, resolved=False)]
-        phases = self._phases_handed(scope, bound, each, run)
-        inner = Run(scope=scope, given=given, aliases=aliases, phases=phases, depth=run.depth + 1)
+        handed = _handed(scope, bound, each)
+        phases = {name: self.record.phase_of(value, run) for name, value in handed}
+        inner = Run(
+            scope=scope,
+            given=given,
+            aliases=aliases,
+            phases={name: phase for name, phase in phases.items() if phase is not Phase.BOTH},
+            reads={
+                name: self.record.reads(value, run)
+                for name, value in handed
+                if aliases and name not in aliases
+            },
+            depth=run.depth + 1,
+        )
         target = f"{scope.module.name}.{scope.name}"
         if not aliases:
             return self._bare(inner, target, each, run, state)
@@ -426,13 +438,6 @@ class FunctionReader:
             replace(one, target=one.target or (target if one.is_outside else ""))
             for one in self.read(inner, state)
         ]
-
-    def _phases_handed(self, scope: Scope, bound: Any, each: ast.Call, run: Run) -> dict[str, Phase]:
-        """The parameters of a function that say whether the record is new, as what they are handed does."""
-        names = [*scope.parameters][1 if bound is not None else 0 :]
-        handed = [*zip(names, each.args, strict=False), *((str(one.arg), one.value) for one in each.keywords)]
-        found = {name: self.record.phase_of(value, run) for name, value in handed}
-        return {name: phase for name, phase in found.items() if phase is not Phase.BOTH}
 
     def _task(self, scope: Scope, each: ast.Call, run: Run, state: State) -> list[Act]:
         """A task that is sent: that it is sent is something done, whatever it does."""
@@ -496,6 +501,12 @@ class FunctionReader:
                     made = ast.copy_location(ast.Call(func=argument, args=[], keywords=[]), argument)
                     return self._called(made, made, run, state, is_value=False)
         return [self._outside(each, run, state)]
+
+
+def _handed(scope: Scope, bound: Any, each: ast.Call) -> list[tuple[str, ast.expr]]:
+    """The parameters of a function with what the call hands to them."""
+    names = [*scope.parameters][1 if bound is not None else 0 :]
+    return [*zip(names, each.args, strict=False), *((str(one.arg), one.value) for one in each.keywords)]
 
 
 def _is_of_orm(one: Any, path: str) -> bool:

@@ -88,13 +88,14 @@ def audit_signals(
     follow: bool = False,
     use_cache: bool = False,
     third_party: bool = False,
+    with_names: bool = False,
 ) -> SignalsAudit:
     """Audit the models; unless they are given, those of the project's own apps. third_party: those of installed packages, too. follow: read what the effects write, too. Costs no statement.
 
-    use_cache: use what earlier runs in this folder have found, and keep what this one finds.
+    with_names: note all names in what the effects run, too. use_cache: use what earlier runs in this folder have found, and keep what this one finds.
     """
     with without_collecting():
-        auditor = _Auditor(rules, follow=follow, use_cache=use_cache)
+        auditor = _Auditor(rules, follow=follow, use_cache=use_cache, with_names=with_names)
         chosen = audited_models(third_party=third_party) if models is None else models
         audited = [auditor.audit(model) for model in chosen]
         dead = list(dead_receivers(auditor.sources, auditor.cache)) if models is None else []
@@ -106,14 +107,14 @@ def audit_signals(
 class _Auditor:
     """Audits one model after the other, and reads each file once."""
 
-    def __init__(self, rules: Mapping[str, Rule], *, follow: bool, use_cache: bool) -> None:
+    def __init__(self, rules: Mapping[str, Rule], *, follow: bool, use_cache: bool, with_names: bool) -> None:
         self.sources = Sources()
         self.covered = covered_by(rules)
         project = Project(self.sources, own_files())
         evaluator = Evaluator(project, Registry())
         self.cache = open_cache(evaluator) if use_cache else None
         self.reader = EffectReader(evaluator, self.cache)
-        self.reach = Reach(self.reader) if follow else None
+        self.reach = Reach(self.reader, with_names=with_names) if follow else None
 
     def audit(self, model: type[Model]) -> ModelSignals:
         """What writing a record of the model sets off."""

@@ -11,6 +11,10 @@ from django.db.models import SET_NULL, Manager, Model, QuerySet
 
 from reconcile.audit.record import Record, Run
 from reconcile.audit.resolver.relations import Registry
+from reconcile.audit.resolver.scopes import Frame
+from reconcile.audit.resolver.types import ModelType, Native
+from reconcile.audit.texts import only_value
+from reconcile.audit.walking import walk
 from reconcile.db.django_compat import referred_field
 
 __all__ = ["is_done_by_keys"]
@@ -29,7 +33,7 @@ def is_done_by_keys(record: Record, call: ast.Call, run: Run) -> bool:
         ):  # fmt: skip
             keys = [*_keys_named(record.evaluator.registry, column)]
             are_null = bool(keys and record.keys) and all(_sets_null(each, record) for each in keys)
-            return are_null and _are_rows(base, keys, record) and _asks(conditions, keys, record, run)
+            return are_null and _are_rows(base, keys, record, run) and _asks(conditions, keys, record, run)
     return False
 
 
@@ -62,11 +66,27 @@ def _is_plain(registry: Registry, model: type[Model]) -> bool:
     return type(model._base_manager) is Manager and all(each is QuerySet.update for each in updates)
 
 
-def _are_rows(base: ast.expr, keys: Sequence[Any], record: Record) -> bool:
+def _are_rows(base: ast.expr, keys: Sequence[Any], record: Record, run: Run) -> bool:
     """Whether it is a manager of any of the models, in the record's database."""
     registry = record.evaluator.registry
     names = {name for each in keys for name in registry.managers_by_name(each.model)}
-    return isinstance(base, ast.Attribute) and base.attr in names and not isinstance(base.value, ast.Call)
+    return isinstance(base, ast.Attribute) and base.attr in names and _is_model(base.value, record, run)
+
+
+def _is_model(node: ast.expr, record: Record, run: Run) -> bool:
+    """Whether it is a model: one that is known, or what a content type or the registry gives under whatever name."""
+    found = record.evaluator.of(node, Frame(run.scope, None, run.given))
+    known = [each for each in found if not isinstance(each, Native)]
+    if known:
+        return all(isinstance(each, ModelType) for each in known)
+    value = only_value(node.id, run.scope) if isinstance(node, ast.Name) else node
+    match value:
+        case (
+            ast.Call(func=ast.Attribute(attr="model_class"), args=[])
+            | ast.Call(func=ast.Attribute(attr="get_model"))
+        ):
+            return True
+    return False
 
 
 def _asks(conditions: Sequence[ast.keyword], keys: Sequence[Any], record: Record, run: Run) -> bool:
@@ -74,6 +94,8 @@ def _asks(conditions: Sequence[ast.keyword], keys: Sequence[Any], record: Record
     names, columns = {each.name for each in keys}, {each.attname for each in keys}
     for each in conditions:
         value = each.value
+        if any(isinstance(one, ast.Name) and one.id in run.loose for one in walk(value)):
+            continue
         if isinstance(value, ast.Attribute) and value.attr in record.keys:
             if each.arg in names | columns and record.is_record(value.value, run):
                 return True

@@ -455,11 +455,18 @@ class Record:
         if attr:
             return frozenset() if self._is_default(attr, node) else self._reads_of_attribute(attr, run)
         if isinstance(node, ast.Call):
-            if any(self._holds_record(each, run) for each in _arguments(node)):
+            if any(self._holds_record(each, run) for each in _arguments(node)) and not self._is_followed(
+                node, run
+            ):
                 return None
             if any(self.is_record(each, run) for each in _arguments(node)):
                 return self._reads_of_call(node, run)
         return frozenset()
+
+    def _is_followed(self, node: ast.Call, run: Run) -> bool:
+        """Whether it is the project's functions that are called, whose reader notes what they mention."""
+        known = self.evaluator.of(node.func, Frame(run.scope, None, run.given))
+        return bool(known) and all(isinstance(each, FunctionType) for each in known)
 
     def _holds_record(self, node: ast.expr, run: Run) -> bool:
         """Whether it is a collection with the record in it, or all that the record holds: who is handed that may read anything."""

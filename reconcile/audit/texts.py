@@ -24,7 +24,7 @@ from reconcile.audit.resolver.scopes import Scope
 from reconcile.audit.resolver.types import Instance, Object, Super
 from reconcile.audit.walking import walk
 
-__all__ = ["Texts"]
+__all__ = ["Texts", "only_value"]
 
 MOST_WAYS = 10
 """Texts that are told apart; of more, nothing is known."""
@@ -67,7 +67,7 @@ class Texts:
             ):
                 return [frozenset(str(each.arg) for each in keywords)]
             case ast.Name(id=name):
-                value = _only_value(name, scope)
+                value = only_value(name, scope)
                 is_whole = value is not None and _is_only_handed_on(name, scope)
                 return self.keys_of(value, scope) if value is not None and is_whole else None
         return None
@@ -79,7 +79,7 @@ class Texts:
                 ways = _each_way([self.of(each, scope) for each in elements]) or []
                 return ways[0] if len(ways) == 1 else UNKNOWN
             case ast.Name(id=name) if name in scope.bindings and scope.is_function:
-                value = _only_value(name, scope)
+                value = only_value(name, scope)
                 is_whole = isinstance(value, ast.Tuple) or _is_only_handed_on(name, scope)
                 return self.among(value, scope) if value is not None and is_whole else UNKNOWN
             case ast.Name(id=name) if not _is_local(name, scope):
@@ -95,14 +95,15 @@ class Texts:
         live: Any = (
             vars(sys.modules[scope.module.name]).get(name) if scope.module.name in sys.modules else None
         )
-        if type(live) not in {tuple, list, set, frozenset}:
+        if type(live) not in {tuple, frozenset}:
+            # Others can be changed from anywhere.
             return UNKNOWN
         return frozenset(live) if all(type(each) is str for each in live) else UNKNOWN
 
     def _of_local(self, name: str, scope: Scope, depth: int) -> Known:
         if name in scope.parameters:
             return self._of_parameter(name, scope, depth + 1) if _stores(scope)[name] == 1 else UNKNOWN
-        value = _only_value(name, scope)
+        value = only_value(name, scope)
         return self.of(value, scope, depth) if value is not None else UNKNOWN
 
     # Parameters.
@@ -176,8 +177,8 @@ def _speaks_of(node: ast.AST, name: str, word: re.Pattern[bytes]) -> bool:
         case ast.Attribute(attr=found) | ast.Name(id=found):
             return found == name
         case ast.Constant(value=str() as text):
-            # A sentence may speak of it; a path or a name is looked up.
-            return " " not in text.strip() and bool(word.search(text.encode()))
+            # A sentence may speak of it; a path, a name or a line of code is looked up or run.
+            return (" " not in text.strip() or "(" in text) and bool(word.search(text.encode()))
         case ast.ImportFrom(names=names) | ast.Import(names=names):
             return any(each.name == name and each.asname not in {None, name} for each in names)
     return False
@@ -222,7 +223,7 @@ def _bound_in(node: ast.AST) -> Iterator[str]:
                 yield (each.asname or each.name).partition(".")[0]
 
 
-def _only_value(name: str, scope: Scope) -> ast.expr | None:
+def only_value(name: str, scope: Scope) -> ast.expr | None:
     """The only expression that the name of a function ever holds, and that no other name is given with it; None if there may be others."""
     if not scope.is_function or name in scope.parameters or _stores(scope)[name] != 1:
         return None

@@ -13,7 +13,7 @@ _SKIPPED = frozenset({
 })  # fmt: skip
 """Fields that hold texts, numbers, or signs such as `Load` and `Add`."""
 
-_WITHOUT_NODES = frozenset({ast.Constant, ast.Global, ast.Nonlocal})
+_WITHOUT_NODES = frozenset({ast.Constant, ast.Global, ast.MatchSingleton, ast.Nonlocal})
 _WITH_GAPS = frozenset({ast.Dict, ast.arguments})
 """Classes of nodes whose lists hold None where something is left out."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -21,7 +22,7 @@ from reconcile.audit.places import name_of
 from reconcile.audit.raw_sql import can_parse
 from reconcile.audit.resolver.live import held_in
 from reconcile.audit.resolver.relations import Registry
-from reconcile.db.django_compat import admin_pages, managers_of
+from reconcile.db.django_compat import admin_pages, referred_field
 
 __all__ = ["digest", "held_by", "world_digest"]
 
@@ -68,6 +69,8 @@ def _models() -> Iterator[object]:
                 _path(type(field)),
                 facts,
                 str(field.related_model),
+                name_of(on_delete) if (on_delete := getattr(field.remote_field, "on_delete", None)) else "",
+                getattr(referred_field(field), "name", ""),
                 "" if callable(default) else _held(default),
             )
         for name, relation in sorted(registry.relations_of(model).items()):
@@ -75,8 +78,16 @@ def _models() -> Iterator[object]:
         for effect in effects_of(model):
             # At which line it stands is the file's own matter.
             yield effect.key, effect.place and effect.place.file, effect.of_all, effect.is_async
-        for manager in managers_of(model):
-            yield manager.name, str(registry.rows(manager))
+        for name, manager in sorted(registry.managers_by_name(model).items()):
+            rows = registry.rows(manager)
+            updates = [_path_of_update(each) for each in (rows.manager, rows.queryset)]
+            yield name, manager.name, str(rows), updates
+
+
+def _path_of_update(cls: Any) -> str:
+    """Whose `update()` the rows have."""
+    found = inspect.unwrap(cls.update) if cls is not None and hasattr(cls, "update") else None
+    return "" if found is None else f"{found.__module__}.{found.__qualname__}"
 
 
 def _admin() -> Iterator[object]:
@@ -110,10 +121,18 @@ def _held(value: Any, *, within: bool = False) -> str:
     if issubclass(cls, Model):
         return f"{_path(cls)} instance"
     if issubclass(cls, list | tuple | set | frozenset | dict) and not within:
-        return f"{cls.__name__} {sorted(_held(each, within=True) for each in held_in(value))}"
+        return _collection(value)
     is_module = issubclass(cls, ModuleType)
     name = value.__name__ if is_module else name_of(value) if issubclass(cls, _CALLED) else ""
     return f"{_path(cls)} {name}"
+
+
+def _collection(value: Any) -> str:
+    """Of texts all, since they may be the names of columns; of others what is looked at."""
+    name = type(value).__name__
+    if all(type(each) is str for each in value) and not isinstance(value, dict):
+        return f"{name} {digest(sorted(value))}"
+    return f"{name} {sorted(_held(each, within=True) for each in held_in(value))}"
 
 
 _CALLED = (FunctionType, BuiltinFunctionType, MethodType, partial)

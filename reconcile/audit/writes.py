@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from django.db.models import CASCADE, Model
 
-from reconcile.audit.acts import Does
+from reconcile.audit.acts import Acts, Does
 from reconcile.audit.effects import SAVING, Effect, On
 from reconcile.audit.orm import CHANGES, DELETES, SAVES
 from reconcile.audit.reading import EffectReader
@@ -30,19 +30,21 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Doing:
-    """What an effect does. sets: columns of the record itself. writes: rows of models. calls: what else it calls. is_read: its source was read."""
+    """What an effect does. names: all that the functions which it runs mention, if that was asked for. sets: columns of the record itself. writes: rows of models. calls: what else it calls. is_read: its source was read."""
 
     sets: Sequence[str] = ()
     writes: Sequence[Written] = ()
     calls: Sequence[str] = ()
     is_read: bool = True
+    names: frozenset[str] = frozenset()
 
 
 class Reach:
     """Follows effects from model to model."""
 
-    def __init__(self, reader: EffectReader) -> None:
+    def __init__(self, reader: EffectReader, *, with_names: bool = False) -> None:
         self.reader = reader
+        self.with_names = with_names
 
     def of(self, effect: Effect) -> Doing:
         """What the effect does, with all that follows."""
@@ -52,7 +54,17 @@ class Reach:
             writes=[*dict.fromkeys(self._writes(effect))],
             calls=sorted({name for each in acts.acts for name in each.called}),
             is_read=acts.is_read,
+            names=frozenset(self._names(acts)) if self.with_names else frozenset(),
         )
+
+    def _names(self, acts: Acts) -> Iterator[str]:
+        """The names of attributes and arguments in the functions that are run, and the texts that these hand on."""
+        project = self.reader.evaluator.project
+        for path, name in acts.functions:
+            module = project.sources.parsed(path)
+            scope = project.scope_named(module, name) if module is not None else None
+            if scope is not None:
+                yield from scope.mentions | scope.texts
 
     def _writes(self, effect: Effect) -> Iterator[Written]:
         """The writes of the effect, then those of the effects that these set off, nearest first. Each effect is followed once."""

@@ -23,7 +23,7 @@ from reconcile.cli.options import (
     write_text,
 )
 from reconcile.conf import rule_packages
-from reconcile.errors import UnknownNameError, UsageError
+from reconcile.errors import NoRulesError, UnknownNameError, UsageError
 from reconcile.rules.registry import project_rules, select
 
 if TYPE_CHECKING:
@@ -234,7 +234,10 @@ def accept_command(
 
 def _rules() -> Mapping[str, Rule]:
     """The rules of the project; none where it has none yet, since whoever asks what signals do may be about to write the first."""
-    return project_rules() if rule_packages() else {}
+    try:
+        return project_rules() if rule_packages() else {}
+    except NoRulesError:
+        return {}
 
 
 _LEVELS = ("uncovered", "covered", "exempt", "by-hand", "low", "third-party", "unknown")

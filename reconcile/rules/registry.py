@@ -18,7 +18,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from reconcile.conf import rule_packages, setting_faults
-from reconcile.errors import Fault, InvalidRulesError, UnknownNameError, UsageError
+from reconcile.errors import Fault, InvalidRulesError, NoRulesError, UnknownNameError, UsageError
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
 from reconcile.rules.rule_files import (
@@ -237,12 +237,12 @@ def _invalid_rules(faults: Sequence[Fault]) -> InvalidRulesError:
 
 
 def _some(rules: Mapping[str, Rule]) -> Mapping[str, Rule]:
-    """The rules. Raises UsageError if there are none."""
+    """The rules. Raises NoRulesError if there are none."""
     if rules:
         return rules
     packages = ", ".join(map(repr, rule_packages()))
     where = f"There are no rules in {packages}." if packages else "settings.RECONCILE names no rule packages."
-    raise UsageError(
+    raise NoRulesError(
         f'{where} Set RECONCILE = {{"RULES": ["rules"]}} and write a module-level Rule in a module of rules/.'
     )
 

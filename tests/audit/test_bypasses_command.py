@@ -528,3 +528,20 @@ def test_what_a_folder_above_the_project_is_called_says_nothing_of_its_files(mon
     assert not files.is_test("/srv/tests/shop/imports.py")
     assert files.is_test("/srv/tests/shop/tests/imports.py")
     assert files.is_test("/srv/tests/shop/test_imports.py")
+
+
+def test_an_exemption_of_what_is_not_there_and_a_rule_that_cannot_be_used_are_told(settings, monkeypatch):
+    settings.RECONCILE = {**settings.RECONCILE, "EXEMPT": {"shop.signals.nothing": "typo"}}
+    code, out, _ = run("signals", "bypasses")
+    assert code == 1
+    assert "names shop.signals.nothing, and there is no such effect" in " ".join(out.split())
+
+
+def test_a_project_whose_rules_are_still_to_be_written_is_looked_through(settings, tmp_path, monkeypatch):
+    (tmp_path / "norules").mkdir()
+    (tmp_path / "norules" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.RECONCILE = {"RULES": ["norules"]}
+    code, out, _ = run("signals", "bypasses")
+    assert code == 1
+    assert "skip" in out

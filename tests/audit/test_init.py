@@ -11,6 +11,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.db.models import Max
+from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext, modify_settings, override_settings
 from django.utils import timezone
 
@@ -22,6 +23,7 @@ from reconcile.audit.drafts.writing import as_modules
 from reconcile.audit.listing import audit_signals
 from reconcile.rules.registry import project_rules, valid_rules
 from sample_project.shop.models import Address, Article, Category, Customer, Invoice, Item, Order
+from tests.audit.test_effects import connected
 from tests.cli.test_cli import run, run_json
 from tests.helpers import ROOT
 
@@ -67,7 +69,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def drafts_of(*models):
-    drafting = draft_rules(models, audit_signals({}, follow=True), "default")
+    drafting = draft_rules(models, audit_signals({}, follow=True, with_names=True), "default")
     tried, failed = try_drafts(drafting.drafts, "default")
     assert not failed
     return {each.rule: each for each in tried}
@@ -243,7 +245,9 @@ def test_names_are_made_of_words():
 
 
 def test_modules_are_text_that_python_takes(shop):
-    drafting = draft_rules([Order, Article, Customer], audit_signals({}, follow=True), "default")
+    drafting = draft_rules(
+        [Order, Article, Customer], audit_signals({}, follow=True, with_names=True), "default"
+    )
     for text in as_modules(drafting.drafts, {}).values():
         compile(text, "draft", "exec")
 
@@ -392,3 +396,17 @@ def test_a_copy_is_asked_whether_it_follows_and_leaves_alone_what_has_nothing_to
 def test_what_is_not_drafted_is_said_as_it_is(db, folder):
     _, out, _ = run("init", "Subscriber", "--folder", str(folder))
     assert "nothing was found in them of what is looked for" in " ".join(out.split())
+
+
+def test_a_receiver_that_writes_another_column_of_the_model_is_not_covered(shop):
+    """It writes the order, and not what the draft is about."""
+
+    def touch(instance, **_):
+        Order.objects.filter(pk=instance.order_id).update(created_at=timezone.now())
+
+    with connected(post_save, touch, Item):
+        draft = drafts_of(Order)["orders.item_count"].draft
+    assert {each.effect.name.rpartition(".")[2] for each in draft.covers} == {
+        "handle_item_changed",
+        "handle_item_deleted",
+    }

@@ -38,7 +38,7 @@ def skipped(tmp_path):
         "Bough.objects.filter(trunk=self.id).update(trunk=None)",
         "Bough.objects.filter(trunk_id=self.pk).update(trunk=None)",
         "Bough._default_manager.filter(trunk=self).update(trunk_id=None)",
-        "kind = self.name\n        kind.objects.filter(trunk=self.pk).update(trunk=None)",
+        "kind = self.kind.model_class()\n        kind.objects.filter(trunk=self.pk).update(trunk=None)",
     ],
 )
 def test_what_the_keys_do_anyway_is_not_skipped(skipped, does):
@@ -65,6 +65,10 @@ def test_what_the_keys_do_anyway_is_not_skipped(skipped, does):
         "remote.filter(trunk=self).update(trunk=None)",
         "remote.boughs.filter(trunk=self).update(trunk=None)",
         "Document.objects.filter(state=self.pk).update(state=None)",
+        "kind = self.name\n        kind.objects.filter(trunk=self.pk).update(trunk=None)",
+        "Index.objects.filter(trunk=self.pk).update(trunk=None)",
+        "trunk = self\n        if self.name:\n            trunk = self.other\n        Bough.objects.filter(trunk=trunk).update(trunk=None)",
+        "if self.name:\n            return None",
         "Bough.objects.filter(trunk=self).update(trunk=None)\n        Log.objects.create(text='gone')",
     ],
 )

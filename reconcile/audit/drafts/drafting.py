@@ -241,9 +241,9 @@ def _covers(draft: Draft, each: Audited) -> bool:
     written = {one.model for one in doing.writes if not one.through}
     comes_from = draft.source if draft.column else draft.model
     is_delete = each.effect.on in {On.PRE_DELETE, On.POST_DELETE}
-    return (
-        model is comes_from and draft.writes._meta.label in written and (bool(draft.column) or not is_delete)
-    )
+    mentions = not draft.column or bool({draft.column, f"{draft.column}_id"} & doing.names)
+    is_about = model is comes_from and draft.writes._meta.label in written
+    return is_about and mentions and (bool(draft.column) or not is_delete)
 
 
 def covers_in_code(draft: Draft) -> tuple[list[str], set[str]]:

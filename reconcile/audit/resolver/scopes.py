@@ -246,6 +246,14 @@ def read_scopes(module: Module) -> Scope:
 _BINDS_NOTHING = frozenset({ast.Return, ast.Raise, ast.Pass, ast.Break, ast.Continue, ast.Delete, ast.Global, ast.Nonlocal})  # fmt: skip
 
 
+def _captured_by(pattern: ast.AST) -> Iterator[str]:
+    """The names that a pattern of `match` gives values to."""
+    for each in walk(pattern):
+        name = getattr(each, "rest", None) or getattr(each, "name", None)
+        if name is not None:
+            yield name
+
+
 class _Reader:
     """Walks through the statements of one scope in their order."""
 
@@ -284,6 +292,9 @@ class _Reader:
         elif isinstance(target, (ast.Tuple, ast.List)):
             for place, each in enumerate(target.elts):
                 self._target(each, how, node, position, (*unpack, place), header=header)
+        elif isinstance(target, ast.Starred):
+            # What is left over is a list of what nobody looks into.
+            self._target(target.value, How.VALUE, ast.Pass(), position, header=header)
         elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name) and how is How.VALUE:
             self._bind(target.value.id, How.STORED, node, position)
 
@@ -342,6 +353,8 @@ class _Reader:
                 self._walrus(node.test, position)
             case ast.Match():
                 for case in node.cases:
+                    for name in _captured_by(case.pattern):
+                        self._bind(name, How.VALUE, ast.Pass(), position)
                     self._block(case.body, position.path, exclusive=True)
                 return
         for name in ("body", "orelse", "finalbody"):
