@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from reconcile.audit.acts import Act
 from reconcile.audit.resolver.evaluator import Evaluator
-from reconcile.audit.resolver.project import calls_in
+from reconcile.audit.resolver.project import CallUse, calls_in
 from reconcile.audit.resolver.scopes import Scope
-from reconcile.audit.resolver.types import Api, FunctionType, Instance, Rows, Types
+from reconcile.audit.resolver.types import Api, FunctionType, Instance, ModelType, Rows, Types
 from reconcile.audit.syntax import tail_of
 
 __all__ = ["Called", "called_in", "is_same"]
@@ -50,11 +50,15 @@ def is_same(act: Act, call: Called) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Called:
-    """A call in a function. name: its last two names. targets: what it is known to be: a function of the project, or `app.Model.method`."""
+    """A call in a function. name: its last two names. targets: what it is known to be: a function of the project, or `app.Model.method`.
+
+    sender: of what is sent as a signal, the models that are named as its sender; none where that can't be told.
+    """
 
     name: str
     targets: frozenset[str]
     line: int
+    sender: frozenset[str] = frozenset()
 
 
 def called_in(evaluator: Evaluator, scope: Scope, depth: int = 1) -> Iterator[Called]:
@@ -63,7 +67,10 @@ def called_in(evaluator: Evaluator, scope: Scope, depth: int = 1) -> Iterator[Ca
         known = evaluator.of(use.node.func, evaluator.frame(use))
         functions = [each.scope for each in known if isinstance(each, FunctionType)]
         targets = {f"{each.module.name}.{each.name}" for each in functions} | {*_methods(known)}
-        yield Called(name=tail_of(use.node.func), targets=frozenset(targets), line=use.node.lineno)
+        sender = frozenset(_sender(evaluator, use))
+        yield Called(
+            name=tail_of(use.node.func), targets=frozenset(targets), line=use.node.lineno, sender=sender
+        )
         tasks = [
             each.of.scope for each in known if isinstance(each, Api) and isinstance(each.of, FunctionType)
         ]
@@ -72,6 +79,14 @@ def called_in(evaluator: Evaluator, scope: Scope, depth: int = 1) -> Iterator[Ca
                 yield from (
                     replace(inner, line=use.node.lineno) for inner in called_in(evaluator, each, depth - 1)
                 )
+
+
+def _sender(evaluator: Evaluator, use: CallUse) -> Iterator[str]:
+    """The models that a call names by `sender=`."""
+    for each in use.node.keywords:
+        if each.arg == "sender":
+            types = evaluator.of(each.value, evaluator.frame(use))
+            yield from (one.model._meta.label for one in types if isinstance(one, ModelType))
 
 
 def _methods(known: Types) -> Iterator[str]:

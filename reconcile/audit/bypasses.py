@@ -243,7 +243,12 @@ class Judge:
         calls = [each for each in called_in(self.evaluator, scope) if each.line != site.line]
         signals = {f"{effect.on}.send", f"{effect.on}.send_robust"}
         own = self._target(effect)
-        sent = [each.line for each in calls if each.name in signals or own in each.targets]
+        label = effect.model._meta.label
+        sent = [
+            each.line
+            for each in calls
+            if (each.name in signals and each.sender <= {label}) or own in each.targets
+        ]
         if sent or not all(each.is_outside for each in acts):
             return sent
         lines = []

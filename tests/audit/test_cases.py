@@ -504,3 +504,16 @@ def test_a_router_and_what_nobody_sets_depend_on_no_column(states):
     assert states("Routed.objects.update(n=1)") == {"shelf.Routed": {"save": "low"}}
     assert states("Routed.objects.update(title='a')") == {"shelf.Routed": {"save": "uncovered"}}
     assert states("Hushed.objects.update(n=1)") == {"shelf.Hushed": {"save": "uncovered"}}
+
+
+def test_a_signal_that_is_sent_for_another_model_does_nothing_for_this_one(states):
+    text = """
+        from django.db.models.signals import post_save
+
+        def f(rows):
+            State.objects.bulk_create(rows)
+            for each in rows:
+                post_save.send(sender={}, instance=each, created=True)
+    """
+    assert states(text.format("State"))["shelf.State"]["state_saved"] == "by_hand"
+    assert states(text.format("Book"))["shelf.State"]["state_saved"] == "uncovered"
