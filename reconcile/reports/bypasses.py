@@ -112,7 +112,7 @@ def _call(bypass: Bypass) -> Text:
         text.append("  in a migration", style="dim")
     if bypass.times is not None:
         text.append(
-            f"  ran {bypass.times:,} times" if bypass.times else "  no test runs it",
+            f"  ran {plural(bypass.times, 'time')}" if bypass.times else "  no test runs it",
             style="dim" if bypass.times else "yellow",
         )
     return text
@@ -131,7 +131,7 @@ def _unknown(report: BypassReport) -> Iterator[RenderableType]:
 def _mended(report: BypassReport) -> Iterator[RenderableType]:
     for each in report.mended:
         yield Text(
-            f"{plain(report.baseline)} has {plain(each.effect)} in {plain(each.function)}, which is there no more.",
+            f"{plain(report.baseline)} has {plain(each.effect)} in {plain(each.function)}, which is there no more, or fewer times.",
             style="yellow",
         )
     if report.mended:
