@@ -6,12 +6,13 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from reconcile.audit.resolver.scopes import Scope
-from reconcile.audit.walking import children, walk
+from reconcile.audit.walking import captured_by, children, walk
 
 __all__ = [
     "always_deletes",
     "bound_by",
     "captured",
+    "defaults_of",
     "false_by_default",
     "is_logging",
     "is_opt_in",
@@ -41,15 +42,19 @@ GIVEN = frozenset(
 
 def false_by_default(scope: Scope) -> set[str]:
     """The parameters of an effect's function that are false unless its caller asks for more, as nobody does who skips it."""
+    defaults = defaults_of(scope).items()
+    return {name for name, each in defaults if isinstance(each, ast.Constant) and not each.value} - GIVEN
+
+
+def defaults_of(scope: Scope) -> dict[str, ast.expr]:
+    """The defaults of a function's arguments, by name."""
     arguments = scope.function.args
     positional = [*arguments.posonlyargs, *arguments.args]
     pairs = [
         *zip(reversed(positional), reversed(arguments.defaults), strict=False),
         *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
     ]
-    return {
-        name.arg for name, default in pairs if isinstance(default, ast.Constant) and not default.value
-    } - GIVEN
+    return {each.arg: default for each, default in pairs if default is not None}
 
 
 def is_opt_in(value: ast.expr) -> bool:
@@ -91,10 +96,7 @@ def bound_by(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
 def captured(node: ast.AST) -> Iterator[str]:
     """The names that the patterns of a `match` give values to."""
     for case in getattr(node, "cases", ()):
-        for each in walk(case.pattern):
-            name = getattr(each, "rest", None) or getattr(each, "name", None)
-            if name is not None:
-                yield name
+        yield from captured_by(case.pattern)
 
 
 def always_deletes(body: Sequence[ast.stmt]) -> bool:

@@ -22,6 +22,7 @@ from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.project import CallUse
 from reconcile.audit.resolver.scopes import Scope
 from reconcile.audit.resolver.types import Instance, Object, Super
+from reconcile.audit.syntax import defaults_of
 from reconcile.audit.walking import walk
 
 __all__ = ["Texts", "only_value"]
@@ -290,14 +291,4 @@ def _argument(use: CallUse, name: str, scope: Scope) -> tuple[ast.expr | None, S
     names = positional[1:] if scope.first_parameter else positional
     if name in names and names.index(name) < len(node.args):
         return node.args[names.index(name)], use.scope
-    return _defaults(scope).get(name), scope.parent or scope
-
-
-def _defaults(scope: Scope) -> dict[str, Any]:
-    arguments = scope.function.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    pairs = [
-        *zip(reversed(positional), reversed(arguments.defaults), strict=False),
-        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
-    ]
-    return {each.arg: default for each, default in pairs if default is not None}
+    return defaults_of(scope).get(name), scope.parent or scope

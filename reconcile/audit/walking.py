@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["blocks", "children", "walk"]
+__all__ = ["blocks", "captured_by", "children", "walk"]
 
 _SKIPPED = frozenset({
     "arg", "asname", "attr", "conversion", "ctx", "id", "is_async", "kind", "kwd_attrs", "level", "module", "op", "ops", "rest", "simple",
@@ -50,6 +51,14 @@ def walk(node: ast.AST) -> list[Any]:
         if _FIELDS[each.__class__]:
             found += children(each)
     return found
+
+
+def captured_by(pattern: ast.AST) -> Iterator[str]:
+    """The names that a pattern of `match` gives values to."""
+    for each in walk(pattern):
+        name = getattr(each, "rest", None) or getattr(each, "name", None)
+        if name is not None:
+            yield name
 
 
 def blocks(node: ast.AST) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from reconcile.audit.sources import FunctionNode, Module, imported_by
 from reconcile.audit.trail import Asked, Thing
-from reconcile.audit.walking import walk
+from reconcile.audit.walking import captured_by, walk
 
 __all__ = ["Binding", "Frame", "How", "Position", "Scope", "names_in", "parameters_of"]
 
@@ -246,14 +246,6 @@ def read_scopes(module: Module) -> Scope:
 _BINDS_NOTHING = frozenset({ast.Return, ast.Raise, ast.Pass, ast.Break, ast.Continue, ast.Delete, ast.Global, ast.Nonlocal})  # fmt: skip
 
 
-def _captured_by(pattern: ast.AST) -> Iterator[str]:
-    """The names that a pattern of `match` gives values to."""
-    for each in walk(pattern):
-        name = getattr(each, "rest", None) or getattr(each, "name", None)
-        if name is not None:
-            yield name
-
-
 class _Reader:
     """Walks through the statements of one scope in their order."""
 
@@ -353,7 +345,7 @@ class _Reader:
                 self._walrus(node.test, position)
             case ast.Match():
                 for case in node.cases:
-                    for name in _captured_by(case.pattern):
+                    for name in captured_by(case.pattern):
                         self._bind(name, How.VALUE, ast.Pass(), position)
                     self._block(case.body, position.path, exclusive=True)
                 return
