@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,7 +14,7 @@ from reconcile.core.declaration import shown_path
 from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
 
-__all__ = ["Coverage", "EffectCoverage", "State", "coverage_of"]
+__all__ = ["Coverage", "EffectCoverage", "State", "coverage_of", "wrong_names"]
 
 WRITING = frozenset({On.PRE_SAVE, On.SAVE, On.FIELD})
 """What decides what is written: where it is skipped, wrong data is there, and not only something missing."""
@@ -87,11 +87,12 @@ def coverage_of(
     shown = [each for each in audited if third_party or not each.effect.third_party]
     order = [*State]
     effects = sorted((_covered(each, exempt) for each in shown), key=lambda each: order.index(each.state))
+    names = {each.effect.name for each in audited}
     unreadable = (f"{shown_path(each.path)} can't be read: {each.why}" for each in audit.unreadable)
     return Coverage(
         effects=effects,
         changed=changed,
-        faults=[*_faults(audited, rules), *_idle(audited, exempt), *unreadable],
+        faults=[*_faults(audited, rules), *wrong_names(rules, exempt, names), *unreadable],
     )
 
 
@@ -108,16 +109,19 @@ def _faults(audited: Sequence[Audited], rules: Mapping[str, Rule]) -> Iterator[s
     """What rules say they cover, and nothing connects: it was renamed, or never was an effect."""
     known = {code_of(each.effect.function) for each in audited}
     for name, rule in rules.items():
-        if isinstance(rule, InvalidRule):
-            yield f"Rule {name!r} can't be used, so nobody knows what it covers: {rule.error}"
         for function in rule.covers:
             is_task = hasattr(function, "delay") and hasattr(function, "name")
             if not is_task and (place_of(function) is None or code_of(function) not in known):
                 yield f"Rule {name!r} covers {name_of(function)}, which is connected to no signal and is no model's save() or delete()."
 
 
-def _idle(audited: Sequence[Audited], exempt: Mapping[str, str]) -> Iterator[str]:
-    known = {each.effect.name for each in audited}
+def wrong_names(
+    rules: Mapping[str, Rule], exempt: Mapping[str, str], known: Collection[str]
+) -> Iterator[str]:
+    """Rules of which nobody knows what they cover, and exemptions of what isn't there. known: the names of all effects."""
+    for name, rule in rules.items():
+        if isinstance(rule, InvalidRule):
+            yield f"Rule {name!r} can't be used, so nobody knows what it covers: {rule.error}"
     for name in exempt:
         if name not in known:
             yield f"settings.RECONCILE['EXEMPT'] names {name}, and there is no such effect."

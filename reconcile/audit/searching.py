@@ -10,6 +10,7 @@ from pathlib import Path
 from reconcile.audit.bypasses import Bypass, Judge
 from reconcile.audit.cache import open_cache
 from reconcile.audit.calls import exemptions_in
+from reconcile.audit.coverage import wrong_names
 from reconcile.audit.effects import inherited_but_deaf
 from reconcile.audit.files import is_migration, is_test, python_files, roots
 from reconcile.audit.findings import sites_of
@@ -22,7 +23,6 @@ from reconcile.audit.seen import join_seen
 from reconcile.audit.sources import Sources, UnreadableSource, module_name, without_collecting
 from reconcile.core.declaration import shown_path
 from reconcile.errors import UsageError
-from reconcile.rules.invalid import InvalidRule
 from reconcile.rules.rule import Rule
 
 __all__ = ["BypassAudit", "Search", "search_bypasses"]
@@ -100,11 +100,12 @@ def _search(
     )
     if cache is not None:
         cache.write()
+    names = {each.name for model in evaluator.registry.models for each in reader.effects_of(model)}
     return BypassAudit(
         bypasses=bypasses,
         unlisted=unlisted,
         unreadable=[each for path, each in sources.unreadable.items() if path in files],
-        faults=[*_faults(project, files, bypasses), *_wrong_names(reader, rules, exempt)],
+        faults=[*_faults(project, files, bypasses), *wrong_names(rules, exempt, names)],
         files=len(files),
         modules={module_name(each): each in files for each in (*everything, *files)},
         is_whole=not search.paths,
@@ -141,17 +142,6 @@ def _faults(project: Project, files: Iterable[str], bypasses: Iterable[Bypass]) 
                 yield f"{where}: '# reconcile: exempt' needs a reason after it."
             elif not any(each.path == path and each.lines[0] <= line <= each.lines[1] for each in sites):
                 yield f"{where}: '# reconcile: exempt' stands on a line that skips nothing. Take it out."
-
-
-def _wrong_names(reader: EffectReader, rules: Mapping[str, Rule], exempt: Mapping[str, str]) -> Iterator[str]:
-    """Rules of which nobody knows what they cover, and exemptions of what isn't there."""
-    for name, rule in rules.items():
-        if isinstance(rule, InvalidRule):
-            yield f"Rule {name!r} can't be used, so nobody knows what it covers: {rule.error}"
-    known = {each.name for model in reader.evaluator.registry.models for each in reader.effects_of(model)}
-    for name in exempt:
-        if name not in known:
-            yield f"settings.RECONCILE['EXEMPT'] names {name}, and there is no such effect."
 
 
 def _existing(paths: Iterable[Path]) -> Iterator[Path]:

@@ -11,8 +11,8 @@ import rich_click as click
 from reconcile.cli.group import reconcile, set_up_django
 from reconcile.cli.options import database_option, known_database, output_options, write_report, write_text
 from reconcile.conf import rule_packages
-from reconcile.errors import NoRulesError, UsageError
-from reconcile.rules.registry import project_rules
+from reconcile.errors import UsageError
+from reconcile.rules.registry import rules_if_any
 
 if TYPE_CHECKING:
     from reconcile.audit.drafts.drafting import Draft
@@ -54,10 +54,7 @@ def init_command(
     set_up_django()
     using = known_database(using)
     models = audited_models() if model is None else [named_model(model)]
-    try:
-        rules = project_rules() if rule_packages() else {}
-    except NoRulesError:
-        rules = {}
+    rules = rules_if_any()
     audit = audit_signals(rules, follow=True, with_names=True)
     with evaluation_errors(using):
         drafting = draft_rules(models, audit, using)

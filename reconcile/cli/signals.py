@@ -22,9 +22,8 @@ from reconcile.cli.options import (
     write_report,
     write_text,
 )
-from reconcile.conf import rule_packages
-from reconcile.errors import NoRulesError, UnknownNameError, UsageError
-from reconcile.rules.registry import project_rules, select
+from reconcile.errors import UnknownNameError, UsageError
+from reconcile.rules.registry import project_rules, rules_if_any, select
 
 if TYPE_CHECKING:
     from reconcile.audit.accepted import Changed
@@ -86,7 +85,7 @@ def list_command(
 
     set_up_django()
     models = None if model is None else [named_model(model)]
-    audit = audit_signals(_rules(), models, follow=True, use_cache=use_cache, third_party=third_party)
+    audit = audit_signals(rules_if_any(), models, follow=True, use_cache=use_cache, third_party=third_party)
     if is_run:
         audit = _run(audit, known_database(using))
     write_report(
@@ -158,7 +157,7 @@ def coverage_command(
     from reconcile.reports import signals as reports
 
     set_up_django()
-    rules = _rules()
+    rules = rules_if_any()
     changed = _changed(rules, accepted)
     coverage = coverage_of(
         audit_signals(rules, use_cache=use_cache, third_party=third_party),
@@ -230,14 +229,6 @@ def accept_command(
         text=lambda: reports.accepted_as_text(found, str(accepted)),
         json=lambda: reports.accepted_as_json(found),
     )
-
-
-def _rules() -> Mapping[str, Rule]:
-    """The rules of the project; none where it has none yet, since whoever asks what signals do may be about to write the first."""
-    try:
-        return project_rules() if rule_packages() else {}
-    except NoRulesError:
-        return {}
 
 
 _LEVELS = ("uncovered", "covered", "exempt", "by-hand", "low", "third-party", "unknown")
@@ -354,7 +345,7 @@ def _find_bypasses(
     from reconcile.conf import exempt_effects
     from reconcile.reports.bypasses import BypassReport
 
-    rules, exempt = _rules(), exempt_effects()
+    rules, exempt = rules_if_any(), exempt_effects()
     texts = texts_at(revision) if revision is not None else None
     audit = search_bypasses(rules, exempt, search)
     report = BypassReport(

@@ -31,7 +31,7 @@ from reconcile.rules.rule_files import (
     rules_of,
 )
 
-__all__ = ["Registry", "load", "project_rules", "select", "unknown_rule", "valid_rules"]
+__all__ = ["Registry", "load", "project_rules", "rules_if_any", "select", "unknown_rule", "valid_rules"]
 
 _SELECTORS = ("tag", "owner", "model", "app")
 
@@ -229,6 +229,14 @@ def project_rules() -> Mapping[str, Rule]:
     if registry.settings:
         raise _invalid_rules(registry.settings)
     return _some({**registry.rules, **registry.invalid})
+
+
+def rules_if_any() -> Mapping[str, Rule]:
+    """The project's rules, as `project_rules`; none where it has none yet, for whoever may be about to write the first."""
+    try:
+        return project_rules() if rule_packages() else {}
+    except NoRulesError:
+        return {}
 
 
 def _invalid_rules(faults: Sequence[Fault]) -> InvalidRulesError:
