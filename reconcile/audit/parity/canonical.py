@@ -11,9 +11,10 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -27,13 +28,13 @@ from reconcile.audit.capture.tables import RowChange
 from reconcile.audit.parity.schema import Schema, TableSchema
 from reconcile.audit.sent import SentTask
 
-__all__ = ["Canonical", "Entry", "Mask", "canonical"]
+__all__ = ["Canonical", "Entry", "Mask"]
 
 ROUNDS = 4
 """How far a colour depends on others: the rows that a row refers to, those to which these refer, and so on."""
 
-Node = tuple[str, Any]
-"""A new row: its table, and its key as it stands."""
+Node = tuple[str, str]
+"""A new row: its table, and its key as it may stand in a text."""
 
 Mask = frozenset[tuple[str, str]]
 """Columns whose values are told by their shape alone: (table, column), or (task or mail, part)."""
@@ -60,53 +61,44 @@ class Entry:
         return dict(self.values)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Canonical:
-    """What an act did. entries: how often each thing. told_apart: the same, where new rows that are alike are told apart by what refers to them."""
+    """What an act did, without the keys that were made for it.
 
-    entries: Counter[Entry]
-    told_apart: Counter[Entry]
+    entries: how often each thing. told_apart: the same, where new rows that are alike are told apart by what refers to them.
+    """
 
-
-def canonical(captured: Captured, schema: Schema, mask: Mask = frozenset()) -> Canonical:
-    """What the act did, without keys that were made for it."""
-    writer = _Writer(captured, schema, mask)
-    entries = Counter(writer.entries())
-    writer.refine_upwards()
-    return Canonical(entries=entries, told_apart=Counter(writer.entries()))
-
-
-@dataclass
-class _Writer:
-    captured: Captured
-    schema: Schema
-    mask: Mask
-    colours: dict[Node, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.new = {_node(each): each for each in self.captured.changes if each.before is None}
+    def __init__(self, captured: Captured, schema: Schema, mask: Mask = frozenset()) -> None:
+        self.captured, self.schema, self.mask = captured, schema, mask
+        self.new = {_node(each): each for each in captured.changes if each.before is None}
         self.by_key: dict[str, list[Node]] = defaultdict(list)
         for each in self.new:
-            self.by_key[_plain_key(each[1])].append(each)
-        self.began, self.ended = self.captured.began - _LEEWAY, self.captured.ended + _LEEWAY
+            self.by_key[each[1]].append(each)
+        self.began, self.ended = captured.began - _LEEWAY, captured.ended + _LEEWAY
         self.colours = {node: _digest([node[0]]) for node in self.new}
         for _ in range(ROUNDS):
-            self.colours = {node: _digest([node[0], *self.row(each)]) for node, each in self.new.items()}
+            self.colours = {node: _digest([node[0], *self.texts(each)]) for node, each in self.new.items()}
+        self.entries = Counter(self._entries())
 
-    def refine_upwards(self) -> None:
-        """Tell new rows apart by the rows that refer to them."""
+    @cached_property
+    def told_apart(self) -> Counter[Entry]:
+        """The entries, with new rows told apart by the rows that refer to them."""
+        downwards = self.colours
         for _ in range(ROUNDS):
             referring: dict[Node, list[str]] = defaultdict(list)
             for each in self.captured.changes:
-                if each.after is not None:
-                    said = _digest(
-                        [each.table, *(self.row(each) if each.before is None else [repr(each.key)])]
-                    )
-                    for column, node in self.referred(each):
-                        referring[node].append(f"{each.table}.{column} {said}")
+                for column, node in self.referred(each):
+                    referring[node].append(f"{each.table}.{column} {self._said(each)}")
             self.colours = {
                 node: _digest([colour, *sorted(referring[node])]) for node, colour in self.colours.items()
             }
+        try:
+            return Counter(self._entries())
+        finally:
+            self.colours = downwards
+
+    def _said(self, change: RowChange) -> str:
+        """A row as others are told apart by it: a new one by what it holds, any other by its key."""
+        return _digest([change.table, *(self.texts(change) if change.before is None else [repr(change.key)])])
 
     def referred(self, change: RowChange) -> Iterator[tuple[str, Node]]:
         """The new rows to which a row refers, by column."""
@@ -118,7 +110,7 @@ class _Writer:
 
     # Entries.
 
-    def entries(self) -> Iterator[Entry]:
+    def _entries(self) -> Iterator[Entry]:
         """All that was done."""
         for each in self.captured.changes:
             yield self.entry(each)
@@ -131,12 +123,12 @@ class _Writer:
     def entry(self, change: RowChange) -> Entry:
         """What was done to a row."""
         if change.before is None:
-            return Entry(kind="insert", name=change.table, values=tuple(self._pairs(self.row(change))))
+            return Entry(kind="insert", name=change.table, values=tuple(self.row(change)))
         key = ("key", repr(change.key))
         if change.after is None:
             return Entry(kind="delete", name=change.table, values=(key,))
         changed = {*change.changed}
-        values = [each for each in self._pairs(self.row(change)) if each[0].partition("$")[0] in changed]
+        values = [each for each in self.row(change) if each[0].partition("$")[0] in changed]
         return Entry(kind="update", name=change.table, values=(key, *values))
 
     def tasks(self, task: SentTask) -> Iterator[Entry]:
@@ -154,20 +146,16 @@ class _Writer:
 
     # Rows.
 
-    def row(self, change: RowChange) -> list[str]:
-        """The columns of a row as `column=value`, without keys that were made."""
+    def row(self, change: RowChange) -> Iterator[tuple[str, str]]:
+        """The columns of a row with what they hold, without keys that were made."""
         table = self.schema.table(change.table)
-        found = []
         for column, value in (change.after or {}).items():
             if column not in table.made:
-                found += [f"{path}={each}" for path, each in self.column(change, table, column, value)]
-        return found
+                yield from self.column(change, table, column, value)
 
-    @staticmethod
-    def _pairs(row: Sequence[str]) -> Iterator[tuple[str, str]]:
-        for each in row:
-            path, _, value = each.partition("=")
-            yield path, value
+    def texts(self, change: RowChange) -> list[str]:
+        """The columns of a row, each as one text."""
+        return [f"{path}={value}" for path, value in self.row(change)]
 
     def column(self, change: RowChange, table: TableSchema, column: str, value: Any) -> Iterator[tuple[str, str]]:  # fmt: skip
         """What a column holds; of a document, what each of its keys does."""

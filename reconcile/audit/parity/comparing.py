@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconcile.audit.capture.capturing import Captured
-from reconcile.audit.parity.canonical import Canonical, Entry, Mask, canonical
+from reconcile.audit.parity.canonical import Canonical, Entry, Mask
 from reconcile.audit.parity.schema import Schema
 
 __all__ = ["Difference", "Parity", "compare"]
@@ -63,7 +63,7 @@ def compare(
 ) -> Parity:
     """Compare two runs of each path."""
     mask = _learn(other, schema, _learn(one, schema, volatile))
-    first, second = ([canonical(each, schema, mask) for each in runs] for runs in (one, other))
+    first, second = ([Canonical(each, schema, mask) for each in runs] for runs in (one, other))
     unsteady = {name: [*_differences(*runs)] for name, runs in (("one", first), ("two", second))}
     found = [] if any(unsteady.values()) else [*_differences(first[0], second[0])]
     return Parity(
@@ -75,14 +75,13 @@ def compare(
 
 def _learn(runs: Sequence[Captured], schema: Schema, mask: Mask) -> Mask:
     """The mask with what differs between the runs of one path. What refers to a row differs with it, so the columns come one after the other."""
-    for _ in range(_MOST_PAIRED):
-        columns = [_by_column(canonical(each, schema, mask).entries) for each in runs]
+    while True:
+        columns = [_by_column(Canonical(each, schema, mask).entries) for each in runs]
         new = {name for name in {*columns[0], *columns[1]} if columns[0].get(name) != columns[1].get(name)}
         loose = {each for each in new if not _is_reference(schema, *each)} or new
         if not loose - mask:
             return mask
         mask |= frozenset(loose)
-    return mask
 
 
 def _by_column(entries: Counter[Entry]) -> dict[tuple[str, str], Counter[str]]:

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from reconcile.audit.capture.capturing import Captured, capture
+from reconcile.audit.capture.tables import Image, read_tables
 from reconcile.audit.parity.canonical import Mask
 from reconcile.audit.parity.comparing import Parity, compare
 from reconcile.audit.parity.schema import Schema
@@ -32,12 +33,16 @@ def compare_paths(
     schema = Schema(using)
     mask = read_volatile(volatile, schema)
     with sequences_apart(using, [*schema.models.values()]) if is_copy else nullcontext():
-        first, second = ([_run(each, using, is_copy=is_copy) for _ in range(2)] for each in (one, two))
+        # Nobody else writes to a copy, and each run is rolled back.
+        before = read_tables(using) if is_copy else None
+        first, second = (
+            [_run(each, using, before, is_copy=is_copy) for _ in range(2)] for each in (one, two)
+        )
     return compare(first, second, schema, mask)
 
 
-def _run(path: Path, using: str, *, is_copy: bool) -> Captured:
-    return capture(path, using=using, runs_callbacks=is_copy, is_shut=not is_copy)
+def _run(path: Path, using: str, before: Image | None, *, is_copy: bool) -> Captured:
+    return capture(path, using=using, before=before, runs_callbacks=is_copy, is_shut=not is_copy)
 
 
 def read_volatile(names: Iterable[str], schema: Schema) -> Mask:
