@@ -23,7 +23,18 @@ from reconcile.db.columns import INTEGERS, stored_field
 from reconcile.db.comparisons import Among
 from reconcile.db.expressions import path_of
 
-__all__ = ["EVERYTHING", "SORTED", "Coverage", "Keys", "Scope", "Window", "blocks", "carries_range", "walk"]
+__all__ = [
+    "BLOCK",
+    "EVERYTHING",
+    "SORTED",
+    "Coverage",
+    "Keys",
+    "Scope",
+    "Window",
+    "blocks",
+    "carries_range",
+    "walk",
+]
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from django.db.models import Model, QuerySet
 
 from reconcile.core.finder import Finder
 from reconcile.core.fixes import Correction, Derivation, Insertion
-from reconcile.core.scopes import Keys, blocks
+from reconcile.core.scopes import BLOCK, Keys, blocks
 from reconcile.core.verbs import Written
 from reconcile.db.clock import database_now
 from reconcile.db.columns import concrete_model
@@ -78,8 +78,8 @@ def ensure(
     new: the records were made in this transaction, so that nobody else can see them: a rule that needs a lock on a table needs none.
     using: alias of the database; unless given, that of the records.
 
-    Settle times are lifted for these records. Surplus rows are left to a run, which confirms each delete. Outside effects are handed over when the
-    transaction commits, one message a batch. The number of statements is the same for one record as for 5,000.
+    Settle times are lifted for these records. Surplus rows are left to a run, which confirms each delete. Messages of `Enqueue` are
+    sent when the transaction commits, one for each `batch=` of it. The number of statements is the same for one record as for 5,000.
 
     Raises UsageError outside of a transaction, or for named rules that can't be ensured; EnsureError where something is owed still, EvaluationError if the
     database doesn't answer. Whatever it raises, it has written nothing.
@@ -157,10 +157,6 @@ class _Unkept:
 
     def record_handover(self, _: str, __: type[Model], keys: Keys) -> int:
         return len(keys.values)
-
-
-def _unkept() -> Any:
-    return _Unkept()
 
 
 class _Ensuring:
@@ -255,7 +251,7 @@ class _Ensuring:
         for finder in compiled.finders:
             remedy = rule.remedy(finder.drift)
             if remedy.repairs and not remedy.deletes:
-                for block in blocks(keys, remedy.chunk or BLOCK):
+                for block in blocks(keys, min(remedy.chunk or BLOCK, BLOCK)):
                     for scope in finder.scopes_of(block):
                         self._write(compiled, finder, remedy, scope)
 
@@ -297,12 +293,13 @@ class _Ensuring:
 
     def _written_by(self, finder: Finder, remedy: Remedy, scope: Keys) -> WriteResult:
         """What the remedy writes. Where another session holds rows that it needs, they are waited for, and it writes again."""
-        result = remedy.write(finder, scope, _unkept())
+        journal: Any = _Unkept()
+        result = remedy.write(finder, scope, journal)
         if not (result.waiting or result.waiting_rows):
             return result
         for model, keys in _needed(finder, scope):
             _lock_rows(model, keys, self.using)
-        again = remedy.write(finder, scope, _unkept())
+        again = remedy.write(finder, scope, journal)
         return replace(
             again, written=result.written + again.written, messages=[*result.messages, *again.messages]
         )
@@ -333,9 +330,6 @@ class _Ensuring:
                 f"Rule {rule.name!r}: {finder.model._meta.label} {min(left, key=str)} is still {finder.drift} after what was written for it; does something in the "
                 "database change what is written?"
             )
-
-
-BLOCK = 5_000
 
 
 def _rows_of(compiled: CompiledRule, finder: Finder, scope: Keys) -> Sequence[Any]:

@@ -1,5 +1,6 @@
 """`ensure`: after a bulk write, all that the records owe is there, in the caller's transaction."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
@@ -10,7 +11,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import CharField, F
 from django.db.models.functions import Cast
 
-from reconcile import HaveRow, Rule, aensure, ensure, ensuring
+from reconcile import MISSING, Call, HaveRow, Rule, aensure, ensure, ensuring
 from reconcile.audit.capture.capturing import Statements, counting
 from reconcile.audit.shut import Outside, shut_outside
 from reconcile.db.dialects import dialect_of
@@ -158,6 +159,60 @@ def test_messages_go_out_on_commit_one_for_all(customer, django_capture_on_commi
         assert sorted(outside.tasks[0].args[0]) == [each.pk for each in items]
         with django_capture_on_commit_callbacks(execute=True):
             assert ensure(items, new=True).messages == 0, "since the receipts are promised"
+
+
+def test_the_projects_own_function_runs_in_the_transaction(customer):
+    def greet_all(orders):
+        Notification.objects.bulk_create([Notification(order=each, kind="greeting") for each in orders])
+
+    rule = Rule(
+        name="greeted",
+        every=Order,
+        must=HaveRow(Notification, link={"order": F("pk"), "kind": "greeting"}),
+        remedies={MISSING: Call(greet_all)},
+    )
+    orders, _ = in_bulk(customer, 2)
+    assert ensure(orders, [rule], new=True).total == 2
+    assert Notification.objects.filter(kind="greeting").count() == 2
+
+
+def test_what_the_projects_own_function_does_not_do_is_told(customer):
+    rule = Rule(
+        name="greeted",
+        every=Order,
+        must=HaveRow(Notification, link={"order": F("pk"), "kind": "greeting"}),
+        remedies={MISSING: Call(lambda orders: None)},
+    )
+    orders, _ = in_bulk(customer, 2)
+    before = everything()
+    with pytest.raises(EnsureError, match="is still missing"):
+        ensure(orders, [rule], new=True)
+    assert everything() == before
+
+
+@pytest.mark.server
+@pytest.mark.django_db(transaction=True)
+def test_rows_that_another_session_holds_are_waited_for(customer):
+    order = Order.objects.create(customer=customer)
+    Invoice.objects.filter(order=order).update(amount=7)
+    holds, ensured = threading.Event(), threading.Event()
+
+    def hold():
+        with transaction.atomic():
+            Invoice.objects.select_for_update().get(order=order)
+            holds.set()
+            ensured.wait(1)
+        connection.close()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holds.wait(5)
+    with transaction.atomic():
+        found = ensure(order, ["orders.invoice"])
+    ensured.set()
+    thread.join()
+    assert found.total == 1
+    assert Invoice.objects.get(order=order).amount == 0
 
 
 def test_records_that_are_not_saved_are_a_mistake():
