@@ -231,7 +231,7 @@ class Record:
             return EVERYWHERE, NEVER
         if self.is_saved and self._asks_whether_added(test, run):
             return NEVER, EVERYWHERE
-        phase = self._phase(test, run)
+        phase = self.phase_of(test, run)
         undecided = self.asks_model(test, run)
         other = Phase.BOTH & ~phase if phase is not Phase.BOTH else Phase.BOTH
         return State(phase=phase, undecided=undecided), State(phase=other, undecided=undecided)
@@ -328,7 +328,7 @@ class Record:
         if stashed is not EVERYWHERE:
             return EVERYWHERE, stashed
         column = self.column(left, run)
-        phase = self._phase(left, run) if is_none else Phase.BOTH
+        phase = self.phase_of(left, run) if is_none else Phase.BOTH
         if phase is not Phase.BOTH:
             return State(phase=Phase.BOTH & ~phase), State(phase=phase)
         return State(empty=frozenset({column}) if column else frozenset()), State()
@@ -352,7 +352,7 @@ class Record:
                     found += [one for item in items for one in self._classes(item)]
         return found
 
-    def _phase(self, test: ast.expr, run: Run) -> Phase:
+    def phase_of(self, test: ast.expr, run: Run) -> Phase:
         """In which phase a simple condition holds."""
         match test:
             case ast.Name(id=name):
@@ -374,10 +374,6 @@ class Record:
             case ast.Attribute(value=ast.Attribute(value=base, attr="_state"), attr="adding"):
                 return self.is_record(base, run)
         return False
-
-    def phase_of(self, node: ast.expr, run: Run) -> Phase:
-        """In which phase the expression is true, which a function may be handed."""
-        return self._phase(node, run)
 
     # The record.
 
