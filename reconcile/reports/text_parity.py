@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from reconcile.audit.parity.comparing import Difference, Parity
@@ -17,6 +18,8 @@ _DID = {
     "mail": "",
 }
 _MOST = 20
+_COLOUR = re.compile(r"#[0-9a-f]{12}(\+#[0-9a-f]{12})*")
+"""A new row, as a value tells it."""
 
 
 def parity_as_text(found: Parity, names: tuple[str, str]) -> str:
@@ -40,10 +43,19 @@ def _lines(found: Parity, names: tuple[str, str]) -> Iterator[str]:
 
 
 def _differences(differences: Sequence[Difference], names: tuple[str, str]) -> Iterator[str]:
-    for each in differences[:_MOST]:
+    own = [each for each in differences if _is_own(each)] or differences
+    for each in own[:_MOST]:
         yield from _difference(each, names)
-    if len(differences) > _MOST:
-        yield f"  … and {len(differences) - _MOST:,} more."
+    if len(own) > _MOST:
+        yield f"  … and {len(own) - _MOST:,} more."
+    if following := len(differences) - len(own):
+        yield f"  {following:,} more {'refers' if following == 1 else 'refer'} to other rows, which may be no more than what follows from these."
+
+
+def _is_own(each: Difference) -> bool:
+    """Whether it is more than a reference to a row that is another one, as all have that refer to a row with a difference."""
+    values = [one.get(name, "") for name in each.columns for one in (each.one or {}, each.other or {})]
+    return each.by_reference or not each.columns or not all(map(_COLOUR.fullmatch, values))
 
 
 def _difference(each: Difference, names: tuple[str, str]) -> Iterator[str]:

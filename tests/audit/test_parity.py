@@ -318,3 +318,17 @@ def test_on_real_data_callbacks_are_only_counted_and_files_refused(tmp_path):
     assert compare_paths(one, one, is_copy=False).is_same
     with pytest.raises(RefusedError):
         compare_paths(lambda: (tmp_path / "x").write_text("x"), one, is_copy=False)
+
+
+def test_what_only_follows_from_a_difference_is_counted_and_not_listed():
+    def two():
+        made = Made()
+        made.set(made.customer, email="ann@example.org")
+
+    with pytest.raises(AssertionError) as raised:
+        assert_parity(Made, two)
+    head, *lines = str(raised.value).splitlines()
+    assert "places" in head
+    assert lines[:2] == ["  new row of shop_customer", "    email: '' ↔ 'ann@example.org'"]
+    assert "more refer to other rows, which may be no more than what follows from these." in lines[-1]
+    assert not any("shop_invoice" in each for each in lines)
