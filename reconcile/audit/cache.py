@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
 from reconcile.audit.resolver.evaluator import Evaluator
+from reconcile.audit.resolver.kept import from_plain, to_plain
 from reconcile.audit.resolver.parts import Parts
 from reconcile.audit.resolver.types import NOTHING, Types, texts_of
 from reconcile.audit.sources import UnreadableSource
-from reconcile.audit.trail import WITHIN_FILES, Asked, Thing
+from reconcile.audit.trail import ANSWERS, WITHIN_FILES, Asked, Thing
 from reconcile.audit.world import digest, held_by, world_digest
 from reconcile.core.whole_files import write_file
 
@@ -28,7 +31,7 @@ __all__ = ["FOLDER", "AuditCache", "open_cache"]
 FOLDER = ".reconcile_cache"
 """Where the cache stands, in the working folder; nothing in it need be kept or committed."""
 
-VERSION = 1
+VERSION = 2
 
 
 class AuditCache:
@@ -44,7 +47,9 @@ class AuditCache:
         self._things: list[Thing] = []
         self._then: dict[Thing, str] = {}
         self._holds: dict[int, bool] = {}
-        self._asking: set[str] = set()
+        self._has_asked_again = False
+        self._doubtful: set[Thing] = set()
+        self._same: set[Thing] = set()
         self._files: dict[str, str] = {}
         self._parts = Parts(self.project)
         self._unreadable: dict[str, str] = {}
@@ -53,7 +58,7 @@ class AuditCache:
         self._told: Mapping[Asked, Callable[[str], str]] = {
             Asked.FILE: lambda name: digest([self.project.text(name)]),
             Asked.HELD: held_by,
-            Asked.PARAMETER: self._digest_of_parameter,
+            **{each: partial(self._digest_of_answer, each) for each in ANSWERS},
             Asked.ACTS: lambda name: digest([json.dumps(self.acts_of(name))]),
             Asked.CALLED: lambda name: digest(self.project.files_calling(name)),
             Asked.DEFINED: lambda name: digest(self.project.definitions(name)),
@@ -63,6 +68,7 @@ class AuditCache:
         self._old: dict[str, dict[str, Any]] = {}
         self._new: dict[str, dict[str, tuple[Any, int]]] = {}
         self._read()
+        evaluator.answer_of_before = self._answer_of_before
 
     def _read(self) -> None:
         # A file that somebody else wrote, or cut short, is as good as none.
@@ -77,6 +83,9 @@ class AuditCache:
 
     def once(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
         """The result of the key as a plain value: that of an earlier run if it still holds, else what `make` gives."""
+        if not self._has_asked_again:
+            self._has_asked_again = True
+            self._ask_again()
         held = self._old.get(kind, {}).get(key)
         if held is not None and all(map(self._is_as_it_was, held[1])):
             self._note(self._things[each] for each in held[1])
@@ -113,38 +122,95 @@ class AuditCache:
             return then
         return digest(self._parts.at(asked, name))
 
-    def _digest_of_parameter(self, name: str) -> str:
-        """The callers may have changed, and the parameter be what it was: then nothing that asked for it has to be made again."""
-        digest_then, indices = self._old.get("parameter", {}).get(name, ("", ()))
-        if name in self._asking:
-            return "it depends on itself"
-        self._asking.add(name)
-        try:
-            if (
-                name not in self.evaluator.parameters
-                and digest_then
-                and all(map(self._is_as_it_was, indices))
-            ):
-                return str(digest_then)
-            return digest(texts_of(self._parameter(*name.split("::"))))
-        finally:
-            self._asking.discard(name)
+    # Answers that are found by evaluating.
 
-    def _parameter(self, path: str, function: str, name: str) -> Types:
+    def _answer_of_before(self, thing: Thing) -> tuple[Types, int] | None:
+        """What an earlier run has answered, if that is surely what would be answered now.
+
+        Nothing is evaluated for this: it is asked in the midst of evaluating, where an answer may be cut short.
+        """
+        if not self._is_surely_as_it_was(thing):
+            return None
+        (_, plain), indices = self._old_answer(thing)
+        types, _ = self.trail.apart(lambda: from_plain(self.evaluator, plain))
+        if types is None:
+            return None
+        _, mask = self.trail.apart(lambda: self._note(self._things[each] for each in indices))
+        return types, mask
+
+    def _old_answer(self, thing: Thing) -> Any:
+        return self._old.get(thing[0], {}).get(thing[1])
+
+    def _old_answers(self) -> Iterator[tuple[Thing, Sequence[int]]]:
+        for kind in ANSWERS:
+            for name, (_, indices) in self._old.get(kind, {}).items():
+                yield (kind, name), indices
+
+    def _is_surely_as_it_was(self, thing: Thing) -> bool:
+        """Whether neither the answer nor one that it was made from is doubtful."""
+        reached, waiting = {thing}, [] if thing in self._same else [thing]
+        while waiting:
+            each = waiting.pop()
+            held = self._old_answer(each)
+            if held is None or each in self._doubtful:
+                return False
+            things = {self._things[one] for one in held[1]}
+            new = {one for one in things if one[0] in ANSWERS} - reached - self._same
+            reached |= new
+            waiting += new
+        self._same |= reached
+        return True
+
+    def _ask_again(self) -> None:
+        """Ask again for the answers that were made from what has changed, and for those that were made from answers that are others now."""
+        asking: dict[Thing, list[Thing]] = defaultdict(list)
+        for thing, indices in self._old_answers():
+            for each in indices:
+                if self._things[each][0] in ANSWERS:
+                    asking[self._things[each]].append(thing)
+                elif not self._is_as_it_was(each):
+                    self._doubtful.add(thing)
+        waiting = sorted(self._doubtful)
+        while waiting:
+            thing = waiting.pop()
+            if self._digest_of_evaluated(thing) == self._old_answer(thing)[0][0]:
+                self._doubtful.discard(thing)
+                self._same.add(thing)
+                continue
+            new = {*asking[thing]} - self._doubtful - self._same
+            self._doubtful |= new
+            waiting += sorted(new)
+
+    def _digest_of_evaluated(self, thing: Thing) -> str:
+        return digest(texts_of(self._evaluated(*thing)))
+
+    def _evaluated(self, asked: Asked, name: str) -> Types:
+        if asked is Asked.CALLEES:
+            return self.evaluator.callees(*name.split("::"))
+        path, function, parameter = name.split("::")
         module = self.project.sources.parsed(path)
         scope = self.project.scope_named(module, function) if module is not None else None
+        if scope is None or parameter not in scope.parameters:
+            return NOTHING
+        return self.evaluator.parameter(scope, parameter)
+
+    def _digest_of_answer(self, asked: Asked, name: str) -> str:
+        """Whatever it was made from may have changed, and the answer be what it was: then nothing that asked for it has to be made again."""
+        thing = (asked, name)
         return (
-            self.evaluator.parameter(scope, name)
-            if scope is not None and name in scope.parameters
-            else NOTHING
+            str(self._old_answer(thing)[0][0])
+            if self._is_surely_as_it_was(thing)
+            else self._digest_of_evaluated(thing)
         )
 
     def write(self) -> None:
         """Keep what was found beside what still holds. Whoever may not write goes without: it is only time that is lost."""
         if not self._new:
             return
-        parameters = self.evaluator.parameters.items()
-        self._new["parameter"] = {name: (digest(texts_of(types)), mask) for name, (types, mask) in parameters}
+        for (asked, name), (types, mask) in self.evaluator.answers.items():
+            if not self._is_surely_as_it_was((asked, name)):
+                plain = to_plain(self.evaluator, types)
+                self._new.setdefault(asked, {})[name] = [digest(texts_of(types)), plain], mask
         places: dict[Thing, int] = {}
         results: dict[str, dict[str, Any]] = {}
         for kind, key, value, things in (*self._kept(), *self._made()):
@@ -167,8 +233,15 @@ class AuditCache:
     def _kept(self) -> Iterable[tuple[str, str, Any, list[Thing]]]:
         for kind, results in self._old.items():
             for key, (value, indices) in results.items():
-                if key not in self._new.get(kind, {}) and all(map(self._is_as_it_was, indices)):
+                if key not in self._new.get(kind, {}) and self._still_holds(kind, key, indices):
                     yield kind, key, value, [self._things[each] for each in indices]
+
+    def _still_holds(self, kind: str, key: str, indices: Iterable[int]) -> bool:
+        return (
+            self._is_surely_as_it_was((Asked(kind), key))
+            if kind in ANSWERS
+            else all(map(self._is_as_it_was, indices))
+        )
 
     def _made(self) -> Iterable[tuple[str, str, Any, list[Thing]]]:
         for kind, results in self._new.items():

@@ -26,6 +26,7 @@ class Memo(Generic[T]):
         self._short: dict[Hashable, tuple[T, int, set[Hashable]]] = {}
         self._running: set[Hashable] = set()
         self._lacking: set[Hashable] = set()
+        self._refused = 0
 
     @property
     def depth(self) -> int:
@@ -34,6 +35,20 @@ class Memo(Generic[T]):
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._known
+
+    def whole(self, read: Callable[[], T]) -> tuple[T, bool]:
+        """What `read` gives, and whether nothing in it was cut short."""
+        before, self._lacking, refused = self._lacking, set(), self._refused
+        try:
+            found = read()
+        finally:
+            lacking, self._lacking = self._lacking, before | self._lacking
+        return found, not lacking and refused == self._refused
+
+    def refuse(self) -> T:
+        """Nothing, since too many are being read, each for the one before."""
+        self._refused += 1
+        return self.nothing
 
     def once(self, function: Hashable, key: Hashable, read: Callable[[], T]) -> T:
         """What is read of the function for the key."""

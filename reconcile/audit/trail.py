@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
 
-__all__ = ["WITHIN_FILES", "Asked", "Thing", "Trail"]
+__all__ = ["ANSWERS", "WITHIN_FILES", "Asked", "Thing", "Trail"]
 
 T = TypeVar("T")
 
@@ -16,8 +16,8 @@ class Asked(StrEnum):
     """What was asked.
 
     FILE: all that stands in it. Of `file::name`, PART: a function or class; BODY: a class without what its functions do; NAMED: what gives a module's
-    name its value; CALLS: the calls of anything of the name. PARAMETER: what `file::function::name` is, whoever calls the function. ACTS: what an
-    effect does. HELD: what a name, `module:name`, holds in the running project. CALLED, DEFINED, MENTIONED: which files call or define a name, or have it
+    name its value; CALLS: the calls of anything of the name. PARAMETER: what `file::function::name` is, whoever calls the function. CALLEES: which
+    functions the calls of `file::name` call. ACTS: what an effect does. HELD: what a name, `module:name`, holds in the running project. CALLED, DEFINED, MENTIONED: which files call or define a name, or have it
     in their text. MODULE: whether there is one.
     """
 
@@ -27,6 +27,7 @@ class Asked(StrEnum):
     NAMED = "named"
     CALLS = "calls"
     PARAMETER = "parameter"
+    CALLEES = "callees"
     ACTS = "acts"
     HELD = "held"
     CALLED = "called"
@@ -37,6 +38,9 @@ class Asked(StrEnum):
 
 WITHIN_FILES = frozenset({Asked.PART, Asked.BODY, Asked.NAMED, Asked.CALLS})
 """What is asked of one place in a file: while the file is the same, so is the place."""
+
+ANSWERS = frozenset({Asked.PARAMETER, Asked.CALLEES})
+"""What is found by evaluating: whoever asks depends on the answer alone, and not on all that it was made from."""
 
 
 Thing = tuple[Asked, str]

@@ -12,6 +12,7 @@ from django.db.models.signals import post_save
 from django.test.utils import override_settings
 
 from reconcile.audit import cache, findings, reading
+from reconcile.audit.resolver import evaluator
 from reconcile.audit.searching import Search, search_bypasses
 from reconcile.audit.world import held_by
 from sample_project.shop.models import Article, Order
@@ -248,6 +249,69 @@ def test_a_caller_that_changed_otherwise_has_nothing_else_read(folder, write, re
     write(two="from one import Job\nJob(Book.objects.all())\nBook.objects.update(n=2)\n")
     once(folder)
     assert read() == ["two"]
+
+
+@pytest.fixture
+def inferred(monkeypatch):
+    """The parameters that were inferred since it was last asked."""
+    names = []
+    infer = evaluator.infer_parameter
+    monkeypatch.setattr(
+        evaluator,
+        "infer_parameter",
+        lambda own, scope, name: names.append(f"{scope.name}.{name}") or infer(own, scope, name),
+    )
+
+    def take():
+        found, names[:] = sorted({*names}), []
+        return found
+
+    return take
+
+
+LIBRARY = "def change(rows):\n    rows.update(n=1)\ndef pass_on(given):\n    change(given)\n"
+CALLER = "from one import pass_on\ndef f(x):\n    pass_on(Book.objects.all())\n"
+
+
+def test_what_parameters_are_is_not_asked_again_where_nothing_behind_them_changed(folder, write, inferred):
+    write(one=LIBRARY, two=CALLER, three="def g(own):\n    own.update(n=2)\n")
+    search(folder)
+    assert {"change.rows", "pass_on.given", "g.own"} <= {*inferred()}
+    write(three="def g(own):\n    own.update(n=3)\n")
+    once(folder)
+    assert inferred() == []
+
+
+def test_a_caller_that_says_the_same_in_other_words_asks_nothing_of_the_others(folder, write, inferred):
+    write(one=LIBRARY, two=CALLER)
+    search(folder)
+    inferred()
+    write(two=CALLER.replace("    pass_on(", "    extra = 1\n    pass_on("))
+    once(folder)
+    assert inferred() == ["pass_on.given"], "it is asked again, and is what it was: `change.rows` stays"
+
+
+def test_what_changes_three_calls_away_is_told(folder, write):
+    write(one=LIBRARY, two=CALLER)
+    assert [each[1] for each in search(folder)[0]] == ["shelf.Book"]
+    write(two=CALLER.replace("Book", "State"))
+    assert [each[1] for each in search(folder)[0]] == ["shelf.State"]
+    write(two=CALLER.replace("Book.objects.all()", "x"))
+    assert [each[1] for each in search(folder)[0]] == [None]
+    write(two=CALLER)
+    assert [each[1] for each in search(folder)[0]] == ["shelf.Book"]
+
+
+def test_functions_that_hand_to_each_other_are_asked_again_together(folder, write):
+    circle = (
+        "def one(rows, n):\n    rows.update(n=1)\n    two(rows, n)\ndef two(rows, n):\n    one(rows, n - 1)\n"
+    )
+    write(one=circle, two="from one import one\none(Book.objects.all(), 3)\n")
+    search(folder)
+    write(two="from one import one\none(State.objects.all(), 3)\n")
+    search(folder)
+    write(one=circle.replace("n - 1", "n - 2"))
+    search(folder)
 
 
 def test_a_module_that_was_missing_and_is_there_now_is_read(folder, write):

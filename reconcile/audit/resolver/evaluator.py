@@ -18,7 +18,7 @@ from reconcile.audit.resolver import attributes, library
 from reconcile.audit.resolver.annotations import annotation as read_annotation
 from reconcile.audit.resolver.classes import Assigned, ClassInfo, line_of, live_class, read_live_class
 from reconcile.audit.resolver.live import FOREIGN, live_value
-from reconcile.audit.resolver.parameters import infer_parameter
+from reconcile.audit.resolver.parameters import find_callees, infer_parameter
 from reconcile.audit.resolver.project import CallUse, Project
 from reconcile.audit.resolver.relations import MOST_MODELS, Registry, is_rows_class
 from reconcile.audit.resolver.scopes import Binding, Frame, How, Position, Scope, names_in, parameters_of
@@ -44,7 +44,7 @@ from reconcile.audit.resolver.types import (
     things_in,
     union,
 )
-from reconcile.audit.trail import Asked
+from reconcile.audit.trail import Asked, Thing
 
 __all__ = ["Evaluator"]
 
@@ -60,7 +60,9 @@ class Evaluator:
         self.registry = registry
         self._memo = Memo[Types](NOTHING, project.trail)
         self._trail = project.trail
-        self.parameters: dict[str, tuple[Types, int]] = {}
+        self.answers: dict[Thing, tuple[Types, int]] = {}
+        # Whoever keeps what earlier runs have found tells it.
+        self.answer_of_before: Callable[[Thing], tuple[Types, int] | None] = lambda _: None
         self._asked: dict[tuple[ast.AST, Scope], tuple[frozenset[str], frozenset[str]]] = {}
         self._classes: dict[Any, ClassInfo] = {}
         self._class_masks: dict[Any, int] = {}
@@ -133,7 +135,7 @@ class Evaluator:
     def once(self, key: Any, evaluate: Callable[[], Types]) -> Types:
         """The value of the key, evaluated once; nothing where its own evaluation asks for it, or too many ask for each other."""
         if self._memo.depth >= DEEPEST and key not in self._memo:
-            return NOTHING
+            return self._memo.refuse()
         return self._memo.once(key, key, evaluate)
 
     def frame(self, use: CallUse) -> Frame:
@@ -196,18 +198,31 @@ class Evaluator:
         return self.parameter(frame.scope, name)
 
     def parameter(self, scope: Scope, name: str) -> Types:
-        """What the parameter is, whoever calls the function. Whoever asks depends on the answer alone, and not on all that it was made from."""
-        key = ("parameter", scope, name)
-        types, mask = self._trail.apart(lambda: self.once(key, lambda: infer_parameter(self, scope, name)))
-        if key not in self._memo:
-            self._trail.add(mask)
-        else:
-            path = f"{scope.module.path}::{scope.name}::{name}"
-            self.parameters[path] = types, mask
-            self._trail.note(Asked.PARAMETER, path)
+        """What the parameter is, whoever calls the function."""
+        types = self._answer(
+            (Asked.PARAMETER, f"{scope.module.path}::{scope.name}::{name}"),
+            lambda: self.once(("parameter", scope, name), lambda: infer_parameter(self, scope, name)),
+        )
         for each in things_in(types):
             self._trail.note(*each)
         return types
+
+    def callees(self, path: str, name: str) -> Types:
+        """Which functions the calls of the name in the file call: pairs of a call's number and `file::function`, of an empty text if nothing is known of it."""
+        return self._answer((Asked.CALLEES, f"{path}::{name}"), lambda: find_callees(self, path, name))
+
+    def _answer(self, thing: Thing, make: Callable[[], Types]) -> Types:
+        """The answer to what is asked. Whoever asks depends on it alone, and not on all that it was made from; unless it was cut short."""
+        known = self.answers.get(thing) or self.answer_of_before(thing)
+        if known is None:
+            (found, is_whole), mask = self._trail.apart(lambda: self._memo.whole(make))
+            if not is_whole:
+                self._trail.add(mask)
+                return found
+            known = found, mask
+        self.answers[thing] = known
+        self._trail.note(*thing)
+        return known[0]
 
     def bound(self, binding: Binding, frame: Frame) -> Types:
         """What one binding makes of its name."""

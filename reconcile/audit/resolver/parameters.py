@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from reconcile.audit.places import innermost
@@ -26,7 +27,7 @@ from reconcile.audit.resolver.types import (
 if TYPE_CHECKING:
     from reconcile.audit.resolver.evaluator import Evaluator
 
-__all__ = ["infer_parameter"]
+__all__ = ["find_callees", "infer_parameter"]
 
 MOST_CALLERS = 40
 """Calls of a function that are asked for what they hand it; of more, nothing is known."""
@@ -145,9 +146,8 @@ def _from_callers(evaluator: Evaluator, scope: Scope, name: str) -> Types:
     if called.startswith("__"):
         return NOTHING
     uses = []
-    for use in evaluator.project.calls_named(called):
-        if _calls(evaluator, use, scope):
-            uses.append(use)
+    for use in _callers(evaluator, scope, called):
+        uses.append(use)
         if len(uses) > MOST_CALLERS:
             return NOTHING
     found: set[Any] = set()
@@ -161,22 +161,41 @@ def _from_callers(evaluator: Evaluator, scope: Scope, name: str) -> Types:
     return frozenset(each for each in found if each != Native(what="NoneType"))
 
 
-def _calls(evaluator: Evaluator, use: CallUse, scope: Scope) -> bool:
-    """Whether a call of this name calls this function: what is called is known, or the name is the function's alone."""
+def _callers(evaluator: Evaluator, scope: Scope, name: str) -> Iterator[CallUse]:
+    """The calls of the name that call this function: what is called is known, or the name is the function's alone."""
+    sought = {_path_of(scope), *([""] if evaluator.is_unique(scope) else [])}
+    for path in evaluator.project.files_calling(name):
+        numbers = {number for number, callee in evaluator.callees(path, name) if callee in sought}
+        if numbers:
+            uses = evaluator.project.calls_in_file(path, name)
+            yield from (uses[each] for each in sorted(numbers))
+
+
+def find_callees(evaluator: Evaluator, path: str, name: str) -> Types:
+    """Pairs of the number of a call of the name in the file and what it calls, `file::function`; of an empty text if nothing is known of it."""
+    return frozenset(
+        (number, callee)
+        for number, use in enumerate(evaluator.project.calls_in_file(path, name))
+        for callee in _paths_called(evaluator, use)
+    )
+
+
+def _paths_called(evaluator: Evaluator, use: CallUse) -> Iterator[str]:
     callees = evaluator.of(use.node.func, evaluator.frame(use))
-    known = [each for each in callees if isinstance(each, FunctionType | ClassType | ModelType)]
-    if known:
-        return any(_is(each, scope) for each in known)
-    return not callees and evaluator.is_unique(scope)
+    if not callees:
+        yield ""
+    for each in callees:
+        match each:
+            case FunctionType(scope=scope):
+                yield _path_of(scope)
+            case ClassType(info=info):
+                body = info.find("__init__")
+                if body is not None:
+                    yield f"{_path_of(body)}.__init__"
 
 
-def _is(each: Any, scope: Scope) -> bool:
-    match each:
-        case FunctionType(scope=found):
-            return found is scope
-        case ClassType(info=info):
-            return scope.function.name == "__init__" and info.find("__init__") is scope.owner
-    return False
+def _path_of(scope: Scope) -> str:
+    return f"{scope.module.path}::{scope.name}"
 
 
 def _argument(evaluator: Evaluator, use: CallUse, scope: Scope, name: str) -> Types | None:

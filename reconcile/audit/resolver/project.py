@@ -94,10 +94,15 @@ class Project:
     def calls_named(self, name: str) -> Iterator[CallUse]:
         """The calls of anything of the name, in all files."""
         for path in self.files_calling(name):
-            module = self.sources.parsed(path)
-            if module is not None:
-                self.trail.note(Asked.CALLS, f"{module.path}::{name}")
-                yield from self.calls(module).get(name, ())
+            yield from self.calls_in_file(path, name)
+
+    def calls_in_file(self, path: str, name: str) -> Sequence[CallUse]:
+        """The calls of anything of the name in the file."""
+        module = self.sources.parsed(path)
+        if module is None:
+            return ()
+        self.trail.note(Asked.CALLS, f"{module.path}::{name}")
+        return self.calls(module).get(name, ())
 
     def files_calling(self, name: str) -> Sequence[str]:
         """The files in whose text the name stands before a parenthesis."""
