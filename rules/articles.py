@@ -13,6 +13,7 @@ slug = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_article_saving],
+    factory="sample_project.shop.factories:articles",
 )
 
 keywords = Rule(
@@ -23,5 +24,6 @@ keywords = Rule(
     remedies={EXTRA: Delete()},
     owner="journal",
     covers=[signals.handle_article_written],
+    factory="sample_project.shop.factories:articles",
     reason="Search goes by keywords. A word that the text no longer has is deleted, so a person starts the repair.",
 )

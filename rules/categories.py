@@ -14,4 +14,5 @@ path = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_category_saving, signals.handle_category_saved],
+    factory="sample_project.shop.factories:categories",
 )

@@ -23,6 +23,7 @@ order_count = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_order_saved],
+    factory="sample_project.shop.factories:orders",
 )
 
 last_order = Rule(
@@ -32,6 +33,7 @@ last_order = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_order_saved],
+    factory="sample_project.shop.factories:orders",
 )
 
 preferences = Rule(
@@ -41,6 +43,7 @@ preferences = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_customer_saving],
+    factory="sample_project.shop.factories:orders",
     reason="A preference that a customer has set stays as it is.",
 )
 
@@ -49,6 +52,7 @@ default_address = Rule(
     must=BeUnique("customer", keep=["-updated_at"], others={"is_default": False}),
     owner="sales",
     covers=[signals.handle_address_saved],
+    factory="sample_project.shop.factories:orders",
 )
 
 welcome = Rule(
@@ -58,5 +62,6 @@ welcome = Rule(
     settle=Settle("joined_at", hours=2),
     owner="sales",
     covers=[signals.handle_customer_created],
+    factory="sample_project.shop.factories:orders",
     reason="Mail goes out once, so a person looks at the number first.",
 )

@@ -13,6 +13,7 @@ access = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_members_changed],
+    factory="sample_project.shop.factories:groups",
 )
 
 member_count = Rule(
@@ -22,4 +23,5 @@ member_count = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_members_changed],
+    factory="sample_project.shop.factories:groups",
 )

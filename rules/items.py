@@ -9,12 +9,13 @@ from sample_project.shop.models import Item, PendingCharge
 archived = Rule(
     every=Item.objects.filter(status=Item.Status.ARCHIVED),
     must=HaveValues(on_sale_since=None),
-    remedies={STALE: Split(when=Q(price__gte=100), each=Call(services.archive_items), rest=Update())},
+    remedies={STALE: Split(when=Q(price__gte=100), each=Call(services.withdraw_items), rest=Update())},
     owner="catalogue",
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_item_archived],
-    reason="Dear items go through the service one by one, as the receiver would; the rest go as a set.",
+    factory="sample_project.shop.factories:items",
+    reason="Dear items go through the service one by one, as the receiver would; the rest go as a set. `storefront` tells of both, once.",
 )
 
 archived_charges = Rule(
@@ -25,6 +26,7 @@ archived_charges = Rule(
     owner="billing",
     tags=["money"],
     covers=[signals.handle_item_archived],
+    factory="sample_project.shop.factories:items",
     reason="It is about money, so a person starts the repair. A charge that has gone through is history.",
 )
 
@@ -34,6 +36,7 @@ storefront = Rule(
     remedies={MISSING: Enqueue(services.tell_storefront, batch=500)},
     owner="catalogue",
     covers=[signals.handle_item_archived],
+    factory="sample_project.shop.factories:items",
     reason="The storefront is another service; what it was told is known by receipts alone.",
 )
 
@@ -44,4 +47,5 @@ quantity = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_item_saving],
+    factory="sample_project.shop.factories:items",
 )

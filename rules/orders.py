@@ -14,6 +14,7 @@ total = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_item_changed, signals.handle_item_deleted],
+    factory="sample_project.shop.factories:orders",
 )
 
 item_count = Rule(
@@ -23,6 +24,7 @@ item_count = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_item_changed, signals.handle_item_deleted],
+    factory="sample_project.shop.factories:orders",
 )
 
 customer_name = Rule(
@@ -32,6 +34,7 @@ customer_name = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_order_saving],
+    factory="sample_project.shop.factories:orders",
     reason="The name is copied so that lists of orders need no join.",
 )
 
@@ -43,6 +46,7 @@ invoice = Rule(
     tags=["money", "nightly"],
     unattended=True,
     covers=[signals.handle_order_created],
+    factory="sample_project.shop.factories:orders",
 )
 
 notification = Rule(
@@ -53,4 +57,5 @@ notification = Rule(
     tags=["nightly"],
     unattended=True,
     covers=[signals.handle_order_created],
+    factory="sample_project.shop.factories:orders",
 )

@@ -6,8 +6,6 @@ Nothing that a rollback doesn't undo is let out (`shut`), callbacks of COMMIT ar
 from __future__ import annotations
 
 import inspect
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
@@ -16,10 +14,12 @@ from functools import cache
 from types import CodeType, FrameType
 from typing import Any
 
-from django.db import connections, router, transaction
-from django.db.models import BooleanField, Model
+from django.db import connections, router
+from django.db.models import Model
 from django.dispatch import Signal
 
+from reconcile.audit.called import noting_calls
+from reconcile.audit.chosen import choose_rows
 from reconcile.audit.effects import OF_SAVES, Effect, effects_of
 from reconcile.audit.listing import ModelSignals, SignalsAudit, code_of
 from reconcile.audit.ran import EffectRun, ModelRun, SeenWrite
@@ -32,13 +32,7 @@ from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import connect, hooks_on_commit
 from reconcile.errors import EvaluationError
 
-__all__ = ["LOOKED_AT", "MOST_ROWS", "run_saves"]
-
-MOST_ROWS = 20
-"""Rows of a model that are saved."""
-
-LOOKED_AT = 1_000
-"""Rows of a model among which those are chosen: as many of the oldest as of the newest."""
+__all__ = ["run_saves"]
 
 
 def run_saves(audit: SignalsAudit, using: str) -> SignalsAudit:
@@ -76,45 +70,15 @@ def _run_model(
         run.why = f"its rows are in the database {home}: --database {home}"
         return replace(found, run=run)
     try:
-        rows = _choose(found.model, using, run)
+        chosen = choose_rows(found.model, using)
     except Exception as error:  # noqa: BLE001 - a field may make anything of what stands in its column
         run.why, run.is_unreadable = f"{type(error).__name__}: {error}".strip(), True
         return replace(found, run=run)
+    run.looked_at = chosen.looked_at
     watch = _Watch(run, effects, registry, names, using)
-    for row in rows:
+    for row in chosen.rows:
         watch.save(row)
     return replace(found, run=run)
-
-
-# The rows.
-
-
-def _choose(model: type[Model], using: str, run: ModelRun) -> list[Model]:
-    """Rows that together have every choice, truth and NULL of the columns which any of the newest and oldest has."""
-    rows = model._base_manager.using(using)
-    with transaction.atomic(using):
-        newest = [*rows.order_by("-pk")[: LOOKED_AT // 2]]
-        oldest = [*rows.order_by("pk")[: LOOKED_AT // 2]]
-    candidates = list({each.pk: each for each in (*newest, *oldest)}.values())
-    run.looked_at = len(candidates)
-    chosen, covered = list[Model](), set[tuple[str, Any]]()
-    for each in candidates:
-        kinds = {*_kinds_of(each)}
-        if not kinds <= covered or not chosen:
-            chosen.append(each)
-            covered |= kinds
-        if len(chosen) == MOST_ROWS:
-            break
-    return chosen
-
-
-def _kinds_of(row: Model) -> Iterator[tuple[str, Any]]:
-    for each in row._meta.concrete_fields:
-        value = getattr(row, each.attname)
-        if each.choices or isinstance(each, BooleanField):
-            yield each.attname, value if value.__hash__ else str(value)
-        elif each.null:
-            yield each.attname, value is None
 
 
 # One save.
@@ -168,15 +132,9 @@ class _Watch:
     @contextmanager
     def _watching(self) -> Iterator[None]:
         with ExitStack() as stack:
-            for module in (sys, threading):  # Receivers that are awaited run in threads of their own.
-                stack.callback(module.setprofile, module.getprofile())
-                module.setprofile(self._called)
+            stack.enter_context(noting_calls(self.of_code, self._ran.add))
             stack.enter_context(connections[self.using].execute_wrapper(self._executed))
             yield
-
-    def _called(self, frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code in self.of_code:
-            self._ran.add(frame.f_code)
 
     def _executed(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any  # noqa: FBT001

@@ -21,6 +21,7 @@ from reconcile.cli import (  # noqa: F401
     check,
     explain,
     init,
+    parity,
     repair,
     rules,
     runs,

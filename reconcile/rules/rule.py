@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -98,6 +99,15 @@ LONGEST_NAME = 200
 """Characters that the tables of runs hold."""
 _LIMIT_HINT = "Give a count of rows such as 10, or a percent such as '0.5%'."
 _TOLERANCE_HINT = f"{_LIMIT_HINT} By kind of drift, it is a dictionary: {{EXTRA: 10}}."
+
+
+def _is_factory(value: object) -> bool:
+    """Whether it is a function, or names where one stands; nothing is imported for that."""
+    return callable(value) or (
+        isinstance(value, str) and (not value or bool(re.fullmatch(r"[\w.]+:[\w.]+", value)))
+    )
+
+
 _OPTIONS = (
     Option("settle", or_none(is_one_of(Settle)), 'Give Settle("created_at", minutes=15).'),
     Option("remedies", is_mapping, "Give a dictionary by kind of drift."),
@@ -112,6 +122,7 @@ _OPTIONS = (
     Option("views_show_all", is_one_of(bool), "Give a bool."),
     Option("tags", is_list_of(is_one_of(str)), "Give a list of texts."),
     Option("covers", is_list_of(callable), "Give a list of functions."),
+    Option("factory", _is_factory, "Give a function, or where it stands: 'tests.factories:orders'."),
     Option("databases", is_list_of(is_one_of(str)), "Give a list of aliases."),
     Option("silence", is_list_of(is_one_of(str)), 'Give a list of ids: silence=["reconcile.W002"].'),
 )
@@ -134,6 +145,8 @@ class Rule:
     views_show_all: a view or foreign table that the rule reads shows all rows, so that what isn't there is missing.
     remedies: other than the default remedy for a kind of drift.
     covers: the receivers that the rule stands in for.
+    factory: makes unsaved records, on which `reconcile signals parity` shows that the rule does what these do; a function, or where it stands:
+        'tests.factories:orders'.
     databases: aliases of the databases that the rule is about; unless given, each on which the router keeps the
         records' model.
     owner, tags, reason: for people, and for `--select`.
@@ -153,6 +166,7 @@ class Rule:
     views_show_all: bool = False
     remedies: Mapping[Drift, Remedy] = field(default_factory=dict)
     covers: Sequence[Callable[..., Any]] = ()
+    factory: Callable[[], Any] | str = ""
     databases: Sequence[str] = ()
     owner: str = ""
     tags: Sequence[str] = ()

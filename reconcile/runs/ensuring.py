@@ -18,7 +18,7 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 from django.db.models import Model, QuerySet
 
 from reconcile.core.finder import Finder
-from reconcile.core.fixes import Correction, Derivation, Insertion
+from reconcile.core.fixes import Correction, Derivation, Heights, Insertion, Levels
 from reconcile.core.scopes import BLOCK, Keys, blocks
 from reconcile.core.verbs import Written
 from reconcile.db.clock import database_now
@@ -36,6 +36,12 @@ from reconcile.runs.given import Changed, Given, Records, rules_of
 __all__ = ["Ensured", "aensure", "ensure", "ensuring"]
 
 log = structlog.get_logger()
+
+LEVELS = 1_000
+"""Most levels of a tree that one call goes down."""
+
+STEPS = 50
+"""Most records of a circle that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,17 +256,58 @@ class _Ensuring:
         self._lock(concrete_model(rule.model), keys)
         for finder in compiled.finders:
             remedy = rule.remedy(finder.drift)
-            if remedy.repairs and not remedy.deletes:
-                for block in blocks(keys, min(remedy.chunk or BLOCK, BLOCK)):
-                    for scope in finder.scopes_of(block):
-                        self._write(compiled, finder, remedy, scope)
+            if not remedy.repairs or remedy.deletes:
+                continue
+            if finder.levels is not None:
+                self._write_levels(compiled, finder, finder.levels, keys)
+            else:
+                self._write_all(compiled, finder, keys)
+
+    def _write_all(self, compiled: CompiledRule, finder: Finder, keys: Sequence[Any]) -> None:
+        remedy = compiled.rule.remedy(finder.drift)
+        for block in blocks(keys, min(remedy.chunk or BLOCK, BLOCK)):
+            for scope in finder.scopes_of(block):
+                self._write(compiled, finder, remedy, scope)
+
+    def _write_levels(
+        self, compiled: CompiledRule, finder: Finder, levels: Levels, keys: Sequence[Any]
+    ) -> None:
+        """Write the records that are computed from none that drifts, then those that are computed from these, until none is left."""
+        rule, left = compiled.rule, dict.fromkeys(keys)
+        for _ in range(LEVELS):
+            ready = [
+                key
+                for block in blocks([*left])
+                for key in levels.ready(Keys(block)).values_list("pk", flat=True)
+            ]
+            if not ready:
+                break
+            self._refuse_circles(rule, levels, ready)
+            self._write_all(compiled, finder, ready)
+            below = self._led_from(rule, {concrete_model(rule.model): ready})
+            self._lock(concrete_model(rule.model), [*below])
+            left = {**left, **below}
+            for key in ready:
+                del left[key]
+        for block in blocks([*left]):
+            # Of a circle none is ever ready.
+            if drifted := [*finder.keys(Keys(block))]:
+                self._refuse_circles(rule, levels, drifted)
+                raise EnsureError(
+                    f"Rule {rule.name!r}: {finder.model._meta.label} {min(drifted, key=str)} is still {finder.drift}, {LEVELS:,} levels down."
+                )
+
+    def _refuse_circles(self, rule: Rule, levels: Levels, keys: Sequence[Any]) -> None:
+        for key, circle in levels.circles(keys, Heights()).items():
+            told = " → ".join(map(str, circle[:STEPS]))
+            raise EnsureError(
+                f"Rule {rule.name!r}: {rule.model_label} {key} is computed from itself, through {levels.path!r}: {told}. Break the circle."
+            )
 
     def _why_not(self, compiled: CompiledRule) -> str:
         """Why the rule can't be ensured inside another's transaction; empty if it can."""
         rule = compiled.rule
         for finder in compiled.finders:
-            if finder.levels is not None:
-                return f"Rule {rule.name!r} computes records from each other, level by level. Repair it: look(records, [{rule.name!r}])."
             if finder.lock.tables and not self.new:
                 tables = ", ".join(each._meta.db_table for each in finder.lock.tables)
                 return (

@@ -6,12 +6,14 @@ is owed. `reconcile.pytest_plugin` offers them to pytest.
 
 from __future__ import annotations
 
+from reconcile.audit.parity.records import Linked
 from reconcile.audit.recorded import write_recording
 from reconcile.testing.assertions import Watch, assert_consistent, assert_rules
 from reconcile.testing.parity import assert_parity
 from reconcile.testing.recording import Recording, record_bypasses
 
 __all__ = [
+    "Linked",
     "Recording",
     "Watch",
     "assert_consistent",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import partial
 
 import structlog
 from celery import shared_task
@@ -56,6 +57,7 @@ __all__ = [
     "sum_items",
     "tell_storefront",
     "welcome",
+    "withdraw_items",
 ]
 
 log = structlog.get_logger()
@@ -123,8 +125,11 @@ def complete_preferences(customer: Customer) -> None:
 
 
 def welcome(customer: Customer) -> None:
-    """Enqueue the welcome mail when the transaction that stores the customer is committed."""
-    transaction.on_commit(lambda: send_welcome.delay([customer.pk]))
+    """Enqueue the welcome mail when the transaction that stores the customer is committed.
+
+    `partial` holds the key of this customer; a lambda would look it up when the transaction commits, and in a loop find the last one's each time.
+    """
+    transaction.on_commit(partial(send_welcome.delay, [customer.pk]))
 
 
 @shared_task(name="shop.send_welcome")
@@ -160,11 +165,18 @@ def sum_items(order_id: int) -> None:
 def archive_items(items: Iterable[Item]) -> None:
     """Archive items: take them off sale, cancel their pending charges and, on commit, tell the storefront."""
     keys = [item.pk for item in items]
+    withdraw_items(keys)
+    transaction.on_commit(partial(tell_storefront.delay, keys))
+
+
+@transaction.atomic
+def withdraw_items(items: Iterable[Item | int]) -> None:
+    """Take items off sale, and cancel their pending charges. Tells nobody."""
+    keys = [item if isinstance(item, int) else item.pk for item in items]
     Item.objects.filter(pk__in=keys).update(status=Item.Status.ARCHIVED, on_sale_since=None)
     PendingCharge.objects.filter(item__in=keys, status=PendingCharge.Status.PENDING).update(
         status=PendingCharge.Status.CANCELLED, scheduled_at=None
     )
-    transaction.on_commit(lambda: tell_storefront.delay(keys))
 
 
 @shared_task(name="shop.tell_storefront")

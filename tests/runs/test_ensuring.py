@@ -124,12 +124,39 @@ def test_what_needs_a_lock_on_a_table_is_refused_by_name_unless_the_records_are_
     assert Note.objects.get().text == "loose"
 
 
-def test_what_is_computed_level_by_level_is_refused_by_name():
-    top = Category.objects.create(name="top")
-    Category.objects.bulk_create([Category(name="below", parent=top)])
+def paths():
+    return [*Category.objects.order_by("pk").values_list("path", flat=True)]
+
+
+def test_a_tree_is_written_level_by_level():
+    top = Category(name="top")
+    Category.objects.bulk_create([top])
+    middle = Category(name="middle", parent=Category.objects.get())
+    Category.objects.bulk_create([middle])
+    Category.objects.bulk_create([Category(name="low", parent=Category.objects.get(name="middle"))])
     found = ensure(Category.objects.all())
-    assert not found.complete
-    assert "level by level" in found.refused["categories.path"]
+    assert paths() == ["/top", "/top/middle", "/top/middle/low"]
+    assert found.complete
+    assert found.total == 3
+    assert ensure(Category.objects.all()).total == 0
+
+
+def test_what_stands_below_a_record_that_has_moved_follows():
+    one, other = (Category.objects.create(name=name) for name in "ab")
+    child = Category.objects.create(name="c", parent=one)
+    Category.objects.create(name="d", parent=child)
+    Category.objects.filter(pk=child.pk).update(parent=other)
+    assert ensure(child).total == 2
+    assert paths() == ["/a", "/b", "/b/c", "/b/c/d"]
+
+
+def test_a_circle_is_told_and_nothing_is_written():
+    one, other = (Category.objects.create(name=name) for name in "ab")
+    Category.objects.filter(pk=one.pk).update(parent=other)
+    Category.objects.filter(pk=other.pk).update(parent=one)
+    with pytest.raises(EnsureError, match=r"is computed from itself, through 'parent': .* Break the circle"):
+        ensure([one, other])
+    assert paths() == ["/a", "/b"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -69,7 +69,9 @@ class Canonical:
 
     def __init__(self, captured: Captured, schema: Schema, mask: Mask = frozenset()) -> None:
         self.captured, self.schema, self.mask = captured, schema, mask
-        self.new = {_node(each): each for each in captured.changes if each.before is None}
+        self.new = {
+            _node(each): each for each in captured.changes if each.before is None and not self._is_given(each)
+        }
         self.by_key: dict[str, list[Node]] = defaultdict(list)
         for each in self.new:
             self.by_key[each[1]].append(each)
@@ -95,6 +97,11 @@ class Canonical:
             return Counter(self._entries())
         finally:
             self.colours = downwards
+
+    def _is_given(self, change: RowChange) -> bool:
+        """Whether the key of a new row is none that the database has made: it is the same on each path, and small numbers are no keys elsewhere."""
+        least = self.schema.least_made.get(change.table)
+        return least is not None and isinstance(change.key[0], int) and change.key[0] < least
 
     def _said(self, change: RowChange) -> str:
         """A row as others are told apart by it: a new one by what it holds, any other by its key."""
@@ -122,9 +129,10 @@ class Canonical:
 
     def entry(self, change: RowChange) -> Entry:
         """What was done to a row."""
-        if change.before is None:
-            return Entry(kind="insert", name=change.table, values=tuple(self.row(change)))
         key = ("key", repr(change.key))
+        if change.before is None:
+            known = (key,) if self._is_given(change) else ()
+            return Entry(kind="insert", name=change.table, values=(*known, *self.row(change)))
         if change.after is None:
             return Entry(kind="delete", name=change.table, values=(key,))
         changed = {*change.changed}

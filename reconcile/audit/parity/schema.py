@@ -37,6 +37,8 @@ class Schema:
     def __init__(self, using: str) -> None:
         self.using = using
         self._tables: dict[str, TableSchema] = {}
+        # By table, the least key that the database makes; whoever pushes the sequences knows it.
+        self.least_made: Mapping[str, int] = {}
 
     @cached_property
     def models(self) -> Mapping[str, type[Model]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from django.db import connections
@@ -17,22 +17,24 @@ STEP = 1_000_003
 
 
 @contextmanager
-def sequences_apart(using: str, models: Sequence[type[Model]]) -> Iterator[None]:
-    """While the block runs, each table makes keys from a range of its own. For a database of tests: the next keys stay there.
+def sequences_apart(using: str, models: Sequence[type[Model]]) -> Iterator[Mapping[str, int]]:
+    """While the block runs, each table makes keys from a range of its own. Yields the least of these by table. For a database of tests: the next keys stay there.
 
     Within a transaction of MariaDB, which pushing would commit, all tables make keys that are far apart, from one range.
     """
     connection = connections[using]
     if connection.vendor == "mysql" and in_transaction(using):
-        with _apart_in_session(using, models):
-            yield
+        with _apart_in_session(using, models) as least:
+            yield least
         return
     stored = stored_tables(connection)
     push = {"postgresql": _push_postgresql, "sqlite": _push_sqlite, "mysql": _push_mysql}[connection.vendor]
+    least = {}
     for place, (table, column) in enumerate(_made_keys(models), 1):
         if table in stored:
+            least[table] = STEP * place
             push(using, table, column, STEP * place)
-    yield
+    yield least
 
 
 def _made_keys(models: Sequence[type[Model]]) -> Iterator[tuple[str, str]]:
@@ -72,17 +74,17 @@ def _push_mysql(using: str, table: str, column: str, least: int) -> None:  # noq
 
 
 @contextmanager
-def _apart_in_session(using: str, models: Sequence[type[Model]]) -> Iterator[None]:
+def _apart_in_session(using: str, models: Sequence[type[Model]]) -> Iterator[Mapping[str, int]]:
     if any(isinstance(each, SmallAutoField) for model in models for each in own_columns(model)):
         # Such a key would overflow.
-        yield
+        yield {}
         return
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT @@SESSION.auto_increment_increment, @@SESSION.auto_increment_offset")
         before = cursor.fetchone()
         cursor.execute(_APART, [SESSION_STEP, SESSION_OFFSET])
     try:
-        yield
+        yield {table: SESSION_OFFSET for table, _ in _made_keys(models)}
     finally:
         with connections[using].cursor() as cursor:
             cursor.execute(_APART, before)
