@@ -275,9 +275,7 @@ class Judge:
         name = function[1].rpartition(".")[2]
         if not name or function in asked:
             return False
-        callers = {
-            (use.scope.module.path, use.scope.name) for use in self.evaluator.project.calls_named(name)
-        }
+        callers = [*self.evaluator.callers(name)]
         return bool(callers) and all(self._is_inside(each, asked | {function}) for each in callers)
 
     @cached_property

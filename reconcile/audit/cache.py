@@ -55,6 +55,7 @@ class AuditCache:
         self._unreadable: dict[str, str] = {}
         # Who reads effects tells how.
         self.acts_of: Callable[[str], Any] = lambda _: None
+        self.bare_of: Callable[[str], Types] = lambda _: NOTHING
         self._told: Mapping[Asked, Callable[[str], str]] = {
             Asked.FILE: lambda name: digest([self.project.text(name)]),
             Asked.HELD: held_by,
@@ -187,6 +188,10 @@ class AuditCache:
     def _evaluated(self, asked: Asked, name: str) -> Types:
         if asked is Asked.CALLEES:
             return self.evaluator.callees(*name.split("::"))
+        if asked is Asked.BARE:
+            return self.bare_of(name)
+        if asked is Asked.CALLERS:
+            return self.evaluator.callers_in(*name.split("::"))
         path, function, parameter = name.split("::")
         module = self.project.sources.parsed(path)
         scope = self.project.scope_named(module, function) if module is not None else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.models import Model
 
-from reconcile.audit.acts import Act, Does
+from reconcile.audit.acts import Act, Acts, Does, as_plain, from_plain
 from reconcile.audit.nulled import is_done_by_keys
 from reconcile.audit.orm import READS, WRITES
 from reconcile.audit.record import (
@@ -85,6 +86,19 @@ class Bare:
     acts: tuple[Act, ...] = ()
     functions: frozenset[tuple[str, str]] = frozenset()
     names: frozenset[str] = frozenset()
+
+    @property
+    def as_text(self) -> str:
+        """It as a text that is the same in each run."""
+        plain = as_plain(Acts(acts=self.acts, functions=self.functions))
+        return json.dumps({**plain, "names": sorted(self.names)})
+
+    @classmethod
+    def of_text(cls, text: str) -> Bare:
+        """It from such a text."""
+        plain = json.loads(text)
+        acts = from_plain(plain)
+        return cls(acts=acts.acts, functions=acts.functions, names=frozenset(plain["names"]))
 
 
 class FunctionReader:

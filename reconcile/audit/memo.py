@@ -10,6 +10,7 @@ from reconcile.audit.trail import Trail
 __all__ = ["Memo"]
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 class Memo(Generic[T]):
@@ -36,7 +37,7 @@ class Memo(Generic[T]):
     def __contains__(self, key: Hashable) -> bool:
         return key in self._known
 
-    def whole(self, read: Callable[[], T]) -> tuple[T, bool]:
+    def whole(self, read: Callable[[], S]) -> tuple[S, bool]:
         """What `read` gives, and whether nothing in it was cut short."""
         before, self._lacking, refused = self._lacking, set(), self._refused
         try:

@@ -6,6 +6,7 @@ record it reads, and by which conditions it is guarded.
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Iterator, Sequence
 from functools import partial, reduce
@@ -31,8 +32,9 @@ from reconcile.audit.record import (
     both,
 )
 from reconcile.audit.resolver.evaluator import Evaluator
+from reconcile.audit.resolver.kept import from_plain as types_of_plain, to_plain
 from reconcile.audit.resolver.scopes import Scope
-from reconcile.audit.resolver.types import Instance
+from reconcile.audit.resolver.types import NOTHING, FunctionType, Instance, Types
 from reconcile.audit.syntax import always_deletes
 from reconcile.audit.trail import Asked
 
@@ -49,7 +51,9 @@ class EffectReader:
         self._effects: dict[type[Model], list[Effect]] = {}
         self._by_key: dict[str, Effect] | None = None
         if cache is not None:
-            cache.acts_of = partial(self._acts_of_key, cache)
+            cache.acts_of, cache.bare_of = partial(self._acts_of_key, cache), self._bare_of_name
+        self._names: dict[Any, str | None] = {}
+        self._told: dict[str, Bare] = {}
         self._kept: dict[str, Acts] = {}
         # What effects do, and what they leave on the record for each other, is read for one another.
         self._memo = Memo[Any](Stash(reads=frozenset(), is_set=True), evaluator.project.trail)
@@ -120,17 +124,55 @@ class EffectReader:
 
     def bare(self, run: Run) -> Bare:
         """What a function does that isn't handed the record."""
+        if not run.scope.is_function:
+            return Bare()
+        if run.depth > DEEPEST:
+            return Bare(acts=(Act(does=Does.CALL, name=run.scope.name, reads=None),))
+        name = self._name_of(run) if self.cache is not None else None
+        if name is None:
+            return self._read_bare(run)
+        (text,) = self.evaluator.answer(
+            (Asked.BARE, name), lambda: frozenset({self._read_bare(run).as_text}), self._bare
+        )
+        if text not in self._told:
+            self._told[text] = Bare.of_text(text)
+        return self._told[text]
 
+    def _read_bare(self, run: Run) -> Bare:
         def read() -> Bare:
             reader = FunctionReader(NoRecord(self.evaluator), self.bare)
             acts = tuple(one for one in reader.read(run) if one.is_outside)
             return Bare(acts=acts, functions=frozenset(reader.functions), names=frozenset(reader.names))
 
-        if not run.scope.is_function:
-            return Bare()
-        if run.depth > DEEPEST:
-            return Bare(acts=(Act(does=Does.CALL, name=run.scope.name, reads=None),))
         return self._bare.once(run.scope, (run.scope, run.given, run.depth), read)
+
+    def _name_of(self, run: Run) -> str | None:
+        """What a later run knows such a reading by: the function, what it is given, and how deep it is."""
+        key = (run.scope, run.given, run.depth)
+        if key not in self._names:
+            self._names[key], _ = self._trail.apart(lambda: self._named(run))
+        return self._names[key]
+
+    def _named(self, run: Run) -> str | None:
+        given = [[name, to_plain(self.evaluator, types)] for name, types in run.given]
+        is_named = to_plain(self.evaluator, frozenset({FunctionType(scope=run.scope)})) is not None
+        parts = [run.scope.module.path, run.scope.name, given, run.depth]
+        return json.dumps(parts) if is_named and all(each for _, each in given) else None
+
+    def _bare_of_name(self, name: str) -> Types:
+        path, function, given, depth = json.loads(name)
+        module = self.evaluator.project.sources.parsed(path)
+        scope = self.evaluator.project.scope_named(module, function) if module is not None else None
+        types = [(one, types_of_plain(self.evaluator, plain)) for one, plain in given]
+        if scope is None or not scope.is_function or any(each is None for _, each in types):
+            return NOTHING
+        run = Run(
+            scope=scope,
+            given=tuple((one, each or NOTHING) for one, each in types),
+            aliases=set(),
+            depth=depth,
+        )
+        return frozenset({self.bare(run).as_text})
 
     # What the effects of one model leave on the record for each other: attributes that are no columns.
 

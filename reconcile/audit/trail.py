@@ -17,7 +17,7 @@ class Asked(StrEnum):
 
     FILE: all that stands in it. Of `file::name`, PART: a function or class; BODY: a class without what its functions do; NAMED: what gives a module's
     name its value; CALLS: the calls of anything of the name. PARAMETER: what `file::function::name` is, whoever calls the function. CALLEES: which
-    functions the calls of `file::name` call. ACTS: what an effect does. HELD: what a name, `module:name`, holds in the running project. CALLED, DEFINED, MENTIONED: which files call or define a name, or have it
+    functions the calls of `file::name` call. CALLERS: in which functions these stand. BARE: what a function does that isn't handed the record. ACTS: what an effect does. HELD: what a name, `module:name`, holds in the running project. CALLED, DEFINED, MENTIONED: which files call or define a name, or have it
     in their text. MODULE: whether there is one.
     """
 
@@ -28,6 +28,8 @@ class Asked(StrEnum):
     CALLS = "calls"
     PARAMETER = "parameter"
     CALLEES = "callees"
+    CALLERS = "callers"
+    BARE = "bare"
     ACTS = "acts"
     HELD = "held"
     CALLED = "called"
@@ -39,7 +41,7 @@ class Asked(StrEnum):
 WITHIN_FILES = frozenset({Asked.PART, Asked.BODY, Asked.NAMED, Asked.CALLS})
 """What is asked of one place in a file: while the file is the same, so is the place."""
 
-ANSWERS = frozenset({Asked.PARAMETER, Asked.CALLEES})
+ANSWERS = frozenset({Asked.PARAMETER, Asked.CALLEES, Asked.CALLERS, Asked.BARE})
 """What is found by evaluating: whoever asks depends on the answer alone, and not on all that it was made from."""
 
 

@@ -199,7 +199,7 @@ class Evaluator:
 
     def parameter(self, scope: Scope, name: str) -> Types:
         """What the parameter is, whoever calls the function."""
-        types = self._answer(
+        types = self.answer(
             (Asked.PARAMETER, f"{scope.module.path}::{scope.name}::{name}"),
             lambda: self.once(("parameter", scope, name), lambda: infer_parameter(self, scope, name)),
         )
@@ -209,13 +209,28 @@ class Evaluator:
 
     def callees(self, path: str, name: str) -> Types:
         """Which functions the calls of the name in the file call: pairs of a call's number and `file::function`, of an empty text if nothing is known of it."""
-        return self._answer((Asked.CALLEES, f"{path}::{name}"), lambda: find_callees(self, path, name))
+        return self.answer((Asked.CALLEES, f"{path}::{name}"), lambda: find_callees(self, path, name))
 
-    def _answer(self, thing: Thing, make: Callable[[], Types]) -> Types:
-        """The answer to what is asked. Whoever asks depends on it alone, and not on all that it was made from; unless it was cut short."""
+    def callers(self, name: str) -> Iterator[tuple[str, str]]:
+        """The functions in which the calls of the name stand, in all files: by file and qualified name, of an empty one for those outside of any."""
+        for path in self.project.files_calling(name):
+            yield from ((path, each) for each in sorted(self.callers_in(path, name)))
+
+    def callers_in(self, path: str, name: str) -> Types:
+        """The names of the functions of the file in which the calls of the name stand."""
+        return self.answer(
+            (Asked.CALLERS, f"{path}::{name}"),
+            lambda: frozenset(each.scope.name for each in self.project.calls_in_file(path, name)),
+        )
+
+    def answer(self, thing: Thing, make: Callable[[], Types], memo: Memo[Any] | None = None) -> Types:
+        """The answer to what is asked. Whoever asks depends on it alone, and not on all that it was made from; unless it was cut short.
+
+        memo: where that is noted, if it isn't the evaluator's own.
+        """
         known = self.answers.get(thing) or self.answer_of_before(thing)
         if known is None:
-            (found, is_whole), mask = self._trail.apart(lambda: self._memo.whole(make))
+            (found, is_whole), mask = self._trail.apart(lambda: (memo or self._memo).whole(make))
             if not is_whole:
                 self._trail.add(mask)
                 return found
