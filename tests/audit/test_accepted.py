@@ -104,7 +104,11 @@ def test_a_task_that_a_rule_covers_has_a_fingerprint_with_those_that_it_calls():
         project_rules()["orders.invoice"], covers=[services.tell_storefront, services.archive_items]
     )
     found = fingerprints({"some": covering})["some"]
-    assert {each.rpartition(".")[2] for each in found} == {"tell_storefront", "archive_items", "withdraw_items"}
+    assert {each.rpartition(".")[2] for each in found} == {
+        "tell_storefront",
+        "archive_items",
+        "withdraw_items",
+    }
     assert all(found.values())
 
 
