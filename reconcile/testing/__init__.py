@@ -9,6 +9,7 @@ from __future__ import annotations
 from reconcile.audit.parity.records import Linked
 from reconcile.audit.recorded import write_recording
 from reconcile.testing.assertions import Watch, assert_consistent, assert_rules
+from reconcile.testing.batches import assert_batch_safe
 from reconcile.testing.parity import assert_parity
 from reconcile.testing.recording import Recording, record_bypasses
 
@@ -16,6 +17,7 @@ __all__ = [
     "Linked",
     "Recording",
     "Watch",
+    "assert_batch_safe",
     "assert_consistent",
     "assert_parity",
     "assert_rules",

@@ -20,7 +20,7 @@ from reconcile.audit.shut import Outside, RefusedError, shut_outside
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import hooks_on_commit
 
-__all__ = ["Captured", "Statements", "capture", "counting"]
+__all__ = ["Captured", "Statements", "capture", "count_statements", "counting"]
 
 
 @dataclass(kw_only=True)
@@ -87,6 +87,24 @@ def capture(
         ended=timezone.now(),
         returned=returned,
     )
+
+
+def count_statements(
+    act: Callable[[], Any], *, using: str = "default", runs_callbacks: bool = True, is_shut: bool = False
+) -> Statements:
+    """Run the act, count its statements, and roll it back. As `capture`, without a look at any table.
+
+    Raises what the act raises, and CommittedError if it has ended the transaction.
+    """
+    statements = Statements()
+    with rolled_back(using, "The act"):
+        with shut_outside(using, Outside(is_shut=is_shut)), _kept_to(using), counting(statements, using):
+            hooks = len(hooks_on_commit(using))
+            act()
+            if runs_callbacks:
+                _run_callbacks(using, hooks)
+        dialect_of(using).check_references()
+    return statements
 
 
 def _run_callbacks(using: str, first: int) -> int:
