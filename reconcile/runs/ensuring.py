@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import structlog
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, transaction
 from django.db.models import Model, QuerySet
+from django.utils import timezone
 
 from reconcile.core.finder import Finder
 from reconcile.core.fixes import Correction, Derivation, Heights, Insertion, Levels
@@ -165,6 +166,35 @@ class _Unkept:
         return len(keys.values)
 
 
+@dataclass(frozen=True, eq=False)
+class _SameRules:
+    """Rules as the key of what is worked out of them: the very same ones, which it keeps."""
+
+    rules: Mapping[str, Rule]
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self.rules.values())))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SameRules) and [*map(id, self.rules.values())] == [
+            *map(id, other.rules.values())
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is the same for each call with these rules. order: they themselves, with no settle time. leads: by rule and model, as they are asked for."""
+
+    order: Order
+    leads: dict[tuple[str, type[Model]], Lead] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=16)
+def _plan_of(same: _SameRules, using: str) -> _Plan:
+    rules = {name: replace(rule, settle=None) for name, rule in same.rules.items()}
+    return _Plan(order=sort_rules(rules, using=using, now=timezone.now()))
+
+
 class _Ensuring:
     """One call, from the records to what the last rule has written."""
 
@@ -174,12 +204,12 @@ class _Ensuring:
         self.given, self.named, self.max_repairs, self.new = given, rules is not None, max_repairs, new
         self.using, self.now = given.using, database_now(given.using)
         found, self.refused = rules_of(rules, self.using)
-        self.rules = {name: replace(rule, settle=None) for name, rule in found.items()}
+        plan = _plan_of(_SameRules(found), self.using)
+        self.order, self._leads = plan.order, plan.leads
         self.changed: dict[str, dict[type[Model], dict[Any, None]]] = {}
         self.locked: dict[type[Model], set[Any]] = {}
         self.written: dict[str, Written] = {}
         self.messages: list[tuple[str, Message]] = []
-        self._leads: dict[tuple[str, type[Model]], Lead] = {}
         self._followed: dict[Any, Sequence[Any]] = {}
 
     def through(self) -> Ensured:
@@ -198,11 +228,6 @@ class _Ensuring:
         return Ensured(written=self.written, messages=len(self.messages), refused=self.refused)
 
     # Which records.
-
-    @cached_property
-    def order(self) -> Order:
-        """The rules, each after those that write what it reads."""
-        return sort_rules(self.rules, using=self.using, now=self.now)
 
     def _led(self, rule: Rule) -> list[Any]:
         """The keys of the rule's records: those that the given records lead to, and what rules before it have written that it reads."""
@@ -239,11 +264,11 @@ class _Ensuring:
     def _refuse_idle(self) -> None:
         """Say of named rules that they read nothing of the records."""
         labels = ", ".join(each._meta.label for each in self.given.keys)
-        for name, rule in self.rules.items():
-            if not self.order.waits_for[name] and not any(
+        for rule in self.order.rules:
+            if not self.order.waits_for[rule.name] and not any(
                 self._lead(rule, each).concerns for each in self.given.keys
             ):
-                self.refused.setdefault(name, f"It doesn't read {labels}.")
+                self.refused.setdefault(rule.name, f"It doesn't read {labels}.")
 
     # What is written.
 

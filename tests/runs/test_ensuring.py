@@ -11,11 +11,12 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import CharField, F
 from django.db.models.functions import Cast
 
-from reconcile import MISSING, Call, HaveRow, Rule, aensure, ensure, ensuring
+from reconcile import MISSING, Call, HaveRow, HaveValues, Rule, aensure, ensure, ensuring
 from reconcile.audit.capture.capturing import Statements, counting
 from reconcile.audit.shut import Outside, shut_outside
 from reconcile.db.dialects import dialect_of
 from reconcile.errors import EnsureError, EvaluationError, UsageError
+from reconcile.runs import ensuring as ensuring_module
 from reconcile.testing import assert_consistent, assert_parity
 from sample_project.shop import services
 from sample_project.shop.models import Category, Customer, Invoice, Item, Note, Notification, Order
@@ -126,6 +127,24 @@ def test_what_needs_a_lock_on_a_table_is_refused_by_name_unless_the_records_are_
 
 def paths():
     return [*Category.objects.order_by("pk").values_list("path", flat=True)]
+
+
+def test_a_second_call_works_nothing_out_again_and_other_rules_do(customer, monkeypatch):
+    sort, sorted_ = ensuring_module.sort_rules, []
+    monkeypatch.setattr(
+        ensuring_module, "sort_rules", lambda *args, **kwargs: sorted_.append(1) or sort(*args, **kwargs)
+    )
+    ensuring_module._plan_of.cache_clear()
+    for _ in range(3):
+        orders, items = in_bulk(customer, 1)
+        assert ensure([*orders, *items], new=True).complete
+    assert len(sorted_) == 1
+    assert {*Order.objects.values_list("total", flat=True)} == {items[0].price * items[0].quantity}
+    for value in ("one", "other"):
+        rule = Rule(name="own", every=Order, must=HaveValues(customer_name=value))
+        ensure(orders, [rule])
+        assert Order.objects.get(pk=orders[0].pk).customer_name == value
+    assert len(sorted_) == 3
 
 
 def test_a_tree_is_written_level_by_level():
