@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from reconcile.rules.settle import Settle
     from reconcile.runs.ensuring import aensure, ensure, ensuring
     from reconcile.runs.looking import look
+    from reconcile.runs.watching import watching
 
 __all__ = [
     "EXTRA",
@@ -78,6 +79,7 @@ __all__ = [
     "ensuring",
     "look",
     "receipts",
+    "watching",
 ]
 
 _HOMES = {
@@ -119,6 +121,7 @@ _HOMES = {
     "reconcile.rules.settle": ("Settle",),
     "reconcile.runs.ensuring": ("aensure", "ensure", "ensuring"),
     "reconcile.runs.looking": ("look",),
+    "reconcile.runs.watching": ("watching",),
 }
 
 

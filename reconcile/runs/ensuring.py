@@ -34,7 +34,7 @@ from reconcile.rules.order import Order, sort_rules
 from reconcile.rules.rule import CompiledRule, Rule
 from reconcile.runs.given import Changed, Given, Records, rules_of
 
-__all__ = ["Ensured", "aensure", "ensure", "ensuring"]
+__all__ = ["Ensured", "aensure", "ensure", "ensure_given", "ensuring"]
 
 log = structlog.get_logger()
 
@@ -93,6 +93,13 @@ def ensure(
     """
     with evaluation_errors(using or DEFAULT_DB_ALIAS):
         given = Given.of(records, using, door="ensure")
+    return ensure_given(given, rules, max_repairs=max_repairs, new=new)
+
+
+def ensure_given(
+    given: Given, rules: Sequence[Rule | str] | None, *, max_repairs: int | None = None, new: bool = False
+) -> Ensured:
+    """`ensure` for keys that are known."""
     if not in_transaction(given.using):
         raise UsageError(
             "ensure() writes inside the caller's transaction, and there is none: what was written in bulk would stand without it. Put both into one: "

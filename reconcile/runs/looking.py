@@ -7,7 +7,7 @@ looked at.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.apps import apps
@@ -31,7 +31,7 @@ from reconcile.runs.given import Changed, Given, Records, rules_of
 from reconcile.runs.results import RuleRepair
 from reconcile.runs.running import repair as repair_rules, repair_unattended
 
-__all__ = ["LookResult", "look"]
+__all__ = ["LookResult", "look", "look_at"]
 
 ROUNDS = 10
 """Most times that rows which a repair has written lead to further records."""
@@ -91,7 +91,17 @@ def look(
             "transaction.on_commit(lambda: look(…)); or only check: look(…, repair=False)."
         )
     with evaluation_errors(given.using):
-        return _Looking(given, rules, repair=repair).through()
+        return look_at(given, rules, repair=repair)
+
+
+def look_at(
+    given: Given, rules: Sequence[Rule | str] | None, *, repair: bool | None, of_any_age: bool = False
+) -> LookResult:
+    """`look` at keys that are known. of_any_age: settle times leave no record alone."""
+    looking = _Looking(given, rules, repair=repair)
+    if of_any_age:
+        looking.rules = {name: replace(rule, settle=None) for name, rule in looking.rules.items()}
+    return looking.through()
 
 
 class _Looking:

@@ -1,0 +1,178 @@
+"""`watching`: what bulk calls write in a block is brought into being with what it owes, whichever call it was, or only checked."""
+
+from decimal import Decimal
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import QuerySet
+
+from reconcile import HaveValues, Rule, watching
+from reconcile.errors import EnsureError, UsageError
+from reconcile.testing import assert_consistent, record_bypasses
+from sample_project.shop import bulk
+from sample_project.shop.models import (
+    Access,
+    Category,
+    Customer,
+    Group,
+    Item,
+    Notification,
+    Order,
+    PendingCharge,
+)
+from tests.helpers import everything
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def customer():
+    return Customer.objects.create(name="Ann")
+
+
+@pytest.fixture
+def order(customer):
+    order = Order.objects.create(customer=customer)
+    Item.objects.create(order=order, price=Decimal(3))
+    order.refresh_from_db()
+    return order
+
+
+def assert_all_consistent():
+    for model in (Customer, Order, Item, Group, Category, PendingCharge, Group.members.through):
+        assert_consistent(model, settled=False)
+
+
+def test_what_an_import_owes_is_there_at_its_end(customer):
+    with watching() as watched:
+        orders = Order.objects.bulk_create([Order(customer=customer) for _ in range(3)])
+        Item.objects.bulk_create([Item(order=each, price=Decimal(3)) for each in orders])
+    assert watched.ensured.complete
+    assert Notification.objects.count() == 3
+    customer.refresh_from_db()
+    assert customer.order_count == 3
+    assert_all_consistent()
+
+
+WRITES = {
+    "update": lambda order: Item.objects.filter(order=order).update(price=7),
+    "bulk_update": lambda order: Item.objects.bulk_update([Item(pk=order.items.get().pk, price=7)], ["price"]),
+    "an update of values()": lambda order: Item.objects.filter(order=order).values("pk").update(price=7),
+    "an update in an order": lambda order: Item.objects.order_by("-pk").update(price=7),
+    "an update of what it filters by": lambda _: Item.objects.filter(price=3).update(price=7),
+    "another customer": lambda order: Order.objects.filter(pk=order.pk).update(customer=Customer.objects.create(name="Bob")),
+    "another customer by bulk_update": lambda order: Order.objects.bulk_update([Order(pk=order.pk, customer=Customer.objects.create(name="Bob"))], ["customer"]),
+    "a raw delete": lambda order: bulk.delete_items_raw([order.items.get().pk]),
+    "a delete that cascades": lambda order: order.items.all().delete(),
+    "a reverse key": lambda order: Order.objects.create().items.set(order.items.all(), bulk=True),
+    "a status": lambda _: Item.objects.update(status=Item.Status.ARCHIVED),
+    "a generator": lambda order: Item.objects.bulk_create(Item(order=order, price=each) for each in (1, 2)),
+    "async": lambda order: async_to_sync(Item.objects.filter(order=order).aupdate)(price=7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_whatever_a_bulk_call_writes_is_noted(order, write):
+    with watching() as watched:
+        write(order)
+    assert watched.ensured is not None
+    assert_all_consistent()
+
+
+def test_links_of_a_many_to_many_field_are_noted_though_no_keys_come_back():
+    group, users = Group.objects.create(name="x"), [User.objects.create(username=each) for each in "ab"]
+    with watching():
+        through = Group.members.through
+        through.objects.bulk_create(
+            [through(group=group, user=each) for each in users], ignore_conflicts=True
+        )
+    group.refresh_from_db()
+    assert (group.member_count, Access.objects.count()) == (2, 2)
+
+
+def test_a_tree_that_is_moved_follows():
+    one, other = (Category.objects.create(name=name) for name in "ab")
+    Category.objects.create(name="c", parent=Category.objects.create(name="d", parent=one))
+    with watching():
+        bulk.move_categories([Category.objects.get(name="d").pk], other)
+    assert Category.objects.get(name="c").path == "/b/d/c"
+
+
+def test_a_block_that_fails_leaves_nothing(order):
+    before = everything()
+    with pytest.raises(ValueError, match="no stock"), watching():
+        Item.objects.update(price=7)
+        raise ValueError("no stock")
+    assert everything() == before
+
+
+def test_it_may_only_check(order):
+    with watching(only_check=True) as watched:
+        Item.objects.update(price=7)
+    assert watched.ensured is None
+    assert {each.rule.name for each in watched.found.checks if each.tally.total} == {"orders.total"}
+    order.refresh_from_db()
+    assert order.total == 3
+
+
+def test_young_records_are_checked_too(customer):
+    with watching(only_check=True) as watched:
+        Order.objects.bulk_create([Order(customer=customer)])
+    assert "orders.invoice" in {each.rule.name for each in watched.found.checks if each.tally.total}
+
+
+def test_rules_may_be_named(order):
+    with watching(["orders.total"]) as watched:
+        Item.objects.update(price=7)
+    assert {*watched.ensured.written} == {"orders.total"}
+    with (
+        pytest.raises(UsageError, match=r"It doesn't read shop\.Item"),
+        watching([Rule(name="own", every=Customer, must=HaveValues(name="x"))]),
+    ):
+        Item.objects.update(price=8)
+
+
+def test_where_keys_do_not_come_back_it_is_told(customer):
+    before = everything()
+    with pytest.raises(EnsureError, match=r"1 shop\.Order.*Leave out ignore_conflicts"), watching():
+        Order.objects.bulk_create([Order(customer=customer)], ignore_conflicts=True)
+    assert everything() == before
+
+
+def test_nothing_is_done_where_nothing_is_written_in_bulk(customer, django_assert_num_queries):
+    with django_assert_num_queries(2), watching() as watched:
+        pass
+    assert watched.ensured is None
+    with watching() as watched:
+        Order.objects.create(customer=customer)
+    assert not watched.created, "signals have heard of it"
+
+
+def test_what_is_written_outside_of_a_block_is_not_watched(order):
+    with watching():
+        pass
+    Item.objects.update(price=7)
+    order.refresh_from_db()
+    assert order.total == 3
+
+
+def test_a_recording_that_ends_meanwhile_takes_nothing_away(order):
+    with record_bypasses(), watching():
+        pass
+    with watching():
+        Item.objects.update(price=7)
+    order.refresh_from_db()
+    assert order.total == 7
+    assert hasattr(QuerySet.update, "notes_for_watching")
+
+
+def test_what_is_new_to_all_needs_no_lock_on_a_table(customer):
+    with watching() as watched:
+        Order.objects.bulk_create([Order(customer=customer)])
+    assert watched.is_new
+    with transaction.atomic(), watching() as watched:
+        Order.objects.bulk_create([Order(customer=customer)])
+        Order.objects.update(status=Order.Status.PAID)
+    assert not watched.is_new
