@@ -92,7 +92,7 @@ def create_orders_bulk(orders: Sequence[Order], items: Sequence[Item]) -> None:
         own_items = items_of_order.get(order.pk, [])
         order.total = sum((item.price * item.quantity for item in own_items), Decimal(0))
         order.item_count = len(own_items)
-    Order.objects.bulk_update(orders, ["total", "item_count"])
+    Order.objects.bulk_update(orders, ["total", "item_count"], batch_size=500)
     owing = [order for order in orders if order.status != Order.Status.DRAFT]
     Invoice.objects.bulk_create([Invoice(order=order, amount=order.total) for order in owing])
     Notification.objects.bulk_create([Notification(order=order, kind="created") for order in owing])
