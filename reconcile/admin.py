@@ -11,11 +11,11 @@ from django.db import router, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from reconcile.core.scopes import blocks
 from reconcile.core.wording.names import plural
 from reconcile.errors import ReconcileError
 from reconcile.rules.rule import Rule
 from reconcile.runs.ensuring import Ensured, ensure
+from reconcile.runs.watching import watching
 
 __all__ = ["EnsureActionMixin", "ensure_selected"]
 
@@ -28,7 +28,7 @@ Action = Callable[[Any, HttpRequest, QuerySet[Any]], Any]
 
 
 class EnsureActionMixin(_Admin):
-    """A mixin for `ModelAdmin`: after each of its actions, what the selected records owe is brought into being, in one transaction with the action.
+    """A mixin for `ModelAdmin`: after each of its actions, what is owed for its bulk writes is brought into being, in one transaction with the action.
 
         class ItemAdmin(EnsureActionMixin, admin.ModelAdmin):
             actions = ["archive"]
@@ -36,10 +36,10 @@ class EnsureActionMixin(_Admin):
             def archive(self, request, queryset):
                 queryset.update(status="archived")
 
-    ensure_rules: rules or their names; unless given, all rules of the project that read the model.
+    ensure_rules: rules or their names; unless given, all rules of the project that read what was written.
 
-    An action that writes nothing costs the statements of `ensure`. If what is owed can't be brought into being, the action is undone with it, and the
-    user is told why. The records are those that were selected, whatever the action has made of them; for those that it deletes nothing is done.
+    The action runs in `watching()`. One that writes nothing in bulk, as a page that asks again first, has nothing done for it. If what is owed can't be brought
+    into being, the action is undone with it, and the user is told why.
     """
 
     ensure_rules: Sequence[Rule | str] | None = None
@@ -60,16 +60,13 @@ def _followed(action: Action, rules: Sequence[Rule | str] | None) -> Action:
     @wraps(action)
     def act(modeladmin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
         using = router.db_for_write(queryset.model)
-        # What is selected is asked for now: the action may write what the list filters by.
-        keys = list(queryset.using(using).values_list("pk", flat=True))
         try:
-            with transaction.atomic(using=using):
+            with watching(rules, using=using) as watched:
                 response = action(modeladmin, request, queryset)
-                ensured = _ensure(queryset, keys, rules, using)
         except ReconcileError as error:
             modeladmin.message_user(request, f"Nothing was done: {error}", messages.ERROR)
             return None
-        _tell(modeladmin, request, ensured)
+        _tell(modeladmin, request, watched.ensured or Ensured())
         return response
 
     return act
@@ -79,24 +76,15 @@ def _followed(action: Action, rules: Sequence[Rule | str] | None) -> Action:
 def ensure_selected(modeladmin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> None:
     """An action for any `ModelAdmin`: `ensure` the selected records, and tell what was written."""
     using = router.db_for_write(queryset.model)
-    keys = list(queryset.using(using).values_list("pk", flat=True))
     try:
         with transaction.atomic(using=using):
-            ensured = _ensure(queryset, keys, getattr(modeladmin, "ensure_rules", None), using)
+            ensured = ensure(queryset.using(using), getattr(modeladmin, "ensure_rules", None), using=using)
     except ReconcileError as error:
         modeladmin.message_user(request, f"Nothing was done: {error}", messages.ERROR)
         return
     if not ensured.total:
         modeladmin.message_user(request, "The selected records owe nothing.")
     _tell(modeladmin, request, ensured)
-
-
-def _ensure(
-    queryset: QuerySet[Any], keys: Sequence[Any], rules: Sequence[Rule | str] | None, using: str
-) -> Ensured:
-    there = queryset.model._base_manager.using(using)
-    rows = [row for block in blocks(keys) for row in there.filter(pk__in=block).only("pk")]
-    return ensure(rows, rules, using=using) if rows else Ensured()
 
 
 def _tell(modeladmin: Any, request: HttpRequest, ensured: Ensured) -> None:

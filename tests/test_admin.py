@@ -68,7 +68,7 @@ def statuses():
     return [*PendingCharge.objects.order_by("pk").values_list("status", flat=True)]
 
 
-def test_what_the_selected_records_owe_is_there_after_the_action(act, charged):
+def test_what_the_action_owes_for_its_writes_is_there_after_it(act, charged):
     selected = Item.objects.filter(status=Item.Status.ACTIVE).exclude(pk=charged[2].pk)
     returned, told = act("archive", selected)
     assert returned is None
@@ -77,8 +77,10 @@ def test_what_the_selected_records_owe_is_there_after_the_action(act, charged):
     assert told == ["Also written: 6 rows by items.archived, items.archived_charges, items.storefront."]
 
 
-def test_what_an_action_gives_back_is_given_back_and_nothing_is_told_where_nothing_is_owed(act, charged):
+def test_what_an_action_gives_back_is_given_back_and_nothing_is_done_where_it_writes_nothing(act, charged):
+    Item.objects.update(status=Item.Status.ARCHIVED)
     assert act("look", Item.objects.all()) == ("seen 3", [])
+    assert statuses() == ["pending"] * 3
 
 
 def test_of_what_an_action_deletes_nothing_is_owed(act, charged):

@@ -1,7 +1,7 @@
 """`watching`: what the bulk calls of a block have written is noted, and brought into being at its end what that owes; or only checked.
 
 The bulk calls are Django's own: `bulk_create`, `bulk_update`, `update`, what is written to a many-to-many field, and deletes of rows at once. SQL of one's
-own is not seen.
+own is not seen, and neither is what another thread writes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.db.models import Model, QuerySet
 
 from reconcile.core.scopes import blocks
 from reconcile.db.columns import concrete_model
-from reconcile.db.django_compat import explicit_alias, own_columns, referred_field
+from reconcile.db.django_compat import explicit_alias, referred_field
 from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import EnsureError
 from reconcile.rules.rule import Rule
@@ -191,7 +191,7 @@ def _note_parents(watched: Watched, rows: QuerySet[Any], fields: Sequence[str] |
     """Note the rows to which these refer now, by these foreign keys or by all: they are about to lose them. One statement, or none."""
     keys = [
         each
-        for each in own_columns(rows.model)
+        for each in rows.model._meta.concrete_fields
         if referred_field(each) is not None and (fields is None or {each.name, each.attname} & {*fields})
     ]
     if not keys:
