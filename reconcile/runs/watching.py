@@ -19,7 +19,7 @@ from django.db.models import Model, QuerySet
 
 from reconcile.core.scopes import blocks
 from reconcile.db.columns import concrete_model
-from reconcile.db.django_compat import explicit_alias, referred_field
+from reconcile.db.django_compat import explicit_alias, many_to_many_owner, referred_field
 from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import EnsureError
 from reconcile.rules.rule import Rule
@@ -118,7 +118,7 @@ def _patch() -> None:
 
 def _noting(original: Callable[..., Any], instead: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
-    def write(rows: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
+    def write(rows: QuerySet[Any], /, *args: Any, **kwargs: Any) -> Any:
         now = _now.get()
         if now is None or _home_of(rows) != now[1]:
             return original(rows, *args, **kwargs)
@@ -149,7 +149,7 @@ def _created(
         watched.created[model] |= known
     if len(known) < len(made):
         keyless = [each for each in made if each.pk is None]
-        if model._meta.auto_created:
+        if many_to_many_owner(model) is not None:
             watched.written[model] |= dict.fromkeys(_between(model, keyless, rows.db))
         else:
             watched.keyless[model] += len(keyless)
@@ -175,7 +175,7 @@ def _updated_each(
     return original(rows, listed, fields, *args, **kwargs)
 
 
-def _updated(watched: Watched, original: Callable[..., Any], rows: QuerySet[Any], **values: Any) -> Any:
+def _updated(watched: Watched, original: Callable[..., Any], rows: QuerySet[Any], /, **values: Any) -> Any:
     keys = dict.fromkeys(rows.order_by().values_list("pk", flat=True))
     _note_parents(watched, rows, [*values])
     watched.written[concrete_model(rows.model)] |= keys

@@ -1,10 +1,12 @@
 """`watching`: what bulk calls write in a block is brought into being with what it owes, whichever call it was, or only checked."""
 
+from contextlib import nullcontext
 from decimal import Decimal
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
+from django.core.exceptions import FieldDoesNotExist
 from django.db import transaction
 from django.db.models import QuerySet
 
@@ -166,6 +168,19 @@ def test_a_recording_that_ends_meanwhile_takes_nothing_away(order):
     order.refresh_from_db()
     assert order.total == 7
     assert hasattr(QuerySet.update, "notes_for_watching")
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_a_column_may_have_any_name(is_watched):
+    """A model's columns are arguments of update(): also those that are named as a parameter is here."""
+    with watching() if is_watched else nullcontext():
+        pass
+    for name in ("rows", "watched", "original", "values", "objs"):
+        with (
+            pytest.raises(FieldDoesNotExist, match=f"no field named '{name}'"),
+            watching() if is_watched else nullcontext(),
+        ):
+            Order.objects.update(**{name: 1})
 
 
 def test_what_is_new_to_all_needs_no_lock_on_a_table(customer):

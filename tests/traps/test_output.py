@@ -177,6 +177,16 @@ def invocations(key, run, folder):
             None,
         ),
         (["signals", "coverage", "accept", "name", "--output", str(folder / "report.json")], 2, None),
+        (["signals", "parity", *always, "--all", "--fixtures", MENDED], 1, "comparisons"),
+        (
+            [
+                *("signals", "parity", *kept, *chosen, "--exclude", "invoice", "--on-copy"),
+                *("--volatile", "shop.Order.total", "--ignore", "shop.Item"),
+            ],
+            # What drifts is brought into being by ensure, and not by a save.
+            1,
+            "comparisons",
+        ),
         (["init", "shop.Order", *always, "--folder", str(folder / "drafts")], 0, "drafts"),
         (["init", "shop.Order", *kept, "--folder", str(folder / "drafts")], 0, "drafts"),
         (["nightly", *always], 0, "rules"),

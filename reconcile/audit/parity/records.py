@@ -17,7 +17,7 @@ from django.db.models import Model
 from reconcile.audit.muting import muted, save_muted
 from reconcile.audit.parity.named import named_function
 from reconcile.db.columns import concrete_model
-from reconcile.db.django_compat import parents_of
+from reconcile.db.django_compat import many_to_many_owner, own_many_to_many, parents_of
 from reconcile.errors import UsageError
 
 __all__ = ["Linked", "Made", "counted", "from_factory", "from_fixtures", "save_each", "write_in_bulk"]
@@ -56,7 +56,7 @@ def from_factory(factory: Callable[[], Any] | str) -> Made:
         if not each._state.adding:
             raise UsageError(
                 f"The factory {name} gives a {each._meta.label} that is saved already, so that both paths would have been taken by then. Build it: "
-                f"{each._meta.object_name}(…) without save(), or .build() of a factory class."
+                f"{type(each).__name__}(…) without save(), or .build() of a factory class."
             )
     if not made:
         raise UsageError(f"The factory {name} gives nothing.")
@@ -98,9 +98,9 @@ def _loaded(file: Path, using: str) -> Sequence[Any]:
 
 
 def _links(row: Model, using: str) -> Iterator[Linked]:
-    for each in row._meta.many_to_many:
+    for each in own_many_to_many(type(row)):
         through: Any = each.remote_field.through
-        if through._meta.auto_created:
+        if many_to_many_owner(through) is not None:
             others = [*getattr(row, each.name).using(using).order_by("pk")]
             if others:
                 yield Linked(row, each.name, others)
@@ -163,8 +163,9 @@ def _batches(rows: Sequence[Model]) -> Iterator[list[Model]]:
 def _refers_to(row: Model, others: Sequence[Model]) -> bool:
     """Whether the row refers to one of these, which has no key yet."""
     identities = {*map(id, others)}
-    held = (row._state.fields_cache.get(each.name) for each in row._meta.concrete_fields if each.is_relation)
-    return any(id(each) in identities for each in held)
+    fields: Any = row._meta.concrete_fields
+    keys = [each for each in fields if each.is_relation and each.is_cached(row)]
+    return any(id(getattr(row, each.name)) in identities for each in keys)
 
 
 def _insert(rows: Sequence[Model], using: str) -> None:
