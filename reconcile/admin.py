@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +45,18 @@ class EnsureActionMixin(_Admin):
 
     ensure_rules: Sequence[Rule | str] | None = None
 
-    def get_actions(self, request: HttpRequest) -> Any:
-        """The actions, each followed by `ensure`."""
-        found: Any = super().get_actions(request)
-        return {
-            name: (_followed(action, self.ensure_rules), own, description)
-            for name, (action, own, description) in found.items()
-        }
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
+        """The actions, each followed by `ensure`. action_location: the list or the form of one record, from Django 6.1 on."""
+        where = {} if action_location is None else {"action_location": action_location}
+        found: Any = super().get_actions(request, **where)
+        return {name: _with_followed(action, self.ensure_rules) for name, action in found.items()}
+
+
+def _with_followed(described: Any, rules: Sequence[Rule | str] | None) -> Any:
+    """An action as Django describes it: (function, name, description), or an object with them from Django 6.1 on."""
+    if isinstance(described, tuple):
+        return (_followed(described[0], rules), *described[1:])
+    return replace(described, func=_followed(described.func, rules))
 
 
 def _followed(action: Action, rules: Sequence[Rule | str] | None) -> Action:
