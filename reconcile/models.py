@@ -161,6 +161,9 @@ class Outcome(models.Model):
     stale = models.PositiveBigIntegerField(default=0, help_text="Found before the repair.")
     extra = models.PositiveBigIntegerField(default=0, help_text="Found before the repair.")
     samples = models.JSONField(default=list)
+    culprits = models.JSONField(
+        default=list, help_text="What set the drifted records apart from the others, before the repair."
+    )
     planned = models.JSONField(default=dict, help_text="Rows that the repair was to write, by verb.")
     reported = models.JSONField(
         default=dict, help_text="Drifted rows that the rule leaves to people, by kind."

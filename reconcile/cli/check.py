@@ -16,6 +16,7 @@ import rich_click as click
 import structlog
 from django.db import DatabaseError
 
+from reconcile.cli.culprits import culprits_of, suspects_named
 from reconcile.cli.group import exit_code, reconcile
 from reconcile.cli.options import (
     DEFAULT_SAMPLES,
@@ -36,6 +37,7 @@ from reconcile.cli.options import (
 )
 from reconcile.db.clock import database_now
 from reconcile.detect.checking import RuleCheck
+from reconcile.detect.culprit import KEPT
 from reconcile.errors import UsageError
 from reconcile.reports import concise, github, html, json, markdown, sarif, text
 from reconcile.reports.findings import CheckReport
@@ -248,6 +250,11 @@ def load_fixtures(fixtures: Fixtures, using: str) -> Iterator[Origins]:
 @fail_on_option("severity")
 @keys_option
 @allow_empty_option
+@click.option(
+    "--why",
+    is_flag=True,
+    help="Say what sets the drifted records apart from the others, and which calls in the source may have caused it.",
+)
 @fixture_options
 @check_output_options
 @click.pass_context
@@ -264,11 +271,16 @@ def check_command(
     output: Path | None,
     *,
     allow_empty: bool,
+    why: bool,
     as_written: bool,
     fixture_limit: int,
 ) -> None:
     """Count the records of which a rule is not true. Reads only."""
     asked = requested_reports(forms, output)
+    if why and key_texts:
+        raise UsageError(
+            "--why and --keys don't go together: what sets records apart is told by all the others."
+        )
     names, loaded = split_arguments(names, fixtures, as_written=as_written, limit=fixture_limit)
     rules = chosen_rules(names, selectors, using)
     run = str(uuid.uuid4())
@@ -276,8 +288,11 @@ def check_command(
         only = chosen_keys(key_texts, rules, using)
         started, now = time.monotonic(), database_now(using)
         with structlog.contextvars.bound_contextvars(run=run):
-            checks = check_all(rules, using=using, now=now, samples=samples, only=only)
+            checks = check_all(
+                rules, using=using, now=now, samples=samples, only=only, keep=KEPT if why else 0
+            )
         seconds = time.monotonic() - started
+        culprits = culprits_of(checks, using=using, now=now) if why else {}
         has_trend = any(each.form == "html" for each in asked) and not fixtures and not only
         report = CheckReport(
             run=run,
@@ -291,6 +306,8 @@ def check_command(
             origins=find_origins_of(checks),
             keys=key_texts,
             allow_empty=allow_empty,
+            culprits=culprits,
+            suspects=suspects_named(culprits) if culprits else {},
         )
         write_check(ctx, asked, report)
     ctx.exit(exit_code(error=report.status == "error", drift=report.failed))

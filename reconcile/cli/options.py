@@ -439,10 +439,11 @@ def check_all(
     now: datetime,
     samples: int,
     only: Mapping[str, Sequence[Any]] | None = None,
+    keep: int = 0,
 ) -> list[RuleCheck]:
     """Check one rule after the other, at the moment `now`. Keep at most `samples` keys of each kind of drift.
 
-    only: for some of the rules the keys of the records that are looked at.
+    only: for some of the rules the keys of the records that are looked at. keep: drifted keys of each kind to keep for what comes after.
 
     An error of one rule is in its result, and the others are checked all the same.
     """
@@ -451,6 +452,6 @@ def check_all(
         for name, rule in rules.items():
             advance(name, 0)
             keys = None if only is None or name not in only else Keys(only[name])
-            checks.append(check(rule, using=using, now=now, samples=samples, only=keys))
+            checks.append(check(rule, using=using, now=now, samples=samples, only=keys, keep=keep))
             advance(name, 1)
     return checks

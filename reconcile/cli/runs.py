@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import rich_click as click
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from reconcile.cli.culprits import suspects_named, without_receivers
 from reconcile.cli.group import Subject, exit_code, reconcile
 from reconcile.cli.options import (
     allow_empty_option,
@@ -21,13 +22,18 @@ from reconcile.cli.options import (
 )
 from reconcile.db.clock import database_now
 from reconcile.detect.checking import evaluation_errors
+from reconcile.detect.culprit import from_plain
 from reconcile.reports import json, layout, text
 from reconcile.reports.facts import plural
-from reconcile.reports.findings import nothing_judged
+from reconcile.reports.findings import nothing_judged, plain
 
 if TYPE_CHECKING:
+    from reconcile.audit.skipping import Suspects
+    from reconcile.detect.culprit import Culprit
     from reconcile.models import Run
     from reconcile.runs import RuleRepair, RunResult
+
+    Why = tuple[Sequence[Culprit], Suspects | None]
 
 
 @reconcile.group("runs", cls=Subject, without="list", named="show")
@@ -120,7 +126,7 @@ def show_command(
         if follow:
             _follow(shown, using)
         shown.refresh_from_db(using=using)
-        write_run(ctx, shown, using, form, output)
+        write_run(ctx, shown, using, form, output, read_source=True)
 
 
 BETWEEN_LOOKS = 2.0
@@ -170,20 +176,39 @@ def nightly_command(
 
 
 def write_run(
-    ctx: click.Context, run: Run, using: str, form: str, output: Path | None, *, allow_empty: bool = False
+    ctx: click.Context,
+    run: Run,
+    using: str,
+    form: str,
+    output: Path | None,
+    *,
+    allow_empty: bool = False,
+    read_source: bool = False,
 ) -> RunResult:
-    """Write what became of each rule of the run."""
+    """Write what became of each rule of the run. read_source: name the calls, too, that may have caused what drifted."""
     from reconcile import runs
 
     result = runs.run_result(run, using=using)
+    why = _why(result, read_source=read_source)
     write_report(
         ctx,
         form,
         output,
-        text=lambda: _run_text(run, result, using, allow_empty=allow_empty),
-        json=lambda: json.run_report(run, result, _details(run, result)),
+        text=lambda: _run_text(run, result, using, why, allow_empty=allow_empty),
+        json=lambda: json.run_report(run, result, _details(run, result), why),
     )
     return result
+
+
+def _why(result: RunResult, *, read_source: bool) -> Mapping[str, Why]:
+    """For the rules that drifted what set the drifted records apart, and the calls that skip what each covers, for which the source is read."""
+    found = {
+        each.rule: [*map(from_plain, each.outcome.culprits)] for each in result.rules if each.outcome.culprits
+    }
+    if not found or not read_source:
+        return {name: (culprits, None) for name, culprits in found.items()}
+    suspects = suspects_named(found)
+    return {name: (culprits, suspects.get(name)) for name, culprits in without_receivers(found).items()}
 
 
 def _details(run: Run, result: RunResult) -> list[RuleRepair]:
@@ -244,7 +269,9 @@ def _advice(run: Run, using: str, *, alive: bool) -> str:
     return f"no sign of life for {quiet} s. {go_on}"
 
 
-def _run_text(run: Run, result: RunResult, using: str, *, allow_empty: bool) -> RenderableType:
+def _run_text(
+    run: Run, result: RunResult, using: str, why: Mapping[str, Why], *, allow_empty: bool
+) -> RenderableType:
     numbers = ("Checked", "Missing", "Stale", "Extra", "Written", "Left")
     rows = layout.table("", "Rule", *numbers, numbers=numbers)
     for each in result.rules:
@@ -256,7 +283,7 @@ def _run_text(run: Run, result: RunResult, using: str, *, allow_empty: bool) -> 
             f"{each.written:,}", text.number_or_unknown(each.left),
         )  # fmt: skip
     outcomes = sorted((each.outcome for each in result.rules), key=lambda outcome: outcome.position)
-    remarks = [
+    remarks: list[tuple[str, str | Text]] = [
         (outcome.rule, f"for {len(outcome.only):,} of its records alone, by keys")
         for outcome in outcomes
         if outcome.only is not None
@@ -267,8 +294,20 @@ def _run_text(run: Run, result: RunResult, using: str, *, allow_empty: bool) -> 
     last = [
         remark for remark in (run.why_stopped, nothing, _advice(run, using, alive=result.alive)) if remark
     ]
+    if any(suspects is None for _, suspects in why.values()):
+        last.append(f"The calls in the source that may have caused it: reconcile runs show {run}")
     head = f"Run {run.pk}, {_kind(run)}, {run.state}: {_sum_in_words(result)}"
-    return Group("", head, "", rows, "", *text.remark_lines(remarks), *last)
+    return Group("", head, "", rows, "", *text.remark_lines(remarks), *_why_lines(why), *last)
+
+
+def _why_lines(why: Mapping[str, Why]) -> Iterator[RenderableType]:
+    """What set the drifted records of each rule apart, and the calls that skip what it covers."""
+    for name, (culprits, suspects) in why.items():
+        yield Text(name, style="bold")
+        said = [sentence for each in culprits for sentence in each.sentences]
+        called = [*suspects.sentences] if suspects is not None else []
+        yield from (layout.indented(Text(plain(each), style="cyan")) for each in (*said, *called))
+        yield ""
 
 
 def _sum_in_words(result: RunResult) -> str:

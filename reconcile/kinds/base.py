@@ -64,6 +64,10 @@ class Effect:
         """The columns that a repair may write."""
         raise NotImplementedError
 
+    def decides(self, model: type[Model]) -> frozenset[Column]:
+        """The columns that tell whether a row drifts, or are written where one does: what they hold can't be the reason. Costs no statement."""
+        return self.writes(model)
+
     def reads_of_others(self, every: QuerySet[Any]) -> frozenset[Column]:
         """The columns that say what a record owes, and stand in other rows than the one that a repair writes for it.
 

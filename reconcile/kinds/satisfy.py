@@ -10,6 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from django.db.models import F, Field, Model, Q
+from django.utils import timezone
 
 from reconcile.core.declaration import (
     as_expression,
@@ -28,7 +29,7 @@ from reconcile.core.wording.terms import condition_in_words, in_words
 from reconcile.db.columns import concrete_model
 from reconcile.db.comparisons import AsStored, overflows
 from reconcile.db.conditions import Fails
-from reconcile.db.expressions import Column, prepare, reads_alone
+from reconcile.db.expressions import Column, columns_read, prepare, reads_alone
 from reconcile.db.statements import KEY, WANTED
 from reconcile.errors import Fault
 from reconcile.kinds.base import Effect
@@ -86,6 +87,11 @@ class Satisfy(Effect):
         """The columns that restore the condition."""
         concrete = concrete_model(model)
         return frozenset((concrete, column.attname) for column in self._columns(model))
+
+    def decides(self, model: type[Model]) -> frozenset[Column]:
+        """Those that restore the condition, and those that it reads."""
+        failing = model._base_manager.filter(prepare(self._condition, timezone.now()))
+        return self.writes(model) | columns_read(failing.order_by().values("pk"))
 
     def remedies(self) -> Mapping[Drift, Remedy]:
         """Where no values restore the condition, people have to look."""

@@ -95,6 +95,7 @@ class Migration(migrations.Migration):
                 ('stale', models.PositiveBigIntegerField(default=0, help_text='Found before the repair.')),
                 ('extra', models.PositiveBigIntegerField(default=0, help_text='Found before the repair.')),
                 ('samples', models.JSONField(default=list)),
+                ('culprits', models.JSONField(default=list, help_text='What set the drifted records apart from the others, before the repair.')),
                 ('planned', models.JSONField(default=dict, help_text='Rows that the repair was to write, by verb.')),
                 ('reported', models.JSONField(default=dict, help_text='Drifted rows that the rule leaves to people, by kind.')),
                 ('left', models.PositiveBigIntegerField(help_text='Drifted rows at the end, those that are left to people among them; null if nobody could count them.', null=True)),

@@ -18,11 +18,13 @@ from reconcile.baseline import Comparison
 from reconcile.core.drift import Drift, Status
 from reconcile.core.scopes import Coverage
 from reconcile.detect.checking import RuleCheck
+from reconcile.detect.culprit import Culprit
 from reconcile.detect.inspecting import Row
 from reconcile.reports.facts import key_words, plural
 from reconcile.rules.rule import Rule
 
 if TYPE_CHECKING:
+    from reconcile.audit.skipping import Suspects
     from reconcile.runs import RuleRepair, RuleUndo
     from reconcile.runs.results import PastRun
 
@@ -50,6 +52,7 @@ __all__ = [
     "place",
     "plain",
     "prose",
+    "why",
     "word",
 ]
 
@@ -95,7 +98,8 @@ class CheckReport:
 
     at: the moment at which the check began. fail_on: the least severity that fails the check. past: for each rule, what
     earlier runs found, oldest first. origins: for the name of a rule and the key of a sample, the file and the object that
-    the record was loaded from, if known. keys: the texts that name the records, if only some were looked at.
+    the record was loaded from, if known. keys: the texts that name the records, if only some were looked at. culprits, suspects: for the
+    name of a rule what sets its drifted records apart, and the calls that skip what it covers, if that was asked for.
     """
 
     run: str
@@ -110,6 +114,8 @@ class CheckReport:
     origins: Mapping[tuple[str, str], str] = field(default_factory=dict)
     keys: Sequence[str] = ()
     allow_empty: bool = False
+    culprits: Mapping[str, Sequence[Culprit]] = field(default_factory=dict)
+    suspects: Mapping[str, Suspects] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -367,11 +373,20 @@ def paragraphs(report: CheckReport, check: RuleCheck) -> Iterator[str]:
     for drifted in keys(report, check):
         if drifted.shown:
             yield f"{drifted}."
+    yield from why(report, check)
     yield from (prose(remark) for remark in check.remarks)
     if check.tally.settling:
         yield f"{plural(check.tally.settling, 'record')} left alone: too young to be judged."
     if step := next_step(report, check):
         yield f"{step[0]}: {plain(step[1])}"
+
+
+def why(report: CheckReport, check: RuleCheck) -> Sequence[str]:
+    """Sentences that say what sets the drifted records apart, and which calls may have caused it; none unless that was asked for."""
+    culprits = report.culprits.get(check.rule.name, ())
+    suspects = report.suspects.get(check.rule.name)
+    said = [sentence for each in culprits for sentence in each.sentences]
+    return [plain(each) for each in (*said, *(suspects.sentences if suspects is not None else ()))]
 
 
 def message(report: CheckReport, check: RuleCheck) -> str:

@@ -32,6 +32,7 @@ from reconcile.reports.findings import (
     place,
     plain,
     prose,
+    why,
     word,
 )
 from reconcile.reports.statements import finders_of, sort_constants, sql_of
@@ -164,6 +165,7 @@ def _rule_to_look_at(report: CheckReport, check: RuleCheck) -> Mapping[str, Any]
         **_summary(report, check),
         "error": prose(check.error or ""),
         "remarks": [prose(remark) for remark in check.remarks],
+        "why": why(report, check),
         "counts": [(str(drift), f"{each.number:,}") for drift, each in found.items()],
         "kinds": [
             {"drift": str(drift), "shown": each.shown, "more": f"{each.more:,}" if each.more else ""}

@@ -14,6 +14,7 @@ from reconcile.core.drift import EXTRA, MISSING, STALE, Drift
 from reconcile.core.scopes import Coverage
 from reconcile.core.verbs import UNDOABLE, VERBS
 from reconcile.detect.checking import RuleCheck
+from reconcile.detect.culprit import Culprit, as_plain
 from reconcile.detect.explaining import Explanation, Part
 from reconcile.detect.inspecting import NOT_STATED, Cell, Inspection, MadeInPython, Row, Subject
 from reconcile.detect.listing import Listing
@@ -25,6 +26,7 @@ from reconcile.rules.order import Order
 from reconcile.rules.rule import Rule
 
 if TYPE_CHECKING:
+    from reconcile.audit.skipping import Suspects
     from reconcile.models import Run
     from reconcile.runs import RuleRepair, RuleUndo, RunResult
 
@@ -40,6 +42,7 @@ __all__ = [
     "run_state_report",
     "runs_report",
     "undo_report",
+    "why_report",
 ]
 
 
@@ -51,9 +54,27 @@ def check_report(report: CheckReport) -> str:
             "database": report.database,
             "status": report.status,
             "seconds": round(report.seconds, 3),
-            "rules": [_check(check, report.origins) for check in report.checks],
+            "rules": [{**_check(check, report.origins), **_why(report, check)} for check in report.checks],
         }
     )
+
+
+def _why(report: CheckReport, check: RuleCheck) -> dict[str, Any]:
+    """What sets the drifted records apart, and the calls that may have caused it, only where that was asked for."""
+    name = check.rule.name
+    if name not in report.culprits:
+        return {}
+    return {"why": why_report(report.culprits[name], report.suspects.get(name))}
+
+
+def why_report(culprits: Sequence[Culprit], suspects: Suspects | None) -> dict[str, Any]:
+    """The same for one rule. suspects: None where its calls were not looked for."""
+    return {
+        "culprits": [*map(as_plain, culprits)],
+        "calls": [asdict(each) for each in suspects.calls] if suspects is not None else [],
+        "more_calls": suspects.more if suspects is not None else 0,
+        "why_no_calls": suspects.why_none if suspects is not None else "",
+    }
 
 
 def _check(check: RuleCheck, origins: Mapping[tuple[str, str], str]) -> dict[str, Any]:
@@ -231,10 +252,21 @@ def runs_report(runs: Sequence[Run], results: Sequence[RunResult]) -> str:
     )
 
 
-def run_report(run: Run, result: RunResult, repairs: Sequence[RuleRepair]) -> str:
-    """One stored run, with the result of each of its rules, the worst first."""
+def run_report(
+    run: Run,
+    result: RunResult,
+    repairs: Sequence[RuleRepair],
+    why: Mapping[str, tuple[Sequence[Culprit], Suspects | None]],
+) -> str:
+    """One stored run, with the result of each of its rules, the worst first. why: for rules that drifted what set the records apart."""
     details = {repair.rule: _rule_repair(repair) for repair in repairs}
-    rules = [{**each, "written": {}, **details.get(each["rule"], {})} for each in result.as_dict()["rules"]]
+    rules = [
+        {
+            **each, "written": {}, **details.get(each["rule"], {}),
+            **({"why": why_report(*why[each["rule"]])} if each["rule"] in why else {}),
+        }
+        for each in result.as_dict()["rules"]
+    ]  # fmt: skip
     return _dump({**_run(run), **_sums(result), "rules": rules})
 
 

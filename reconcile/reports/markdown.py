@@ -26,6 +26,7 @@ from reconcile.reports.findings import (
     place,
     plain,
     prose,
+    why,
     word,
 )
 from reconcile.reports.statements import finders_of, sort_constants, sql_of
@@ -207,6 +208,7 @@ def _check_details(report: CheckReport, check: RuleCheck) -> str:
         parts.append(fence(prose(check.error)))
     parts += [escape(prose(remark)) for remark in check.remarks]
     parts += [_keys_text(drifted) for drifted in keys(report, check)]
+    parts += ["\n".join(f"- {escape(each)}" for each in said)] if (said := why(report, check)) else []
     if where := place(check.rule):
         parts.append(f"Declared at {_code(f'{where[0]}:{where[1]}')}.")
     if step := next_step(report, check):

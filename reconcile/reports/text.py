@@ -22,6 +22,7 @@ from reconcile.reports.findings import (
     next_step,
     nothing_judged,
     plain,
+    why,
     word,
 )
 from reconcile.reports.layout import indented, table
@@ -133,6 +134,8 @@ def _details(report: CheckReport, shown: Sequence[RuleCheck]) -> Iterator[Render
         for drift in Drift:
             if line := _sample_line(check, drift, report.origins):
                 yield indented(line)
+        for sentence in why(report, check):
+            yield indented(Text(sentence, style="cyan"))
         if check.tally.settling:
             young = f"{plural(check.tally.settling, 'record')} left alone: too young to be judged"
             yield indented(Text(young, style="dim"))

@@ -20,6 +20,7 @@ from reconcile.core.wording.names import plural
 from reconcile.db.dialects import dialect_of
 from reconcile.db.schema import may_change_values
 from reconcile.detect.checking import RuleCheck, check, evaluation_errors
+from reconcile.detect.culprit import as_plain, find_culprits, written_columns
 from reconcile.errors import EvaluationError, GivenUpError, LeaseHeldError, Refusal, Suspended
 from reconcile.models import Outcome, Run, WorkItem, transition
 from reconcile.repair.attempt import LeasedItem
@@ -31,6 +32,7 @@ from reconcile.repair.quarantine import Quarantine
 from reconcile.repair.repairing import KEEP, RepairWork, repair_work_item
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.invalid import InvalidRule
+from reconcile.rules.registry import project_rules
 from reconcile.rules.rule import CompiledRule, Rule
 from reconcile.runs.guards import (
     caps_of,
@@ -214,7 +216,7 @@ def _close_work_item(executor: ChunkExecutor, work: RepairWork, repaired: Repair
 
 _FOUND = (
     "planned", "reported", "checked", "missing", "stale", "extra", "samples", "guarantee", "status", "again", "warning",
-    "fingerprint",
+    "fingerprint", "culprits",
 )  # fmt: skip
 _LEFT = (
     "status", "error", "left", "reported", "stopped_by", "skipped", "refused", "why_stopped", "seconds", "warning",
@@ -252,6 +254,7 @@ def run_rule(outcome: Outcome, rule: Rule, run: Run, *, using: str, progress: Pr
     if not failed:
         repaired = _pass_guards(outcome, rule_plan, run, begun=begun, anew=anew, using=using)
     if not begun:
+        _record_culprits(outcome, rule_plan, run, using)
         _record_found(outcome, rule_plan, using)
     if not failed and not repaired.why_stopped and (rule_plan.records.total or begun):
         repaired = repair_work_items(outcome, rule_plan, run, anew=bool(anew), using=using, progress=progress)
@@ -342,6 +345,20 @@ def _verify(
 
 def _may_delete(rule: Rule) -> bool:
     return any(rule.remedy(drift).deletes for drift in Drift)
+
+
+def _record_culprits(outcome: Outcome, rule_plan: RulePlan, run: Run, using: str) -> None:
+    """Note what sets the drifted records apart, which nobody can tell once a night has repaired them. The first check of a circle counts."""
+    if run.kind != Run.Kind.NIGHTLY or outcome.culprits:
+        return
+    found = find_culprits(
+        rule_plan.rule,
+        rule_plan.check,
+        using=using,
+        now=run.now,
+        left_out=written_columns([*project_rules().values()]),
+    )
+    outcome.culprits = [*map(as_plain, found)]
 
 
 def _record_found(outcome: Outcome, rule_plan: RulePlan, using: str) -> None:

@@ -339,6 +339,11 @@ class BeUnique(Effect):
             columns |= {(each.model, each.column.attname) for each in references_to(concrete)}
         return frozenset(columns)
 
+    def decides(self, model: type[Model]) -> frozenset[Column]:
+        """Those that must be unique, and those of `others`."""
+        alike = model._base_manager.order_by(*self._expressions).values("pk")
+        return columns_read(alike) | (self.writes(model) if isinstance(self.others, Mapping) else frozenset())
+
     def remedies(self) -> Mapping[Drift, Remedy]:
         """`Merge` where `merge` says how."""
         return {} if self.merge is None else {EXTRA: Merge()}

@@ -32,7 +32,7 @@ from reconcile.core.wording.terms import condition_in_words, in_words
 from reconcile.db.columns import is_text
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import is_swapped, private_fields, referred_field
-from reconcile.db.expressions import Column, columns_of, joins_to_many
+from reconcile.db.expressions import Column, columns_of, columns_read, joins_to_many
 from reconcile.db.text_keys import has_key_of
 from reconcile.errors import Fault, Refusal, nearest
 from reconcile.kinds.base import Effect
@@ -266,6 +266,18 @@ class HaveSource(Effect):
     def writes(self, model: type[Model]) -> frozenset[Column]:
         """All columns of the records: a remedy that deletes takes each of them away."""
         return columns_of(model)
+
+    def decides(self, model: type[Model]) -> frozenset[Column]:
+        """Those that refer to the owner."""
+        key = generic_key(model, self.column)
+        names = (
+            [key.ct_field, key.fk_field]
+            if key is not None
+            else [self.column]
+            if self.column
+            else self.link.values()
+        )
+        return columns_read(model._base_manager.order_by(*names).values("pk"))
 
     def finders(self, source: Source) -> tuple[Finder, ...]:
         """The records whose owner is gone; of a generic foreign key also those whose content type has no model."""

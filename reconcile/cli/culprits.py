@@ -1,0 +1,77 @@
+"""For commands that tell why records drift: the culprits of checks, and the calls that may have caused them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from reconcile.detect.checking import RuleCheck
+from reconcile.detect.culprit import Culprit, find_culprits, written_columns
+from reconcile.rules.invalid import InvalidRule
+from reconcile.rules.registry import project_rules
+from reconcile.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from reconcile.audit.skipping import Suspects
+
+__all__ = ["culprits_of", "suspects_named", "without_receivers"]
+
+
+def culprits_of(checks: Sequence[RuleCheck], *, using: str, now: datetime) -> Mapping[str, Sequence[Culprit]]:
+    """For the name of each rule that drifts what sets its drifted records apart. Columns that rules and receivers write are left out."""
+    from reconcile.audit.skipping import columns_of_receivers
+
+    drifted = [each for each in checks if each.tally.total and not each.error]
+    if not drifted:
+        return {}
+    rules = project_rules()
+    models = {each.rule.model for each in drifted}
+    left_out = written_columns([*rules.values()]) | columns_of_receivers(rules, models)
+    return {
+        each.rule.name: find_culprits(each.rule, each, using=using, now=now, left_out=left_out)
+        for each in drifted
+    }
+
+
+def suspects_named(names: Collection[str]) -> Mapping[str, Suspects]:
+    """For each of these rules the calls that skip what it covers; rules that are there no more, or can't be used, are left out."""
+    from reconcile.audit.skipping import suspects_of
+    from reconcile.conf import exempt_effects
+
+    rules = project_rules()
+    drifted = [rules[name] for name in names if name in rules and not isinstance(rules[name], InvalidRule)]
+    return suspects_of(drifted, rules, exempt_effects()) if drifted else {}
+
+
+def without_receivers(culprits: Mapping[str, Sequence[Culprit]]) -> Mapping[str, Sequence[Culprit]]:
+    """What a night has found, without the columns that receivers write: a night doesn't read the source."""
+    from reconcile.audit.skipping import columns_of_receivers
+
+    rules = {name: rule for name, rule in project_rules().items() if not isinstance(rule, InvalidRule)}
+    telling = {name for name, found in culprits.items() if any(each.clues for each in found)} & rules.keys()
+    if not telling:
+        return culprits
+    written = columns_of_receivers(rules, {rules[name].model for name in telling})
+    return {
+        name: [_without(each, rules[name], {column for _, column in written}) for each in found]
+        if name in telling
+        else found
+        for name, found in culprits.items()
+    }
+
+
+def _without(culprit: Culprit, rule: Rule, written: Collection[str]) -> Culprit:
+    columns = {
+        each.name for each in rule.model._meta.concrete_fields if {each.name, each.attname} & {*written}
+    }
+    left = tuple(each for each in culprit.clues if each.column not in columns)
+    if culprit.clues and not left:
+        named = ", ".join(each.column for each in culprit.clues)
+        return replace(
+            culprit,
+            clues=(),
+            why_not=f"Only what receivers write stands out, which follows from a save that ran or didn't: {named}.",
+        )
+    return replace(culprit, clues=left)
