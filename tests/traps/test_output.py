@@ -70,7 +70,7 @@ def invocations(key, run, folder):
             1,
             "rules",
         ),
-        (["check", "name", *kept], 1, "rules"),
+        (["check", "name", *kept, "--why"], 1, "rules"),
         (
             ["check", "name", *always, "--fixtures", MENDED, "--as-written", "--fixture-limit", "9"],
             1,

@@ -56,11 +56,11 @@ class Culprit:
         else:
             yield from (f"{clue}." for clue in self.clues)
             if self.drifted < self.number:
-                yield f"Of {self._compared}."
+                yield f"A sample: {self._compared}."
 
     @property
     def _compared(self) -> str:
-        of = f" of {self.number:,}" if self.drifted < self.number else ""
+        of = f" of the {self.number:,}" if self.drifted < self.number else ""
         return f"{self.drifted:,}{of} {_named(self.drift)}, compared with {self.others:,} that {'is' if self.others == 1 else 'are'} as it must be"
 
 

@@ -25,8 +25,8 @@ SHARE = 0.1
 """The least part of the drifted records that have a clue's trait."""
 ODDS = 2.0
 """How many times likelier a record with the trait must be to drift."""
-TRIMS = (0, 0.005, 0.01, 0.02, 0.05)
-"""Which part of the drifted values is left out on either side of a range."""
+PARTS = (1.0, 0.995, 0.98, 0.95, 0.9, 0.8, 0.5)
+"""Which part of the drifted values a range holds; those that it doesn't may have drifted for another reason."""
 MOST = 3
 """Clues that are told."""
 
@@ -169,11 +169,9 @@ def _range_candidates(at: int, column: Observed, drifted: Row, others: Row) -> I
 
 
 def _ranges(ordered: Row) -> Iterator[tuple[Any, Any]]:
-    """All, those without ends that background drift may have, and the shortest that hold four of five and one of two."""
+    """The shortest that hold so many of the values."""
     number = len(ordered)
-    for trim in TRIMS:
-        yield ordered[int(number * trim)], ordered[min(int(number * (1 - trim)), number - 1)]
-    for part in (0.8, 0.5):
+    for part in PARTS:
         width = max(math.ceil(number * part), 2) - 1
         start = min(range(number - width), key=lambda at: ordered[at + width] - ordered[at])
         yield ordered[start], ordered[start + width]

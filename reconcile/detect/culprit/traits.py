@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from django.db.models import BinaryField, F, Field, Model
+from django.db.models import BinaryField, F, Field, GeneratedField, Model
 from django.db.models.functions import Left
 from django.utils import timezone
 
@@ -99,11 +99,11 @@ _ORDERED = (int, float, Decimal, date)
 
 
 def observed_columns(model: type[Model], left_out: Collection[str]) -> Sequence[Observed]:
-    """The columns of a model that may tell, by their own names, but for those that are left out; documents and long texts by their being there alone."""
+    """The columns of a model that may tell, by their own names, but for those that are left out, and what the database computes; documents and long texts by their being there alone."""
     return [
         _observed(field)
         for field in model._meta.concrete_fields
-        if field.attname not in left_out and not isinstance(field, BinaryField)
+        if field.attname not in left_out and not isinstance(field, BinaryField | GeneratedField)
     ]
 
 
@@ -164,7 +164,8 @@ def _value_in_words(value: Any) -> str:
 def _range_in_words(ends: tuple[Any, Any]) -> str:
     first, last = ends
     if first == last:
-        return f"= {_end_in_words(first)}"
+        on = isinstance(first, date) and not isinstance(first, datetime)
+        return f"{'on' if on else '='} {_end_in_words(first)}"
     if isinstance(first, datetime) and first.date() == last.date():
         return f"on {_day_in_words(first)} {_times_in_words(first, last)}"
     return f"from {_end_in_words(first)} to {_end_in_words(last)}"
