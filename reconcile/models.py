@@ -71,13 +71,14 @@ class KeysField(models.TextField):  # type: ignore[type-arg]
 
 
 class Run(models.Model):
-    """A persisted execution: the nightly job, a repair that somebody started, one of some records, or one that takes a run's writes back."""
+    """A persisted execution: the nightly job, a repair that somebody started, one of some records, one that takes a run's writes back, or what a project's own code had ensured."""
 
     class Kind(models.TextChoices):
         REPAIR = "repair"
         NIGHTLY = "nightly"
         UNDO = "undo"
         LOOK = "look"
+        ENSURE = "ensure"
 
     State = RunState
 

@@ -58,7 +58,7 @@ class Migration(migrations.Migration):
             name='Run',
             fields=[
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('repair', 'Repair'), ('nightly', 'Nightly'), ('undo', 'Undo'), ('look', 'Look')], max_length=10)),
+                ('kind', models.CharField(choices=[('repair', 'Repair'), ('nightly', 'Nightly'), ('undo', 'Undo'), ('look', 'Look'), ('ensure', 'Ensure')], max_length=10)),
                 ('state', models.CharField(choices=[('running', 'Running'), ('finished', 'Finished'), ('stopped', 'Stopped'), ('pausing', 'Pausing'), ('paused', 'Paused'), ('cancelling', 'Cancelling'), ('cancelled', 'Cancelled')], default='running', max_length=10)),
                 ('now', models.DateTimeField(help_text='The clock that every rule of the run sees.')),
                 ('started_at', models.DateTimeField(default=django.utils.timezone.now)),

@@ -1,7 +1,7 @@
 """`ensure`: after a bulk write, bring all into being that the records owe, inside the caller's transaction.
 
-It is the bulk half of a service layer: what receivers would have done for each record is done for all of them at once, by the rules. Nothing of a run
-is kept: no lease, no journal, no cursor. What it writes stands or falls with the caller's transaction.
+It is the bulk half of a service layer: what receivers would have done for each record is done for all of them at once, by the rules. There is no lease and no
+cursor, and a journal only on demand. What it writes stands or falls with the caller's transaction.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
+from uuid import UUID
 
 import structlog
 from asgiref.sync import sync_to_async
@@ -32,6 +33,7 @@ from reconcile.errors import EnsureError, UsageError, with_type
 from reconcile.remedies import Message, Remedy, WriteResult
 from reconcile.rules.order import Order, sort_rules
 from reconcile.rules.rule import CompiledRule, Rule
+from reconcile.runs.ensured_run import EnsuredRun
 from reconcile.runs.given import Changed, Given, Records, rules_of
 
 __all__ = ["Ensured", "aensure", "ensure", "ensure_given", "ensuring"]
@@ -49,12 +51,14 @@ STEPS = 50
 class Ensured:
     """What `ensure` has done. written: rows by rule, then by verb. messages: how many are sent once the caller's transaction is committed.
 
-    refused: by the name of a rule that reads these records, why nothing was done for it.
+    refused: by the name of a rule that reads these records, why nothing was done for it. run: the id of the run that an undo takes back; None without a
+    journal, or if nothing was written.
     """
 
     written: Mapping[str, Written] = field(default_factory=dict)
     messages: int = 0
     refused: Mapping[str, str] = field(default_factory=dict)
+    run: UUID | None = None
 
     @property
     def total(self) -> int:
@@ -73,6 +77,7 @@ def ensure(
     *,
     max_repairs: int | None = None,
     new: bool = False,
+    journal: bool = False,
     using: str | None = None,
 ) -> Ensured:
     """Bring into being what these records owe, inside the caller's transaction; to be called after a bulk write.
@@ -83,6 +88,7 @@ def ensure(
         for one, is led to its records through the foreign keys that it reads, and these are locked in the order of their keys.
     max_repairs: raises EnsureError, and nothing is written, if it would be more rows.
     new: the records were made in this transaction, so that nobody else can see them: a rule that needs a lock on a table needs none.
+    journal: keep what is written as a run, `Ensured.run`: once your transaction is committed, `reconcile undo` takes it back. Costs an image of each row that is written.
     using: alias of the database; unless given, that of the records.
 
     Settle times are lifted for these records. Surplus rows are left to a run, which confirms each delete. Messages of `Enqueue` are
@@ -93,11 +99,16 @@ def ensure(
     """
     with evaluation_errors(using or DEFAULT_DB_ALIAS):
         given = Given.of(records, using, door="ensure")
-    return ensure_given(given, rules, max_repairs=max_repairs, new=new)
+    return ensure_given(given, rules, max_repairs=max_repairs, new=new, journal=journal)
 
 
 def ensure_given(
-    given: Given, rules: Sequence[Rule | str] | None, *, max_repairs: int | None = None, new: bool = False
+    given: Given,
+    rules: Sequence[Rule | str] | None,
+    *,
+    max_repairs: int | None = None,
+    new: bool = False,
+    journal: bool = False,
 ) -> Ensured:
     """`ensure` for keys that are known."""
     if not in_transaction(given.using):
@@ -106,7 +117,7 @@ def ensure_given(
             "with transaction.atomic(): …"
         )
     with evaluation_errors(given.using), transaction.atomic(using=given.using):
-        return _Ensuring(given, rules, max_repairs=max_repairs, new=new).through()
+        return _Ensuring(given, rules, max_repairs=max_repairs, new=new, journal=journal).through()
 
 
 @contextmanager
@@ -206,10 +217,17 @@ class _Ensuring:
     """One call, from the records to what the last rule has written."""
 
     def __init__(
-        self, given: Given, rules: Sequence[Rule | str] | None, *, max_repairs: int | None, new: bool
+        self,
+        given: Given,
+        rules: Sequence[Rule | str] | None,
+        *,
+        max_repairs: int | None,
+        new: bool,
+        journal: bool,
     ) -> None:
         self.given, self.named, self.max_repairs, self.new = given, rules is not None, max_repairs, new
         self.using, self.now = given.using, database_now(given.using)
+        self.run = EnsuredRun(using=self.using, now=self.now) if journal else None
         found, self.refused = rules_of(rules, self.using)
         plan = _plan_of(_SameRules(found), self.using)
         self.order, self._leads = plan.order, plan.leads
@@ -230,9 +248,16 @@ class _Ensuring:
             self._refuse_idle()
         if self.named and self.refused:
             raise UsageError("\n".join(f"{name}: {why}" for name, why in self.refused.items()))
+        if self.run is not None:
+            self.run.close()
         for name, message in self.messages:
             transaction.on_commit(partial(_send, name, message), using=self.using)
-        return Ensured(written=self.written, messages=len(self.messages), refused=self.refused)
+        return Ensured(
+            written=self.written,
+            messages=len(self.messages),
+            refused=self.refused,
+            run=None if self.run is None else self.run.id,
+        )
 
     # Which records.
 
@@ -358,34 +383,42 @@ class _Ensuring:
         if not scope.values:
             return
         rule = compiled.rule
-        result = self._written_by(finder, remedy, scope)
+        result = self._written_by(rule, finder, remedy, scope)
         if result.refused:
             key, why = next(iter(result.refused.items()))
             raise EnsureError(
                 f"Rule {rule.name!r}: {finder.model._meta.label} {key} can't be repaired: {why}"
             )
-        self._count(rule, result)
+        self._count(rule, finder, result)
         if result.written.total:
             self._note_written(compiled, finder, scope)
         self.messages += [(rule.name, each) for each in result.messages]
         self._verify(rule, finder, remedy, scope, result)
 
-    def _written_by(self, finder: Finder, remedy: Remedy, scope: Keys) -> WriteResult:
+    def _written_by(self, rule: Rule, finder: Finder, remedy: Remedy, scope: Keys) -> WriteResult:
         """What the remedy writes. Where another session holds rows that it needs, they are waited for, and it writes again."""
-        journal: Any = _Unkept()
+        journal = self._journal(rule, finder, scope)
         result = remedy.write(finder, scope, journal)
         if not (result.waiting or result.waiting_rows):
             return result
         for model, keys in _needed(finder, scope):
             _lock_rows(model, keys, self.using)
-        again = remedy.write(finder, scope, journal)
+        again = remedy.write(finder, scope, self._journal(rule, finder, scope))
         return replace(
             again, written=result.written + again.written, messages=[*result.messages, *again.messages]
         )
 
-    def _count(self, rule: Rule, result: WriteResult) -> None:
+    def _journal(self, rule: Rule, finder: Finder, scope: Keys) -> Any:
+        """A journal for one write. One that is kept is begun only where there is something to write: one statement that asks."""
+        if self.run is None or not (drifted := finder.keys(scope)):
+            return _Unkept()
+        return self.run.journal(rule, finder.drift, drifted)
+
+    def _count(self, rule: Rule, finder: Finder, result: WriteResult) -> None:
         if result.written.total:
             self.written[rule.name] = self.written.get(rule.name, Written()) + result.written
+            if self.run is not None:
+                self.run.count(rule, finder.drift, result.written)
         total = sum(each.total for each in self.written.values())
         if self.max_repairs is not None and total > self.max_repairs:
             raise EnsureError(
