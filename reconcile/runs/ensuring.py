@@ -125,8 +125,8 @@ def ensuring(*parents: Records, using: str | None = None) -> Iterator[None]:
     """A transaction that begins by locking these parents, in the order of their keys: for a bulk write of their children, and `ensure`.
 
     On MariaDB and MySQL the foreign key of a new child locks its parent so that others may read it, and two importers that then want to count its
-    children wait for each other: one of them is ended as a deadlock. With the parents locked first, one waits. It is good on any database where several
-    import for the same parents.
+    children wait for each other: one of them is ended as a deadlock. With the parents locked first, one waits. On SQLite a transaction that has read before it
+    writes fails at once where another has written meanwhile; this one says first that it will write. It is good on any database where several import for the same parents.
 
     parents: instances, lists of them or querysets. Raises UsageError for what is no saved record.
     """
@@ -138,7 +138,7 @@ def ensuring(*parents: Records, using: str | None = None) -> Iterator[None]:
     keys: dict[type[Model], set[Any]] = {}
     for model, its in (pair for each in givens for pair in each.keys.items()):
         keys.setdefault(model, set()).update(its)
-    with transaction.atomic(using=alias):
+    with dialect_of(alias).writing_transaction():
         for model in sorted(keys, key=lambda each: each._meta.label):
             _lock_rows(model, [*keys[model]], alias)
         yield

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, router, transaction
+from django.db import DEFAULT_DB_ALIAS, router
 from django.db.models import Model, QuerySet
 
 from reconcile.core.scopes import blocks
 from reconcile.db.columns import concrete_model
+from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import explicit_alias, many_to_many_owner, referred_field
 from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import EnsureError
@@ -78,7 +79,7 @@ def watching(
     """
     _patch()
     watched = Watched()
-    with transaction.atomic(using=using):
+    with dialect_of(using).writing_transaction():
         token = _now.set((watched, using))
         try:
             yield watched

@@ -279,11 +279,11 @@ def test_it_can_be_awaited(customer):
     assert Invoice.objects.count() == 2
 
 
-def import_twice(customer, transaction_of):
+def import_twice(customer, transaction_of, *, rounds=5):
     """Two sessions that import orders of one customer at once. Returns how many orders each import made, and how many deadlocks there were."""
 
     def importer(_):
-        for _ in range(5):
+        for _ in range(rounds):
             try:
                 with transaction_of(customer):
                     orders, items = in_bulk(Customer.objects.get(pk=customer.pk), 3)
@@ -309,18 +309,17 @@ def assert_counted(customer, number):
 @pytest.mark.server
 @pytest.mark.django_db(transaction=True)
 def test_two_importers_of_one_customers_orders_count_them_all_or_one_is_told(customer):
-    number, deadlocks = import_twice(customer, lambda _: transaction.atomic())
+    number, deadlocks = import_twice(customer, lambda _: transaction.atomic(), rounds=50)
     assert number
     assert all("eadlock" in each for each in deadlocks)
     assert not deadlocks or connection.vendor == "mysql"
     assert_counted(customer, number)
 
 
-@pytest.mark.server
 @pytest.mark.django_db(transaction=True)
 def test_importers_that_lock_the_parents_first_wait_for_each_other(customer):
-    assert import_twice(customer, ensuring) == (30, [])
-    assert_counted(customer, 30)
+    assert import_twice(customer, ensuring, rounds=50) == (300, [])
+    assert_counted(customer, 300)
 
 
 def test_parents_are_given_in_any_form(customer):

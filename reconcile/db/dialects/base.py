@@ -147,6 +147,12 @@ class Dialect:
             yield
 
     @contextmanager
+    def writing_transaction(self) -> Iterator[None]:
+        """A transaction of a project's own code that will write; within another it is a part of that."""
+        with transaction.atomic(using=self.connection.alias):
+            yield
+
+    @contextmanager
     def lossless_settings(self) -> Iterator[None]:
         """Around statements outside of a chunk that make images: no setting of the session changes what is in them."""
         yield

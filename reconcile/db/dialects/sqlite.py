@@ -83,6 +83,12 @@ class SQLite(Dialect):
         with begin_mode(self.connection, "IMMEDIATE"), super().transaction():
             yield
 
+    @contextmanager
+    def writing_transaction(self) -> Iterator[None]:
+        """`BEGIN IMMEDIATE`, for the same reason."""
+        with begin_mode(self.connection, "IMMEDIATE"), super().writing_transaction():
+            yield
+
     def blocks_inserts(self, *, constrained: bool) -> bool:  # noqa: ARG002
         """No other session writes at all while a chunk does."""
         return True
