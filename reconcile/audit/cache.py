@@ -20,6 +20,7 @@ from django.conf import settings
 from reconcile.audit.resolver.evaluator import Evaluator
 from reconcile.audit.resolver.kept import from_plain, to_plain
 from reconcile.audit.resolver.parts import Parts
+from reconcile.audit.resolver.project import NamesInFile
 from reconcile.audit.resolver.types import NOTHING, Types, texts_of
 from reconcile.audit.sources import UnreadableSource
 from reconcile.audit.trail import ANSWERS, WITHIN_FILES, Asked, Thing
@@ -31,7 +32,7 @@ __all__ = ["FOLDER", "AuditCache", "open_cache"]
 FOLDER = ".reconcile_cache"
 """Where the cache stands, in the working folder; nothing in it need be kept or committed."""
 
-VERSION = 2
+VERSION = 3
 
 
 class AuditCache:
@@ -53,6 +54,7 @@ class AuditCache:
         self._files: dict[str, str] = {}
         self._parts = Parts(self.project)
         self._unreadable: dict[str, str] = {}
+        self._names: dict[str, NamesInFile] = {}
         # Who reads effects tells how.
         self.acts_of: Callable[[str], Any] = lambda _: None
         self.bare_of: Callable[[str], Types] = lambda _: NOTHING
@@ -70,6 +72,7 @@ class AuditCache:
         self._new: dict[str, dict[str, tuple[Any, int]]] = {}
         self._read()
         evaluator.answer_of_before = self._answer_of_before
+        self.project.names_of_before = self._names_of_before
 
     def _read(self) -> None:
         # A file that somebody else wrote, or cut short, is as good as none.
@@ -80,7 +83,15 @@ class AuditCache:
                 self._things = [*self._then]
                 self._files = dict(found["files"])
                 self._unreadable = dict(found["unreadable"])
+                self._names = {
+                    path: NamesInFile(called, defined) for path, (called, defined) in found["names"].items()
+                }
                 self._old = {str(kind): dict(results) for kind, results in found["results"].items()}
+
+    def _names_of_before(self, path: str) -> NamesInFile | None:
+        """The names in the text of a file that is as it was."""
+        is_same = path in self._names and self._files.get(path) == self._digest((Asked.FILE, path))
+        return self._names[path] if is_same else None
 
     def once(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
         """The result of the key as a plain value: that of an earlier run if it still holds, else what `make` gives."""
@@ -224,15 +235,17 @@ class AuditCache:
         held = {
             "version": VERSION, "world": self._world, "files": self._files_of(places), "things": [[*each, self._digest(each)] for each in places],
             "unreadable": {**self._unreadable, **{path: each.why for path, each in self.project.sources.unreadable.items()}},
-            "results": results,
+            "names": {each: self.project.names(each) for each in self.project.files}, "results": results,
         }  # fmt: skip
         text = json.dumps(held, separators=(",", ":"))
         with suppress(OSError):
             self._replace(text)
 
     def _files_of(self, things: Iterable[Thing]) -> dict[str, str]:
-        """The files in which the things stand, with their digests."""
-        paths = {name.partition("::")[0] for asked, name in things if asked in WITHIN_FILES}
+        """The files of the project, and those in which the things stand, with their digests."""
+        paths = {name.partition("::")[0] for asked, name in things if asked in WITHIN_FILES} | {
+            *self.project.files
+        }
         return {each: self._digest((Asked.FILE, each)) for each in sorted(paths)}
 
     def _kept(self) -> Iterable[tuple[str, str, Any, list[Thing]]]:

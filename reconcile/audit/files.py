@@ -18,6 +18,7 @@ __all__ = ["is_migration", "is_test", "own_files", "python_files", "roots"]
 
 IGNORED = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist"})
 TESTS = frozenset({"tests", "test", "testing"})
+_MIGRATION = re.compile(r"[/\\]migrations[/\\][^/\\]+$")
 _TEST_FILE = re.compile(r"(test_.*|tests|.*_tests?|conftest)\.py")
 
 
@@ -69,13 +70,13 @@ def _is_own(folder: Path) -> bool:
 
 def is_test(path: str) -> bool:
     """Whether the file is one of tests, by its name or the names of its folders within the project."""
-    file = Path(_within(path))
-    return bool(TESTS & {*file.parts[:-1]}) or bool(_TEST_FILE.fullmatch(file.name))
+    *folders, name = _within(path).split(os.sep)  # noqa: PTH206 - asked of each file, and a Path takes ten times as long
+    return not TESTS.isdisjoint(folders) or bool(_TEST_FILE.fullmatch(name))
 
 
 def is_migration(path: str) -> bool:
     """Whether the file is one of migrations."""
-    return Path(path).parent.name == "migrations"
+    return bool(_MIGRATION.search(path))
 
 
 def _within(path: str) -> str:

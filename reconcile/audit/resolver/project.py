@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from reconcile.audit.sources import Module, Sources, module_name
 from reconcile.audit.trail import Asked
 from reconcile.audit.walking import children, walk
 
-__all__ = ["CallUse", "Project", "calls_in"]
+__all__ = ["CallUse", "NamesInFile", "Project", "calls_in"]
 
 _CALLED = re.compile(rb"\b([A-Za-z_]\w*)\s*\(")
 _SPEAKING = (ast.Name, ast.Attribute, ast.Subscript, ast.Call, ast.NamedExpr)
@@ -35,6 +35,13 @@ class CallUse(NamedTuple):
         return _around(self.within, self.node) or () if self.within is not None else ()
 
 
+class NamesInFile(NamedTuple):
+    """Names in the text of one file. called: those before a parenthesis, each once. defined: those of functions, once for each time."""
+
+    called: Sequence[str]
+    defined: Sequence[str]
+
+
 class Project:
     """The files whose source is looked through. Reads each once, and parses only what it is asked for."""
 
@@ -45,6 +52,9 @@ class Project:
         self._scopes: dict[str, Scope] = {}
         self._calls: dict[str, Mapping[str, Sequence[CallUse]]] = {}
         self._parts: dict[ast.AST, Sequence[ast.AST]] = {}
+        self._names: dict[str, NamesInFile] = {}
+        # Who keeps results from run to run knows them of files that are as they were.
+        self.names_of_before: Callable[[str], NamesInFile | None] = lambda _: None
         sources.named.update({module_name(each): each for each in self.files})
 
     def scope(self, module: Module) -> Scope:
@@ -113,9 +123,15 @@ class Project:
     def _by_called(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)
         for path in self.files:
-            for name in {*_CALLED.findall(self._read(path))}:
-                found[name.decode()].append(path)
+            for name in self.names(path).called:
+                found[name].append(path)
         return found
+
+    def names(self, path: str) -> NamesInFile:
+        """The names that the text of a file has before parentheses."""
+        if path not in self._names:
+            self._names[path] = self.names_of_before(path) or _names_in(self._read(path))
+        return self._names[path]
 
     def files_naming(self, word: str) -> Sequence[str]:
         """The files in whose text the word stands anywhere."""
@@ -131,8 +147,8 @@ class Project:
     def _by_defined(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)
         for path in self.files:
-            for name in _DEFINED.findall(self._read(path)):
-                found[name.decode()].append(path)
+            for name in self.names(path).defined:
+                found[name].append(path)
         return found
 
     def text(self, path: str) -> bytes:
@@ -145,6 +161,11 @@ class Project:
             return self.sources.read(path)
         except OSError:
             return b""
+
+
+def _names_in(text: bytes) -> NamesInFile:
+    called = sorted(each.decode() for each in {*_CALLED.findall(text)})
+    return NamesInFile(called, [each.decode() for each in _DEFINED.findall(text)])
 
 
 def called_name(node: ast.Call) -> str:
