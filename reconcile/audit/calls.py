@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
-from itertools import product
 from typing import Any
 
 from django.db import connections
@@ -27,12 +26,12 @@ from reconcile.audit.resolver.types import (
     Historical,
     Instance,
     Kind,
-    ModelType,
     Native,
     Rows,
     Types,
 )
 from reconcile.audit.sources import Module
+from reconcile.audit.sql_texts import HOLE, SqlTexts
 from reconcile.audit.texts import Texts
 
 __all__ = ["Operation", "Site", "Write", "exemptions_in", "find_sites", "may_hold_sites"]
@@ -152,6 +151,7 @@ class _Reader:
         self.evaluator = evaluator
         self.module = module
         self.texts = Texts(evaluator)
+        self.sql = SqlTexts(evaluator, self.texts)
         self.exempt = exemptions_in(evaluator.project.text(module.path))
         self.rules: dict[str, Callable[[CallUse], Iterator[Site]]] = {
             **dict.fromkeys(OF_ROWS, self._of_rows),
@@ -318,13 +318,6 @@ class _Reader:
                 ways = [one | other for one in ways for other in keys]
         return ways
 
-    def _text(self, use: CallUse, node: ast.expr) -> str | None:
-        texts = {
-            each.text if isinstance(each, Native) else None
-            for each in self.evaluator.of(node, self.evaluator.frame(use))
-        }
-        return next(iter(texts)) if len(texts) == 1 else None
-
     # Related managers.
 
     def _related(self, use: CallUse) -> Iterator[Site]:
@@ -424,7 +417,7 @@ class _Reader:
             yield self._site(use, Operation.SAVE_PAST, writes=tuple(dict.fromkeys(writes)))
 
     def _command(self, use: CallUse) -> Iterator[Site]:
-        if use.node.args and self._text(use, use.node.args[0]) == "loaddata":
+        if use.node.args and self.sql.text(use, use.node.args[0]) == "loaddata":
             yield self._site(
                 use,
                 Operation.LOAD,
@@ -439,7 +432,7 @@ class _Reader:
             *use.node.args[:1],
             *(each.value for each in use.node.keywords if each.arg in {"sql", "query"}),
         ]
-        ways = [way for node in given[:1] for way in self._sql(use, node)]
+        ways = [way for node in given[:1] for way in self.sql.ways(use, node)]
         writing = [(sql, is_whole) for sql, is_whole in ways if is_writing(sql)]
         count = len(self.evaluator.registry.models)
         if writing and not can_parse():
@@ -465,91 +458,6 @@ class _Reader:
                 columns = self._fields(model, names) if is_whole and names else None
                 yield Write(operation=OF_SQL[each.verb], model=model._meta.label, columns=columns)
 
-    def _sql(self, use: CallUse, node: ast.expr) -> list[tuple[str, bool]]:
-        """The texts that a statement may have, with names in place of what is put in at run time, each with whether it is whole."""
-        match node:
-            case ast.Constant(value=str() as text):
-                return [(text, True)]
-            case ast.JoinedStr(values=values):
-                parts = [self._part(use, each) for each in values]
-                return [("".join(text for text, _ in parts), all(whole for _, whole in parts))]
-            case ast.BinOp(op=ast.Add(), left=left, right=right):
-                ways = product(self._sql(use, left) or [("", False)], self._sql(use, right) or [("", False)])
-                return [(one + two, first and second) for (one, first), (two, second) in ways]
-            case ast.BinOp(op=ast.Mod(), left=left):
-                return [(text.replace("%s", _HOLE), False) for text, _ in self._sql(use, left)]
-            case ast.IfExp(body=body, orelse=other):
-                return [*self._sql(use, body), *self._sql(use, other)]
-            case ast.Call(func=ast.Attribute(value=base, attr="format")):
-                return [(re.sub(r"\{[^{}]*\}", _HOLE, text), False) for text, _ in self._sql(use, base)]
-            case ast.Call(
-                func=ast.Attribute(value=ast.Constant(value=str() as glue), attr="join"),
-                args=[ast.List(elts=parts) | ast.Tuple(elts=parts)],
-            ):
-                return [(glue.join(text for each in parts for text, _ in self._sql(use, each)), False)]
-            case ast.Call(func=ast.Attribute(value=base), args=[]):
-                return self._sql(use, base)
-        found = self.texts.of(node, use.scope)
-        return [(each, True) for each in sorted(found)] or self._composed(use, node)
-
-    def _composed(self, use: CallUse, node: ast.expr) -> list[tuple[str, bool]]:
-        """A statement that stands in a name, or in what `psycopg.sql` makes of it."""
-        match node:
-            case ast.Name(id=name):
-                return self._held_in(use, name) or self._likely(use, node)
-            case ast.Call(args=[first, *_]):
-                return self._sql(use, first)
-            case ast.Attribute(attr="db_table"):
-                return [(self._table(use, node), True)]
-        return self._likely(use, node)
-
-    def _held_in(self, use: CallUse, name: str) -> list[tuple[str, bool]]:
-        """The statements that a name may hold: what is added to one is left out."""
-        bindings = use.scope.visible(name, use.position)
-        is_alone = len(bindings) == 1 and name not in use.scope.parameters
-        found = []
-        for each in bindings:
-            values = (
-                each.node.elts
-                if each.how is How.ELEMENT and isinstance(each.node, ast.Tuple | ast.List)
-                else [each.node]
-            )
-            if each.how in {How.VALUE, How.ELEMENT}:
-                at = use._replace(position=each.position)
-                found += [way for one in values if isinstance(one, ast.expr) for way in self._sql(at, one)]
-        return found if is_alone else [(text, False) for text, _ in found]
-
-    def _likely(self, use: CallUse, node: ast.expr) -> list[tuple[str, bool]]:
-        """The text that is known of most ways to an expression: it tells the table, and not the columns."""
-        found = self._text(use, node)
-        return [(found, False)] if found is not None else []
-
-    def _part(self, use: CallUse, node: ast.expr) -> tuple[str, bool]:
-        match node:
-            case ast.Constant(value=text):
-                return str(text), True
-            case ast.FormattedValue(value=value):
-                if table := self._table(use, value):
-                    return table, True
-                ways = self.texts.of(value, use.scope)
-                return (
-                    (next(iter(ways)), True) if len(ways) == 1 else (self._text(use, value) or _HOLE, False)
-                )
-        return _HOLE, False
-
-    def _table(self, use: CallUse, node: ast.expr) -> str:
-        """`{Order._meta.db_table}`: the table of a model that is known."""
-        for each in self.evaluator.of(node, self.evaluator.frame(use)):
-            match each:
-                case Api(
-                    name="db_table", of=Api(name="_meta", of=ModelType(model=model) | Instance(model=model))
-                ):
-                    return model._meta.db_table
-        return ""
-
-
-_HOLE = "put_in_here"
-
 
 def _why_unknown(
     node: ast.Call, given: Sequence[ast.expr], ways: Sequence[tuple[str, bool]], read: Sequence[tuple[Sequence[TableWrite] | None, bool]]
@@ -557,7 +465,7 @@ def _why_unknown(
     """Why it can't be told what a call writes that executes a statement; empty if it writes nothing that a model has."""
     if any(found is None for found, _ in read):
         return "its statement can't be parsed"
-    if any(each.table.startswith(_HOLE) for found, is_whole in read for each in found or () if not is_whole):
+    if any(each.table.startswith(HOLE) for found, is_whole in read for each in found or () if not is_whole):
         return "its table is put together at run time"
     is_cursor = isinstance(node.func, ast.Attribute) and "cursor" in ast.unparse(node.func.value).lower()
     if is_cursor and given and not any(text.strip() for text, _ in ways):
