@@ -25,7 +25,7 @@ class SqlTexts:
         self.evaluator = evaluator
         self.texts = texts
 
-    def ways(self, use: CallUse, node: ast.expr) -> list[tuple[str, bool]]:  # noqa: PLR0911 - one for each form
+    def ways(self, use: CallUse, node: ast.expr) -> list[tuple[str, bool]]:
         """The texts that a statement may have, with names in place of what is put in at run time, each with whether it is whole."""
         match node:
             case ast.Constant(value=str() as text):
