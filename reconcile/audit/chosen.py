@@ -26,8 +26,10 @@ class Chosen:
     looked_at: int
 
 
-def choose_rows(model: type[Model], using: str) -> Chosen:
+def choose_rows(model: type[Model], using: str, *, at_least: int = 0) -> Chosen:
     """Rows that together have every choice, truth and NULL of the columns which any of the newest and oldest has. Two statements.
+
+    at_least: so many, if there are: the others are taken from all over these.
 
     Raises whatever a field makes of what stands in its column.
     """
@@ -44,6 +46,10 @@ def choose_rows(model: type[Model], using: str) -> Chosen:
             covered |= kinds
         if len(chosen) == MOST_ROWS:
             break
+    keys = {each.pk for each in chosen}
+    others = [each for each in candidates if each.pk not in keys]
+    lacking = max(at_least - len(chosen), 0)
+    chosen += others[:: max(len(others) // lacking, 1)][:lacking] if lacking else []
     return Chosen(rows=chosen, looked_at=len(candidates))
 
 

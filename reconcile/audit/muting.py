@@ -48,6 +48,8 @@ def _patch() -> None:
         setattr(ModelSignal, name, _heard(getattr(ModelSignal, name)))
     for name in ("asend", "asend_robust"):
         setattr(ModelSignal, name, _heard_async(getattr(ModelSignal, name)))
+    # Asked by Django before it deletes rows unread, or adds many.
+    ModelSignal.has_listeners = _has_listeners(ModelSignal.has_listeners)  # type: ignore[method-assign]
 
 
 def _is_silent(signal: Any) -> bool:
@@ -60,6 +62,14 @@ def _heard(original: Callable[..., Any]) -> Callable[..., Any]:
         return [] if _is_silent(self) else original(self, *args, **named)
 
     return send
+
+
+def _has_listeners(original: Callable[..., bool]) -> Callable[..., bool]:
+    @wraps(original)
+    def has_listeners(self: ModelSignal, *args: Any, **named: Any) -> bool:
+        return not _is_silent(self) and original(self, *args, **named)
+
+    return has_listeners
 
 
 def _heard_async(original: Callable[..., Any]) -> Callable[..., Any]:

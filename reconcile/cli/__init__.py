@@ -19,6 +19,7 @@ __all__ = ["main", "reconcile"]
 from reconcile.cli import (  # noqa: F401
     baseline,
     check,
+    cost,
     explain,
     init,
     parity,

@@ -40,7 +40,7 @@ from reconcile.reports.statements import finders_of, sort_constants, sql_of
 if TYPE_CHECKING:
     from reconcile.runs.results import PastRun
 
-__all__ = ["check_report", "sparkline"]
+__all__ = ["check_report", "sparkline", "template"]
 
 _HEIGHT, _BAR, _GAP = 32, 7, 2
 
@@ -117,14 +117,14 @@ def check_report(report: CheckReport) -> str:
         "nothing": empty_in_words(report) if report.is_empty else "",
         "others": rest,
     }
-    return _template().render(Context(context)).strip()
+    return template("check.html").render(Context(context)).strip()
 
 
 @cache
-def _template() -> Template:
-    """The template, from an engine of its own: the project may have another engine, or other folders."""
+def template(name: str) -> Template:
+    """A template of this folder, from an engine of its own: the project may have another engine, or other folders."""
     engine = Engine(dirs=[str(Path(__file__).parent / "templates")])
-    return engine.get_template("check.html")
+    return engine.get_template(name)
 
 
 def _tiles(report: CheckReport) -> Sequence[tuple[str, str]]:

@@ -10,6 +10,7 @@ from reconcile.audit.parity.records import Linked
 from reconcile.audit.recorded import write_recording
 from reconcile.testing.assertions import Watch, assert_consistent, assert_rules
 from reconcile.testing.batches import assert_batch_safe
+from reconcile.testing.cost import assert_cost
 from reconcile.testing.parity import assert_parity
 from reconcile.testing.recording import Recording, record_bypasses
 
@@ -19,6 +20,7 @@ __all__ = [
     "Watch",
     "assert_batch_safe",
     "assert_consistent",
+    "assert_cost",
     "assert_parity",
     "assert_rules",
     "record_bypasses",

@@ -177,6 +177,8 @@ def invocations(key, run, folder):
             None,
         ),
         (["signals", "coverage", "accept", "name", "--output", str(folder / "report.json")], 2, None),
+        (["signals", "cost", "Order", *kept, "--on-copy"], 0, "models"),
+        (["signals", "cost", *always, "--fixtures", MENDED], 0, "models"),
         (["signals", "parity", *always, "--all", "--fixtures", MENDED], 1, "comparisons"),
         (
             [

@@ -20,7 +20,7 @@ from reconcile.audit.shut import Outside, RefusedError, shut_outside
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import hooks_on_commit
 
-__all__ = ["Captured", "Statements", "capture", "count_statements", "counting"]
+__all__ = ["Captured", "Statements", "capture", "count_statements", "counting", "is_of_savepoint"]
 
 
 @dataclass(kw_only=True)
@@ -147,11 +147,10 @@ def counting(statements: Statements, using: str) -> Iterator[None]:
     """Count the statements of this thread's connection."""
 
     def count(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:  # noqa: FBT001
-        verb = _verb_of(str(sql))
-        if verb in _SAVEPOINTS:
+        if is_of_savepoint(str(sql)):
             statements.savepoints += 1
         else:
-            statements.by_verb[verb] += 1
+            statements.by_verb[_verb_of(str(sql))] += 1
         return execute(sql, params, many, context)
 
     with connections[using].execute_wrapper(count):
@@ -159,6 +158,11 @@ def counting(statements: Statements, using: str) -> Iterator[None]:
 
 
 _SAVEPOINTS = frozenset({"SAVEPOINT", "RELEASE", "ROLLBACK"})
+
+
+def is_of_savepoint(sql: str) -> bool:
+    """Whether the statement sets, releases or goes back to a savepoint."""
+    return _verb_of(sql) in _SAVEPOINTS
 
 
 def _verb_of(sql: str) -> str:
