@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from reconcile.core.wording.names import plural
+from reconcile.db.django_compat import explicit_alias
 from reconcile.errors import ReconcileError
 from reconcile.rules.rule import Rule
 from reconcile.runs.ensuring import Ensured, ensure
@@ -65,7 +66,7 @@ def _followed(action: Action, rules: Sequence[Rule | str] | None) -> Action:
 
     @wraps(action)
     def act(modeladmin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
-        using = router.db_for_write(queryset.model)
+        using = _home_of(queryset)
         try:
             with watching(rules, using=using) as watched:
                 response = action(modeladmin, request, queryset)
@@ -81,7 +82,7 @@ def _followed(action: Action, rules: Sequence[Rule | str] | None) -> Action:
 @admin.action(description="Bring into being what the selected records owe")
 def ensure_selected(modeladmin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> None:
     """An action for any `ModelAdmin`: `ensure` the selected records, and tell what was written."""
-    using = router.db_for_write(queryset.model)
+    using = _home_of(queryset)
     try:
         with transaction.atomic(using=using):
             ensured = ensure(queryset.using(using), getattr(modeladmin, "ensure_rules", None), using=using)
@@ -91,6 +92,11 @@ def ensure_selected(modeladmin: Any, request: HttpRequest, queryset: QuerySet[An
     if not ensured.total:
         modeladmin.message_user(request, "The selected records owe nothing.")
     _tell(modeladmin, request, ensured)
+
+
+def _home_of(queryset: QuerySet[Any]) -> str:
+    """The database that the page shows, if it says which; else where the model is written."""
+    return explicit_alias(queryset) or router.db_for_write(queryset.model)
 
 
 def _tell(modeladmin: Any, request: HttpRequest, ensured: Ensured) -> None:

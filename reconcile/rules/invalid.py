@@ -18,6 +18,10 @@ __all__ = ["InvalidRule"]
 _FOR_PEOPLE = ("owner", "reason", "tags")
 
 
+COMPOSITE_KEY = "reconcile.E015"
+"""The fault of an every= whose model is known, and whose key can't be served."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InvalidRule(Rule):
     """A rule with faults, or a file of which not even the names of the rules are known. It never passes, and repairs nothing."""
@@ -37,7 +41,7 @@ class InvalidRule(Rule):
         given = {name: getattr(rule, name) for name in _FOR_PEOPLE}
         usable = {each.name for each in fields(Rule) if each.name in given and _is_usable(given[each.name])}
         kept = {name: given[name] for name in usable}
-        label = "" if list(every_faults(rule.every)) else rule.model_label
+        label = "" if any(each.id != COMPOSITE_KEY for each in every_faults(rule.every)) else rule.model_label
         return cls(
             name=rule.name,
             declared_at=rule.declared_at,

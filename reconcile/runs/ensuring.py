@@ -6,7 +6,7 @@ cursor, and a journal only on demand. What it writes stands or falls with the ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -26,7 +26,7 @@ from reconcile.core.verbs import Written
 from reconcile.db.clock import database_now
 from reconcile.db.columns import concrete_model
 from reconcile.db.dialects import dialect_of
-from reconcile.db.django_compat import in_transaction
+from reconcile.db.django_compat import in_transaction, referred_field
 from reconcile.detect.checking import evaluation_errors
 from reconcile.detect.leading import Lead, lead_of
 from reconcile.errors import EnsureError, UsageError, with_type
@@ -99,7 +99,9 @@ def ensure(
     """
     with evaluation_errors(using or DEFAULT_DB_ALIAS):
         given = Given.of(records, using, door="ensure")
-    return ensure_given(given, rules, max_repairs=max_repairs, new=new, journal=journal)
+    return ensure_given(
+        given, rules, max_repairs=max_repairs, new=given.keys if new else None, journal=journal
+    )
 
 
 def ensure_given(
@@ -107,10 +109,10 @@ def ensure_given(
     rules: Sequence[Rule | str] | None,
     *,
     max_repairs: int | None = None,
-    new: bool = False,
+    new: Mapping[type[Model], Collection[Any]] | None = None,
     journal: bool = False,
 ) -> Ensured:
-    """`ensure` for keys that are known."""
+    """`ensure` for keys that are known. new: those of records that were made in this transaction."""
     if not in_transaction(given.using):
         raise UsageError(
             "ensure() writes inside the caller's transaction, and there is none: what was written in bulk would stand without it. Put both into one: "
@@ -222,13 +224,17 @@ class _Ensuring:
         rules: Sequence[Rule | str] | None,
         *,
         max_repairs: int | None,
-        new: bool,
+        new: Mapping[type[Model], Collection[Any]] | None,
         journal: bool,
     ) -> None:
-        self.given, self.named, self.max_repairs, self.new = given, rules is not None, max_repairs, new
+        self.given, self.named, self.max_repairs = given, rules is not None, max_repairs
+        self.new: dict[type[Model], set[Any]] = {
+            concrete_model(model): {*keys} for model, keys in (new or {}).items()
+        }
+        self._left: dict[str, dict[Any, None]] = {}
         self.using, self.now = given.using, database_now(given.using)
         self.run = EnsuredRun(using=self.using, now=self.now) if journal else None
-        found, self.refused = rules_of(rules, self.using)
+        found, self.refused = rules_of(rules, self.using, about={each._meta.label for each in given.keys})
         plan = _plan_of(_SameRules(found), self.using)
         self.order, self._leads = plan.order, plan.leads
         self.changed: dict[str, dict[type[Model], dict[Any, None]]] = {}
@@ -263,7 +269,7 @@ class _Ensuring:
 
     def _led(self, rule: Rule) -> list[Any]:
         """The keys of the rule's records: those that the given records lead to, and what rules before it have written that it reads."""
-        keys = self._led_from(rule, self.given.keys)
+        keys = self._led_from(rule, self.given.keys) | self._left.get(rule.name, {})
         for name, columns in self.order.waits_for[rule.name].items():
             models = {concrete_model(model) for model, _ in columns}
             written = {model: [*its] for model, its in self.changed.get(name, {}).items() if model in models}
@@ -307,7 +313,7 @@ class _Ensuring:
     def _ensure(self, rule: Rule, keys: Sequence[Any]) -> None:
         compiled = rule.compile(using=self.using, now=self.now)
         compiled.refuse_wrong_answers()
-        if why := self._why_not(compiled):
+        if why := self._why_not(compiled, keys):
             self.refused[rule.name] = why
             return
         self._lock(concrete_model(rule.model), keys)
@@ -361,11 +367,12 @@ class _Ensuring:
                 f"Rule {rule.name!r}: {rule.model_label} {key} is computed from itself, through {levels.path!r}: {told}. Break the circle."
             )
 
-    def _why_not(self, compiled: CompiledRule) -> str:
-        """Why the rule can't be ensured inside another's transaction; empty if it can."""
+    def _why_not(self, compiled: CompiledRule, keys: Sequence[Any]) -> str:
+        """Why the rule can't be ensured inside another's transaction; empty if it can. Records that are new to all need no lock."""
         rule = compiled.rule
+        are_new = self.new.get(concrete_model(rule.model), set()).issuperset(keys)
         for finder in compiled.finders:
-            if finder.lock.tables and not self.new:
+            if finder.lock.tables and not are_new:
                 tables = ", ".join(each._meta.db_table for each in finder.lock.tables)
                 return (
                     f"Rule {rule.name!r} needs a lock on {tables}, which no constraint keeps from having two rows alike. Where the records were made in this "
@@ -383,6 +390,7 @@ class _Ensuring:
         if not scope.values:
             return
         rule = compiled.rule
+        self._note_left(compiled, finder, scope)
         result = self._written_by(rule, finder, remedy, scope)
         if result.refused:
             key, why = next(iter(result.refused.items()))
@@ -394,6 +402,20 @@ class _Ensuring:
             self._note_written(compiled, finder, scope)
         self.messages += [(rule.name, each) for each in result.messages]
         self._verify(rule, finder, remedy, scope, result)
+
+    def _note_left(self, compiled: CompiledRule, finder: Finder, scope: Keys) -> None:
+        """Where a foreign key is about to be written, remember what the rows lead to now: rules that read it owe something to the record that is left, too."""
+        rule, model = compiled.rule, concrete_model(finder.model_written)
+        written = {name for each, name in rule.must.writes(rule.model) if concrete_model(each) is model}
+        keys = {each.attname for each in model._meta.concrete_fields if referred_field(each) is not None}
+        if isinstance(finder.fix, Insertion) or not written & keys:
+            return
+        rows = [*_rows_of(compiled, finder, scope)]
+        for later in self.order.rules:
+            if rule.name in self.order.waits_for[later.name] and later.name != rule.name:
+                self._left.setdefault(later.name, {}).update(self._led_from(later, {model: rows}))
+        # What these keys lead to now they won't when they are written.
+        self._followed.clear()
 
     def _written_by(self, rule: Rule, finder: Finder, remedy: Remedy, scope: Keys) -> WriteResult:
         """What the remedy writes. Where another session holds rows that it needs, they are waited for, and it writes again."""
@@ -431,6 +453,8 @@ class _Ensuring:
         later = [columns.get(name, ()) for other, columns in self.order.waits_for.items() if other != name]
         if any(concrete_model(each) is model for columns in later for each, _ in columns):
             rows = dict.fromkeys(_rows_of(compiled, finder, scope))
+            if isinstance(finder.fix, Insertion):
+                self.new.setdefault(model, set()).update(rows)
             self.changed.setdefault(name, {}).setdefault(model, {}).update(rows)
 
     def _verify(self, rule: Rule, finder: Finder, remedy: Remedy, scope: Keys, result: WriteResult) -> None:
@@ -461,11 +485,14 @@ def _needed(finder: Finder, scope: Keys) -> Iterator[tuple[type[Model], Sequence
 
 
 def _send(rule: str, message: Message) -> None:
-    """Send a message once the transaction is committed; one that can't be sent is owed again."""
+    """Send a message once the transaction is committed; one that can't be sent is owed again. Raises nothing: the caller's own callbacks come after it."""
     try:
         message.send()
+        note, said = message.done, "message_not_noted"
     except Exception as error:  # noqa: BLE001 - what is committed stands, whatever a broker says
         log.warning("message_not_sent", rule=rule, what=message.what, error=with_type(error))
-        message.failed()
-    else:
-        message.done()
+        note, said = message.failed, "message_not_taken_back"
+    try:
+        note()
+    except Exception as error:  # noqa: BLE001 - its promise expires
+        log.warning(said, rule=rule, what=message.what, error=with_type(error))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, router
 from django.db.models import Model, QuerySet
 
-from reconcile.db.columns import concrete_model
+from reconcile.db.columns import concrete_model, stored_field
 from reconcile.db.django_compat import explicit_alias
 from reconcile.errors import UsageError
 from reconcile.rules.invalid import InvalidRule
@@ -38,6 +38,7 @@ class Given:
             # Not where a router reads: what is written there is lost.
             alias = using or explicit_alias(records) or router.db_for_write(records.model)
             keys = list(dict.fromkeys(records.using(alias).values_list("pk", flat=True)))
+            # As the database has them already.
             return cls({concrete_model(records.model): keys}, alias)
         listed = [records] if isinstance(records, Model) else _listed(records, door)
         keys_by_model: dict[type[Model], list[Any]] = {}
@@ -48,7 +49,8 @@ class Given:
                 raise UsageError(
                     f"{each._meta.label} {each.pk} is not saved, so there is nothing in the database to look at."
                 )
-            keys_by_model.setdefault(concrete_model(type(each)), []).append(each.pk)
+            key = stored_field(each._meta.pk).to_python(each.pk)
+            keys_by_model.setdefault(concrete_model(type(each)), []).append(key)
         unique = {model: list(dict.fromkeys(its)) for model, its in keys_by_model.items()}
         return cls(unique, using or _alias_of(listed))
 
@@ -68,14 +70,24 @@ def _alias_of(records: Sequence[Model]) -> str:
     return next(iter(aliases), DEFAULT_DB_ALIAS)
 
 
-def rules_of(given: Sequence[Rule | str] | None, using: str) -> tuple[Mapping[str, Rule], dict[str, str]]:
-    """The rules by name, and why others can't be looked at. Raises UnknownNameError for a name that no rule has."""
+def rules_of(
+    given: Sequence[Rule | str] | None, using: str, *, about: Collection[str] | None = None
+) -> tuple[Mapping[str, Rule], dict[str, str]]:
+    """The rules by name, and why others can't be looked at. Raises UnknownNameError for a name that no rule has.
+
+    about: the labels of models; of rules that can't be used, and that nobody has named, those of other models are passed over.
+    """
     if given is None:
         found = {name: rule for name, rule in project_rules().items() if rule.is_on(using)}
     else:
         listed = [given] if isinstance(given, str | Rule) else given
         found = {rule.name: rule for rule in map(_rule, listed)}
-    refused = {name: rule.error for name, rule in found.items() if isinstance(rule, InvalidRule)}
+    unusable = {name: rule for name, rule in found.items() if isinstance(rule, InvalidRule)}
+    if given is None and about is not None:
+        # Nobody knows what a rule is about that has no model.
+        others = [name for name, rule in unusable.items() if rule.label and rule.label not in about]
+        found = {name: rule for name, rule in found.items() if name not in others}
+    refused = {name: rule.error for name, rule in unusable.items() if name in found}
     refused |= {
         name: f"Rule {name!r} is not about database {using!r}."
         for name, rule in found.items()

@@ -6,21 +6,30 @@ own is not seen, and neither is what another thread writes.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, router
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 
 from reconcile.core.scopes import blocks
-from reconcile.db.columns import concrete_model
+from reconcile.db.columns import concrete_model, stored_field
 from reconcile.db.dialects import dialect_of
-from reconcile.db.django_compat import explicit_alias, many_to_many_owner, referred_field
+from reconcile.db.django_compat import (
+    Collector,
+    collected_keys,
+    explicit_alias,
+    is_generic_relation,
+    many_to_many_owner,
+    private_fields,
+    referred_field,
+)
 from reconcile.detect.checking import evaluation_errors
 from reconcile.errors import EnsureError
 from reconcile.rules.rule import Rule
@@ -35,14 +44,14 @@ __all__ = ["Watched", "watching"]
 class Watched:
     """What a block has written in bulk. written, created: keys of rows by model; those that were created are among both.
 
-    parents: rows to which deleted ones referred. keyless: rows that were created and whose keys the database has not given back, by model. ensured, found: at
+    parents: rows to which deleted ones referred. keyless: by model and reason, rows that were written and whose keys nobody knows. ensured, found: at
     the end of the block, what was ensured, or what a check has found.
     """
 
     written: dict[type[Model], dict[Any, None]] = field(default_factory=lambda: defaultdict(dict))
     created: dict[type[Model], dict[Any, None]] = field(default_factory=lambda: defaultdict(dict))
     parents: dict[type[Model], dict[Any, None]] = field(default_factory=lambda: defaultdict(dict))
-    keyless: dict[type[Model], int] = field(default_factory=lambda: defaultdict(int))
+    keyless: Counter[tuple[type[Model], str]] = field(default_factory=Counter)
     ensured: Ensured | None = None
     found: LookResult | None = None
 
@@ -53,15 +62,17 @@ class Watched:
         found = {model: [*{**self.written.get(model, {}), **self.parents.get(model, {})}] for model in models}
         return {model: keys for model, keys in found.items() if keys}
 
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing but new rows was written, which nobody else can see."""
-        return not self.parents and all(
-            {*keys} == {*self.created.get(model, ())} for model, keys in self.written.items()
-        )
+    def note(self, kind: str, model: type[Model], keys: Iterable[Any]) -> None:
+        """Note keys as `written`, `created` or `parents`, as the database has them."""
+        model = concrete_model(model)
+        as_stored = stored_field(model._meta.pk).to_python
+        found = dict.fromkeys(map(as_stored, keys))
+        if found:
+            getattr(self, kind)[model].update(found)
 
 
-_now: ContextVar[tuple[Watched, str] | None] = ContextVar("reconcile_watched", default=None)
+_now: ContextVar[tuple[tuple[Watched, str], ...]] = ContextVar("reconcile_watched", default=())
+"""The blocks around, each with its database, the outermost first."""
 
 
 @contextmanager
@@ -80,7 +91,7 @@ def watching(
     _patch()
     watched = Watched()
     with dialect_of(using).writing_transaction():
-        token = _now.set((watched, using))
+        token = _now.set((*_now.get(), (watched, using)))
         try:
             yield watched
         finally:
@@ -90,10 +101,12 @@ def watching(
 
 def _end(watched: Watched, rules: Sequence[Rule | str] | None, using: str, *, only_check: bool) -> None:
     if watched.keyless:
-        named = ", ".join(f"{number:,} {model._meta.label}" for model, number in watched.keyless.items())
         raise EnsureError(
-            f"The database has not given back the keys of new rows ({named}), so what they owe can't be told. Leave out ignore_conflicts, or ensure a "
-            "queryset of them yourself."
+            "What new or changed rows owe can't be told, since nobody knows which these are. "
+            + " ".join(
+                f"{number:,} {model._meta.label}: {why}" for (model, why), number in watched.keyless.items()
+            )
+            + " Or ensure a queryset of them yourself, outside of the block."
         )
     given = Given(watched.keys, using)
     if not given.keys:
@@ -102,7 +115,7 @@ def _end(watched: Watched, rules: Sequence[Rule | str] | None, using: str, *, on
         if only_check:
             watched.found = look_at(given, rules, repair=False, of_any_age=True)
         else:
-            watched.ensured = ensure_given(given, rules, new=watched.is_new)
+            watched.ensured = ensure_given(given, rules, new=watched.created)
 
 
 # What is noted.
@@ -110,51 +123,114 @@ def _end(watched: Watched, rules: Sequence[Rule | str] | None, using: str, *, on
 
 def _patch() -> None:
     """Put what notes in place of what writes, and leave it there: a method that is put back would be another's, where threads overlap."""
-    for name, instead in _NOTED.items():
-        original = getattr(QuerySet, name)
-        # Somebody else may have put back what stood there before.
-        if not hasattr(original, "notes_for_watching"):
-            setattr(QuerySet, name, _noting(original, instead))
+    for holder, noted in ((QuerySet, _NOTED), (Collector, {"delete": _cascaded})):
+        for name, instead in noted.items():
+            original = getattr(holder, name)
+            # Somebody else may have put back what stood there before.
+            if not hasattr(original, "notes_for_watching"):
+                setattr(holder, name, _noting(original, instead))
 
 
 def _noting(original: Callable[..., Any], instead: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
-    def write(rows: QuerySet[Any], /, *args: Any, **kwargs: Any) -> Any:
-        now = _now.get()
-        if now is None or _home_of(rows) != now[1]:
+    def write(rows: Any, /, *args: Any, **kwargs: Any) -> Any:
+        home = _home_of(rows) if _now.get() else ""
+        blocks_around = [watched for watched, using in _now.get() if using == home]
+        if not blocks_around:
             return original(rows, *args, **kwargs)
-        # What Django writes for this call is part of it.
-        token = _now.set(None)
-        try:
-            return instead(now[0], original, rows.using(now[1]), *args, **kwargs)
-        finally:
-            _now.reset(token)
+        call = _Call(blocks_around, home, original)
+        return instead(call, rows, *args, **kwargs)
 
     write.notes_for_watching = True  # type: ignore[attr-defined]
     return write
 
 
-def _home_of(rows: QuerySet[Any]) -> str:
+@dataclass(frozen=True)
+class _Call:
+    """One call that writes. watched: the blocks around it on its database."""
+
+    watched: Sequence[Watched]
+    home: str
+    original: Callable[..., Any]
+
+    def write(self, rows: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """What Django does. What it writes for this call is part of it, and is not noted again."""
+        token = _now.set(())
+        try:
+            return self.original(rows, *args, **kwargs)
+        finally:
+            _now.reset(token)
+
+    def note(self, kind: str, model: type[Model], keys: Iterable[Any]) -> None:
+        """Note it in each block."""
+        listed = [*keys]
+        for each in self.watched:
+            each.note(kind, model, listed)
+
+    def lose(self, model: type[Model], number: int, why: str) -> None:
+        """Note rows whose keys nobody knows."""
+        for each in self.watched:
+            each.keyless[concrete_model(model), why] += number
+
+
+def _home_of(rows: Any) -> str:
     """The database that a write of these rows goes to."""
+    if isinstance(rows, Collector):
+        return str(rows.using)
     return explicit_alias(rows) or router.db_for_write(rows.model)
 
 
-def _created(
-    watched: Watched, original: Callable[..., Any], rows: QuerySet[Any], objs: Any, *args: Any, **kwargs: Any
-) -> Any:
-    made = original(rows, objs, *args, **kwargs)
+_LEAVE_OUT = "Leave out ignore_conflicts."
+_NO_UNIQUE = "Say unique_fields= with update_conflicts, where the database takes it."
+_MEANWHILE = "Another session has written rows meanwhile that the update() met as well. Try it again."
+
+
+def _created(call: _Call, rows: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
+    given = _BULK_CREATE.bind(rows, *args, **kwargs).arguments
+    if given.get("update_conflicts"):
+        return _created_or_updated(call, rows, given)
+    made = call.write(rows, *args, **kwargs)
     model = concrete_model(rows.model)
-    known = {each.pk: None for each in made if each.pk is not None}
-    watched.written[model] |= known
-    if not (kwargs.get("ignore_conflicts") or kwargs.get("update_conflicts")):
-        watched.created[model] |= known
-    if len(known) < len(made):
-        keyless = [each for each in made if each.pk is None]
+    known = [each.pk for each in made if each.pk is not None]
+    call.note("written", model, known)
+    if not given.get("ignore_conflicts"):
+        call.note("created", model, known)
+    if keyless := [each for each in made if each.pk is None]:
         if many_to_many_owner(model) is not None:
-            watched.written[model] |= dict.fromkeys(_between(model, keyless, rows.db))
+            call.note("written", model, _between(model, keyless, call.home))
         else:
-            watched.keyless[model] += len(keyless)
+            call.lose(model, len(keyless), _LEAVE_OUT)
     return made
+
+
+_BULK_CREATE = signature(QuerySet.bulk_create)
+
+
+def _created_or_updated(call: _Call, rows: QuerySet[Any], given: Mapping[str, Any]) -> Any:
+    """Rows that are there already are told by what must be unique: before, for the parents that they leave, and after, for their keys."""
+    listed = [*given["objs"]]
+    unique = [rows.model._meta.get_field(name).attname for name in given.get("unique_fields") or ()]
+    met = [_met(rows.model, unique, block, call.home) for block in blocks(listed, 500)] if unique else []
+    for each in met:
+        _note_parents(call, each, list(given.get("update_fields") or ()))
+    named = {name: value for name, value in given.items() if name not in {"self", "objs"}}
+    made = call.write(rows, listed, **named)
+    for each in met:
+        call.note("written", rows.model, each.values_list("pk", flat=True))
+    if listed and not met:
+        call.lose(rows.model, len(listed), _NO_UNIQUE)
+    return made
+
+
+def _met(model: type[Model], unique: Sequence[str], objs: Sequence[Model], using: str) -> QuerySet[Any]:
+    """The rows that have what these have in the columns that must be unique."""
+    if len(unique) == 1:
+        wanted = Q(**{f"{unique[0]}__in": [getattr(each, unique[0]) for each in objs]})
+    else:
+        wanted = Q()
+        for each in objs:
+            wanted |= Q(**{name: getattr(each, name) for name in unique})
+    return model._base_manager.using(using).filter(wanted)
 
 
 def _between(model: type[Model], rows: Sequence[Model], using: str) -> Iterator[Any]:
@@ -165,44 +241,74 @@ def _between(model: type[Model], rows: Sequence[Model], using: str) -> Iterator[
         yield from model._base_manager.using(using).filter(**values).values_list("pk", flat=True)
 
 
-def _updated_each(
-    watched: Watched, original: Callable[..., Any], rows: QuerySet[Any], objs: Any, fields: Any, *args: Any, **kwargs: Any
-) -> Any:  # fmt: skip
-    listed = tuple(objs)
-    model = rows.model
-    for block in blocks([each.pk for each in listed]):
-        _note_parents(watched, model._base_manager.using(rows.db).filter(pk__in=block), [*fields])
-    watched.written[concrete_model(model)] |= {each.pk: None for each in listed}
-    return original(rows, listed, fields, *args, **kwargs)
+def _updated_each(call: _Call, rows: QuerySet[Any], objs: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
+    listed, names = tuple(objs), tuple(fields)
+    keys = [each.pk for each in listed]
+    for block in blocks(keys):
+        _note_parents(call, rows.model._base_manager.using(call.home).filter(pk__in=block), names)
+    call.note("written", rows.model, (each for each in keys if each is not None))
+    return call.write(rows, listed, names, *args, **kwargs)
 
 
-def _updated(watched: Watched, original: Callable[..., Any], rows: QuerySet[Any], /, **values: Any) -> Any:
-    keys = dict.fromkeys(rows.order_by().values_list("pk", flat=True))
-    _note_parents(watched, rows, [*values])
-    watched.written[concrete_model(rows.model)] |= keys
-    return original(rows, **values)
+def _updated(call: _Call, rows: QuerySet[Any], /, **values: Any) -> Any:
+    there = rows.using(call.home)
+    keys = [*dict.fromkeys(there.order_by().values_list("pk", flat=True))]
+    _note_parents(call, there, [*values])
+    call.note("written", rows.model, keys)
+    number = call.write(rows, **values)
+    if number > len(keys):
+        call.lose(rows.model, number - len(keys), _MEANWHILE)
+    return number
 
 
-def _deleted(watched: Watched, original: Callable[..., Any], rows: QuerySet[Any], using: str) -> Any:
-    _note_parents(watched, rows, None)
-    return original(rows, using)
+def _deleted(call: _Call, rows: QuerySet[Any], using: str) -> Any:
+    _note_parents(call, rows.using(using), None)
+    return call.write(rows, using)
 
 
-def _note_parents(watched: Watched, rows: QuerySet[Any], fields: Sequence[str] | None) -> None:
-    """Note the rows to which these refer now, by these foreign keys or by all: they are about to lose them. One statement, or none."""
+def _cascaded(call: _Call, collector: Collector) -> Any:
+    """Rows that Django has read to delete them: of a queryset, and those that go along. A record that is deleted itself has its signals."""
+    for model, keys in collected_keys(collector):
+        for block in blocks(keys):
+            _note_parents(call, model._base_manager.using(call.home).filter(pk__in=block), None)
+    # What it deletes unread, and what it sets to NULL, are calls of their own.
+    return call.original(collector)
+
+
+def _note_parents(call: _Call, rows: QuerySet[Any], fields: Sequence[str] | None) -> None:
+    """Note the rows to which these refer now, by these foreign keys or by all, generic ones too: they are about to lose them. One statement for each kind, or none."""
     keys = [
         each
         for each in rows.model._meta.concrete_fields
         if referred_field(each) is not None and (fields is None or {each.name, each.attname} & {*fields})
     ]
-    if not keys:
-        return
-    found = [*rows.order_by().values_list(*(each.attname for each in keys)).distinct()]
+    found = [*rows.order_by().values_list(*(each.attname for each in keys)).distinct()] if keys else []
     for place, each in enumerate(keys):
         target: Any = referred_field(each)
         values = {row[place] for row in found} - {None}
-        parents = watched.parents[concrete_model(target.model)]
-        parents |= dict.fromkeys(_keys_of(target, values, rows.db))
+        call.note("parents", target.model, _keys_of(target, values, call.home))
+    generic = (
+        each
+        for each in private_fields(rows.model)
+        if hasattr(each, "ct_field") and not is_generic_relation(each)
+    )
+    for each in generic:
+        if fields is None or {each.ct_field, f"{each.ct_field}_id", each.fk_field} & {*fields}:
+            _note_owners(call, rows, each)
+
+
+def _note_owners(call: _Call, rows: QuerySet[Any], key: Any) -> None:
+    """Note what a generic foreign key refers to now."""
+    by_kind: dict[Any, list[Any]] = defaultdict(list)
+    for kind, owner in rows.order_by().values_list(f"{key.ct_field}_id", key.fk_field).distinct():
+        by_kind[kind].append(owner)
+    types: Any = rows.model._meta.get_field(key.ct_field).related_model
+    for kind in types._base_manager.using(call.home).filter(
+        pk__in=[each for each in by_kind if each is not None]
+    ):
+        model, owners = kind.model_class(), by_kind[kind.pk]
+        if model is not None:
+            call.note("parents", model, (each for each in owners if each is not None))
 
 
 def _keys_of(target: Any, values: set[Any], using: str) -> Iterator[Any]:

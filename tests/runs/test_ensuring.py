@@ -1,14 +1,16 @@
 """`ensure`: after a bulk write, all that the records owe is there, in the caller's transaction."""
 
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.contenttypes.models import ContentType
 from django.db import OperationalError, connection, transaction
-from django.db.models import CharField, F
+from django.db.models import CharField, Count, F
 from django.db.models.functions import Cast
 
 from reconcile import MISSING, Call, HaveRow, HaveValues, Rule, aensure, ensure, ensuring
@@ -16,12 +18,14 @@ from reconcile.audit.capture.capturing import Statements, counting
 from reconcile.audit.shut import Outside, shut_outside
 from reconcile.db.dialects import dialect_of
 from reconcile.errors import EnsureError, EvaluationError, UsageError
+from reconcile.rules.invalid import InvalidRule
 from reconcile.runs import ensuring as ensuring_module
 from reconcile.testing import assert_consistent, assert_parity
 from sample_project.shop import services
 from sample_project.shop.models import Category, Customer, Invoice, Item, Note, Notification, Order
 from tests.helpers import everything
 from tests.repair.test_triggers import trigger
+from tests.zoo.models import Bill, Device, Pair, Player, Team
 
 pytestmark = pytest.mark.django_db
 
@@ -336,3 +340,63 @@ def test_parents_are_given_in_any_form(customer):
 def test_named_rules_that_read_nothing_of_it_are_a_mistake(customer):
     with pytest.raises(UsageError, match=r"doesn't read shop\.Customer"):
         ensure(customer, ["articles.slug"])
+
+
+def test_a_record_that_a_row_leaves_by_a_rule_is_mended_too():
+    one, other = Team.objects.create(name="a", player_count=1), Team.objects.create(name="b")
+    Team.objects.filter(pk=one.pk).update(alternate=other)
+    Team.objects.filter(pk=other.pk).update(alternate=other)
+    player = Player.objects.create(team=one, age=99)
+    moved = Rule(
+        name="moved", every=Player.objects.filter(age=99), must=HaveValues(team=F("team__alternate"))
+    )
+    counted = Rule(name="counted", every=Team, must=HaveValues(player_count=Count("players")))
+    assert ensure([player], [moved, counted]).complete
+    assert [*Team.objects.order_by("name").values_list("name", "player_count")] == [("a", 0), ("b", 1)]
+
+
+def test_records_that_new_ones_lead_to_are_not_new(customer):
+    """Another session may be inserting the row of a customer that was there before."""
+    orders, _ = in_bulk(customer, 1)
+    placed = Customer.objects.filter(orders__status="placed")
+    rule = Rule(name="loose", every=placed, must=HaveRow(Bill, link={"basket_number": F("pk")}))
+    if dialect_of("default").locks_tables:
+        with pytest.raises(UsageError, match=r"loose.*needs a lock on zoo_bill"):
+            ensure(orders, [rule], new=True)
+    assert ensure([customer, *orders], [rule], new=True).total == 1
+
+
+def test_keys_may_be_texts():
+    device = Device(id=str(uuid.uuid4()), name="a")
+    device.save()
+    again = Device.objects.get()
+    rule = Rule(name="name", every=Device, must=HaveValues(name="b"))
+    assert ensure([device, again], [rule]).total == 1
+
+
+def test_a_rule_that_can_t_be_used_is_refused_where_it_is_about_these_records(customer, monkeypatch):
+    rules = {
+        "pairs": InvalidRule.of(Rule(name="pairs", every=Pair, must=HaveValues(left=1)), []),
+        "orders": InvalidRule.of(Rule(name="orders", every=Order, must=HaveValues(total=1)), []),
+    }
+    monkeypatch.setattr("reconcile.runs.given.project_rules", lambda: rules)
+    orders, _ = in_bulk(customer, 1)
+    assert [*ensure(orders).refused] == ["orders"]
+    assert ensure(customer).complete
+
+
+@pytest.mark.django_db(transaction=True)
+def test_callbacks_of_the_caller_run_though_neither_broker_nor_note_work(customer, monkeypatch):
+    def fails(*_, **__):
+        raise OperationalError("gone")
+
+    ran = []
+    real = ensuring_module._send
+    monkeypatch.setattr(
+        ensuring_module, "_send", lambda name, message: real(name, replace(message, send=fails, failed=fails))
+    )
+    with transaction.atomic():
+        Customer.objects.bulk_create([Customer(name="Bob")])
+        assert ensure(Customer.objects.filter(name="Bob"), ["customers.welcome"]).messages == 1
+        transaction.on_commit(lambda: ran.append("mine"))
+    assert ran == ["mine"]

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Field, Model
+from django.db.models.deletion import (
+    Collector,  # What gathers the rows that a delete takes along.
+)
 from django.db.models.fields import (
     NOT_PROVIDED,  # What db_default holds where a field has none.
 )
@@ -21,11 +24,13 @@ from reconcile.db.django_compat.connections import BaseDatabaseWrapper
 
 __all__ = [
     "NOT_PROVIDED",
+    "Collector",
     "Connection",
     "ManyToOneRel",
     "accessor_of",
     "admin_pages",
     "cast_type",
+    "collected_keys",
     "connections_of",
     "default_of",
     "flat_choices",
@@ -63,6 +68,15 @@ def own_many_to_many(model: type[Model]) -> Sequence[Any]:
 def private_fields(model: type[Model]) -> Sequence[Any]:
     """`private_fields`: generic foreign keys and relations, also where content types aren't installed."""
     return model._meta.private_fields
+
+
+def collected_keys(collector: Collector) -> Iterator[tuple[type[Model], list[Any]]]:
+    """`Collector.data`, `Collector.origin`: the keys of the rows that it has read to delete them, but for the record whose own delete it is."""
+    origin: Any = getattr(collector, "origin", None)
+    for model, rows in collector.data.items():
+        keys = [each.pk for each in rows if each is not origin]
+        if keys:
+            yield model, keys
 
 
 def reverse_relations(model: type[Model]) -> Sequence[Any]:
