@@ -7,6 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from django.apps import apps
+from django.db.models import Model
+
 from reconcile.detect.checking import RuleCheck
 from reconcile.detect.culprit import Culprit, find_culprits, written_columns
 from reconcile.rules.invalid import InvalidRule
@@ -27,12 +30,17 @@ def culprits_of(checks: Sequence[RuleCheck], *, using: str, now: datetime) -> Ma
     if not drifted:
         return {}
     rules = project_rules()
-    models = {each.rule.model for each in drifted}
+    models = {model for each in drifted for model in _models_of(each.rule)}
     left_out = written_columns([*rules.values()]) | columns_of_receivers(rules, models)
     return {
         each.rule.name: find_culprits(each.rule, each, using=using, now=now, left_out=left_out)
         for each in drifted
     }
+
+
+def _models_of(rule: Rule) -> set[type[Model]]:
+    """The models whose rows may drift by the rule: its records, and the rows that it writes."""
+    return {rule.model, *(model for model, _ in rule.must.writes(rule.model))}
 
 
 def suspects_named(names: Collection[str]) -> Mapping[str, Suspects]:
@@ -53,19 +61,18 @@ def without_receivers(culprits: Mapping[str, Sequence[Culprit]]) -> Mapping[str,
     telling = {name for name, found in culprits.items() if any(each.clues for each in found)} & rules.keys()
     if not telling:
         return culprits
-    written = columns_of_receivers(rules, {rules[name].model for name in telling})
+    models = {apps.get_model(each.model) for name in telling for each in culprits[name] if each.model}
+    written = {(model._meta.label, column) for model, column in columns_of_receivers(rules, models)}
     return {
-        name: [_without(each, rules[name], {column for _, column in written}) for each in found]
-        if name in telling
-        else found
+        name: [_without(each, written) for each in found] if name in telling else found
         for name, found in culprits.items()
     }
 
 
-def _without(culprit: Culprit, rule: Rule, written: Collection[str]) -> Culprit:
-    columns = {
-        each.name for each in rule.model._meta.concrete_fields if {each.name, each.attname} & {*written}
-    }
+def _without(culprit: Culprit, written: Collection[tuple[str, str]]) -> Culprit:
+    """The culprit without clues of columns that a receiver of the same model's records sets."""
+    fields = apps.get_model(culprit.model)._meta.concrete_fields if culprit.model else ()
+    columns = {each.name for each in fields if (culprit.model, each.attname) in written}
     left = tuple(each for each in culprit.clues if each.column not in columns)
     if culprit.clues and not left:
         named = ", ".join(each.column for each in culprit.clues)

@@ -200,7 +200,7 @@ def _found(
         kept={
             each.finder.drift: KeptKeys(tuple(each.kept), each.upto, not each.full, unevaluable=each.failed)
             for each in counts
-            if keep
+            if keep and each.keep
         },
         planned=sum((rows for _, rows, _ in plans), Written()),
         planned_records=sum((records for records, _, _ in plans), Written()),

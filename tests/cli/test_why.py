@@ -7,6 +7,9 @@ import pytest
 
 from reconcile.audit.skipping import MOST, Suspects, _suspects
 from reconcile.cli.check import _FORMS
+from reconcile.cli.culprits import without_receivers
+from reconcile.core.drift import MISSING
+from reconcile.detect.culprit import Clue, Culprit
 from reconcile.models import Outcome
 from reconcile.rules.registry import project_rules
 from sample_project.shop.models import Customer, Invoice, Order
@@ -69,7 +72,15 @@ def test_the_json_has_it_in_fields_and_only_on_demand(imported, settings):
     why = run_json("check", "orders.invoice", "--why")[1]["rules"][0]["why"]
     (culprit,) = why["culprits"]
     (clue,) = culprit.pop("clues")
-    assert culprit == {"drift": "missing", "drifted": 20, "compared": 20, "others": 300, "why_not": ""}
+    assert culprit == {
+        "drift": "missing",
+        "model": "shop.Order",
+        "unread": [],
+        "drifted": 20,
+        "compared": 20,
+        "others": 300,
+        "why_not": "",
+    }
     assert (clue["column"], clue["share"]) == ("created_at", 1.0)
     assert clue["share_of_others"] < 0.1
     assert clue["score"] > 25
@@ -160,6 +171,16 @@ def test_the_night_s_own_report_doesn_t_read_the_source(imported, monkeypatch):
     words = " ".join(out.split())
     assert "All the missing have created_at on Tuesday 2026-11-10" in words
     assert "The calls in the source that may have caused it: reconcile runs show " in words
+
+
+@pytest.mark.once
+def test_clues_are_those_of_receivers_of_the_same_model_alone():
+    """A receiver of orders sets a column of the same name as one of which another model's rows are told by."""
+    clue = Clue(column="customer_name", has="customer_name = 'x'", share=1, of_others=0, score=99)
+    for model, left in (("shop.Order", 0), ("shop.Customer", 1)):
+        culprit = Culprit(drift=MISSING, number=9, model=model, clues=(clue,), drifted=9, others=99)
+        found = without_receivers({"orders.invoice": [culprit]})["orders.invoice"][0]
+        assert len(found.clues) == left
 
 
 @pytest.mark.once

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 from django.db import connection
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, TextField, When
+from django.db.models.functions import Cast
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -228,6 +229,127 @@ def test_values_that_python_tells_are_compared_too():
         name="score", every=Basket, must=HaveValues(score=FromPython(lambda label: 9 if label == "csv" else 7, reads=["label"]))
     )  # fmt: skip
     assert culprit_of(rule).clues[0].has == "label = 'csv'"
+
+
+def lost_condition():
+    Basket.objects.filter(label="csv").update(quantity=0)
+    return Rule(name="some", every=Basket, must=Satisfy(Q(quantity__gt=0)))
+
+
+def lost_owner():
+    baskets = Basket.objects.values_list("pk", flat=True)
+    Bill.objects.bulk_create([Bill(basket_number=each, kind="bill") for each in baskets])
+    Bill.objects.bulk_create([Bill(basket_number=10**9 + at, kind="csv") for at in range(40)])
+    return Rule(name="orphans", every=Bill, must=HaveSource("basket_number", model=Basket, to="id"))
+
+
+def lost_uniqueness():
+    Basket.objects.update(note=Cast(F("pk"), TextField()))
+    double = [Basket(note=str(each.pk), label="csv") for each in Basket.objects.exclude(label="csv")[:30]]
+    Basket.objects.filter(label="csv").update(label="web")
+    Basket.objects.bulk_create(double)
+    return Rule(name="notes", every=Basket, must=BeUnique("note"))
+
+
+def surplus():
+    baskets = [*Basket.objects.values_list("pk", flat=True)]
+    Bill.objects.bulk_create([Bill(basket_number=each, kind="bill", score=3) for each in baskets])
+    Bill.objects.bulk_create([Bill(basket_number=each, kind="bill", score=77) for each in baskets[:60]])
+    return BILL
+
+
+@pytest.mark.parametrize("keep", [0, 1_000])
+@pytest.mark.parametrize(
+    ("made", "drift", "has"),
+    [
+        (lost_condition, STALE, "label = 'csv'"),
+        (lost_owner, EXTRA, "kind = 'csv'"),
+        (lost_uniqueness, EXTRA, "label = 'csv'"),
+        (surplus, EXTRA, "score = 77"),
+    ],
+)
+def test_what_a_rule_only_reports_is_explained_as_well(made, drift, has, keep):
+    """A check keeps no keys of what no remedy repairs."""
+    make_baskets(600)
+    rule = made()
+    found = next(each for each in culprits_of(rule, keep=keep) if each.drift is drift)
+    assert has in {clue.has for clue in found.clues}, said(found)
+    assert found.others > 500
+
+
+def test_keys_in_steps_are_sampled_like_any(monkeypatch):
+    """A server with several masters gives each key another step; pairs of rows have every second."""
+    monkeypatch.setattr(sampling, "DRIFTED", 300)
+    monkeypatch.setattr(sampling, "OTHERS", 300)
+    Basket.objects.bulk_create(
+        [Basket(pk=2 * at + 1, label="odd", quantity=at % 2 * 3) for at in range(1_500)]
+    )
+    found = culprit_of(Rule(name="some", every=Basket, must=Satisfy(Q(quantity__gt=0))))
+    assert (found.number, found.clues) == (750, ())
+    assert 200 < found.drifted < 400
+    assert 200 < found.others < 400
+    Basket.objects.all().delete()
+    Basket.objects.bulk_create(
+        [Basket(pk=10_000 + at, label=["debit", "credit"][at % 2], quantity=at % 3) for at in range(3_000)]
+    )
+    assert said(culprit_of(Rule(name="some", every=Basket, must=Satisfy(Q(quantity__gt=0)))))[0].startswith("Nothing stands out")  # fmt: skip
+
+
+def test_negative_keys_are_sampled_like_any(monkeypatch):
+    monkeypatch.setattr(sampling, "OTHERS", 100)
+    Basket.objects.bulk_create([Basket(pk=-at, label="a" if at % 9 else "csv") for at in range(1, 900)])
+    found = culprit_of(Rule(name="label", every=Basket, must=HaveValues(score=Case(When(label="csv", then=1), default=7))))  # fmt: skip
+    assert 50 < found.others < 200
+
+
+def test_documents_are_never_read(monkeypatch):
+    baskets = make_baskets(300)
+    Bill.objects.bulk_create([Bill(basket_number=each.pk, details={"long": "x" * 100}) for each in baskets])
+    Bill.objects.bulk_create([Bill(basket_number=10**9 + at, kind="loose") for at in range(20)])
+    rule = Rule(name="orphans", every=Bill, must=HaveSource("basket_number", model=Basket, to="id"))
+    found = check(rule, using="default", now=timezone.now())
+    with CaptureQueriesContext(connection) as sent:
+        assert find_culprits(rule, found, using="default", now=timezone.now())[0].clues
+    read = [each["sql"] for each in sent.captured_queries if "details" in each["sql"]]
+    assert read
+    assert all("details" in each and "IS NOT NULL" in each for each in read)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_times_at_the_ends_of_the_calendar_are_no_fault(zone, settings):
+    settings.TIME_ZONE = zone
+    baskets = make_baskets(300)
+    lose_bills(baskets, lambda each: each.label == "csv")
+    Basket.objects.filter(pk=baskets[0].pk).update(
+        seen_at=datetime(9999, 12, 31, 23, 30, tzinfo=UTC), day=date(9999, 12, 31)
+    )
+    Basket.objects.filter(pk=baskets[1].pk).update(
+        seen_at=datetime(1000, 1, 1, 0, 30, tzinfo=UTC), day=date(1000, 1, 1)
+    )
+    assert culprit_of(BILL).clues[0].has == "label = 'csv'"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("NaN"), Decimal("Infinity")])
+def test_what_is_no_number_is_there_and_no_more(value):
+    plain = [Observed(name="rate", field=Basket._meta.get_field("rate"))]
+    assert repr(plain[0].read(value)) == "filled"
+    rows = [[plain[0].read(value)] for _ in range(20)]
+    assert clues_in(plain, rows, [[1.0]] * 100, "stale") == ()
+
+
+def test_a_column_that_can_t_be_read_is_named_and_the_others_are_compared(monkeypatch):
+    baskets = make_baskets(300)
+    lose_bills(baskets, lambda each: each.label == "csv")
+
+    def fails(self, value, expression, connection):
+        raise ValueError("no good")
+
+    monkeypatch.setattr(type(Basket._meta.get_field("changed")), "from_db_value", fails, raising=False)
+    found = culprit_of(BILL)
+    assert found.clues[0].has == "label = 'csv'"
+    assert found.unread == ("changed",)
+    assert said(found)[-1] == "Not compared, since what stands in them can't be read: changed."
+    assert from_plain(as_plain(found)).unread == ("changed",)
 
 
 @pytest.mark.parametrize("keep", [0, 1_000])

@@ -7,20 +7,20 @@ day, an hour, a range of keys or of times. The G-test tells what is over-represe
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from django.db.models import CompositePrimaryKey
 
+from reconcile.conf import lock_wait
 from reconcile.core.drift import EXTRA, Drift
 from reconcile.core.finder import Finder
-from reconcile.core.wording.names import plural
 from reconcile.db.columns import concrete_model
 from reconcile.db.dialects import dialect_of
 from reconcile.db.expressions import Column
 from reconcile.detect.checking import RuleCheck, evaluation_errors
-from reconcile.detect.culprit.sampling import DRIFTED as KEPT, read_samples
+from reconcile.detect.culprit.sampling import DRIFTED as KEPT, Samples, read_samples
 from reconcile.detect.culprit.scoring import FEWEST, Clue, clues_in
 from reconcile.detect.culprit.traits import observed_columns
 from reconcile.detect.examining import Examination, examine
@@ -35,16 +35,18 @@ __all__ = ["KEPT", "Clue", "Culprit", "as_plain", "find_culprits", "from_plain",
 class Culprit:
     """What sets the records of one kind of drift apart; nothing stands out if there are no clues.
 
-    clues: the strongest first. drifted, others: how many of each were compared. number: how many drift. why_not: why nothing was
-    compared, as a sentence; empty if it was.
+    clues: the strongest first. drifted, others: how many of each were compared. number: how many drift. model: of the rows that were compared. why_not: why nothing was
+    compared, as a sentence; empty if it was. unread: names of columns that could not be read.
     """
 
     drift: Drift
     number: int
+    model: str = ""
     clues: tuple[Clue, ...] = ()
     drifted: int = 0
     others: int = 0
     why_not: str = ""
+    unread: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> Iterator[str]:
@@ -57,6 +59,8 @@ class Culprit:
             yield from (f"{clue}." for clue in self.clues)
             if self.drifted < self.number:
                 yield f"A sample: {self._compared}."
+        if self.unread:
+            yield f"Not compared, since what stands in them can't be read: {', '.join(self.unread)}."
 
     @property
     def _compared(self) -> str:
@@ -104,6 +108,7 @@ def find_culprits(
         with (
             evaluation_errors(using),
             dialect_of(using).protect_transaction(),
+            dialect_of(using).limit_lock_waits(lock_wait(), lambda: None),
             examine(rule, using=using, now=now) as examined,
         ):
             own = frozenset(left_out) | rule.must.decides(rule.model)
@@ -130,21 +135,43 @@ def _look(
         return Culprit(drift=finder.drift, number=number, why_not=why)
     concrete = concrete_model(finder.model)
     names = {name for model, name in left_out if issubclass(concrete, model)}
-    columns = observed_columns(finder.model, names)
-    drifted, others = read_samples(finder, examined.compiled.source, columns, found, number)
-    culprit = Culprit(drift=finder.drift, number=number, drifted=len(drifted), others=len(others))
-    if len(others) < FEWEST or len(drifted) < FEWEST:
-        as_owed = f"{plural(len(others), 'row')} {'is' if len(others) == 1 else 'are'} as it must be"
-        why = f"Nothing can set the {number:,} {_named(finder.drift)} apart: {as_owed if others else 'all of them drift'}."
-        return Culprit(drift=finder.drift, number=number, why_not=why)
-    clues = clues_in(columns, drifted, others, f"{_named(finder.drift)}")
-    return Culprit(**{**vars(culprit), "clues": clues})
+    columns = observed_columns(finder.model, names - {concrete._meta.pk.attname})
+    samples = read_samples(finder, examined.compiled.source, columns, found, number)
+    drifted, others = samples.drifted, samples.others
+    culprit = Culprit(
+        drift=finder.drift,
+        number=number,
+        model=concrete._meta.label,
+        drifted=len(drifted),
+        others=len(others),
+        unread=samples.unread,
+    )
+    if why := _why_nothing_to_compare(samples, f"{number:,} {_named(finder.drift)}"):
+        return replace(culprit, why_not=why)
+    clues = clues_in(samples.columns, drifted, others, f"{_named(finder.drift)}")
+    return replace(culprit, clues=clues)
+
+
+def _why_nothing_to_compare(samples: Samples, named: str) -> str:
+    """Why nothing can set the drifted rows apart; empty if something can."""
+    if not samples.columns:
+        return f"Nothing can set the {named} apart: the rule decides each column, or what writes them does."
+    if not samples.all_others:
+        return f"Nothing can set the {named} apart: all of them drift."
+    if samples.all_others < FEWEST:
+        are = "row is" if samples.all_others == 1 else "rows are"
+        return f"Nothing can set the {named} apart: {samples.all_others} {are} as it must be."
+    if min(len(samples.others), len(samples.drifted)) < FEWEST:
+        return f"What sets the {named} apart can't be told: too few of them, or of the others, are in the sample."
+    return ""
 
 
 def as_plain(culprit: Culprit) -> Mapping[str, Any]:
     """The culprit as values that JSON has."""
     return {
         "drift": str(culprit.drift),
+        "model": culprit.model,
+        "unread": list(culprit.unread),
         "clues": [
             {"column": each.column, "has": each.has, "share": each.share, "share_of_others": each.of_others, "score": each.score}
             for each in culprit.clues
@@ -167,5 +194,5 @@ def from_plain(plain: Mapping[str, Any]) -> Culprit:
         for each in plain["clues"]
     )  # fmt: skip
     return Culprit(
-        drift=drift, number=plain["drifted"], clues=clues, drifted=plain["compared"], others=plain["others"], why_not=plain["why_not"]
+        drift=drift, model=plain["model"], unread=tuple(plain["unread"]), number=plain["drifted"], clues=clues, drifted=plain["compared"], others=plain["others"], why_not=plain["why_not"]
     )  # fmt: skip

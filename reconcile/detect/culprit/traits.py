@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
 from django.db.models import BinaryField, F, Field, GeneratedField, Model
 from django.db.models.functions import Left
+from django.db.models.lookups import IsNull
 from django.utils import timezone
 
 from reconcile.db.columns import INTEGERS, TEXTS, stored_field
@@ -73,17 +75,31 @@ class Observed:
 
     @property
     def selected(self) -> Any:
-        """What a statement selects for it."""
+        """What a statement selects for it: of documents nothing but whether they are there."""
+        if self.presence:
+            return IsNull(F(self.field.attname), False)
         return Left(self.field.attname, TEXT) if self.cut else F(self.field.attname)
 
     def read(self, value: Any) -> Any:
         """The value as it is compared: times in the project's time zone, and what can't be compared as something that is there."""
+        if self.presence:
+            return _FILLED if value else None
         if isinstance(value, datetime) and timezone.is_aware(value):
-            return timezone.localtime(value).replace(tzinfo=None)
+            return _local(value)
+        if isinstance(value, Decimal | float) and not isfinite(value):
+            return _FILLED
         if value is None or (self.cut and value == ""):
             return value
         long = self.cut and len(value) >= TEXT
-        return _FILLED if self.presence or long or not isinstance(value, _COMPARED) else value
+        return _FILLED if long or not isinstance(value, _COMPARED) else value
+
+
+def _local(value: datetime) -> datetime:
+    """The time in the project's time zone; at the ends of the calendar as it is."""
+    try:
+        return timezone.localtime(value).replace(tzinfo=None)
+    except OverflowError:
+        return value.replace(tzinfo=None)
 
 
 class _Filled:
@@ -110,7 +126,8 @@ def observed_columns(model: type[Model], left_out: Collection[str]) -> Sequence[
 def _observed(field: Field[Any, Any]) -> Observed:
     kind = stored_field(field).get_internal_type()
     plain = kind in INTEGERS | TEXTS | _PLAIN
-    return Observed(name=field.name, field=field, presence=not plain, cut=kind in {"TextField", "FileField"})
+    is_long = kind in TEXTS and not 0 < (stored_field(field).max_length or 0) < TEXT
+    return Observed(name=field.name, field=field, presence=not plain, cut=is_long)
 
 
 _PLAIN = frozenset(

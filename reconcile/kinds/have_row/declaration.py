@@ -220,6 +220,12 @@ class HaveRow(Effect):
         """All columns of the row: an inserted row brings them all."""
         return columns_of(self.model)
 
+    def decides(self, model: type[Model]) -> frozenset[Column]:  # noqa: ARG002
+        """Those by which a row is linked, and those that it must have; what else the row holds may tell why it is there."""
+        concrete = concrete_model(self.model)
+        named = {**link_terms(self.model, self.link), **link_terms(self.model, self.values)}
+        return frozenset((concrete, each.attname) for each in named)
+
     def reads_of_others(self, every: QuerySet[Any]) -> frozenset[Column]:
         """The columns of the record, and of what it is joined with: they stand in other rows than the one that is written."""
         source = Source(every=every, using=every.db, now=timezone.now())

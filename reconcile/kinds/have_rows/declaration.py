@@ -149,6 +149,12 @@ class HaveRows(Effect):
         """All columns of the row: an inserted row brings them all."""
         return self._linked.writes(model)
 
+    def decides(self, model: type[Model]) -> frozenset[Column]:
+        """Those by which a row is linked, and those of its key."""
+        concrete = concrete_model(self.model)
+        key = frozenset((concrete, each.attname) for each in fields_named(self.model, self.key))
+        return self._linked.decides(model) | key
+
     def reads_of_others(self, every: QuerySet[Any]) -> frozenset[Column]:
         """The columns of the record, and of what it is joined with: they stand in other rows than the one that is written."""
         missing, *_ = self.finders(Source(every=every, using=every.db, now=timezone.now()))
