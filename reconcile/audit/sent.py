@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from django.core.mail.message import EmailMessage
@@ -24,11 +25,14 @@ class SentTask:
 
 @dataclass(frozen=True, kw_only=True)
 class SentMail:
-    """A mail. to: all who get it, copies too."""
+    """A mail. to: all who get it, copies too. headed: who sends it, and by which heading each gets it. alternatives, attachments: each with its kind; of what is attached the name and a digest."""
 
     subject: str
     to: tuple[str, ...]
     body: str
+    headed: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    alternatives: tuple[str, ...] = ()
+    attachments: tuple[str, ...] = ()
 
 
 def task_of(name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> SentTask:
@@ -41,4 +45,25 @@ def task_of(name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | N
 
 def mail_of(message: EmailMessage) -> SentMail:
     """The mail as a value."""
-    return SentMail(subject=str(message.subject), to=tuple(message.recipients()), body=str(message.body))
+    headings = {
+        "from": [message.from_email],
+        **{name: getattr(message, name) for name in ("to", "cc", "bcc", "reply_to")},
+    }
+    alternatives = getattr(message, "alternatives", ())
+    return SentMail(
+        subject=str(message.subject),
+        to=tuple(message.recipients()),
+        body=str(message.body),
+        headed=tuple((name, tuple(sorted(map(str, people)))) for name, people in headings.items() if people),
+        alternatives=tuple(f"{each[1]}: {each[0]}" for each in alternatives),
+        attachments=tuple(map(_attached, message.attachments)),
+    )
+
+
+def _attached(each: Any) -> str:
+    """What tells an attachment: a name, a kind and a digest of what it holds."""
+    name, content, kind = (
+        each if isinstance(each, tuple) else (each.get_filename(), each.as_bytes(), each.get_content_type())
+    )
+    held = content if isinstance(content, bytes) else str(content).encode()
+    return f"{name} {kind} {sha256(held).hexdigest()}"

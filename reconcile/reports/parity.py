@@ -39,6 +39,8 @@ def _comparison(found: Comparison) -> Iterator[str]:
 def _outcome(found: Comparison) -> Sequence[str]:
     if found.parity is None:
         return [f"Error: {found.error}"]
+    if found.status == "empty":
+        return ["Neither has done anything: nothing was compared."]
     return parity_as_text(found.parity, found.names).splitlines()
 
 
@@ -52,7 +54,7 @@ def _last_line(suite: Suite) -> Iterator[str]:
     """What is shown and what isn't: whoever reads this alone must not be told something better than the truth."""
     by_status = {
         status: [each for each in suite.comparisons if each.status == status]
-        for status in ("error", "different", "unsteady", "same")
+        for status in ("error", "different", "unsteady", "empty", "same")
     }
     if not suite.comparisons:
         yield "Nothing was compared."
@@ -69,6 +71,7 @@ _SAID = {
     "error": "could not be compared",
     "different": "did not leave the same",
     "unsteady": "did not do the same twice",
+    "empty": "did nothing, so that nothing was compared",
     "same": "left the same",
 }
 
@@ -170,6 +173,7 @@ def _failure(found: Comparison) -> Any:
         return with_text(Error(plain(found.error.splitlines()[0] if found.error else ""), "error"), text)
     if found.status != "same":
         differences = found.parity.differences if found.parity else ()
-        said = plural(len(differences), "difference") if found.status == "different" else "not the same twice"
+        words = {"unsteady": "not the same twice", "empty": "nothing was compared"}
+        said = words.get(found.status) or plural(len(differences), "difference")
         return with_text(Failure(said, found.status), text)
     return None

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.contenttypes.models import ContentType
-from django.core.mail import EmailMessage
+from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.signals import post_save
@@ -19,7 +19,7 @@ from reconcile.audit.parity.running import compare_paths
 from reconcile.audit.shut import RefusedError
 from reconcile.errors import UsageError
 from reconcile.models import Receipt
-from reconcile.testing import assert_parity
+from reconcile.testing import assert_batch_safe, assert_parity
 from sample_project.shop import services
 from sample_project.shop.models import (
     Address,
@@ -37,6 +37,7 @@ from sample_project.shop.models import (
 )
 from tests.audit.test_effects import connected
 from tests.helpers import everything
+from tests.zoo.models import Page, Pair, Team
 from tests.zoo.tasks import greet
 
 pytestmark = pytest.mark.django_db
@@ -402,3 +403,98 @@ def test_what_only_follows_from_a_difference_is_counted_and_not_listed():
     assert lines[:2] == ["  new row of shop_customer", "    email: '' ↔ 'ann@example.org'"]
     assert "more refer to other rows, which may be no more than what follows from these." in lines[-1]
     assert not any("shop_invoice" in each for each in lines)
+
+
+async def awaited():
+    """Nothing of it runs unless somebody awaits it."""
+    await Customer.objects.acreate(name="Ann")
+
+
+def yielding():
+    yield Customer.objects.create(name="Ann")
+
+
+async def yielding_later():
+    yield await Customer.objects.acreate(name="Ann")
+
+
+@pytest.mark.parametrize("act", [awaited, yielding, yielding_later])
+def test_what_has_not_run_is_no_path(act):
+    with pytest.raises(UsageError, match="nothing of it has run"):
+        assert_parity(act, lambda: None)
+    with pytest.raises(UsageError, match="nothing of it has run"):
+        assert_batch_safe(lambda _: act(), n=(1, 2))
+
+
+def test_a_key_that_is_given_is_itself():
+    with pytest.raises(AssertionError, match="new row of zoo_page"):
+        assert_parity(lambda: Page.objects.create(code="DE"), lambda: Page.objects.create(code="FR"))
+    with pytest.raises(AssertionError, match="new row of zoo_pair"):
+        assert_parity(
+            lambda: Pair.objects.create(left=1, right=2), lambda: Pair.objects.create(left=3, right=4)
+        )
+
+
+def test_small_numbers_beside_given_keys_are_numbers():
+    def path(count):
+        def write():
+            Pair.objects.create(left=1, right=2)
+            Team.objects.create(name="a", player_count=count)
+
+        return write
+
+    with pytest.raises(AssertionError, match="player_count: 1 ↔ 2"):
+        assert_parity(path(1), path(2))
+
+
+@pytest.mark.parametrize("depth", [1, 4, 9])
+def test_rows_are_told_apart_by_rows_far_away(depth):
+    """Two chains of categories that are alike, and a note at the end of the one or the other."""
+
+    def path(place):
+        def write():
+            ends = []
+            for name in "xy":
+                last = Category.objects.create(name=name)
+                for _ in range(depth):
+                    last = Category.objects.create(name="same", path="", parent=last)
+                ends.append(last)
+            Category.objects.all().update(path="")
+            Category.objects.create(name="leaf", parent=ends[place])
+            Category.objects.all().update(path="")
+
+        return write
+
+    assert_parity(path(0), path(0))
+    with pytest.raises(AssertionError):
+        assert_parity(path(0), path(1))
+
+
+MAILS = {
+    "what it says in HTML": lambda mail: mail.attach_alternative("<b>500</b>", "text/html"),
+    "what is attached": lambda mail: mail.attach("a.txt", b"500", "text/plain"),
+    "who sends it": lambda mail: setattr(mail, "from_email", "other@example.com"),
+    "by which heading": lambda mail: (setattr(mail, "to", []), setattr(mail, "bcc", ["ann@example.com"])),
+}
+
+
+@pytest.mark.parametrize("change", MAILS.values(), ids=MAILS)
+def test_all_of_a_mail_is_compared(change):
+    def path(changed):
+        def send():
+            made = EmailMultiAlternatives("Hello", "5", "shop@example.com", ["ann@example.com"])
+            made.attach_alternative("<b>5</b>", "text/html")
+            if changed:
+                change(made)
+            made.send()
+
+        return send
+
+    assert_parity(path(changed=False), path(changed=False))
+    with pytest.raises(AssertionError, match="mail"):
+        assert_parity(path(changed=False), path(changed=True))
+
+
+def test_a_volatile_column_of_no_model_is_a_mistake():
+    with pytest.raises(UsageError, match=r"There is no model 'zoo\.Nope'"):
+        assert_parity(lambda: None, lambda: None, volatile=["zoo.Nope.x"])

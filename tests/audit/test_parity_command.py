@@ -354,3 +354,29 @@ def test_a_factory_that_is_none_is_a_fault_of_the_rule():
         (fault,) = suite.replace(rule, factory=wrong).faults()
         assert "factory=" in str(fault)
     assert not list(suite.replace(rule, factory=by_saves).faults())
+
+
+def nothing():
+    """Does nothing."""
+
+
+def leaves_the_program():
+    raise SystemExit(0)
+
+
+@pytest.mark.once
+def test_two_functions_that_do_nothing_are_no_pass():
+    code, out, _ = run(f"{__name__}:nothing", f"{__name__}:nothing")
+    assert code == 1
+    assert "did nothing, so that nothing was compared." in out
+    assert (
+        json.loads(run(f"{__name__}:nothing", f"{__name__}:nothing", "--format", "json")[1])["status"]
+        == "empty"
+    )
+
+
+@pytest.mark.once
+def test_a_function_that_leaves_the_program_is_an_error_and_not_the_end():
+    code, out, _ = run(f"{__name__}:leaves_the_program", f"{__name__}:nothing")
+    assert code == 3
+    assert "SystemExit" in out

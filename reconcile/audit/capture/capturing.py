@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ from reconcile.audit.sent import SentMail, SentTask
 from reconcile.audit.shut import Outside, RefusedError, shut_outside
 from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import hooks_on_commit
+from reconcile.errors import UsageError
 
 __all__ = ["Captured", "Statements", "capture", "count_statements", "counting", "is_of_savepoint"]
 
@@ -70,7 +72,7 @@ def capture(
         before = read_tables(using) if before is None else before
         with shut_outside(using, outside), _kept_to(using), counting(statements, using):
             hooks = len(hooks_on_commit(using))
-            returned = act()
+            returned = _returned(act)
             callbacks = (
                 _run_callbacks(using, hooks) if runs_callbacks else len(hooks_on_commit(using)) - hooks
             )
@@ -100,11 +102,33 @@ def count_statements(
     with rolled_back(using, "The act"):
         with shut_outside(using, Outside(is_shut=is_shut)), _kept_to(using), counting(statements, using):
             hooks = len(hooks_on_commit(using))
-            act()
+            _returned(act)
             if runs_callbacks:
                 _run_callbacks(using, hooks)
         dialect_of(using).check_references()
     return statements
+
+
+def _returned(act: Callable[[], Any]) -> Any:
+    """What the act gives back. Raises UsageError where that is what has yet to run: nothing was done."""
+    returned = act()
+    for is_waiting, what, instead in _WAITING:
+        if is_waiting(returned):
+            if what == "a coroutine":
+                returned.close()
+            raise UsageError(f"It gives back {what}, and nothing of it has run: {instead}")
+    return returned
+
+
+_WAITING: Sequence[tuple[Callable[[Any], bool], str, str]] = (
+    (inspect.iscoroutine, "a coroutine", "wrap the function, async_to_sync(function)."),
+    (inspect.isgenerator, "a generator", "go through it, lambda: list(function())."),
+    (
+        inspect.isasyncgen,
+        "an asynchronous generator",
+        "go through it in a coroutine, and wrap that in async_to_sync().",
+    ),
+)
 
 
 def _run_callbacks(using: str, first: int) -> int:

@@ -30,7 +30,7 @@ from reconcile.audit.sent import SentTask
 
 __all__ = ["Canonical", "Entry", "Mask"]
 
-ROUNDS = 4
+ROUNDS = 12
 """How far a colour depends on others: the rows that a row refers to, those to which these refer, and so on."""
 
 Node = tuple[str, str]
@@ -100,6 +100,9 @@ class Canonical:
 
     def _is_given(self, change: RowChange) -> bool:
         """Whether the key of a new row is none that the database has made: it is the same on each path, and small numbers are no keys elsewhere."""
+        table, key = self.schema.table(change.table), {*self.schema.table(change.table).key}
+        if key and key.isdisjoint(table.made) and key.isdisjoint(table.references):
+            return True
         least = self.schema.least_made.get(change.table)
         return least is not None and isinstance(change.key[0], int) and change.key[0] < least
 
@@ -124,7 +127,13 @@ class Canonical:
         for task in self.captured.tasks:
             yield from self.tasks(task)
         for mail in self.captured.mails:
-            parts = {"subject": mail.subject, "to": ", ".join(sorted(mail.to)), "body": mail.body}
+            parts = {
+                "subject": mail.subject,
+                "body": mail.body,
+                **{name: ", ".join(people) for name, people in mail.headed},
+                **{f"alternative {at}": each for at, each in enumerate(mail.alternatives)},
+                **{f"attachment {at}": each for at, each in enumerate(mail.attachments)},
+            }
             yield Entry(kind="mail", name="mail", values=tuple(self._parts("mail", parts)))
 
     def entry(self, change: RowChange) -> Entry:

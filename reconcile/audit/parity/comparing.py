@@ -45,12 +45,13 @@ class Difference:
 class Parity:
     """How two paths compare. volatile: what differs between two runs of one path, so that only its shape was compared.
 
-    unsteady: what one path did in one of its two runs and not in the other, by path; nothing is said of what differs then.
+    unsteady: what one path did in one of its two runs and not in the other, by path; nothing is said of what differs then. is_empty: neither path did anything, nor asked the database.
     """
 
     differences: Sequence[Difference]
     volatile: Mask
     unsteady: Mapping[str, Sequence[Difference]]
+    is_empty: bool = False
 
     @property
     def is_same(self) -> bool:
@@ -70,6 +71,7 @@ def compare(
         differences=found,
         volatile=mask - volatile,
         unsteady={name: each for name, each in unsteady.items() if each},
+        is_empty=not any(each.entries or each.captured.statements.total for each in (*first, *second)),
     )
 
 

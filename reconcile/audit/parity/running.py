@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from django.apps import apps
+
 from reconcile.audit.capture.capturing import Captured, capture
 from reconcile.audit.capture.tables import RowChange, read_tables
 from reconcile.audit.parity.canonical import Mask
@@ -94,4 +96,7 @@ def _read_one(text: str, schema: Schema) -> tuple[str, str]:
             raise UsageError(f"{name} has no column {part!r}; it has {known}.")
         first, mark, rest = part.partition("$")
         return table, f"{columns[first]}{mark}{rest}"
+    app, _, model = name.rpartition(".")
+    if model[:1].isupper() and app in {each.label for each in apps.get_app_configs()}:
+        raise UsageError(f"There is no model {name!r}.{nearest(name.lower(), models)}")
     return name, part

@@ -83,9 +83,9 @@ def _read(model: type[Model]) -> TableSchema:
 def _is_made(each: Field[Any, Any]) -> bool:
     """Whether the database or a default makes the value, and not whoever creates the row."""
     by_database = getattr(each, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
-    return (
-        isinstance(each, AutoField | BigAutoField | SmallAutoField) or by_database or callable(each.default)
-    )
+    # What says that there is no default can be called.
+    by_python = each.default is not NOT_PROVIDED and callable(each.default)
+    return isinstance(each, AutoField | BigAutoField | SmallAutoField) or by_database or by_python
 
 
 def _target(each: Any) -> str:

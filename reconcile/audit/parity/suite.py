@@ -74,11 +74,13 @@ class Comparison:
 
     @property
     def status(self) -> str:
-        """`same`, `different`, `unsteady`: a path doesn't do the same twice, or `error`."""
+        """`same`, `different`, `unsteady`: a path doesn't do the same twice, `empty`: neither did anything, or `error`."""
         if self.parity is None:
             return "error"
         if any(self.parity.unsteady.values()):
             return "unsteady"
+        if self.parity.is_empty:
+            return "empty"
         return "same" if self.parity.is_same else "different"
 
 
@@ -93,7 +95,8 @@ class Suite:
     def status(self) -> str:
         """The gravest of all; `empty`, if nothing was compared."""
         found = {each.status for each in self.comparisons}
-        return next((each for each in ("error", "different", "unsteady", "same") if each in found), "empty")
+        grave = ("error", "different", "unsteady", "empty", "same")
+        return next((each for each in grave if each in found), "empty")
 
     @property
     def ran(self) -> list[str]:
@@ -253,6 +256,6 @@ def _compared(one: Path_, two: Path_, options: ParityOptions, known: Comparison)
         )
     except ReconcileError as error:
         return replace(known, error=str(error))
-    except Exception as error:  # noqa: BLE001 - it is the project's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the project's code
         return replace(known, error=with_type(error))
     return replace(known, parity=parity)
