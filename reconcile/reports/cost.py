@@ -9,10 +9,11 @@ from typing import Any
 
 from django.template import Context
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from reconcile.audit.cost.classes import CostClass
-from reconcile.audit.cost.costing import ActCost, CostAudit, ModelCost
+from reconcile.audit.cost.costing import DELETED, ActCost, CostAudit, ModelCost, Together
 from reconcile.audit.cost.counting import Counted
 from reconcile.audit.effects import Effect
 from reconcile.core.declaration import shown_path
@@ -29,7 +30,7 @@ SIZES = (1, 500, 100_000)
 """Numbers of records of which the statements are told."""
 ONE_IN = 100
 """One in so many records goes by itself, in the line between."""
-BAR = 30
+BAR = 24
 """Columns of the longest bar."""
 
 
@@ -53,8 +54,8 @@ def statements_for(counted: Counted, records: int) -> Mapping[str, int]:
 def as_text(audit: CostAudit) -> RenderableType:
     """A part for each model, the dearest first, then those that cost nothing or could not be counted, then the sum."""
     shown = [each for each in audit.models if _is_shown(each)]
-    most = max((one.most for each in shown for act in each.acts.values() for one in act.classes), default=1)
-    parts = [line for each in shown for line in (*_model(each, max(most, 1)), "")]
+    scale = _scale(shown)
+    parts = [line for each in shown for line in (*_model(each, scale), "")]
     return Group("", *parts, *_others(audit), *_faults(audit), _sum(audit))
 
 
@@ -65,24 +66,50 @@ def _is_shown(model: ModelCost) -> bool:
     )
 
 
-def _model(model: ModelCost, most: int) -> Iterator[RenderableType]:
+Scale = Mapping[bool, int]
+
+
+def _scale(shown: Sequence[ModelCost]) -> Scale:
+    """The K of the longest bar: one delete with all that goes along would leave nothing to be seen of the saves, so that it has its own."""
+    found = {True: 1, False: 1}
+    for name, act in ((name, act) for each in shown for name, act in each.acts.items()):
+        found[name == DELETED] = max(found[name == DELETED], *(one.most for one in act.classes), 1)
+    return found
+
+
+def _model(model: ModelCost, scale: Scale) -> Iterator[RenderableType]:
     yield Text(model.model._meta.label, style="bold")
-    for name, act in model.acts.items():
-        yield from (indented(_bar(name if not place else "", one, most)) for place, one in enumerate(act.classes))  # fmt: skip
+    yield indented(_bars(model, scale))
+    for act in model.acts.values():
         for record, why in act.faults.items():
             yield indented(Text(f"{plain(record)}: not counted. {plain(why)}", style="red"))
     if (counted := model.dearest) is not None and counted.k:
-        yield indented(_lines(counted))
+        yield indented(_lines(model.dearest_act or "", counted))
     yield from (indented(Text(each, style="dim")) for each in _remarks(model))
 
 
-def _bar(name: str, one: CostClass, most: int) -> Text:
-    """`created      8 ████████ status = 'placed'  (3 records)`."""
-    width = max(round(BAR * one.most / most), 1) if one.most > 0 else 0
-    return Text.assemble(
-        f"{name:<12} ", (f"{_range(one):>7}", "bold"), " ", ("█" * width, _tone(one.most)), " " if width else "",
-        plain(one.said), (f"  {plural(one.rows, 'record')}", "dim"),
-    )  # fmt: skip
+def _bars(model: ModelCost, scale: Scale) -> Table:
+    """`created      8 ████████ status = 'placed'  3 records`, a line for each class; what doesn't fit goes on beneath itself."""
+    bars = Table.grid(padding=(0, 1, 0, 0))
+    bars.add_column(no_wrap=True, min_width=11)
+    bars.add_column(no_wrap=True, min_width=7, justify="right")
+    bars.add_column(no_wrap=True)
+    bars.add_column(overflow="fold")
+    for name, act in model.acts.items():
+        for place, one in enumerate(act.classes):
+            width = _width(one, scale[name == DELETED], BAR)
+            bars.add_row(
+                "" if place else name,
+                Text(_range(one), style="bold"),
+                Text("█" * width, style=_tone(one.most)),
+                Text.assemble(plain(one.said), "  " if one.said else "", (plural(one.rows, "record"), "dim")),
+            )
+    return bars
+
+
+def _width(one: CostClass, most: int, longest: int) -> int:
+    """How long a bar is; whatever costs something has one."""
+    return max(round(longest * one.most / most), 1) if one.most > 0 else 0
 
 
 def _range(one: CostClass) -> str:
@@ -97,14 +124,18 @@ def _tone(k: int) -> str:
     return "red" if k >= DEAR else "yellow" if k else "green"
 
 
-def _lines(counted: Counted) -> RenderableType:
+def _lines(act: str, counted: Counted) -> RenderableType:
     """The statements for 1, 500 and 100,000 of the dearest records, by way."""
-    rows = table("statements for", *(f"{each:,}" for each in SIZES), numbers=[f"{each:,}" for each in SIZES])
+    rows = table(_heading(act), *(f"{each:,}" for each in SIZES), numbers=[f"{each:,}" for each in SIZES])
     found = [statements_for(counted, each) for each in SIZES]
     for way in found[0]:
         about = "" if way == "one by one" else "about "
         rows.add_row(way, *(f"{about}{each[way]:,}" for each in found))
     return rows
+
+
+def _heading(act: str) -> str:
+    return f"statements when {act}"
 
 
 def _remarks(model: ModelCost) -> Iterator[str]:
@@ -118,10 +149,20 @@ def _remarks(model: ModelCost) -> Iterator[str]:
         if on_top:
             yield f"and {' and '.join(on_top)}, which {'is' if counted.savepoints + counted.callbacks == 1 else 'are'} not among them"
     if model.seconds is not None:
-        yield f"a save takes {1000 * model.seconds:.1f} ms here, 500 take {500 * model.seconds:.1f} s, without COMMIT"
+        yield f"a save takes {1000 * model.seconds:.1f} ms here, 500 take about {500 * model.seconds:.1f} s, without COMMIT"
+    yield from _of_deletes(model)
+
+
+def _of_deletes(model: ModelCost) -> Iterator[str]:
     if model.slows_deletes:
         named = ", ".join(map(_named, model.slows_deletes))
-        yield f"a queryset's delete() reads its rows first, for {named}"
+        yield f"a queryset's delete() would be one statement, and reads its rows first for {named}"
+    elif model.referring:
+        yield f"a queryset's delete() reads its rows in any case: those of {', '.join(model.referring)} refer to them"
+    if (together := model.together) is not None and together.statements != together.without:
+        yield f"delete() of {plural(together.rows, 'row')} by one queryset needs {plural(together.statements, 'statement')}, in silence {together.without:,}"
+    if protected := sum(act.protected for act in model.acts.values()):
+        yield f"{plural(protected, 'record')} can't be deleted, for the sake of others that refer to {'it' if protected == 1 else 'them'}"
 
 
 def _by_effect(counted: Counted) -> Counter[str]:
@@ -132,7 +173,7 @@ def _by_effect(counted: Counted) -> Counter[str]:
 
 
 def _short(name: str) -> str:
-    return plain(name.rpartition(".")[2])
+    return plain(name.rpartition(".")[2]) or "the save itself"
 
 
 def _named(effect: Effect) -> str:
@@ -182,18 +223,18 @@ def _sum(audit: CostAudit) -> Text:
 def as_html(audit: CostAudit) -> str:
     """One page that loads nothing from the network."""
     shown = [each for each in audit.models if _is_shown(each)]
-    most = max((one.most for each in shown for act in each.acts.values() for one in act.classes), default=1)
+    scale = _scale(shown)
     context = {
         "status": {"error": "error", "empty": "empty"}.get(audit.status, "clean"),
         "sum": _sum(audit).plain,
-        "models": [_part(each, max(most, 1)) for each in shown],
+        "models": [_part(each, scale) for each in shown],
         "others": [line.plain for line in (*_others(audit), *_faults(audit)) if isinstance(line, Text)],
         "sizes": [f"{each:,}" for each in SIZES],
     }
     return template("cost.html").render(Context(context)).strip()
 
 
-def _part(model: ModelCost, most: int) -> Mapping[str, Any]:
+def _part(model: ModelCost, scale: Scale) -> Mapping[str, Any]:
     counted = model.dearest
     found = [statements_for(counted, each) for each in SIZES] if counted is not None and counted.k else []
     return {
@@ -201,20 +242,20 @@ def _part(model: ModelCost, most: int) -> Mapping[str, Any]:
         "status": {"red": "fail", "yellow": "warn", "green": "pass"}[_tone(model.k)],
         "k": f"{model.k:,}",
         "acts": [
-            {"name": name, "classes": [_as_bar(one, most) for one in act.classes], "faults": [f"{plain(record)}: {plain(why)}" for record, why in act.faults.items()]}
+            {"name": name, "classes": [_as_bar(one, scale[name == DELETED]) for one in act.classes], "faults": [f"{plain(record)}: {plain(why)}" for record, why in act.faults.items()]}
             for name, act in model.acts.items()
         ],
         "lines": [(way, [f"{'' if way == 'one by one' else 'about '}{each[way]:,}" for each in found]) for way in (found[0] if found else ())],
+        "heading": _heading(model.dearest_act or ""),
         "remarks": [*_remarks(model)],
     }  # fmt: skip
 
 
 def _as_bar(one: CostClass, most: int) -> Mapping[str, Any]:
     tone = {"red": "fail", "yellow": "warn", "green": "pass"}[_tone(one.most)]
-    width = max(round(100 * one.most / most), 1) if one.most > 0 else 0
     return {
         "range": _range(one),
-        "width": width,
+        "width": _width(one, most, 100),
         "said": plain(one.said),
         "rows": plural(one.rows, "record"),
         "tone": tone,
@@ -245,11 +286,14 @@ def _as_plain(model: ModelCost) -> dict[str, Any]:
     return {
         "model": model.model._meta.label,
         "k": counted.k if counted is not None else None,
+        "dearest": model.dearest_act,
         "acts": {name: _act_as_plain(act) for name, act in model.acts.items()},
         "statements": {str(each): statements_for(counted, each) for each in SIZES}
         if counted is not None
         else {},
         "slows_deletes": [each.name for each in model.slows_deletes],
+        "referring": [*model.referring],
+        "together": _together_as_plain(model.together),
         "why": model.why,
     }
 
@@ -267,8 +311,15 @@ def _act_as_plain(act: ActCost) -> dict[str, Any]:
         "callbacks": counted.callbacks if counted is not None else None,
         "seconds": act.seconds,
         "by_effect": _statements_by_effect(counted) if counted is not None else [],
+        "protected": act.protected,
         "faults": dict(act.faults),
     }
+
+
+def _together_as_plain(together: Together | None) -> dict[str, int] | None:
+    if together is None:
+        return None
+    return {"records": together.rows, "statements": together.statements, "without": together.without}
 
 
 def _statements_by_effect(counted: Counted) -> Sequence[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from copy import copy
+from copy import deepcopy
 
 from django.db.models import Model
 
@@ -40,11 +40,12 @@ def _of_one(what: Model | Callable[[], Model], using: str) -> tuple[str, Counted
     made: list[Model] = []
 
     def make() -> Model:
-        row = copy(what) if isinstance(what, Model) else what()
+        row = what if isinstance(what, Model) else what()
         if not isinstance(row, Model):
             raise UsageError(f"{what!r} makes {row!r}, which is no instance of a model.")
         made.append(row)
-        return row
+        # The function may give one instance again and again, which once saved would be a new one no more.
+        return deepcopy(row)
 
     if isinstance(what, Model) and what._state.adding:
         raise UsageError(
@@ -75,4 +76,4 @@ def _of_model(model: type[Model], using: str) -> tuple[str, Counted]:
 def _statements(counted: Counted) -> Iterator[str]:
     for (name, statement), times in counted.by_effect.items():
         often = f" ({plural(times, 'time')})" if times > 1 else ""
-        yield f"{name}: {statement}{often}"
+        yield f"{name or 'the save itself'}: {statement}{often}"

@@ -25,7 +25,7 @@ from django.db.models import (
     Window,
 )
 from django.db.models.functions import Concat, Lower, RowNumber
-from django.db.models.signals import post_save
+from django.db.models.signals import post_delete, post_save, pre_delete
 from django.dispatch import Signal
 from django.test.utils import CaptureQueriesContext, isolate_apps
 
@@ -43,8 +43,10 @@ from tests.zoo.models import (
     Letter,
     Memo,
     NamedTeam,
+    Parcel,
     Player,
     Seat,
+    Stamp,
     Tag,
     Team,
     Ticket,
@@ -585,6 +587,37 @@ def test_quote_alias_spells_it_as_a_column_does():
     assert made.compile(resolved(rows))[0].startswith(f"{compat.quote_alias(made, 'zoo_team')}.")
 
 
+@pytest.mark.django_db
+def test_collector_is_what_gathers_for_each_delete(monkeypatch):
+    seen = []
+    monkeypatch.setattr(compat.Collector, "delete", lambda self: seen.append(self.using) or (0, {}))
+    Team.objects.create(name="a").delete()
+    Team.objects.all().delete()
+    assert seen == ["default", "default"]
+
+
+@pytest.mark.django_db
+def test_collected_keys_are_those_of_the_rows_that_a_delete_takes_along():
+    team = Team.objects.create(name="a")
+    player = Player.objects.create(team=team)
+    seen = []
+
+    class Watched(compat.Collector):
+        def delete(self):
+            seen.append(dict(compat.collected_keys(self)))
+            return super().delete()
+
+    for origin, own in ((team, {}), (Team.objects.all(), {Team: [team.pk]})):
+        collector = Watched(using="default", origin=origin)
+        collector.collect(Team.objects.all() if own else [team])
+        collector.add([player])
+        assert collector.using == "default"
+        with transaction.atomic():
+            collector.delete()
+            transaction.set_rollback(True)
+        assert seen.pop() == {**own, Player: [player.pk]}
+
+
 def test_raw_delete_is_one_statement_and_tells_how_many():
     Team.objects.bulk_create([Team(name="a"), Team(name="b"), Team(name="b")])
     with CaptureQueriesContext(connection) as queries:
@@ -1095,3 +1128,16 @@ def test_connection_is_what_connections_of_gives():
     signal = Signal()
     signal.connect(test_connection_is_what_connections_of_gives)
     assert [type(each) for each in compat.connections_of(signal)] == [compat.Connection]
+
+
+def test_deletes_unread_asks_for_receivers_and_relations():
+    def hears(**_):
+        """Be told."""
+
+    with compat.mute_receivers([pre_delete, post_delete]):
+        assert compat.deletes_unread(Stamp, "default")
+        # Others refer to it.
+        assert not compat.deletes_unread(Parcel, "default")
+        post_delete.connect(hears, sender=Stamp)
+        assert not compat.deletes_unread(Stamp, "default")
+        post_delete.disconnect(hears, sender=Stamp)

@@ -78,3 +78,11 @@ def test_a_save_that_fails_is_no_pass(ann):
             assert_cost(lambda: Order(customer=ann), at_most=100)
         with pytest.raises(UsageError, match="ValueError: broken"):
             assert_cost(Order, at_most=100)
+
+
+def test_a_function_that_gives_one_instance_again_and_again_saves_it_as_new_each_time(ann):
+    order = Order(customer=ann)
+    assert_cost(lambda: order, at_most=7)
+    with pytest.raises(AssertionError, match="needs 7 statements"):
+        assert_cost(lambda: order, at_most=6)
+    assert (order.pk, order._state.adding) == (None, True)

@@ -22,7 +22,7 @@ from reconcile.db.dialects import dialect_of
 from reconcile.db.django_compat import hooks_on_commit
 from reconcile.errors import UsageError
 
-__all__ = ["Captured", "Statements", "capture", "count_statements", "counting", "is_of_savepoint"]
+__all__ = ["Captured", "Statements", "capture", "count_statements", "counting", "is_of_savepoint", "kept_to"]
 
 
 @dataclass(kw_only=True)
@@ -70,7 +70,7 @@ def capture(
     began = timezone.now()
     with rolled_back(using, "The act"):
         before = read_tables(using) if before is None else before
-        with shut_outside(using, outside), _kept_to(using), counting(statements, using):
+        with shut_outside(using, outside), kept_to(using), counting(statements, using):
             hooks = len(hooks_on_commit(using))
             returned = _returned(act)
             callbacks = (
@@ -100,7 +100,7 @@ def count_statements(
     """
     statements = Statements()
     with rolled_back(using, "The act"):
-        with shut_outside(using, Outside(is_shut=is_shut)), _kept_to(using), counting(statements, using):
+        with shut_outside(using, Outside(is_shut=is_shut)), kept_to(using), counting(statements, using):
             hooks = len(hooks_on_commit(using))
             _returned(act)
             if runs_callbacks:
@@ -148,7 +148,7 @@ def _run_callbacks(using: str, first: int) -> int:
 
 
 @contextmanager
-def _kept_to(using: str) -> Iterator[None]:
+def kept_to(using: str) -> Iterator[None]:
     """Refuse what is written to any other database, which no rollback would undo."""
 
     def refuse(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:  # noqa: FBT001

@@ -8,23 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import CodeType, FrameType
 from typing import Any
 
 from django.db import connections
 
 from reconcile.audit.capture.capturing import Statements, counting, is_of_savepoint
-from reconcile.audit.effects import effects_of
-from reconcile.audit.listing import code_of
-from reconcile.audit.resolver.relations import Registry
+from reconcile.audit.cost.causes import OWN, Effects, cause_of
 from reconcile.db.django_compat import hooks_on_commit
 
-__all__ = ["Count", "Counted", "Names", "beyond", "count", "names_of_effects", "seconds_of"]
-
-OWN = ""
-"""The name under which statements stand that no effect executed."""
-
-Names = Mapping[CodeType, str]
+__all__ = ["Count", "Counted", "beyond", "count", "seconds_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +33,9 @@ class Count:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """What the effects of one act cost. k: statements beyond its own. own: those of the act without any effect. by_effect: as of `Count`, of effects alone.
+    """What the effects of one act cost. k: statements beyond its own. own: those of the act without any effect.
 
-    seconds: that the act took, without COMMIT; None if that wasn't measured.
+    by_effect: as of `Count`; under no name what the act itself executes more than in silence, such as rows that a delete reads because a receiver wants them. seconds: that the act took, without COMMIT; None if that wasn't measured.
     """
 
     k: int
@@ -54,17 +46,11 @@ class Counted:
     by_effect: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
-def names_of_effects() -> Names:
-    """The name of each effect of any model, by what it runs."""
-    effects = (each for model in Registry().models for each in effects_of(model))
-    return {code: each.name for each in effects if (code := code_of(each.function)) is not None}
-
-
-def count(act: Callable[[], Any], names: Names, using: str) -> Count:
+def count(act: Callable[[], Any], effects: Effects, using: str) -> Count:
     """Run the act, in a transaction that the caller rolls back, and count what it does."""
     statements, found = Statements(), Counter[tuple[str, str]]()
     hooks = len(hooks_on_commit(using))
-    with counting(statements, using), _attributing(found, names, using):
+    with counting(statements, using), _attributing(found, effects, using):
         act()
     return Count(
         statements=statements.total,
@@ -75,15 +61,24 @@ def count(act: Callable[[], Any], names: Names, using: str) -> Count:
 
 
 def beyond(loud: Count, muted: Count, seconds: float | None = None) -> Counted:
-    """What the effects cost: what the act did with them, less what it did without."""
+    """What the effects cost: what the act did with them, less what it did without.
+
+    Fields can't be muted: what they execute in silence is none of the act's own.
+    """
+    own = _by_itself(muted)
+    by_effect = {place: number for place, number in loud.by_effect.items() if place[0] != OWN}
     return Counted(
-        k=loud.statements - muted.statements,
-        own=muted.statements,
+        k=loud.statements - own.total(),
+        own=own.total(),
         savepoints=loud.savepoints - muted.savepoints,
         callbacks=loud.callbacks - muted.callbacks,
         seconds=seconds,
-        by_effect={place: number for place, number in loud.by_effect.items() if place[0] != OWN},
+        by_effect=by_effect | (_by_itself(loud) - own),
     )
+
+
+def _by_itself(counted: Count) -> Counter[tuple[str, str]]:
+    return Counter({place: number for place, number in counted.by_effect.items() if place[0] == OWN})
 
 
 def seconds_of(act: Callable[[], Any]) -> float:
@@ -94,23 +89,14 @@ def seconds_of(act: Callable[[], Any]) -> float:
 
 
 @contextmanager
-def _attributing(found: Counter[tuple[str, str]], names: Names, using: str) -> Iterator[None]:
+def _attributing(found: Counter[tuple[str, str]], effects: Effects, using: str) -> Iterator[None]:
     def note(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:  # noqa: FBT001
         if not is_of_savepoint(str(sql)):
-            found[_outermost(inspect.currentframe(), names), _first_words(str(sql))] += 1
+            found[cause_of(inspect.currentframe(), effects), _first_words(str(sql))] += 1
         return execute(sql, params, many, context)
 
     with connections[using].execute_wrapper(note):
         yield
-
-
-def _outermost(frame: FrameType | None, names: Names) -> str:
-    """The effect of the act itself in which a statement is executed, whatever that has set off in between."""
-    name = OWN
-    while frame is not None:
-        name = names.get(frame.f_code, name)
-        frame = frame.f_back
-    return name
 
 
 def _first_words(sql: str) -> str:

@@ -12,6 +12,9 @@ from django.db.models import Field, Model, OrderBy, QuerySet
 from django.db.models.constants import (
     LOOKUP_SEP,  # What stands between the parts of a path, `__`.
 )
+from django.db.models.deletion import (
+    Collector,  # What a delete gathers rows with, and asks whether it must read them.
+)
 from django.db.models.expressions import (
     Col,  # What a resolved expression has for a column.
     CombinedExpression,  # Arithmetic, which is put into words and looked through.
@@ -68,6 +71,7 @@ __all__ = [
     "constructor_arguments",
     "copy_expression",
     "copy_query",
+    "deletes_unread",
     "extra_sql",
     "filter_exactly",
     "filtered_relation_of",
@@ -414,6 +418,12 @@ def constructor_arguments(value: Any) -> tuple[tuple[Any, ...], Mapping[str, Any
 def is_aggregate_condition(node: Any) -> bool:
     """`AggregateFilter`: since Django 6 an aggregate's condition stands in an expression of its own."""
     return type(node).__name__ == "AggregateFilter"
+
+
+def deletes_unread(model: type[Model], using: str) -> bool:
+    """`Collector.can_fast_delete()`: whether Django deletes a queryset of the model by one statement, without reading its rows. Costs no statement."""
+    rows = model._base_manager.using(using).all()
+    return bool(Collector(using=using, origin=rows).can_fast_delete(rows))
 
 
 def python_source(value: Any) -> str:
