@@ -63,7 +63,9 @@ def _is_plain(registry: Registry, model: type[Model]) -> bool:
     rows = [registry.rows(each) for each in registry.managers_by_name(model).values()]
     classes = [cls for each in rows for cls in (each.manager, each.queryset)]
     updates = [inspect.unwrap(cls.update) if cls is not None else None for cls in classes]  # type: ignore[attr-defined]
-    return type(model._base_manager) is Manager and all(each is QuerySet.update for each in updates)
+    return type(model._base_manager) is Manager and all(
+        each is inspect.unwrap(QuerySet.update) for each in updates
+    )
 
 
 def _are_rows(base: ast.expr, keys: Sequence[Any], record: Record, run: Run) -> bool:

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from reconcile.cli.group import reconcile, set_up_django
-from reconcile.cli.options import database_option, known_database, output_options, write_report, write_text
+from reconcile.cli.options import (
+    database_option,
+    known_database,
+    output_options,
+    require_package,
+    write_report,
+    write_text,
+)
 from reconcile.conf import rule_packages
 from reconcile.errors import UsageError
 from reconcile.rules.registry import rules_if_any
 
 if TYPE_CHECKING:
+    from django.db.models import Model
+
     from reconcile.audit.drafts.drafting import Draft
+    from reconcile.audit.drafts.watched.drafting import Watching
     from reconcile.audit.effects import Effect
     from reconcile.audit.listing import SignalsAudit
 
@@ -32,16 +42,29 @@ SETTINGS = 'RECONCILE = {"RULES": ["%s"]}'
     metavar="FOLDER",
     help="The package for the rules.",
 )
+@click.option(
+    "--watch",
+    "is_watched",
+    is_flag=True,
+    help="Save up to 20 records of MODEL, roll that back, and draft what the saves are seen to write.",
+)
 @database_option
 @output_options
 @click.pass_context
 def init_command(
-    ctx: click.Context, model: str | None, folder: Path, using: str, form: str, output: Path | None
+    ctx: click.Context,
+    model: str | None,
+    folder: Path,
+    using: str,
+    form: str,
+    output: Path | None,
+    *,
+    is_watched: bool,
 ) -> None:
     """Draft rules from the schema and the data, and write them into a package; a file that is there is never touched.
 
     MODEL is `app.Model`, or the model's name if no other has it; without it, all models of the project's own apps. Reads a sample of 5,000 records of
-    each, then checks what it has drafted. Writes nothing to the database.
+    each, then checks what it has drafted. Writes nothing to the database: what --watch saves is rolled back, and nothing gets out of it.
     """
     from reconcile.audit.drafts.drafting import draft_rules
     from reconcile.audit.drafts.said import with_rules
@@ -51,13 +74,18 @@ def init_command(
     from reconcile.detect.checking import evaluation_errors
     from reconcile.reports import drafts as reports
 
+    if is_watched and model is None:
+        raise UsageError("--watch saves records of one model: reconcile init MODEL --watch")
+    if is_watched:
+        require_package("sqlglot", "init --watch", "audit")
     set_up_django()
     using = known_database(using)
     models = audited_models() if model is None else [named_model(model)]
     rules = rules_if_any()
     audit = audit_signals(rules, follow=True, with_names=True)
     with evaluation_errors(using):
-        drafting = draft_rules(models, audit, using)
+        watching = _watch(models[0], using) if is_watched else None
+        drafting = draft_rules(models, audit, using, watching.drafts if watching is not None else ())
         tried, failed = try_drafts(with_rules(drafting.drafts, rules.values()), using)
     sure = [each.draft for each in tried]
     written, kept = _write(folder, [each for each in sure if not each.said_by])
@@ -69,10 +97,17 @@ def init_command(
         settings=_settings(folder),
         left_out=[*drafting.left_out, *failed],
         looked_at=len(models),
+        watching=watching,
     )
     write_report(
         ctx, form, output, text=lambda: reports.as_text(report), json=lambda: reports.as_json(report)
     )
+
+
+def _watch(model: type[Model], using: str) -> Watching:
+    from reconcile.audit.drafts.watched.drafting import watch_saves
+
+    return watch_saves(model, using)
 
 
 def _write(folder: Path, drafts: Sequence[Draft]) -> tuple[list[str], dict[str, str]]:

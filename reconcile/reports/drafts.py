@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import Model
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from reconcile.audit.drafts.trying import Tried
+from reconcile.audit.drafts.watched.drafting import Watching
 from reconcile.audit.effects import Effect
 from reconcile.reports.facts import plural
 from reconcile.reports.findings import plain
@@ -26,7 +28,7 @@ VERSION = 1
 class DraftReport:
     """written: files that were made. kept: files that were there already, with the drafts that would have stood in them. uncovered: the project's effects
     that no draft covers. settings: the line that the settings lack, empty if they have it. left_out: models
-    that could not be read. looked_at: how many models were.
+    that could not be read. looked_at: how many models were. watching: what saves were seen to write, if that was asked for.
     """
 
     tried: Sequence[Tried]
@@ -36,6 +38,7 @@ class DraftReport:
     settings: str
     left_out: Sequence[tuple[type[Model], str]] = ()
     looked_at: int = 0
+    watching: Watching | None = None
 
 
 def as_text(report: DraftReport) -> RenderableType:
@@ -47,6 +50,7 @@ def as_text(report: DraftReport) -> RenderableType:
     for effect in report.uncovered:
         parts.append(Text.assemble(("no draft covers  ", "yellow"), plain(effect.name)))
         parts.append(indented(Text(f"{effect.on} of {effect.model._meta.label}", style="dim")))
+    parts += _watched(report)
     for model, why in report.left_out:
         parts.append(Text.assemble(("left out  ", "red"), f"{model._meta.label}: {plain(why)}"))
     for path, text in report.kept.items():
@@ -57,6 +61,22 @@ def as_text(report: DraftReport) -> RenderableType:
             *(Text(plain(line)) for line in text.splitlines()),
         ]
     return Group(*parts, *_next(report))
+
+
+def _watched(report: DraftReport) -> Iterator[RenderableType]:
+    """What the watching left open, and how much was saved for it."""
+    if report.watching is None:
+        return
+    for each in report.watching.unexplained:
+        yield Text.assemble(("no expression found  ", "yellow"), f"{each.model._meta.label}.{each.column}")
+        yield indented(
+            Text("saves write it: say what with FromPython and the receiver's own function", style="dim")
+        )
+    for record, why in report.watching.faults.items():
+        yield Text.assemble(("not saved  ", "red"), f"{plain(record)}: {plain(why)}")
+    faults = len(report.watching.faults)
+    failed = f"; saves of {plural(faults, 'record')} failed" if faults else ""
+    yield Text(f"Watched {plural(report.watching.saves, 'save')}, each rolled back{failed}.", style="dim")
 
 
 def _draft(each: Tried) -> Iterator[RenderableType]:
@@ -106,6 +126,14 @@ def _why_nothing(report: DraftReport) -> str:
     )
 
 
+def _watched_as_dict(watching: Watching) -> dict[str, Any]:
+    return {
+        "saves": watching.saves,
+        "unexplained": [f"{each.model._meta.label}.{each.column}" for each in watching.unexplained],
+        "faults": dict(watching.faults),
+    }
+
+
 def as_json(report: DraftReport) -> str:
     """The same for machines."""
     return json.dumps(
@@ -134,6 +162,7 @@ def as_json(report: DraftReport) -> str:
             ],
             "left_out": [{"model": model._meta.label, "why": why} for model, why in report.left_out],
             "settings": report.settings or None,
+            **({} if report.watching is None else {"watched": _watched_as_dict(report.watching)}),
         },
         indent=2,
     )

@@ -32,7 +32,7 @@ from reconcile.repair.quarantine import Quarantine
 from reconcile.repair.repairing import KEEP, RepairWork, repair_work_item
 from reconcile.rules.fingerprints import fingerprint
 from reconcile.rules.invalid import InvalidRule
-from reconcile.rules.registry import project_rules
+from reconcile.rules.registry import rules_if_any
 from reconcile.rules.rule import CompiledRule, Rule
 from reconcile.runs.guards import (
     caps_of,
@@ -356,7 +356,7 @@ def _record_culprits(outcome: Outcome, rule_plan: RulePlan, run: Run, using: str
         rule_plan.check,
         using=using,
         now=run.now,
-        left_out=written_columns([*project_rules().values()]),
+        left_out=written_columns([*rules_if_any().values()]),
     )
     outcome.culprits = [*map(as_plain, found)]
 

@@ -178,6 +178,7 @@ def invocations(key, run, folder):
         ),
         (["signals", "coverage", "accept", "name", "--output", str(folder / "report.json")], 2, None),
         (["signals", "cost", "Order", *kept, "--on-copy"], 0, "models"),
+        (["init", "Order", *kept, "--watch", "--folder", str(folder / "watched")], 0, "drafts"),
         (["signals", "cost", *always, "--fixtures", MENDED], 0, "models"),
         (["signals", "parity", *always, "--all", "--fixtures", MENDED], 1, "comparisons"),
         (

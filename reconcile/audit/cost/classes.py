@@ -11,7 +11,7 @@ from django.db.models import BooleanField, Model
 
 from reconcile.audit.cost.counting import Counted
 
-__all__ = ["CostClass", "Sample", "classes_in", "features_of"]
+__all__ = ["CostClass", "Presence", "Sample", "classes_in", "features_of"]
 
 DEPTH = 2
 """Columns that tell a class."""
@@ -46,12 +46,14 @@ def features_of(row: Model) -> dict[str, Any]:
         if each.choices or isinstance(each, BooleanField):
             found[each.name] = value if value.__hash__ else str(value)
         elif each.null and not each.primary_key:
-            found[each.name] = _Presence(value is None)
+            found[each.name] = Presence(value is None)
     return found
 
 
 @dataclass(frozen=True)
-class _Presence:
+class Presence:
+    """Whether a column holds something."""
+
     is_null: bool
 
     def __str__(self) -> str:
@@ -100,7 +102,7 @@ def _groupings(samples: Sequence[Sample]) -> list[Grouping]:
         groups: dict[str, list[Sample]] = defaultdict(list)
         for each in samples:
             groups[_said(name, each.features.get(name))].append(each)
-        is_null = any(isinstance(each.features.get(name), _Presence) for each in samples)
+        is_null = any(isinstance(each.features.get(name), Presence) for each in samples)
         if len(groups) > 1:
             found.append((place + (1_000 if is_null else 0), groups))
     return found
@@ -108,7 +110,7 @@ def _groupings(samples: Sequence[Sample]) -> list[Grouping]:
 
 def _said(name: str, value: Any) -> str:
     return (
-        f"{name} {value}" if isinstance(value, _Presence) else f"{name} = {getattr(value, 'value', value)!r}"
+        f"{name} {value}" if isinstance(value, Presence) else f"{name} = {getattr(value, 'value', value)!r}"
     )
 
 

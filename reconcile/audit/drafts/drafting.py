@@ -36,7 +36,7 @@ from reconcile.db.columns import concrete_model
 from reconcile.db.django_compat import is_migrated
 from reconcile.errors import first_line
 
-__all__ = ["Draft", "Drafting", "covers_in_code", "draft_rules", "file_name"]
+__all__ = ["Draft", "Drafting", "covers_in_code", "draft_rules", "file_name", "import_of", "with_covers"]
 
 HERE = frozenset({On.PRE_SAVE, On.SAVE})
 """What sets columns of the record that is saved."""
@@ -89,8 +89,13 @@ class Drafting:
     left_out: Sequence[tuple[type[Model], str]]
 
 
-def draft_rules(models: Iterable[type[Model]], audit: SignalsAudit, using: str) -> Drafting:
-    """The drafts for the models. A few statements for each candidate, over 5,000 records at most. Writes nothing."""
+def draft_rules(
+    models: Iterable[type[Model]], audit: SignalsAudit, using: str, watched: Sequence[Draft] = ()
+) -> Drafting:
+    """The drafts for the models. A few statements for each candidate, over 5,000 records at most. Writes nothing.
+
+    watched: drafts of what saves were seen to write, which say more of a column than what its values happen to be.
+    """
     effects = [each for found in audit.models for each in found.effects if not each.effect.third_party]
     drafts: list[Draft] = []
     left_out = []
@@ -104,8 +109,24 @@ def draft_rules(models: Iterable[type[Model]], audit: SignalsAudit, using: str) 
         except DatabaseError as error:
             left_out.append((model, first_line(error)))
             continue
-        drafts += [_with_covers(each, effects) for each in found]
+        drafts += found
+    drafts = [with_covers(each, effects) for each in _merged(drafts, watched)]
     return Drafting(drafts=drafts, left_out=left_out)
+
+
+def _merged(drafts: Sequence[Draft], watched: Sequence[Draft]) -> Iterator[Draft]:
+    """Those that were watched in place of what data say of the same columns; with the evidence of both where they say the same."""
+    seen = {(each.model, each.column): each for each in watched}
+    said = {(each.model, each.column): each for each in drafts if each.column}
+    yield from (each for each in drafts if not each.column or (each.model, each.column) not in seen)
+    for place, each in seen.items():
+        other = said.get(place)
+        is_same = other is not None and (other.every, other.must) == (each.every, each.must)
+        yield (
+            replace(each, evidence=(each.evidence[0], *other.evidence))
+            if other is not None and is_same
+            else each
+        )
 
 
 def _of_model(model: type[Model], using: str) -> Iterator[Draft]:
@@ -124,7 +145,7 @@ def _drafts(model: type[Model], keys: Sequence[Any], total: int, using: str) -> 
     for name in generic_keys(model):
         yield Draft(
             model=model, name=name, every=model.__name__, must=f'HaveSource("{name}")', column=name,
-            imports=frozenset({"from reconcile import HaveSource, Rule", _import(model)}),
+            imports=frozenset({"from reconcile import HaveSource, Rule", import_of(model)}),
             evidence=("Nothing in the database keeps what a generic foreign key refers to.",),
         )  # fmt: skip
 
@@ -138,7 +159,7 @@ def _values(model: type[Model], keys: Sequence[Any], using: str) -> list[Score]:
     return [with_numbers(each, keys, using) for each in best]
 
 
-def _import(model: type[Model]) -> str:
+def import_of(model: type[Model]) -> str:
     """The import of the model: from where it says that it stands, or, as of one that a factory made, from its app's models."""
     app = apps.get_app_config(model._meta.app_label)
     places = [model.__module__, *([app.models_module.__name__] if app.models_module else [])]
@@ -169,7 +190,7 @@ def _of_value(found: Score, *, is_sample: bool) -> Draft:
     with_key = f" with a {each.unless_null}" if each.unless_null else ""
     return Draft(
         model=each.model, name=each.column, every=every, must=each.must, column=each.column, writes=each.model, source=each.child,
-        imports=each.imports | {_import(each.model)}, share=found.holds / found.looked, unsure=unsure, reports="STALE" if unsure else "",
+        imports=each.imports | {import_of(each.model)}, share=found.holds / found.looked, unsure=unsure, reports="STALE" if unsure else "",
         evidence=(f"{found.holds:,} of {found.looked:,} {plural_of(each.model)}{sample}{with_key} have {each.told}{others}.",),
     )  # fmt: skip
 
@@ -207,7 +228,7 @@ def _of_row(found: RowOfEach, total: int, sample: int) -> Draft:
     return Draft(
         model=model, name=_identifier(str(child.model._meta.verbose_name)), every=every, writes=child.model,
         must=f'HaveRow({child.model.__name__}, link={{{told}}}{f", values={{{values}}}" if values else ""})',
-        imports=frozenset({"from django.db.models import F", "from reconcile import HaveRow, Rule", _import(model), _import(child.model)}),
+        imports=frozenset({"from django.db.models import F", "from reconcile import HaveRow, Rule", import_of(model), import_of(child.model)}),
         share=share, unsure="" if share >= 0.9 else f"{missing:,} have none: bulk paths, or not each owes one.", reports="" if share >= 0.9 else "MISSING",  # noqa: PLR2004
         evidence=(f"{found.holds:,} of {found.looked:,} {plural_of(model)}{of_sample}{but} have one {child.model._meta.verbose_name}{others}.",),
     )  # fmt: skip
@@ -222,12 +243,13 @@ def _of_unique(found: Unique) -> Draft:
     columns = ", ".join(f'"{each}"' for each in found.columns)
     return Draft(
         model=found.model, name=found.flag or f"unique_{'_'.join(found.columns)}", every=every, must=f"BeUnique({columns})",
-        imports=frozenset({"from reconcile import BeUnique, Rule", _import(found.model)}), evidence=(found.told,), column=found.flag,
+        imports=frozenset({"from reconcile import BeUnique, Rule", import_of(found.model)}), evidence=(found.told,), column=found.flag,
         share=found.share, unsure="" if found.share > 0.99 else "Say which of them stays, and what becomes of the others.",  # noqa: PLR2004
     )  # fmt: skip
 
 
-def _with_covers(draft: Draft, effects: Sequence[Audited]) -> Draft:
+def with_covers(draft: Draft, effects: Sequence[Audited]) -> Draft:
+    """The draft with the effects that it would stand in for."""
     return replace(draft, covers=tuple(each for each in effects if _covers(draft, each)))
 
 
@@ -254,7 +276,7 @@ def covers_in_code(draft: Draft) -> tuple[list[str], set[str]]:
             names.append(
                 f"{concrete_model(each.effect.model).__name__}.{'save' if each.effect.on is On.SAVE else 'delete'}"
             )
-            imports.add(_import(each.effect.model))
+            imports.add(import_of(each.effect.model))
             continue
         function = innermost(each.effect.function)
         if function is not None and "." not in function.__qualname__:

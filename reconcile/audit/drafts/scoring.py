@@ -13,7 +13,17 @@ from django.db.models import BooleanField, DecimalField, Exists, Max, Min, Model
 
 from reconcile.audit.drafts.candidates import Candidate, Child, columns_of
 
-__all__ = ["RowOfEach", "Score", "best_of", "one_row_each", "sample_of", "score", "with_numbers"]
+__all__ = [
+    "RowOfEach",
+    "Score",
+    "best_of",
+    "holds_for",
+    "one_row_each",
+    "owed_by",
+    "sample_of",
+    "score",
+    "with_numbers",
+]
 
 SAMPLE = 5_000
 """Records that a candidate is compared on."""
@@ -115,6 +125,16 @@ def score(candidate: Candidate, keys: Sequence[Any], using: str) -> Score:
         others=tuple(others),
         lacking=lacking and bool(others),
     )
+
+
+def holds_for(candidate: Candidate, key: Any, using: str) -> bool:
+    """Whether the candidate gives what stands in the one record. One statement."""
+    return any(_same(candidate, there, owed) for _, there, owed in _pairs(candidate, [key], using))
+
+
+def owed_by(candidate: Candidate, keys: Sequence[Any], using: str) -> dict[Any, Any]:
+    """What the candidate gives for each record, by its key. A statement for each 500."""
+    return {key: owed for key, _, owed in _pairs(candidate, keys, using)}
 
 
 def _pairs(candidate: Candidate, keys: Sequence[Any], using: str) -> Iterator[tuple[Any, Any, Any]]:
